@@ -70,6 +70,8 @@ pub struct RefreshRequest {
 /// `control.follower`: one followed index.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Subscription {
+    /// Of this start; positions kept for an earlier one do not count.
+    pub id: String,
     pub follower_cluster: ClusterUuid,
     pub follower_index: IndexName,
     pub leader_alias: String,

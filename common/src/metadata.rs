@@ -11,6 +11,8 @@ pub struct IndexMetadata {
     pub index: IndexName,
     pub uuid: IndexUuid,
     pub number_of_shards: u32,
+    /// The number of hash slots from which a document's shard follows; a split or shrunk index keeps its source's.
+    pub routing_num_shards: u32,
     pub versions: MetadataVersions,
     /// The mapping as `GET /<index>` shows it.
     pub mappings: Value,

@@ -61,6 +61,8 @@ pub struct SnapshotBegin {
     pub seq_no: SeqNo,
     /// The replication topic's partition is to be read from here.
     pub offset: Offset,
+    /// How many documents the scan expects to find; others may come and go meanwhile.
+    pub documents: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -306,8 +308,9 @@ mod tests {
             operation(Just(OperationKind::NoOp).boxed()),
             any::<i64>().prop_map(|n| Body::Heartbeat { global_checkpoint: SeqNo(n) }),
             any::<i64>().prop_map(|n| Body::Gap { from: SeqNo(n) }),
-            (any::<i64>(), any::<i64>())
-                .prop_map(|(s, o)| Body::SnapshotBegin(SnapshotBegin { seq_no: SeqNo(s), offset: Offset(o) })),
+            (any::<i64>(), any::<i64>(), any::<u64>()).prop_map(|(s, o, documents)| {
+                Body::SnapshotBegin(SnapshotBegin { seq_no: SeqNo(s), offset: Offset(o), documents })
+            }),
             (any::<u64>(), any::<i64>())
                 .prop_map(|(d, s)| Body::SnapshotEnd(SnapshotEnd { documents: d, max_seq_no: SeqNo(s) })),
         ]

@@ -1,0 +1,153 @@
+//! The agent's life: wait for the follower cluster and Kafka, then follow, and serve the gateway, until told to stop.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::response::Html;
+use axum::routing::get;
+use axum::{Json, Router};
+use prometheus::Registry;
+use serde::Deserialize;
+use shardline_common::kafka::{ControlError, ControlTopic, Kafka};
+use shardline_common::opensearch::OpenSearch;
+use shardline_common::telemetry::{self, Readiness};
+use shardline_common::topic::{follower_control_topic, leader_control_topic};
+use shardline_common::types::ClusterUuid;
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::api::ReplicationService;
+use crate::checkpoint::CheckpointStore;
+use crate::config::FollowerConfig;
+use crate::followed::Shared;
+use crate::gateway::{self, Upstream};
+use crate::leader_watch;
+use crate::leaders::Leaders;
+use crate::metrics::Metrics;
+use crate::replication::Replication;
+use crate::settings::ControlSettings;
+use crate::stream::Streams;
+
+const FIRST_RETRY: Duration = Duration::from_millis(250);
+const LAST_RETRY: Duration = Duration::from_secs(10);
+/// How often progress is written into the metrics.
+const METRICS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Runs until `stop` is cancelled.
+pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Result<()> {
+    let registry = Registry::new();
+    let metrics = Arc::new(Metrics::register(&registry)?);
+    let readiness = Readiness::waiting_for("the follower cluster");
+    let admin = telemetry::bind("admin.listen", config.admin.listen).await?;
+    let front = telemetry::bind("gateway.listen", config.gateway.listen).await?;
+    let checkpoints = open_checkpoints(&config.storage.data_dir)?;
+    let opensearch = OpenSearch::new(&config.opensearch)?;
+    let kafka = Kafka::new(config.kafka.clone())?;
+
+    // The streams and tables outlive the signal to stop, until the last checkpoint is saved.
+    let end = CancellationToken::new();
+    let page = Arc::new(std::sync::OnceLock::new());
+    let routes = telemetry::admin_router(registry, readiness.clone()).merge(page_router(Arc::clone(&page)));
+    let admin = tokio::spawn(telemetry::serve(admin, routes, end.clone()));
+    let Some(cluster) = wait_for_cluster(&opensearch, &stop).await else { return Ok(()) };
+    readiness.wait_for("Kafka");
+    let prefix = kafka.topic_prefix().to_owned();
+    let opened = async {
+        let leader_table = ControlTopic::open(&kafka, leader_control_topic(&prefix), &stop).await?;
+        let follower_table = ControlTopic::open(&kafka, follower_control_topic(&prefix), &stop).await?;
+        Ok::<_, ControlError>((leader_table, follower_table))
+    };
+    let (leader_table, follower_table) = match opened.await {
+        Ok(tables) => tables,
+        Err(_) if stop.is_cancelled() => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let shared = Arc::new(Shared {
+        opensearch: opensearch.clone(),
+        streams: Streams::new(kafka.clone(), format!("{prefix}.{cluster}"), end.clone()),
+        kafka,
+        checkpoints,
+        leader_table: leader_table.clone(),
+        follower_table: follower_table.clone(),
+        metrics,
+        changing: Mutex::new(()),
+    });
+    let leaders = Leaders {
+        opensearch,
+        leader_table: leader_table.clone(),
+        follower_table: follower_table.clone(),
+        aliases: config.aliases.clone(),
+    };
+    let replication = Replication::new(shared, leaders, cluster.clone(), stop.clone());
+    replication.restore();
+    let service: Arc<dyn ReplicationService> = replication.clone();
+    let settings = Arc::new(ControlSettings::new(follower_table, cluster));
+    let upstream = Upstream::from_config(&config.opensearch)?;
+    let front = tokio::spawn(telemetry::serve(front, gateway::router(service, settings, upstream), stop.clone()));
+    let watch = tokio::spawn(leader_watch::run(Arc::clone(&replication), leader_table, stop.clone()));
+    // Set once, here.
+    let _ = page.set(Arc::clone(&replication));
+    readiness.ready();
+    info!(gateway = %config.gateway.listen, admin = %config.admin.listen, "ready");
+    while !stop.is_cancelled() {
+        replication.export_metrics();
+        tokio::select! {
+            () = tokio::time::sleep(METRICS_INTERVAL) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+    info!("stopping");
+    replication.shut_down().await;
+    front.await.context("the gateway panicked")?.context("the gateway failed")?;
+    watch.await.context("the leader watch panicked")?;
+    end.cancel();
+    admin.await.context("the admin server panicked")?.context("the admin server failed")
+}
+
+/// The page that shows what is followed, and what it reads.
+fn page_router(replication: Arc<std::sync::OnceLock<Arc<Replication>>>) -> Router {
+    let indices = move || {
+        let replication = replication.get().cloned();
+        async move {
+            let mut statuses = Vec::new();
+            if let Some(replication) = replication {
+                for subscription in replication.subscriptions() {
+                    statuses.extend(replication.status(subscription.follower_index, true).await.ok());
+                }
+            }
+            Json(statuses)
+        }
+    };
+    Router::new().route("/", get(|| async { Html(include_str!("page.html")) })).route("/indices", get(indices))
+}
+
+fn open_checkpoints(data_dir: &Path) -> anyhow::Result<CheckpointStore> {
+    std::fs::create_dir_all(data_dir)
+        .with_context(|| format!("the folder {} (storage.data_dir) cannot be made", data_dir.display()))?;
+    Ok(CheckpointStore::open(&data_dir.join("checkpoints"))?)
+}
+
+#[derive(Deserialize)]
+struct Root {
+    cluster_uuid: ClusterUuid,
+}
+
+async fn wait_for_cluster(opensearch: &OpenSearch, stop: &CancellationToken) -> Option<ClusterUuid> {
+    let mut delay = FIRST_RETRY;
+    loop {
+        match opensearch.get::<Root>("/").await {
+            // A cluster that has not formed yet has no identity.
+            Ok(root) if root.cluster_uuid.as_str() != "_na_" => return Some(root.cluster_uuid),
+            Ok(_) => warn!("the follower cluster has not formed yet"),
+            Err(error) => warn!(%error, retry_in_ms = delay.as_millis() as u64, "the follower cluster is not available"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = stop.cancelled() => return None,
+        }
+        delay = (delay * 2).min(LAST_RETRY);
+    }
+}

@@ -1,0 +1,8 @@
+//! From records of a partition to acknowledged writes in the follower index.
+
+pub mod batch;
+pub mod bulk;
+pub mod pipeline;
+pub mod routing;
+pub mod source;
+pub mod tracker;

@@ -1,0 +1,191 @@
+//! The follower index itself: made from the leader's metadata, and kept like it.
+
+use serde_json::{Map, Value, json};
+use shardline_common::metadata::{IndexMetadata, MetadataVersions, copied_aliases, copied_settings};
+use shardline_common::opensearch::{OpenSearch, OpenSearchError, path_segment};
+use shardline_common::types::IndexName;
+use tracing::info;
+
+/// Settings that hold from an index's creation on.
+const FINAL_SETTINGS: &[&str] = &[
+    "index.number_of_shards",
+    "index.number_of_routing_shards",
+    "index.routing_partition_size",
+    "index.soft_deletes.enabled",
+    "index.sort.",
+    "index.uuid",
+];
+
+/// What a follower index has while a snapshot is loaded into it.
+const BULK_LOAD: [(&str, &str); 2] = [("index.refresh_interval", "-1"), ("index.number_of_replicas", "0")];
+
+#[derive(Clone)]
+pub struct FollowerIndex {
+    pub opensearch: OpenSearch,
+    pub name: IndexName,
+    /// The user's settings, which win over the leader's.
+    pub overrides: Map<String, Value>,
+}
+
+impl FollowerIndex {
+    pub async fn exists(&self) -> Result<bool, OpenSearchError> {
+        let found: Result<Value, _> = self.opensearch.get(&format!("/{}/_settings/index.uuid", self.path())).await;
+        match found {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub async fn create(&self, metadata: &IndexMetadata, for_bulk_load: bool) -> Result<(), OpenSearchError> {
+        let mut settings = self.wanted_settings(metadata, for_bulk_load);
+        settings
+            .entry("index.number_of_routing_shards")
+            .or_insert_with(|| Value::String(metadata.routing_num_shards.max(1).to_string()));
+        let body = json!({
+            "settings": settings,
+            "mappings": metadata.mappings,
+            "aliases": copied_aliases(&metadata.aliases),
+        });
+        let _: Value = self.opensearch.put(&format!("/{}?wait_for_active_shards=1&timeout=30s", self.path()), &body).await?;
+        info!(index = %self.name, leader = %metadata.index, shards = metadata.number_of_shards, "follower index made");
+        Ok(())
+    }
+
+    pub async fn delete(&self) -> Result<(), OpenSearchError> {
+        let deleted: Result<Value, _> = self.opensearch.delete(&format!("/{}", self.path()), None).await;
+        match deleted {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the index's documents visible and durable, and gives it the settings that it is to have after a load.
+    pub async fn finish_bulk_load(&self, metadata: &IndexMetadata) -> Result<(), OpenSearchError> {
+        self.sync_settings(metadata).await?;
+        let _: Value = self.opensearch.post(&format!("/{}/_refresh", self.path()), &json!({})).await?;
+        Ok(())
+    }
+
+    /// Brings over what is newer in `metadata` than in `applied`.
+    pub async fn apply(&self, metadata: &IndexMetadata, applied: MetadataVersions) -> Result<(), OpenSearchError> {
+        // Settings first: a mapping may need an analyser.
+        if metadata.versions.settings > applied.settings {
+            self.sync_settings(metadata).await?;
+        }
+        if metadata.versions.mapping > applied.mapping && metadata.mappings.as_object().is_some_and(|m| !m.is_empty()) {
+            let _: Value = self.opensearch.put(&format!("/{}/_mapping", self.path()), &metadata.mappings).await?;
+        }
+        if metadata.versions.aliases > applied.aliases {
+            self.sync_aliases(metadata).await?;
+        }
+        Ok(())
+    }
+
+    pub async fn sync_settings(&self, metadata: &IndexMetadata) -> Result<(), OpenSearchError> {
+        let path = format!("/{}/_settings?flat_settings=true", self.path());
+        let answer: Map<String, Value> = self.opensearch.get(&path).await?;
+        let current = answer.values().next().and_then(|index| index.get("settings")).and_then(Value::as_object);
+        let current = copied_settings(current.unwrap_or(&Map::new()));
+        let changes = settings_changes(&current, &self.wanted_settings(metadata, false));
+        if changes.is_empty() {
+            return Ok(());
+        }
+        info!(index = %self.name, changes = ?changes.keys().collect::<Vec<_>>(), "settings follow the leader's");
+        let body = Value::Object(changes);
+        let put = || self.opensearch.put::<Value>(&path, &body);
+        match put().await {
+            // Such as an analyser's: these change on a closed index only, as they did on the leader.
+            Err(OpenSearchError::Refused { status: 400, reason, .. }) if reason.contains("non dynamic settings") => {
+                let _: Value = self.opensearch.post(&format!("/{}/_close", self.path()), &json!({})).await?;
+                let outcome = put().await;
+                let _: Value = self.opensearch.post(&format!("/{}/_open", self.path()), &json!({})).await?;
+                outcome.map(drop)
+            }
+            outcome => outcome.map(drop),
+        }
+    }
+
+    async fn sync_aliases(&self, metadata: &IndexMetadata) -> Result<(), OpenSearchError> {
+        let answer: Map<String, Value> = self.opensearch.get(&format!("/{}/_alias", self.path())).await?;
+        let current = answer.values().next().and_then(|index| index.get("aliases")).and_then(Value::as_object);
+        let wanted = copied_aliases(&metadata.aliases);
+        let actions = alias_actions(&self.name, current.unwrap_or(&Map::new()), &wanted);
+        if !actions.is_empty() {
+            let _: Value = self.opensearch.post("/_aliases", &json!({"actions": actions})).await?;
+        }
+        Ok(())
+    }
+
+    fn wanted_settings(&self, metadata: &IndexMetadata, for_bulk_load: bool) -> Map<String, Value> {
+        let mut settings = copied_settings(&metadata.settings);
+        settings.extend(self.overrides.clone());
+        if for_bulk_load {
+            settings.extend(BULK_LOAD.map(|(key, value)| (key.to_owned(), Value::String(value.to_owned()))));
+        }
+        settings
+    }
+
+    fn path(&self) -> String {
+        path_segment(self.name.as_str())
+    }
+}
+
+fn is_final(key: &str) -> bool {
+    FINAL_SETTINGS.iter().any(|last| if last.ends_with('.') { key.starts_with(last) } else { key == *last })
+}
+
+/// What to change so that `current` becomes `wanted`; `null` takes a setting back to its default.
+fn settings_changes(current: &Map<String, Value>, wanted: &Map<String, Value>) -> Map<String, Value> {
+    // The leader spells numbers and booleans as text, a user perhaps not.
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let different = |(key, value): &(&String, &Value)| current.get(*key).map(text) != Some(text(value));
+    let set = wanted.iter().filter(different).map(|(key, value)| (key.clone(), value.clone()));
+    let unset = current.keys().filter(|key| !wanted.contains_key(*key)).map(|key| (key.clone(), Value::Null));
+    set.chain(unset).filter(|(key, _)| !is_final(key)).collect()
+}
+
+fn alias_actions(index: &IndexName, current: &Map<String, Value>, wanted: &Map<String, Value>) -> Vec<Value> {
+    let mut actions = Vec::new();
+    for (alias, definition) in wanted.iter().filter(|(alias, definition)| current.get(*alias) != Some(definition)) {
+        let mut action = Map::from_iter([("index".to_owned(), json!(index)), ("alias".to_owned(), json!(alias))]);
+        action.extend(definition.as_object().cloned().unwrap_or_default());
+        actions.push(json!({"add": action}));
+    }
+    for alias in current.keys().filter(|alias| !wanted.contains_key(*alias)) {
+        actions.push(json!({"remove": {"index": index, "alias": alias}}));
+    }
+    actions
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(value: Value) -> Map<String, Value> {
+        value.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn settings_change_both_ways_but_never_the_final_ones() {
+        let current = json!({"index.number_of_shards": "1", "index.refresh_interval": "-1", "index.gone": "x", "index.same": "5"});
+        let wanted = json!({"index.number_of_shards": "2", "index.refresh_interval": "1s", "index.same": 5});
+        assert_eq!(
+            Value::Object(settings_changes(&map(current), &map(wanted))),
+            json!({"index.refresh_interval": "1s", "index.gone": null})
+        );
+    }
+
+    #[test]
+    fn aliases_are_added_changed_and_removed() {
+        let current = json!({"a": {}, "old": {}, "same": {"is_hidden": true}});
+        let wanted = json!({"a": {"filter": {"term": {"x": 1}}}, "same": {"is_hidden": true}});
+        assert_eq!(
+            alias_actions(&"f".into(), &map(current), &map(wanted)),
+            [
+                json!({"add": {"index": "f", "alias": "a", "filter": {"term": {"x": 1}}}}),
+                json!({"remove": {"index": "f", "alias": "old"}}),
+            ]
+        );
+    }
+}

@@ -1,0 +1,64 @@
+//! Watches what becomes of the leader indices: a closed one pauses its followers until it is open again, a deleted one
+//! for good.
+
+use std::sync::Arc;
+
+use shardline_common::control::{CatalogEntry, Subscription, SubscriptionState};
+use shardline_common::kafka::ControlTopic;
+use shardline_common::types::IndexName;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::api::ReplicationService;
+use crate::api::request::ResumeRequest;
+use crate::replication::Replication;
+
+/// Reasons as the plugin words them; the first also marks a pause that ends by itself.
+fn closed_reason(follower: &IndexName) -> String {
+    format!("AutoPaused:  + [[{follower}][0] - org.opensearch.indices.IndexClosedException - \"closed\"], ")
+}
+
+fn deleted_reason(follower: &IndexName, leader: &IndexName) -> String {
+    format!(
+        "AutoPaused:  + [[{follower}][0] - org.opensearch.index.IndexNotFoundException - \"no such index [{leader}]\"], "
+    )
+}
+
+pub async fn run(replication: Arc<Replication>, leader_table: ControlTopic, stop: CancellationToken) {
+    let mut changes = leader_table.changes();
+    loop {
+        changes.mark_unchanged();
+        for subscription in replication.subscriptions() {
+            check(&replication, &leader_table, &subscription).await;
+        }
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+async fn check(replication: &Replication, leader_table: &ControlTopic, subscription: &Subscription) {
+    let Subscription { follower_index, leader_index, .. } = subscription;
+    let key = CatalogEntry::key_of(&subscription.leader_cluster, leader_index);
+    let entry = leader_table.get::<CatalogEntry>(&key).filter(|entry| entry.uuid == subscription.leader_uuid);
+    match (entry, subscription.state) {
+        (None, SubscriptionState::Running) => {
+            warn!(index = %follower_index, leader = %leader_index, "the leader index was deleted");
+            replication.auto_pause(subscription, deleted_reason(follower_index, leader_index)).await;
+        }
+        (Some(entry), SubscriptionState::Running) if !entry.open => {
+            info!(index = %follower_index, leader = %leader_index, "the leader index was closed");
+            replication.auto_pause(subscription, closed_reason(follower_index)).await;
+        }
+        (Some(entry), SubscriptionState::Paused)
+            if entry.open && subscription.reason == closed_reason(follower_index) =>
+        {
+            info!(index = %follower_index, leader = %leader_index, "the leader index is open again");
+            if let Err(error) = replication.resume(follower_index.clone(), ResumeRequest::default()).await {
+                warn!(index = %follower_index, %error, "the index could not be resumed by itself");
+            }
+        }
+        _ => {}
+    }
+}

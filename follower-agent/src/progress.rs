@@ -1,0 +1,112 @@
+//! How far a followed index is, shard by shard: written by the shards' tasks, read by status and metrics.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use shardline_common::types::{SeqNo, ShardId};
+
+use crate::metrics::Metrics;
+
+/// Silence of this length says that the leader's capture is not running: heartbeats come every few seconds.
+const SILENCE_MS: i64 = 15_000;
+
+#[derive(Debug, Default)]
+pub struct IndexProgress {
+    pub shards: Vec<ShardProgress>,
+    pub started_ms: AtomicI64,
+}
+
+#[derive(Debug)]
+pub struct ShardProgress {
+    /// Whether the snapshot, if one was needed, is loaded.
+    pub loaded: AtomicBool,
+    pub documents_total: AtomicU64,
+    pub documents_done: AtomicU64,
+    pub bytes_done: AtomicU64,
+    follower_checkpoint: AtomicI64,
+    leader_checkpoint: AtomicI64,
+    /// Capture time of the oldest record that is not applied; 0 when there is none.
+    oldest_pending_ms: AtomicI64,
+    last_record_ms: AtomicI64,
+}
+
+impl IndexProgress {
+    pub fn new(shards: u32) -> Self {
+        Self { shards: (0..shards).map(|_| ShardProgress::default()).collect(), started_ms: AtomicI64::new(now_ms()) }
+    }
+
+    pub fn is_loaded(&self) -> bool {
+        self.shards.iter().all(|shard| shard.loaded.load(Relaxed))
+    }
+}
+
+impl Default for ShardProgress {
+    fn default() -> Self {
+        Self {
+            loaded: AtomicBool::new(true),
+            documents_total: AtomicU64::new(0),
+            documents_done: AtomicU64::new(0),
+            bytes_done: AtomicU64::new(0),
+            follower_checkpoint: AtomicI64::new(SeqNo::NONE.0),
+            leader_checkpoint: AtomicI64::new(SeqNo::NONE.0),
+            oldest_pending_ms: AtomicI64::new(0),
+            last_record_ms: AtomicI64::new(now_ms()),
+        }
+    }
+}
+
+impl ShardProgress {
+    pub fn follower_checkpoint(&self) -> SeqNo {
+        SeqNo(self.follower_checkpoint.load(Relaxed))
+    }
+
+    pub fn leader_checkpoint(&self) -> SeqNo {
+        SeqNo(self.leader_checkpoint.load(Relaxed).max(self.follower_checkpoint.load(Relaxed)))
+    }
+
+    /// A record was read: the leader is at least at `checkpoint`.
+    pub fn heard(&self, checkpoint: SeqNo, timestamp_ms: i64) {
+        self.leader_checkpoint.fetch_max(checkpoint.0, Relaxed);
+        self.last_record_ms.store(timestamp_ms, Relaxed);
+    }
+
+    /// An operation captured at this time waits to be applied.
+    pub fn pending(&self, timestamp_ms: i64) {
+        let _ = self.oldest_pending_ms.compare_exchange(0, timestamp_ms, Relaxed, Relaxed);
+    }
+
+    /// `next_pending_ms` is the capture time of the oldest operation still waiting, 0 when none is.
+    pub fn applied(&self, checkpoint: SeqNo, next_pending_ms: i64) {
+        self.follower_checkpoint.store(checkpoint.0, Relaxed);
+        self.oldest_pending_ms.store(next_pending_ms, Relaxed);
+    }
+
+    pub fn lag_seconds(&self) -> f64 {
+        let now = now_ms();
+        let pending = self.oldest_pending_ms.load(Relaxed);
+        let silence = now - self.last_record_ms.load(Relaxed);
+        let lag = if pending > 0 {
+            now - pending
+        } else if silence > SILENCE_MS {
+            silence
+        } else {
+            0
+        };
+        // Milliseconds of a lag are far below 2^52.
+        lag.max(0) as f64 / 1000.0
+    }
+
+    pub fn export(&self, metrics: &Metrics, index: &str, shard: ShardId) {
+        let labels = [index, &shard.to_string()];
+        let (leader, follower) = (self.leader_checkpoint().0, self.follower_checkpoint().0);
+        metrics.follower_checkpoint.with_label_values(&labels).set(follower);
+        metrics.leader_checkpoint.with_label_values(&labels).set(leader);
+        metrics.lag_operations.with_label_values(&labels).set(leader - follower);
+        metrics.lag_seconds.with_label_values(&labels).set(self.lag_seconds());
+    }
+}
+
+pub fn now_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+}

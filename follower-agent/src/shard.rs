@@ -1,0 +1,333 @@
+//! Follows one partition into one shard of the follower index, from a checkpoint on.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use shardline_common::kafka::{Kafka, TopicError};
+use shardline_common::metadata::{IndexMetadata, MetadataVersions};
+use shardline_common::opensearch::OpenSearchError;
+use shardline_common::record::{Body, Record};
+use shardline_common::types::{Offset, SeqNo, ShardId, TopicName};
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::apply::batch::Batch;
+use crate::apply::bulk::ApplyError;
+use crate::apply::pipeline::{Applied, Destination, Pipeline};
+use crate::apply::source::SourceError;
+use crate::apply::tracker::{Hole, Tracker, Verdict};
+use crate::checkpoint::{Checkpoint, CheckpointError, CheckpointStore};
+use crate::index::FollowerIndex;
+use crate::progress::IndexProgress;
+use crate::stream::{PartitionStream, StreamError, Streams};
+
+/// A bulk request's size, in bytes of ids and sources, and in operations.
+pub const BATCH_BYTES: usize = 4 * 1024 * 1024;
+pub const BATCH_OPERATIONS: u64 = 5_000;
+/// Bulk requests of a shard that may be under way at once.
+pub const WRITERS: usize = 2;
+/// How often the position of an idle shard is saved, so that it does not fall behind Kafka's retention.
+const IDLE_SAVE: Duration = Duration::from_secs(10);
+const STREAM_RETRY: Duration = Duration::from_millis(500);
+
+#[derive(Debug, thiserror::Error)]
+pub enum ShardError {
+    #[error(transparent)]
+    Hole(#[from] Hole),
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    #[error(transparent)]
+    Topic(#[from] TopicError),
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    #[error("document [{id}] at seq_no {seq_no}: {source}")]
+    Source { id: String, seq_no: SeqNo, source: SourceError },
+    #[error("the leader's metadata is refused by the follower index: {0}")]
+    Metadata(OpenSearchError),
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error("the leader no longer has operations {from} to {to} in its log")]
+    Gap { from: SeqNo, to: SeqNo },
+}
+
+impl ShardError {
+    /// Whether copying the index anew is the way on.
+    pub fn needs_copy(&self) -> bool {
+        matches!(self, Self::Hole(_) | Self::Gap { .. } | Self::Stream(StreamError::PositionLost { .. }))
+    }
+
+    /// Whether trying again from the checkpoint may help.
+    pub fn retryable(&self) -> bool {
+        match self {
+            Self::Stream(StreamError::Kafka { .. }) | Self::Topic(_) => true,
+            Self::Metadata(error) | Self::Apply(ApplyError::OpenSearch(error)) => error.retryable(),
+            _ => false,
+        }
+    }
+}
+
+/// What the shards of one followed index share.
+pub struct Index {
+    pub subscription: String,
+    pub topic: TopicName,
+    pub follower: FollowerIndex,
+    pub kafka: Kafka,
+    pub streams: Streams,
+    pub checkpoints: CheckpointStore,
+    pub progress: Arc<IndexProgress>,
+    /// The metadata that the follower index has.
+    pub versions: Mutex<MetadataVersions>,
+}
+
+impl Index {
+    /// Applies metadata that the follower index does not have yet.
+    pub async fn apply_metadata(&self, metadata: &IndexMetadata) -> Result<(), ShardError> {
+        let mut versions = self.versions.lock().await;
+        if !metadata.versions.newer_than(*versions) {
+            return Ok(());
+        }
+        self.follower.apply(metadata, *versions).await.map_err(ShardError::Metadata)?;
+        *versions = versions.union(metadata.versions);
+        self.checkpoints.save_versions(&self.subscription, *versions)?;
+        Ok(())
+    }
+}
+
+/// Follows the shard until stopped, trying again after what may pass. What comes back is for somebody else to solve.
+pub async fn follow(index: Arc<Index>, destination: Destination, stop: CancellationToken) -> Result<(), ShardError> {
+    let shard = destination.target.shard;
+    loop {
+        let error = match follow_once(&index, &destination, &stop).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        let labels = [index.follower.name.as_str(), &shard.to_string()];
+        destination.metrics.errors.with_label_values(&labels).inc();
+        if !error.retryable() {
+            return Err(error);
+        }
+        warn!(index = %index.follower.name, %shard, %error, "shard stopped; starting again from its checkpoint");
+        tokio::select! {
+            () = tokio::time::sleep(STREAM_RETRY) => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+    }
+}
+
+async fn follow_once(index: &Index, destination: &Destination, stop: &CancellationToken) -> Result<(), ShardError> {
+    let shard = destination.target.shard;
+    let saved = index.checkpoints.load(&index.subscription, shard)?;
+    let checkpoint = start(index, shard, saved).await?;
+    let tail = index.kafka.last_record(&index.topic, shard).await?.map_or(SeqNo::NONE, |(_, record)| record.seq_no);
+    info!(index = %index.follower.name, %shard, after = %checkpoint.seq_no, offset = %checkpoint.offset, "following");
+    let progress = &index.progress.shards[shard.0 as usize];
+    progress.applied(checkpoint.seq_no, 0);
+    progress.heard(tail, crate::progress::now_ms());
+    let mut follower = Follower {
+        index,
+        shard,
+        stream: index.streams.open(&index.topic, shard, checkpoint.offset)?,
+        tracker: Tracker::after(checkpoint.seq_no),
+        pipeline: Pipeline::new(destination.clone(), WRITERS),
+        highest: checkpoint.highest.max(tail),
+        checkpoint,
+        waiting: VecDeque::new(),
+        batch: Batch::default(),
+        batch_since_ms: 0,
+        put_aside: None,
+        last_save: Instant::now(),
+    };
+    follower.run(destination, stop).await
+}
+
+/// Where to read from: the checkpoint's offset, or if the partition has moved on, its first record, provided that
+/// nothing lies between.
+async fn start(index: &Index, shard: ShardId, saved: Option<Checkpoint>) -> Result<Checkpoint, ShardError> {
+    let mut checkpoint =
+        saved.unwrap_or(Checkpoint { seq_no: SeqNo::NONE, offset: Offset(-1), highest: SeqNo::NONE });
+    let marks = index.kafka.watermarks(&index.topic, shard).await?;
+    if checkpoint.offset >= marks.low && checkpoint.offset <= marks.high {
+        return Ok(checkpoint);
+    }
+    let Some((offset, first)) = index.kafka.first_record(&index.topic, shard).await? else {
+        if checkpoint.seq_no == SeqNo::NONE || checkpoint.offset <= marks.high {
+            checkpoint.offset = marks.low;
+            return Ok(checkpoint);
+        }
+        return Err(StreamError::PositionLost { topic: index.topic.clone(), shard, offset: checkpoint.offset }.into());
+    };
+    let before_first = match first.body {
+        Body::Operation(_) => SeqNo(first.seq_no.0 - 1),
+        Body::Gap { from } => SeqNo(from.0 - 1),
+        _ => first.seq_no,
+    };
+    if before_first > checkpoint.seq_no {
+        return Err(Hole { from: checkpoint.seq_no.next(), to: before_first }.into());
+    }
+    checkpoint.offset = offset;
+    Ok(checkpoint)
+}
+
+struct Follower<'a> {
+    index: &'a Index,
+    shard: ShardId,
+    stream: PartitionStream,
+    tracker: Tracker,
+    pipeline: Pipeline,
+    checkpoint: Checkpoint,
+    highest: SeqNo,
+    /// Capture times of the batches under way, oldest first.
+    waiting: VecDeque<i64>,
+    batch: Batch,
+    batch_since_ms: i64,
+    /// A record that was read behind the batch and has to wait for it.
+    put_aside: Option<(Offset, Record)>,
+    last_save: Instant,
+}
+
+impl Follower<'_> {
+    async fn run(&mut self, destination: &Destination, stop: &CancellationToken) -> Result<(), ShardError> {
+        loop {
+            let next = tokio::select! {
+                biased;
+                () = stop.cancelled() => return self.drain().await,
+                applied = self.pipeline.finish_one() => {
+                    self.applied(applied?, destination)?;
+                    continue;
+                }
+                next = self.stream.next() => next,
+            };
+            let next = next?;
+            let mut offset = Offset(next.0.0 + 1);
+            self.take(next)?;
+            while self.put_aside.is_none() && self.batch.bytes() < BATCH_BYTES && self.batch.operations() < BATCH_OPERATIONS
+            {
+                let Some(ready) = self.stream.ready() else { break };
+                let ready = ready?;
+                offset = Offset(ready.0.0 + 1);
+                self.take(ready)?;
+            }
+            let aside = self.put_aside.take();
+            if let Some((at, _)) = &aside {
+                offset = *at;
+            }
+            self.start_batch(offset, destination).await?;
+            if let Some((at, record)) = aside {
+                self.marker(Offset(at.0 + 1), record)?.apply(self).await?;
+            }
+        }
+    }
+
+    /// Adds a record to the batch, or puts it aside if it is no operation.
+    fn take(&mut self, (offset, record): (Offset, Record)) -> Result<(), ShardError> {
+        let Record { seq_no, timestamp_ms, body } = record;
+        let progress = &self.index.progress.shards[self.shard.0 as usize];
+        match body {
+            Body::Operation(operation) => {
+                progress.heard(seq_no, timestamp_ms);
+                if self.tracker.operation(seq_no)? == Verdict::Repeat {
+                    return Ok(());
+                }
+                self.highest = self.highest.max(seq_no);
+                if self.batch.is_empty() {
+                    self.batch_since_ms = timestamp_ms;
+                }
+                progress.pending(timestamp_ms);
+                let added = self.batch.add(seq_no, operation.kind);
+                added.map_err(|(id, source)| ShardError::Source { id, seq_no, source })
+            }
+            body => {
+                self.put_aside = Some((offset, Record { seq_no, timestamp_ms, body }));
+                Ok(())
+            }
+        }
+    }
+
+    async fn start_batch(&mut self, offset: Offset, destination: &Destination) -> Result<(), ShardError> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        while !self.pipeline.has_room_for(&self.batch) {
+            let applied = self.pipeline.finish_one().await?;
+            self.applied(applied, destination)?;
+        }
+        let batch = std::mem::take(&mut self.batch);
+        let labels = [self.index.follower.name.as_str(), &self.shard.to_string()];
+        destination.metrics.writes.with_label_values(&labels).inc_by(batch.writes().len() as u64);
+        destination.metrics.bytes.with_label_values(&labels).inc_by(batch.bytes() as u64);
+        self.waiting.push_back(self.batch_since_ms);
+        self.pipeline.start(batch, self.tracker.last(), offset, self.highest);
+        Ok(())
+    }
+
+    fn applied(&mut self, applied: Applied, destination: &Destination) -> Result<(), ShardError> {
+        self.waiting.pop_front();
+        self.checkpoint.seq_no = applied.seq_no;
+        self.checkpoint.offset = applied.offset;
+        self.checkpoint.highest = self.checkpoint.highest.max(applied.seq_no);
+        self.save()?;
+        let next_pending = self.waiting.front().copied().unwrap_or_default();
+        let progress = &self.index.progress.shards[self.shard.0 as usize];
+        progress.applied(applied.seq_no, next_pending);
+        let labels = [self.index.follower.name.as_str(), &self.shard.to_string()];
+        destination.metrics.operations.with_label_values(&labels).inc_by(applied.operations);
+        Ok(())
+    }
+
+    /// Deals with a record that is no operation.
+    fn marker(&mut self, offset: Offset, record: Record) -> Result<Marker, ShardError> {
+        let progress = &self.index.progress.shards[self.shard.0 as usize];
+        progress.heard(record.seq_no, record.timestamp_ms);
+        match record.body {
+            Body::Gap { .. } if record.seq_no > self.tracker.last() => {
+                return Err(ShardError::Gap { from: self.tracker.last().next(), to: record.seq_no });
+            }
+            Body::Metadata(metadata) => {
+                self.tracker.marker(record.seq_no)?;
+                return Ok(Marker { offset, metadata: Some(metadata) });
+            }
+            Body::Heartbeat { global_checkpoint } => {
+                self.tracker.marker(record.seq_no)?;
+                progress.heard(global_checkpoint, record.timestamp_ms);
+            }
+            _ => {}
+        }
+        Ok(Marker { offset, metadata: None })
+    }
+
+    async fn drain(&mut self) -> Result<(), ShardError> {
+        while !self.pipeline.is_idle() {
+            let applied = self.pipeline.finish_one().await?;
+            self.checkpoint.seq_no = applied.seq_no;
+            self.checkpoint.offset = applied.offset;
+        }
+        self.save()
+    }
+
+    fn save(&mut self) -> Result<(), ShardError> {
+        self.last_save = Instant::now();
+        Ok(self.index.checkpoints.save(&self.index.subscription, self.shard, &self.checkpoint)?)
+    }
+}
+
+struct Marker {
+    offset: Offset,
+    metadata: Option<Box<IndexMetadata>>,
+}
+
+impl Marker {
+    async fn apply(self, follower: &mut Follower<'_>) -> Result<(), ShardError> {
+        if let Some(metadata) = self.metadata {
+            follower.index.apply_metadata(&metadata).await?;
+        }
+        if follower.pipeline.is_idle() {
+            follower.checkpoint.offset = self.offset;
+            if follower.last_save.elapsed() >= IDLE_SAVE {
+                follower.save()?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,134 @@
+//! The life of a followed index as a state machine. Pure: it decides, others carry out.
+//!
+//! `running ⇄ paused`, `failed`, and gone. Whether a running index is bootstrapping or syncing follows from its
+//! progress.
+
+use shardline_common::control::{Subscription, SubscriptionState};
+
+/// The reason that stands in a status when nobody gave another.
+pub const USER_INITIATED: &str = "User initiated";
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// By a user.
+    Pause { reason: Option<String> },
+    Resume,
+    Stop,
+    /// By the agent, because it cannot go on.
+    AutoPause { reason: String },
+    /// Copies the index anew, as bootstrap `id`.
+    Bootstrap { id: String },
+    /// The copy is complete.
+    Bootstrapped,
+}
+
+/// Why a command is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    NotInProgress,
+    AlreadyPaused,
+    AlreadyRunning,
+    Failed,
+    Bootstrapping,
+}
+
+/// The state after a command: `None` means that the index is no longer followed.
+pub fn apply(current: Option<&Subscription>, command: Command) -> Result<Option<Subscription>, Refusal> {
+    let Some(current) = current else { return Err(Refusal::NotInProgress) };
+    let mut next = current.clone();
+    match (command, current.state) {
+        (Command::Stop, _) => return Ok(None),
+        (Command::Pause { .. }, SubscriptionState::Paused) => return Err(Refusal::AlreadyPaused),
+        (Command::Pause { .. }, SubscriptionState::Failed) => return Err(Refusal::Failed),
+        (Command::Pause { .. }, SubscriptionState::Running) if current.bootstrap.is_some() => {
+            return Err(Refusal::Bootstrapping);
+        }
+        (Command::Pause { reason }, SubscriptionState::Running) => {
+            next.state = SubscriptionState::Paused;
+            next.reason = reason.unwrap_or_else(|| USER_INITIATED.to_owned());
+        }
+        (Command::AutoPause { reason }, SubscriptionState::Running) => {
+            next.state = SubscriptionState::Paused;
+            next.reason = reason;
+        }
+        // Something else was faster: its word stands.
+        (Command::AutoPause { .. }, _) => {}
+        (Command::Resume, SubscriptionState::Paused) => {
+            next.state = SubscriptionState::Running;
+            next.reason = USER_INITIATED.to_owned();
+        }
+        (Command::Resume, _) => return Err(Refusal::AlreadyRunning),
+        (Command::Bootstrap { id }, _) => next.bootstrap = Some(id),
+        (Command::Bootstrapped, _) => next.bootstrap = None,
+    }
+    Ok(Some(next))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use shardline_common::types::Epoch;
+
+    use super::*;
+
+    fn running() -> Subscription {
+        Subscription {
+            id: "s".into(),
+            follower_cluster: "fc".into(),
+            follower_index: "f".into(),
+            leader_alias: "a".into(),
+            leader_cluster: "lc".into(),
+            leader_index: "l".into(),
+            leader_uuid: "u".into(),
+            state: SubscriptionState::Running,
+            reason: USER_INITIATED.into(),
+            epoch: Epoch(0),
+            settings: serde_json::Map::new(),
+            bootstrap: None,
+        }
+    }
+
+    fn commands() -> impl Strategy<Value = Command> {
+        prop_oneof![
+            prop::option::of("[a-z]{0,5}").prop_map(|reason| Command::Pause { reason }),
+            Just(Command::Resume),
+            Just(Command::Stop),
+            "[a-z]{1,5}".prop_map(|reason| Command::AutoPause { reason }),
+            "[a-z]{1,5}".prop_map(|id| Command::Bootstrap { id }),
+            Just(Command::Bootstrapped),
+        ]
+    }
+
+    #[test]
+    fn a_paused_index_resumes_with_the_default_reason() {
+        let paused = apply(Some(&running()), Command::Pause { reason: Some("maintenance".into()) }).unwrap().unwrap();
+        assert_eq!((paused.state, paused.reason.as_str()), (SubscriptionState::Paused, "maintenance"));
+        assert_eq!(apply(Some(&paused), Command::Pause { reason: None }), Err(Refusal::AlreadyPaused));
+        assert_eq!(apply(Some(&paused), Command::Resume).unwrap().unwrap(), running());
+    }
+
+    proptest! {
+        /// Only a user's `stop` ends a subscription, only a user's `resume` leaves a pause, and identity never changes.
+        #[test]
+        fn nothing_but_the_user_ends_or_resumes(steps in prop::collection::vec(commands(), 0..40)) {
+            let mut current = Some(running());
+            for command in steps {
+                let before = current.clone();
+                match apply(before.as_ref(), command.clone()) {
+                    Ok(next) => current = next,
+                    Err(_) => continue,
+                }
+                match (&before, &current) {
+                    (Some(_), None) => prop_assert_eq!(&command, &Command::Stop),
+                    (Some(before), Some(after)) => {
+                        prop_assert_eq!(&before.id, &after.id);
+                        if before.state == SubscriptionState::Paused && after.state == SubscriptionState::Running {
+                            prop_assert_eq!(&command, &Command::Resume);
+                        }
+                    }
+                    (None, _) => prop_assert!(false, "a command brought a stopped index back"),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Reads partitions, each as a stream of its own, over as few Kafka connections as possible.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use futures::FutureExt;
+use parking_lot::Mutex;
+use rdkafka::config::FromClientConfig;
+use rdkafka::consumer::stream_consumer::StreamPartitionQueue;
+use rdkafka::consumer::{Consumer, DefaultConsumerContext, StreamConsumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message};
+use shardline_common::kafka::{Kafka, assignment};
+use shardline_common::record::{Record, RecordError};
+use shardline_common::types::{Offset, ShardId, TopicName};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    #[error("topic {topic} partition {shard} cannot be read: {source}")]
+    Kafka { topic: TopicName, shard: ShardId, source: Box<KafkaError> },
+    #[error("topic {topic} partition {shard} no longer has the record at offset {offset}")]
+    PositionLost { topic: TopicName, shard: ShardId, offset: Offset },
+    #[error("topic {topic} partition {shard} offset {offset}: {source}")]
+    Record { topic: TopicName, shard: ShardId, offset: Offset, source: RecordError },
+}
+
+type Partition = (TopicName, ShardId);
+
+/// A consumer and the partitions that it reads. Several subscriptions may read one partition; each then has it from
+/// another consumer.
+struct Member {
+    consumer: Arc<StreamConsumer>,
+    partitions: HashSet<Partition>,
+}
+
+#[derive(Clone)]
+pub struct Streams {
+    kafka: Kafka,
+    group: String,
+    members: Arc<Mutex<Vec<Member>>>,
+    stop: CancellationToken,
+}
+
+impl Streams {
+    pub fn new(kafka: Kafka, group: String, stop: CancellationToken) -> Self {
+        Self { kafka, group, members: Arc::default(), stop }
+    }
+
+    /// Reads a partition from an offset on, until the stream is dropped.
+    pub fn open(&self, topic: &TopicName, shard: ShardId, offset: Offset) -> Result<PartitionStream, StreamError> {
+        let failed = |source| StreamError::Kafka { topic: topic.clone(), shard, source: Box::new(source) };
+        let partition = (topic.clone(), shard);
+        let consumer = self.member_without(&partition).map_err(failed)?;
+        // Split off before it is assigned, so that none of its records goes to the consumer's common queue.
+        let queue = consumer.split_partition_queue(topic.as_str(), shard.partition());
+        let start = HashMap::from([(partition.clone(), offset)]);
+        let assigned = assignment(&start).and_then(|list| consumer.incremental_assign(&list));
+        let stream = PartitionStream { queue, consumer, partition, position: offset, members: Arc::clone(&self.members) };
+        assigned.map_err(failed)?;
+        Ok(stream)
+    }
+
+    fn member_without(&self, partition: &Partition) -> Result<Arc<StreamConsumer>, KafkaError> {
+        let mut members = self.members.lock();
+        if let Some(member) = members.iter_mut().find(|member| !member.partitions.contains(partition)) {
+            member.partitions.insert(partition.clone());
+            return Ok(Arc::clone(&member.consumer));
+        }
+        let consumer = Arc::new(StreamConsumer::from_config(&self.kafka.consumer(&self.group))?);
+        tokio::spawn(serve_events(Arc::clone(&consumer), self.stop.clone()));
+        let partitions = HashSet::from([partition.clone()]);
+        members.push(Member { consumer: Arc::clone(&consumer), partitions });
+        Ok(consumer)
+    }
+}
+
+/// librdkafka wants the common queue to be polled, for its events' sake.
+async fn serve_events(consumer: Arc<StreamConsumer>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            event = consumer.recv() => match event {
+                Ok(stray) => debug!(topic = stray.topic(), offset = stray.offset(), "a record of a stream just closed"),
+                Err(error) => {
+                    warn!(%error, "Kafka reports");
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                }
+            },
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+pub struct PartitionStream {
+    queue: Option<StreamPartitionQueue<DefaultConsumerContext>>,
+    consumer: Arc<StreamConsumer>,
+    partition: Partition,
+    position: Offset,
+    members: Arc<Mutex<Vec<Member>>>,
+}
+
+impl PartitionStream {
+    /// The next record and its offset. Nothing is lost when the future is dropped before it resolves.
+    pub async fn next(&mut self) -> Result<(Offset, Record), StreamError> {
+        let received = match &self.queue {
+            Some(queue) => match queue.recv().await {
+                Ok(message) => Ok(read(&self.partition, &message)),
+                Err(error) => Err(error),
+            },
+            None => Err(KafkaError::MessageConsumption(RDKafkaErrorCode::UnknownPartition)),
+        };
+        self.take(received)
+    }
+
+    /// The next record if one has arrived already.
+    pub fn ready(&mut self) -> Option<Result<(Offset, Record), StreamError>> {
+        self.next().now_or_never()
+    }
+
+    fn take(
+        &mut self,
+        received: Result<Result<(Offset, Record), StreamError>, KafkaError>,
+    ) -> Result<(Offset, Record), StreamError> {
+        let (topic, shard) = (self.partition.0.clone(), self.partition.1);
+        match received {
+            Ok(Ok((offset, record))) => {
+                self.position = Offset(offset.0 + 1);
+                Ok((offset, record))
+            }
+            Ok(Err(error)) => Err(error),
+            Err(error) => match error.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+                    Err(StreamError::PositionLost { topic, shard, offset: self.position })
+                }
+                _ => Err(StreamError::Kafka { topic, shard, source: Box::new(error) }),
+            },
+        }
+    }
+}
+
+fn read((topic, shard): &Partition, message: &BorrowedMessage<'_>) -> Result<(Offset, Record), StreamError> {
+    let offset = Offset(message.offset());
+    let record = Record::decode(message);
+    let record =
+        record.map_err(|source| StreamError::Record { topic: topic.clone(), shard: *shard, offset, source })?;
+    Ok((offset, record))
+}
+
+impl Drop for PartitionStream {
+    fn drop(&mut self) {
+        self.queue = None;
+        let whole = HashMap::from([(self.partition.clone(), Offset(0))]);
+        if let Err(error) = assignment(&whole).and_then(|list| self.consumer.incremental_unassign(&list)) {
+            warn!(topic = %self.partition.0, shard = %self.partition.1, %error, "a partition could not be let go");
+        }
+        let mut members = self.members.lock();
+        if let Some(member) = members.iter_mut().find(|member| Arc::ptr_eq(&member.consumer, &self.consumer)) {
+            member.partitions.remove(&self.partition);
+        }
+    }
+}

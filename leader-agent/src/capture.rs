@@ -1,0 +1,344 @@
+//! Ships one shard: from the partition's tail on, in `seq_no` order, each operation behind the metadata it needs.
+//!
+//! The log is the only state. Whatever goes wrong, the capture starts again from the last record of its partition, so
+//! a stretch may appear twice but nothing is skipped.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use shardline_common::kafka::{Kafka, TopicError};
+use shardline_common::metadata::MetadataVersions;
+use shardline_common::opensearch::{OpenSearch, OpenSearchError};
+use shardline_common::record::{Body, Operation, OperationKind, Record};
+use shardline_common::types::{IndexName, IndexUuid, Offset, SeqNo, ShardId, TopicName};
+use tokio::sync::watch;
+use tokio::task::JoinError;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::cluster;
+use crate::metrics::Metrics;
+use crate::publish::{Pending, PublishError, Publisher};
+use crate::translog::{self, ShardSpool, ShardTail, TailBatch, TailError, TranslogWatcher};
+
+/// How much of a shard is read at once, in bytes of sources.
+const BATCH_BYTES: usize = 1024 * 1024;
+/// Batches of a shard that may be on their way to Kafka.
+const BATCHES_IN_FLIGHT: usize = 4;
+/// How often a translog is looked at when its watch is silent: watches miss changes on network file systems.
+const SLOW_POLL: Duration = Duration::from_secs(1);
+const FIRST_RETRY: Duration = Duration::from_millis(200);
+const LAST_RETRY: Duration = Duration::from_secs(15);
+
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    #[error(transparent)]
+    Translog(#[from] TailError),
+    #[error(transparent)]
+    Topic(#[from] TopicError),
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    #[error(transparent)]
+    OpenSearch(#[from] OpenSearchError),
+    #[error("the index is not on this cluster any more")]
+    IndexGone,
+    #[error("reading the translog did not come to an end: {0}")]
+    Reader(#[from] JoinError),
+}
+
+/// How far Kafka has a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shipped {
+    pub seq_no: SeqNo,
+    /// Behind the record of that operation.
+    pub offset: Offset,
+}
+
+/// Which shard, where it is on disk and where it goes.
+#[derive(Clone, Debug)]
+pub struct Shard {
+    pub index: IndexName,
+    pub uuid: IndexUuid,
+    pub shard: ShardId,
+    pub topic: TopicName,
+    pub translog: PathBuf,
+}
+
+/// What all captures of an agent share.
+pub struct Context {
+    pub opensearch: OpenSearch,
+    pub kafka: Kafka,
+    pub publisher: Publisher,
+    pub watcher: TranslogWatcher,
+    pub metrics: Metrics,
+    pub heartbeat: Duration,
+}
+
+/// Ships a shard until cancelled, starting again after every error. `cluster_changes` wakes it when the cluster's state
+/// changed, so that metadata travels without waiting for an operation.
+pub async fn run(
+    shard: Shard,
+    spool: ShardSpool,
+    context: Arc<Context>,
+    shipped: watch::Sender<Option<Shipped>>,
+    mut cluster_changes: watch::Receiver<i64>,
+    stop: CancellationToken,
+) {
+    let labels = [shard.index.as_str(), &shard.shard.to_string()];
+    let mut delay = FIRST_RETRY;
+    loop {
+        let started = Instant::now();
+        let capture = Capture::ship(&shard, &spool, &context, &shipped, &mut cluster_changes);
+        let error = tokio::select! {
+            Err(error) = capture => error,
+            () = stop.cancelled() => return,
+        };
+        shipped.send_replace(None);
+        context.metrics.errors.with_label_values(&labels).inc();
+        if started.elapsed() > LAST_RETRY {
+            delay = FIRST_RETRY;
+        }
+        warn!(index = %shard.index, shard = %shard.shard, %error, retry_in_ms = delay.as_millis() as u64,
+              "capture stopped; starting again from the partition's tail");
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = stop.cancelled() => return,
+        }
+        delay = (delay * 2).min(LAST_RETRY);
+    }
+}
+
+enum Never {}
+
+struct Capture<'a> {
+    shard: &'a Shard,
+    context: &'a Context,
+    shipped: &'a watch::Sender<Option<Shipped>>,
+    /// The last operation handed to Kafka's queue.
+    sent: SeqNo,
+    versions: MetadataVersions,
+    in_flight: VecDeque<BatchInFlight>,
+    last_record: Instant,
+}
+
+struct BatchInFlight {
+    last: SeqNo,
+    operations: u64,
+    bytes: u64,
+    pending: Vec<Pending>,
+}
+
+impl<'a> Capture<'a> {
+    async fn ship(
+        shard: &'a Shard,
+        spool: &ShardSpool,
+        context: &'a Context,
+        shipped: &'a watch::Sender<Option<Shipped>>,
+        cluster_changes: &mut watch::Receiver<i64>,
+    ) -> Result<Never, CaptureError> {
+        let tail_record = context.kafka.last_record(&shard.topic, shard.shard).await?;
+        let is_new = tail_record.is_none();
+        let sent = tail_record.as_ref().map_or(SeqNo::NONE, |(_, record)| record.seq_no);
+        let mut capture = Self {
+            shard,
+            context,
+            shipped,
+            sent,
+            versions: MetadataVersions::default(),
+            in_flight: VecDeque::new(),
+            last_record: Instant::now(),
+        };
+        let wake = context.watcher.watch(&shard.translog);
+        let (mut tail, gap) = open_tail(shard, spool, sent).await?;
+        capture.ship_metadata().await?;
+        if let Some(covered) = gap {
+            capture.ship_gap(covered, is_new).await?;
+        }
+        if let Some((offset, _)) = tail_record {
+            capture.acknowledged(capture.sent, Offset(offset.0 + 1));
+        }
+        info!(index = %shard.index, shard = %shard.shard, topic = %shard.topic, from = %capture.sent.next(),
+              "capture started");
+        loop {
+            let (returned, batch) = read_batch(tail).await?;
+            tail = returned;
+            let batch = batch?;
+            context.metrics.global_checkpoint.with_label_values(&capture.labels()).set(batch.global_checkpoint.0);
+            if batch.operations.is_empty() {
+                capture.settle(0).await?;
+                let acked = capture.sent;
+                tail = release(tail, acked).await?;
+                context.metrics.spool_bytes.with_label_values(&capture.labels()).set(
+                    i64::try_from(spool.extra_bytes()).unwrap_or(i64::MAX));
+                capture.idle(&wake, cluster_changes, batch.global_checkpoint).await?;
+            } else {
+                capture.ship_batch(batch).await?;
+                capture.settle(BATCHES_IN_FLIGHT).await?;
+            }
+        }
+    }
+
+    fn labels(&self) -> [String; 2] {
+        [self.shard.index.to_string(), self.shard.shard.to_string()]
+    }
+
+    /// Waits for something to do: a change of the translog or of the cluster, or the time for a heartbeat.
+    async fn idle(
+        &mut self,
+        wake: &translog::Wake,
+        cluster_changes: &mut watch::Receiver<i64>,
+        global_checkpoint: SeqNo,
+    ) -> Result<(), CaptureError> {
+        let until_heartbeat = self.context.heartbeat.saturating_sub(self.last_record.elapsed());
+        tokio::select! {
+            () = wake.notified() => {}
+            changed = cluster_changes.changed() => {
+                if changed.is_ok() {
+                    self.ship_metadata().await?;
+                }
+            }
+            () = tokio::time::sleep(SLOW_POLL.min(until_heartbeat)) => {}
+        }
+        if self.last_record.elapsed() >= self.context.heartbeat {
+            self.send_and_wait(Body::Heartbeat { global_checkpoint }).await?;
+        }
+        Ok(())
+    }
+
+    /// Ships the index's metadata if the node has newer than the partition got from this capture.
+    async fn ship_metadata(&mut self) -> Result<(), CaptureError> {
+        let (opensearch, index, uuid) = (&self.context.opensearch, &self.shard.index, &self.shard.uuid);
+        let state = cluster::local_state(opensearch, index, uuid).await?.ok_or(CaptureError::IndexGone)?;
+        if !state.versions.newer_than(self.versions) {
+            return Ok(());
+        }
+        let metadata = cluster::fetch_metadata(opensearch, index, uuid, &state).await?;
+        debug!(%index, shard = %self.shard.shard, versions = ?state.versions, "shipping metadata");
+        self.settle(0).await?;
+        self.send_and_wait(Body::Metadata(Box::new(metadata))).await?;
+        self.versions = state.versions;
+        self.context.metrics.metadata_records.with_label_values(&self.labels()).inc();
+        Ok(())
+    }
+
+    /// Says that everything up to `covered` is missing from here on.
+    async fn ship_gap(&mut self, covered: SeqNo, is_new: bool) -> Result<(), CaptureError> {
+        let from = self.sent.next();
+        if !is_new {
+            self.context.metrics.gaps.with_label_values(&self.labels()).inc();
+            warn!(index = %self.shard.index, shard = %self.shard.shard, %from, to = %covered,
+                  "the translog no longer has these operations: followers behind them copy the index anew");
+        }
+        self.sent = covered;
+        self.send_and_wait(Body::Gap { from }).await
+    }
+
+    async fn ship_batch(&mut self, batch: TailBatch) -> Result<(), CaptureError> {
+        // The node applies a mapping before it indexes a document that needs it, so asked after the batch was read, it
+        // cannot answer with metadata older than the batch.
+        self.ship_metadata().await?;
+        let timestamp_ms = now_ms();
+        let (mut pending, mut bytes) = (Vec::with_capacity(batch.operations.len()), 0);
+        for operation in batch.operations {
+            debug_assert_eq!(operation.seq_no, self.sent.next(), "the tail yields every operation once, in order");
+            let record = to_record(operation, timestamp_ms);
+            if let Body::Operation(Operation { kind: OperationKind::Index { source, .. }, .. }) = &record.body {
+                bytes += source.len() as u64;
+            }
+            pending.push(self.context.publisher.send(&self.shard.topic, self.shard.shard, &record).await?);
+            self.sent = record.seq_no;
+        }
+        self.last_record = Instant::now();
+        let operations = pending.len() as u64;
+        self.in_flight.push_back(BatchInFlight { last: self.sent, operations, bytes, pending });
+        Ok(())
+    }
+
+    /// Waits until at most `allowed` batches are on their way.
+    async fn settle(&mut self, allowed: usize) -> Result<(), CaptureError> {
+        while self.in_flight.len() > allowed {
+            let Some(batch) = self.in_flight.pop_front() else { break };
+            let mut last_offset = None;
+            for pending in batch.pending {
+                last_offset = Some(self.context.publisher.delivered(pending).await?);
+            }
+            let labels = self.labels();
+            self.context.metrics.operations.with_label_values(&labels).inc_by(batch.operations);
+            self.context.metrics.bytes.with_label_values(&labels).inc_by(batch.bytes);
+            if let Some(offset) = last_offset {
+                self.acknowledged(batch.last, Offset(offset.0 + 1));
+            }
+        }
+        Ok(())
+    }
+
+    async fn send_and_wait(&mut self, body: Body) -> Result<(), CaptureError> {
+        let record = Record { seq_no: self.sent, timestamp_ms: now_ms(), body };
+        let offset = self.context.publisher.send_and_wait(&self.shard.topic, self.shard.shard, &record).await?;
+        self.last_record = Instant::now();
+        self.acknowledged(self.sent, Offset(offset.0 + 1));
+        Ok(())
+    }
+
+    fn acknowledged(&self, seq_no: SeqNo, offset: Offset) {
+        self.context.metrics.shipped_seq_no.with_label_values(&self.labels()).set(seq_no.0);
+        self.shipped.send_replace(Some(Shipped { seq_no, offset }));
+    }
+}
+
+/// Opens the translog behind `sent`. Where it does not reach back that far, opens it behind the global checkpoint, and
+/// says up to where operations are missing.
+async fn open_tail(
+    shard: &Shard,
+    spool: &ShardSpool,
+    sent: SeqNo,
+) -> Result<(ShardTail, Option<SeqNo>), CaptureError> {
+    let (directory, spool) = (shard.translog.clone(), spool.clone());
+    let opened = tokio::task::spawn_blocking(move || {
+        let mut tail = ShardTail::open(&directory, spool.clone(), sent.next())?;
+        match tail.reaches_next() {
+            Ok(()) => Ok((tail, None)),
+            Err(TailError::Gap { global_checkpoint, .. }) => {
+                let tail = ShardTail::open(&directory, spool, global_checkpoint.next())?;
+                Ok((tail, Some(global_checkpoint)))
+            }
+            Err(error) => Err(error),
+        }
+    });
+    Ok(opened.await??)
+}
+
+async fn read_batch(mut tail: ShardTail) -> Result<(ShardTail, Result<TailBatch, TailError>), JoinError> {
+    tokio::task::spawn_blocking(move || {
+        let batch = tail.refresh().and_then(|()| tail.next_batch(BATCH_BYTES));
+        (tail, batch)
+    })
+    .await
+}
+
+async fn release(mut tail: ShardTail, acked: SeqNo) -> Result<ShardTail, JoinError> {
+    tokio::task::spawn_blocking(move || {
+        tail.release_up_to(acked);
+        tail
+    })
+    .await
+}
+
+fn to_record(operation: translog::Operation, timestamp_ms: i64) -> Record {
+    let kind = match operation.kind {
+        translog::OperationKind::Index { id, source, routing, version, .. } => {
+            OperationKind::Index { id, source, routing, version }
+        }
+        translog::OperationKind::Delete { id, version } => OperationKind::Delete { id, version },
+        translog::OperationKind::NoOp { .. } => OperationKind::NoOp,
+    };
+    let body = Body::Operation(Operation { primary_term: operation.primary_term, kind });
+    Record { seq_no: operation.seq_no, timestamp_ms, body }
+}
+
+pub fn now_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,329 @@
+//! The leader cluster as the agent sees it: its indices, and which of their shards live on the node beside the agent.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use shardline_common::control::NodeAnnouncement;
+use shardline_common::metadata::{IndexMetadata, MetadataVersions};
+use shardline_common::opensearch::{OpenSearch, OpenSearchError, path_segment};
+use shardline_common::types::{ClusterUuid, IndexName, IndexUuid, ShardId};
+
+/// The node beside the agent. Its identity does not change while it runs; a restart may move its data.
+#[derive(Clone, Debug)]
+pub struct LocalNode {
+    pub id: String,
+    pub announcement: NodeAnnouncement,
+    pub data_paths: Vec<PathBuf>,
+}
+
+/// One state of the cluster.
+#[derive(Clone, Debug, Default)]
+pub struct ClusterView {
+    pub version: i64,
+    /// Whether the node beside the agent is the elected cluster manager.
+    pub local_is_manager: bool,
+    pub indices: BTreeMap<IndexName, IndexView>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct IndexView {
+    pub name: IndexName,
+    pub uuid: IndexUuid,
+    pub open: bool,
+    pub number_of_shards: u32,
+    pub routing_num_shards: u32,
+    pub versions: MetadataVersions,
+    pub aliases: Vec<String>,
+    pub refusal: Option<String>,
+    /// Shards whose primary is on the local node.
+    pub local_primaries: BTreeSet<ShardId>,
+    /// Shards of which the local node has a replica.
+    pub local_replicas: BTreeSet<ShardId>,
+}
+
+impl LocalNode {
+    pub async fn ask(opensearch: &OpenSearch) -> Result<Self, OpenSearchError> {
+        let root: Root = opensearch.get("/").await?;
+        let path = "/_nodes/_local/settings,transport?flat_settings=true";
+        let nodes: Nodes = opensearch.get(path).await?;
+        let unexpected = |reason: &str| OpenSearchError::Unexpected {
+            method: "GET".to_owned(),
+            path: path.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let (id, node) = nodes.nodes.into_iter().next().ok_or_else(|| unexpected("no local node"))?;
+        let data_paths = match node.settings.get("path.data") {
+            Some(Value::String(one)) => one.split(',').map(|path| PathBuf::from(path.trim())).collect(),
+            Some(Value::Array(several)) => several.iter().filter_map(Value::as_str).map(PathBuf::from).collect(),
+            _ => match node.settings.get("path.home").and_then(Value::as_str) {
+                Some(home) => vec![PathBuf::from(home).join("data")],
+                None => return Err(unexpected("neither path.data nor path.home among the node's settings")),
+            },
+        };
+        let announcement = NodeAnnouncement {
+            cluster_uuid: root.cluster_uuid,
+            cluster_name: root.cluster_name,
+            node_id: id.clone(),
+            node_name: node.name,
+            transport_address: node.transport.publish_address,
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        Ok(Self { id, announcement, data_paths })
+    }
+
+    pub fn cluster(&self) -> &ClusterUuid {
+        &self.announcement.cluster_uuid
+    }
+}
+
+impl ClusterView {
+    /// The version of the cluster's state alone: cheap enough to ask every second.
+    pub async fn version(opensearch: &OpenSearch) -> Result<i64, OpenSearchError> {
+        let state: StateVersion = opensearch.get("/_cluster/state/version?filter_path=version").await?;
+        Ok(state.version)
+    }
+
+    pub async fn ask(opensearch: &OpenSearch, node: &LocalNode) -> Result<Self, OpenSearchError> {
+        let fields = "version,cluster_manager_node,metadata.indices.*.state,metadata.indices.*.settings,\
+                      metadata.indices.*.aliases,metadata.indices.*.*_version,metadata.indices.*.routing_num_shards,routing_table.indices.*.shards";
+        let path = format!(
+            "/_cluster/state/version,cluster_manager_node,metadata,routing_table?flat_settings=true&filter_path={fields}"
+        );
+        let state: State = opensearch.get(&path).await?;
+        let indices = state.metadata.indices.into_iter().filter_map(|(name, index)| {
+            let routing = state.routing_table.indices.get(&name);
+            let view = IndexView::new(name.clone().into(), &index, routing, &node.id)?;
+            Some((name.into(), view))
+        });
+        Ok(Self {
+            version: state.version,
+            local_is_manager: state.cluster_manager_node.as_deref() == Some(node.id.as_str()),
+            indices: indices.collect(),
+        })
+    }
+
+    pub fn by_uuid(&self, uuid: &IndexUuid) -> Option<&IndexView> {
+        self.indices.values().find(|index| index.uuid == *uuid)
+    }
+}
+
+impl IndexView {
+    fn new(name: IndexName, index: &StateIndex, routing: Option<&IndexRouting>, node: &str) -> Option<Self> {
+        let uuid = index.settings.get("index.uuid")?.as_str()?.into();
+        let number_of_shards = index.settings.get("index.number_of_shards")?.as_str()?.parse().ok()?;
+        let mut local_primaries = BTreeSet::new();
+        let mut local_replicas = BTreeSet::new();
+        for (shard, copies) in routing.into_iter().flat_map(|routing| &routing.shards) {
+            let Ok(shard) = shard.parse::<ShardId>() else { continue };
+            for copy in copies.iter().filter(|copy| copy.node.as_deref() == Some(node) && copy.is_serving()) {
+                let shards = if copy.primary { &mut local_primaries } else { &mut local_replicas };
+                shards.insert(shard);
+            }
+        }
+        Some(Self {
+            refusal: refusal(&name, &index.settings),
+            name,
+            uuid,
+            open: index.state == "open",
+            number_of_shards,
+            routing_num_shards: index.routing_num_shards,
+            versions: index.versions(),
+            aliases: index.aliases.clone(),
+            local_primaries,
+            local_replicas,
+        })
+    }
+}
+
+/// Why an index cannot be followed: capture needs a translog that is local and complete.
+fn refusal(name: &IndexName, settings: &Map<String, Value>) -> Option<String> {
+    let value = |key: &str| settings.get(key).and_then(Value::as_str);
+    let because = |reason: &str| Some(format!("Cannot Replicate index {name}: {reason}"));
+    if value("index.soft_deletes.enabled") == Some("false") {
+        return Some(
+            "Cannot Replicate an index where the setting index.soft_deletes.enabled is disabled".to_owned(),
+        );
+    }
+    if value("index.plugins.replication.follower.leader_index").is_some() {
+        return Some(format!("Cannot Replicate a Replicated Index {name}"));
+    }
+    if value("index.remote_store.enabled") == Some("true") {
+        return because("index.remote_store.enabled keeps its translog elsewhere than on the node's disk");
+    }
+    if value("index.store.type") == Some("remote_snapshot") {
+        return because("index.store.type is remote_snapshot: a searchable snapshot has no translog");
+    }
+    if settings.keys().any(|key| key.starts_with("index.ingestion_source.type")) {
+        return because("index.ingestion_source feeds it by pulling, which writes no translog");
+    }
+    if value("index.append_only.enabled") == Some("true") {
+        return because("index.append_only.enabled makes the follower refuse external versions");
+    }
+    None
+}
+
+/// What the local node's own cluster state says of one index: never behind what the node has indexed. `None` when the
+/// index is gone.
+pub async fn local_state(
+    opensearch: &OpenSearch,
+    index: &IndexName,
+    uuid: &IndexUuid,
+) -> Result<Option<LocalState>, OpenSearchError> {
+    let path = format!(
+        "/_cluster/state/metadata/{}?local=true&filter_path=metadata.indices.*.*_version,metadata.indices.*.routing_num_shards,metadata.indices.*.settings.index.uuid",
+        path_segment(index.as_str())
+    );
+    let state: State = opensearch.get(&path).await?;
+    let Some(found) = state.metadata.indices.get(index.as_str()) else { return Ok(None) };
+    let found_uuid = found.settings.get("index").and_then(|settings| settings.get("uuid")).and_then(Value::as_str);
+    Ok((found_uuid == Some(uuid.as_str())).then(|| LocalState { versions: found.versions(), routing_num_shards: found.routing_num_shards }))
+}
+
+pub struct LocalState {
+    pub versions: MetadataVersions,
+    pub routing_num_shards: u32,
+}
+
+/// An index's metadata at the versions of `state` or newer.
+pub async fn fetch_metadata(
+    opensearch: &OpenSearch,
+    index: &IndexName,
+    uuid: &IndexUuid,
+    state: &LocalState,
+) -> Result<IndexMetadata, OpenSearchError> {
+    let path = format!("/{}?local=true&flat_settings=true&expand_wildcards=all", path_segment(index.as_str()));
+    let mut answer: HashMap<String, IndexAnswer> = opensearch.get(&path).await?;
+    let unexpected = |reason: String| OpenSearchError::Unexpected {
+        method: "GET".to_owned(),
+        path: path.clone(),
+        reason,
+    };
+    let found = answer.remove(index.as_str()).ok_or_else(|| unexpected(format!("no index {index} in the answer")))?;
+    let setting = |key: &str| found.settings.get(key).and_then(Value::as_str);
+    if setting("index.uuid") != Some(uuid.as_str()) {
+        return Err(unexpected(format!("index {index} is not the one with uuid {uuid} any more")));
+    }
+    let number_of_shards = setting("index.number_of_shards")
+        .and_then(|shards| shards.parse().ok())
+        .ok_or_else(|| unexpected("no index.number_of_shards".to_owned()))?;
+    Ok(IndexMetadata {
+        index: index.clone(),
+        uuid: uuid.clone(),
+        number_of_shards,
+        routing_num_shards: state.routing_num_shards,
+        versions: state.versions,
+        mappings: found.mappings,
+        settings: found.settings,
+        aliases: found.aliases,
+    })
+}
+
+#[derive(Deserialize)]
+struct Root {
+    cluster_name: String,
+    cluster_uuid: ClusterUuid,
+}
+
+#[derive(Deserialize)]
+struct Nodes {
+    nodes: HashMap<String, Node>,
+}
+
+#[derive(Deserialize)]
+struct Node {
+    name: String,
+    settings: Map<String, Value>,
+    transport: NodeTransport,
+}
+
+#[derive(Deserialize)]
+struct NodeTransport {
+    publish_address: String,
+}
+
+#[derive(Deserialize)]
+struct StateVersion {
+    version: i64,
+}
+
+#[derive(Deserialize)]
+struct State {
+    #[serde(default)]
+    version: i64,
+    cluster_manager_node: Option<String>,
+    #[serde(default)]
+    metadata: StateMetadata,
+    #[serde(default)]
+    routing_table: StateRouting,
+}
+
+#[derive(Default, Deserialize)]
+struct StateMetadata {
+    #[serde(default)]
+    indices: BTreeMap<String, StateIndex>,
+}
+
+#[derive(Deserialize)]
+struct StateIndex {
+    #[serde(default)]
+    state: String,
+    #[serde(default)]
+    settings: Map<String, Value>,
+    #[serde(default)]
+    aliases: Vec<String>,
+    #[serde(default)]
+    routing_num_shards: u32,
+    #[serde(default)]
+    mapping_version: i64,
+    #[serde(default)]
+    settings_version: i64,
+    #[serde(default)]
+    aliases_version: i64,
+}
+
+impl StateIndex {
+    fn versions(&self) -> MetadataVersions {
+        MetadataVersions {
+            mapping: self.mapping_version,
+            settings: self.settings_version,
+            aliases: self.aliases_version,
+        }
+    }
+}
+
+#[derive(Default, Deserialize)]
+struct StateRouting {
+    #[serde(default)]
+    indices: HashMap<String, IndexRouting>,
+}
+
+#[derive(Deserialize)]
+struct IndexRouting {
+    #[serde(default)]
+    shards: HashMap<String, Vec<ShardCopy>>,
+}
+
+#[derive(Deserialize)]
+struct ShardCopy {
+    state: String,
+    primary: bool,
+    node: Option<String>,
+}
+
+impl ShardCopy {
+    fn is_serving(&self) -> bool {
+        self.state == "STARTED" || self.state == "RELOCATING"
+    }
+}
+
+#[derive(Deserialize)]
+struct IndexAnswer {
+    #[serde(default)]
+    aliases: Map<String, Value>,
+    #[serde(default)]
+    mappings: Value,
+    #[serde(default)]
+    settings: Map<String, Value>,
+}

@@ -1,0 +1,12 @@
+//! The leader agent: captures the operations of the shards on one OpenSearch node into Kafka.
+
+pub mod agent;
+pub mod capture;
+pub mod catalog;
+pub mod cluster;
+pub mod config;
+pub mod metrics;
+pub mod publish;
+pub mod snapshot;
+pub mod supervisor;
+pub mod translog;

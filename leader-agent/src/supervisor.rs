@@ -1,0 +1,360 @@
+//! Decides which shards this agent ships, holds or copies, and keeps a task for each.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use shardline_common::control::{BootstrapRequest, Capture as CaptureEntry, Subscription};
+use shardline_common::kafka::ControlTopic;
+use shardline_common::topic::replication_topic;
+use shardline_common::types::{IndexUuid, SeqNo, ShardId, TopicName};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::capture::{self, Context, Shard, Shipped};
+use crate::cluster::{self, ClusterView, IndexView, LocalNode, LocalState};
+use crate::snapshot;
+use crate::translog::{ShardSpool, ShardTail, Spool};
+
+/// How often an agent beside a replica asks Kafka what it may let go.
+const HOLD_INTERVAL: Duration = Duration::from_secs(5);
+const SPOOL_FOLDER: &str = "shardline-spool";
+
+type ShardKey = (IndexUuid, ShardId);
+
+pub struct Supervisor {
+    node: LocalNode,
+    context: Arc<Context>,
+    leader_table: ControlTopic,
+    follower_table: ControlTopic,
+    always: Vec<String>,
+    spool_limit_bytes: u64,
+    spools: HashMap<PathBuf, Spool>,
+    view_versions: watch::Sender<i64>,
+    captures: HashMap<ShardKey, RunningCapture>,
+    holds: HashMap<ShardKey, Task>,
+    snapshots: HashMap<(String, ShardId), Task>,
+    bootstrap_topics: HashMap<String, TopicName>,
+}
+
+struct RunningCapture {
+    task: Task,
+    shard: Shard,
+    shipped: watch::Receiver<Option<Shipped>>,
+}
+
+struct Task {
+    stop: CancellationToken,
+    handle: JoinHandle<()>,
+}
+
+impl Task {
+    fn spawn<F: Future<Output = ()> + Send + 'static>(work: impl FnOnce(CancellationToken) -> F) -> Self {
+        let stop = CancellationToken::new();
+        Self { handle: tokio::spawn(work(stop.clone())), stop }
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        if let Err(error) = self.handle.await {
+            warn!(%error, "a shard's task did not end cleanly");
+        }
+    }
+}
+
+impl Supervisor {
+    pub fn new(
+        node: LocalNode,
+        context: Arc<Context>,
+        leader_table: ControlTopic,
+        follower_table: ControlTopic,
+        config: &crate::config::CaptureConfig,
+    ) -> Self {
+        Self {
+            node,
+            context,
+            leader_table,
+            follower_table,
+            always: config.always.clone(),
+            spool_limit_bytes: config.spool_limit_mib * 1024 * 1024,
+            spools: HashMap::new(),
+            view_versions: watch::channel(0).0,
+            captures: HashMap::new(),
+            holds: HashMap::new(),
+            snapshots: HashMap::new(),
+            bootstrap_topics: HashMap::new(),
+        }
+    }
+
+    /// Starts what the view and the followers' wishes ask for, ends what they no longer do.
+    pub async fn reconcile(&mut self, view: &ClusterView) {
+        self.view_versions.send_if_modified(|version| std::mem::replace(version, view.version) != view.version);
+        let followed: HashSet<IndexUuid> = self
+            .follower_table
+            .all::<Subscription>()
+            .into_iter()
+            .filter(|subscription| subscription.leader_cluster == *self.node.cluster())
+            .map(|subscription| subscription.leader_uuid)
+            .collect();
+        let wanted: Vec<&IndexView> = view
+            .indices
+            .values()
+            .filter(|index| index.open && index.refusal.is_none())
+            .filter(|index| followed.contains(&index.uuid) || self.is_always_captured(index))
+            .collect();
+        let keys = |shards: fn(&IndexView) -> &std::collections::BTreeSet<ShardId>| -> HashSet<ShardKey> {
+            wanted.iter().flat_map(|index| shards(index).iter().map(|shard| (index.uuid.clone(), *shard))).collect()
+        };
+        let primaries = keys(|index| &index.local_primaries);
+        let replicas = keys(|index| &index.local_replicas);
+        end_all(&mut self.captures, |key| !primaries.contains(key), |capture| capture.task).await;
+        end_all(&mut self.holds, |key| !replicas.contains(key), |task| task).await;
+        for index in wanted {
+            if let Err(error) = self.start_index(index).await {
+                warn!(index = %index.name, %error, "the index cannot be captured yet");
+            }
+        }
+        self.context.metrics.captures.set(i64::try_from(self.captures.len()).unwrap_or(i64::MAX));
+        self.reconcile_snapshots().await;
+    }
+
+    pub async fn stop(&mut self) {
+        end_all(&mut self.snapshots, |_| true, |task| task).await;
+        end_all(&mut self.captures, |_| true, |capture| capture.task).await;
+        end_all(&mut self.holds, |_| true, |task| task).await;
+    }
+
+    fn is_always_captured(&self, index: &IndexView) -> bool {
+        !index.name.as_str().starts_with('.')
+            && self.always.iter().any(|pattern| matches_pattern(pattern, index.name.as_str()))
+    }
+
+    async fn start_index(&mut self, index: &IndexView) -> Result<(), StartError> {
+        let topic = replication_topic(
+            self.context.kafka.topic_prefix(),
+            &self.node.announcement.cluster_name,
+            &index.name,
+            &index.uuid,
+        );
+        let missing: Vec<ShardId> = index
+            .local_primaries
+            .iter()
+            .copied()
+            .filter(|shard| !self.captures.contains_key(&(index.uuid.clone(), *shard)))
+            .collect();
+        if !missing.is_empty() {
+            self.context.kafka.create_replication_topic(&topic, index.number_of_shards).await?;
+        }
+        // One agent speaks for the index: the one beside the primary of its first shard.
+        if index.local_primaries.contains(&ShardId(0)) {
+            self.announce(index, &topic).await?;
+        }
+        for id in missing {
+            let Some((shard, spool)) = self.locate(index, id, &topic)? else { continue };
+            let (sender, shipped) = watch::channel(None);
+            let (context, changes) = (Arc::clone(&self.context), self.view_versions.subscribe());
+            let task = Task::spawn(|stop| capture::run(shard.clone(), spool, context, sender, changes, stop));
+            self.captures.insert((index.uuid.clone(), id), RunningCapture { task, shard, shipped });
+        }
+        for id in index.local_replicas.iter().copied() {
+            let key = (index.uuid.clone(), id);
+            if self.holds.contains_key(&key) {
+                continue;
+            }
+            let Some((shard, spool)) = self.locate(index, id, &topic)? else { continue };
+            let context = Arc::clone(&self.context);
+            self.holds.insert(key, Task::spawn(|stop| hold(shard, spool, context, stop)));
+        }
+        Ok(())
+    }
+
+    /// Writes the index's descriptor into the control topic when it is new or its metadata changed.
+    async fn announce(&self, index: &IndexView, topic: &TopicName) -> Result<(), StartError> {
+        let key = CaptureEntry::key_of(self.node.cluster(), &index.uuid);
+        let listed: Option<CaptureEntry> = self.leader_table.get(&key);
+        if listed.is_some_and(|listed| !index.versions.newer_than(listed.metadata.versions)) {
+            return Ok(());
+        }
+        let opensearch = &self.context.opensearch;
+        let state = LocalState { versions: index.versions, routing_num_shards: index.routing_num_shards };
+        let metadata = cluster::fetch_metadata(opensearch, &index.name, &index.uuid, &state).await?;
+        let cluster_uuid = self.node.cluster().clone();
+        self.leader_table.publish(&CaptureEntry { cluster_uuid, topic: topic.clone(), metadata }).await?;
+        Ok(())
+    }
+
+    /// Finds a shard's translog on disk. `None` while the node has not made it yet.
+    fn locate(
+        &mut self,
+        index: &IndexView,
+        id: ShardId,
+        topic: &TopicName,
+    ) -> Result<Option<(Shard, ShardSpool)>, StartError> {
+        let relative: PathBuf =
+            ["nodes", "0", "indices", index.uuid.as_str(), &id.to_string(), "translog"].iter().collect();
+        let found = self.node.data_paths.iter().find(|path| path.join(&relative).is_dir()).cloned();
+        let Some(data_path) = found else {
+            warn!(index = %index.name, shard = %id, data_paths = ?self.node.data_paths,
+                  "no translog of this shard below the data paths: set capture.data_paths if the agent sees them elsewhere");
+            return Ok(None);
+        };
+        let spool = self.spool(&data_path)?.shard(&index.uuid, id)?;
+        let shard = Shard {
+            index: index.name.clone(),
+            uuid: index.uuid.clone(),
+            shard: id,
+            topic: topic.clone(),
+            translog: data_path.join(relative),
+        };
+        Ok(Some((shard, spool)))
+    }
+
+    fn spool(&mut self, data_path: &Path) -> Result<&Spool, StartError> {
+        if !self.spools.contains_key(data_path) {
+            let spool = Spool::open(&data_path.join(SPOOL_FOLDER), self.spool_limit_bytes)?;
+            self.spools.insert(data_path.to_owned(), spool);
+        }
+        // Just inserted where it was missing.
+        Ok(&self.spools[data_path])
+    }
+
+    async fn reconcile_snapshots(&mut self) {
+        let requests: HashMap<String, BootstrapRequest> = self
+            .follower_table
+            .all::<BootstrapRequest>()
+            .into_iter()
+            .filter(|request| request.leader_cluster == *self.node.cluster())
+            .map(|request| (request.id.clone(), request))
+            .collect();
+        end_all(&mut self.snapshots, |(id, _)| !requests.contains_key(id), |task| task).await;
+        let withdrawn: Vec<String> =
+            self.bootstrap_topics.keys().filter(|id| !requests.contains_key(*id)).cloned().collect();
+        for id in withdrawn {
+            if let Some(topic) = self.bootstrap_topics.remove(&id)
+                && let Err(error) = self.context.kafka.delete_topic(&topic).await
+            {
+                warn!(%topic, %error, "a bootstrap topic that nobody needs any more could not be deleted");
+            }
+        }
+        for (id, request) in requests {
+            if let Err(error) = self.start_snapshots(&id, &request).await {
+                warn!(bootstrap = id, %error, "a bootstrap cannot be served yet");
+            }
+        }
+    }
+
+    async fn start_snapshots(&mut self, id: &str, request: &BootstrapRequest) -> Result<(), StartError> {
+        let metadata = CaptureEntry::key_of(self.node.cluster(), &request.leader_uuid);
+        let Some(capture) = self.leader_table.get::<CaptureEntry>(&metadata) else { return Ok(()) };
+        for ((uuid, shard), running) in &self.captures {
+            let key = (id.to_owned(), *shard);
+            if *uuid != request.leader_uuid || self.snapshots.contains_key(&key) {
+                continue;
+            }
+            if !self.bootstrap_topics.contains_key(id) {
+                self.context.kafka.create_replication_topic(&request.topic, capture.metadata.number_of_shards).await?;
+                self.bootstrap_topics.insert(id.to_owned(), request.topic.clone());
+            }
+            info!(index = %running.shard.index, %shard, bootstrap = id, "snapshot started");
+            let (shard, topic) = (running.shard.clone(), request.topic.clone());
+            let (context, shipped) = (Arc::clone(&self.context), running.shipped.clone());
+            let task = Task::spawn(|stop| snapshot::run(shard, topic, context, shipped, stop));
+            self.snapshots.insert(key, task);
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error(transparent)]
+    Topic(#[from] shardline_common::kafka::TopicError),
+    #[error(transparent)]
+    Control(#[from] shardline_common::kafka::ControlError),
+    #[error(transparent)]
+    OpenSearch(#[from] shardline_common::opensearch::OpenSearchError),
+    #[error(transparent)]
+    Spool(#[from] crate::translog::SpoolError),
+}
+
+/// Beside a replica: keeps generations from deletion until Kafka has what is in them, so that this copy can be shipped
+/// from should it become the primary.
+async fn hold(shard: Shard, spool: ShardSpool, context: Arc<Context>, stop: CancellationToken) {
+    loop {
+        match context.kafka.last_record(&shard.topic, shard.shard).await {
+            Ok(tail) => {
+                let acked = tail.map_or(SeqNo::NONE, |(_, record)| record.seq_no);
+                let (directory, spool) = (shard.translog.clone(), spool.clone());
+                let held = tokio::task::spawn_blocking(move || {
+                    let mut tail = ShardTail::open(&directory, spool, acked.next())?;
+                    tail.release_up_to(acked);
+                    Ok::<_, crate::translog::TailError>(())
+                });
+                match held.await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => warn!(index = %shard.index, shard = %shard.shard, %error, "replica not held"),
+                    Err(error) => warn!(%error, "holding a replica's translog did not come to an end"),
+                }
+            }
+            Err(error) => warn!(index = %shard.index, shard = %shard.shard, %error, "the shard's tail is unknown"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(HOLD_INTERVAL) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+async fn end_all<K: Clone + Eq + std::hash::Hash, V>(
+    tasks: &mut HashMap<K, V>,
+    ended: impl Fn(&K) -> bool,
+    task_of: impl Fn(V) -> Task,
+) {
+    let keys: Vec<K> = tasks.keys().filter(|key| ended(key)).cloned().collect();
+    let ending: Vec<Task> = keys.iter().filter_map(|key| tasks.remove(key)).map(task_of).collect();
+    for task in &ending {
+        task.stop.cancel();
+    }
+    for task in ending {
+        task.end().await;
+    }
+}
+
+/// Whether a name matches a pattern in which `*` stands for any characters.
+fn matches_pattern(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(first) = parts.next() else { return false };
+    let Some(mut rest) = name.strip_prefix(first) else { return false };
+    let Some(last) = parts.next_back() else { return rest.is_empty() };
+    for part in parts {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches_pattern;
+
+    #[test]
+    fn a_star_stands_for_any_characters() {
+        for (pattern, name, expected) in [
+            ("logs-*", "logs-1", true),
+            ("logs-*", "log", false),
+            ("*", "x", true),
+            ("a*b*c", "a1b2c", true),
+            ("a*b*c", "a1c2", false),
+            ("exact", "exact", true),
+            ("exact", "exactly", false),
+            ("*-eu", "logs-eu-eu", true),
+        ] {
+            assert_eq!(matches_pattern(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+}
