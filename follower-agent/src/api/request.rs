@@ -1,0 +1,225 @@
+//! Bodies of the control API: strict parsing first, then the checks on what was parsed, as two steps with their own errors.
+
+use std::collections::BTreeMap;
+
+use http::StatusCode;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::error::{ApiError, Cause};
+use super::names;
+use super::object_parser::ObjectParser;
+
+const START: ObjectParser = ObjectParser {
+    name: "FollowIndexRequestParser",
+    fields: &["leader_alias", "leader_index", "use_roles", "settings"],
+};
+const STOP: ObjectParser = ObjectParser { name: "StopReplicationRequestParser", fields: &[] };
+const PAUSE: ObjectParser = ObjectParser { name: "PauseReplicationRequestParser", fields: &["reason"] };
+const RESUME: ObjectParser = ObjectParser { name: "ResumeReplicationRequestParser", fields: &["force_resume"] };
+const ROLES: ObjectParser =
+    ObjectParser { name: "UseRolesParser", fields: &["leader_cluster_role", "follower_cluster_role"] };
+
+/// What start, pause and resume give for a reason when the user gives none.
+pub const DEFAULT_REASON: &str = "User initiated";
+
+/// Settings under dotted keys; values are strings, lists of strings, or null for "reset".
+pub type FlatSettings = BTreeMap<String, Value>;
+
+/// The two roles under which a replication runs where the security plugin is on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UseRoles {
+    pub leader_cluster_role: Option<String>,
+    pub follower_cluster_role: Option<String>,
+}
+
+/// Body of `_start`, with names checked and roles either absent or complete.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StartRequest {
+    pub leader_alias: String,
+    pub leader_index: String,
+    pub use_roles: Option<UseRoles>,
+    pub settings: FlatSettings,
+}
+
+/// Body of `_stop`: an empty object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StopRequest;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PauseRequest {
+    pub reason: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ResumeRequest {
+    pub force_resume: bool,
+}
+
+/// Body of `_update`: the whole new set of overrides, which replaces the old one.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct UpdateRequest {
+    pub settings: FlatSettings,
+}
+
+/// A `_start` body as parsed: fields may be missing and names may be bad.
+#[derive(Clone, Debug, Default)]
+pub struct StartBody {
+    leader_alias: Option<String>,
+    leader_index: Option<String>,
+    use_roles: Option<UseRoles>,
+    settings: FlatSettings,
+}
+
+impl StartBody {
+    pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
+        let mut start = Self::default();
+        for field in START.parse(require_body(body)?)? {
+            match field.name.as_ref() {
+                "leader_alias" => start.leader_alias = Some(field.string()?),
+                "leader_index" => start.leader_index = Some(field.string()?),
+                "use_roles" => {
+                    let mut roles = UseRoles::default();
+                    for role in field.object(ROLES)? {
+                        let value = role.string_or_null().map_err(|error| field.wrap(error))?;
+                        match role.name.as_ref() {
+                            "leader_cluster_role" => roles.leader_cluster_role = value,
+                            _ => roles.follower_cluster_role = value,
+                        }
+                    }
+                    start.use_roles = (roles != UseRoles::default()).then_some(roles);
+                }
+                _ => {
+                    field.require_object()?;
+                    start.settings =
+                        flatten_raw(field.value).map_err(|cause| field.failed(field.position(), cause))?;
+                }
+            }
+        }
+        Ok(start)
+    }
+
+    /// The checks that come before the leader is asked anything.
+    pub fn validate(self, follower: &str) -> Result<StartRequest, ApiError> {
+        let (leader_alias, leader_index) = match (self.leader_alias, self.leader_index) {
+            (Some(alias), Some(index)) => (alias, index),
+            (alias, index) => {
+                let missing: Vec<&str> = [("leader_alias", alias.is_none()), ("leader_index", index.is_none())]
+                    .into_iter()
+                    .filter_map(|(name, is_missing)| is_missing.then_some(name))
+                    .collect();
+                let list = missing.join(", ");
+                return Err(ApiError::validation(&[format!("Mandatory params [{list}] are missing for the request")]));
+            }
+        };
+        let mut problems = Vec::new();
+        names::check(&leader_index, &mut problems);
+        names::check(follower, &mut problems);
+        if let Some(UseRoles { leader_cluster_role, follower_cluster_role }) = &self.use_roles
+            && (leader_cluster_role.is_none() || follower_cluster_role.is_none())
+        {
+            problems.push("Need roles for leader_cluster_role and follower_cluster_role".to_owned());
+        }
+        if !problems.is_empty() {
+            return Err(ApiError::validation(&problems));
+        }
+        Ok(StartRequest { leader_alias, leader_index, use_roles: self.use_roles, settings: self.settings })
+    }
+}
+
+impl StopRequest {
+    pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
+        STOP.parse(require_body(body)?).map(|_| Self)
+    }
+}
+
+impl PauseRequest {
+    /// The only body that may be missing.
+    pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
+        let fields = if body.is_empty() { Vec::new() } else { PAUSE.parse(body)? };
+        let reason = match fields.first() {
+            Some(field) => field.string()?,
+            None => DEFAULT_REASON.to_owned(),
+        };
+        Ok(Self { reason })
+    }
+}
+
+impl ResumeRequest {
+    pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
+        let fields = RESUME.parse(require_body(body)?)?;
+        let force_resume = fields.first().map_or(Ok(false), |field| field.boolean())?;
+        Ok(Self { force_resume })
+    }
+}
+
+impl UpdateRequest {
+    /// `{"settings":{..}}`, in which case other keys are ignored, or the bare settings.
+    pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
+        if body.is_empty() {
+            return Err(ApiError::parse("request body is required"));
+        }
+        let mut deserializer = serde_json::Deserializer::from_slice(body);
+        let document = <Value as serde::Deserialize>::deserialize(&mut deserializer)
+            .map_err(|error| super::syntax_error::describe(body, &error))?;
+        let Value::Object(mut document) = document else {
+            return Err(ApiError::new(StatusCode::BAD_REQUEST, "parsing_exception", "Failed to parse object: expecting token of type [START_OBJECT]"));
+        };
+        let settings = match document.get_mut("settings") {
+            Some(Value::Object(inner)) => std::mem::take(inner),
+            _ => document,
+        };
+        let mut flat = FlatSettings::new();
+        flatten_into(&mut flat, "", Value::Object(settings))
+            .map_err(|cause| ApiError::from_cause(StatusCode::BAD_REQUEST, cause))?;
+        Ok(Self { settings: flat })
+    }
+}
+
+fn require_body(body: &[u8]) -> Result<&[u8], ApiError> {
+    match body.is_empty() {
+        true => Err(ApiError::parse("request body or source parameter is required")),
+        false => Ok(body),
+    }
+}
+
+fn flatten_raw(raw: &RawValue) -> Result<FlatSettings, Cause> {
+    let value = serde_json::from_str(raw.get()).map_err(|error| Cause::new("parse_exception", error.to_string()))?;
+    let mut flat = FlatSettings::new();
+    flatten_into(&mut flat, "", value)?;
+    Ok(flat)
+}
+
+/// Adds `value` under `path`, nested objects under dotted keys, scalars as strings.
+fn flatten_into(flat: &mut FlatSettings, path: &str, value: Value) -> Result<(), Cause> {
+    let leaf = match value {
+        Value::Object(members) => {
+            for (key, child) in members {
+                let path = if path.is_empty() { key } else { format!("{path}.{key}") };
+                flatten_into(flat, &path, child)?;
+            }
+            return Ok(());
+        }
+        Value::Array(items) => {
+            let texts = items.into_iter().map(|item| {
+                scalar_text(&item).map(Value::from).ok_or_else(|| {
+                    Cause::new("illegal_state_exception", "only value lists are allowed in serialized settings")
+                })
+            });
+            Value::Array(texts.collect::<Result<_, _>>()?)
+        }
+        other => scalar_text(&other).map_or(Value::Null, Value::from),
+    };
+    flat.insert(path.to_owned(), leaf);
+    Ok(())
+}
+
+/// A scalar as OpenSearch's settings store it; `None` for null, lists and objects.
+pub fn scalar_text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(switch) => Some(switch.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
