@@ -223,3 +223,93 @@ pub fn scalar_text(value: &Value) -> Option<String> {
         Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    /// Expected words come from OpenSearch 3.8's own `ObjectParser`, run on the same bodies.
+    #[test]
+    fn bodies_are_refused_in_the_server_s_words() {
+        let end = "unexpected_end_of_input_exception: Unexpected end-of-input";
+        let close = "expected close marker for Object (start marker at [SRC#UNKNOWN])";
+        let parse = "json_parse_exception: ";
+        let token = "was expecting (JSON String, Number, Array, Object or token 'null', 'true' or 'false')";
+        let object = "x_content_parse_exception: ";
+        let parser = "[FollowIndexRequestParser]";
+        for (body, expected) in [
+            ("{\"leader_alias\": ", format!("{end} within/between Object entries\n at [SRC#17]")),
+            ("{\"leader_alias\"", format!("{end} within/between Object entries\n at [SRC#15]")),
+            ("{\"leader_al", format!("{end} in property name\n at [SRC#11]")),
+            ("{", format!("{end}: {close}\n at [SRC#1]")),
+            ("{\"leader_alias\":\"x\"", format!("{end}: {close}\n at [SRC#19]")),
+            ("{\"leader_alias\":\"x\",", format!("{parse}Unexpected end-of-input within/between Object entries\n at [SRC#20]")),
+            ("{\"leader_alias\":x}", format!("{parse}Unrecognized token 'x': {token}\n at [SRC#16]")),
+            ("nul", format!("{parse}Unrecognized token 'nul': {token}\n at [SRC#0]")),
+            ("{leader_alias:1}", format!("{parse}Unexpected character ('l' (code 108)): was expecting double-quote to start property name\n at [SRC#1]")),
+            ("{\"leader_alias\" 1}", format!("{parse}Unexpected character ('1' (code 49)): was expecting a colon to separate property name and value\n at [SRC#16]")),
+            ("{\"leader_alias\":\"x\" \"b\":1}", format!("{parse}Unexpected character ('\"' (code 34)): was expecting comma to separate Object entries\n at [SRC#20]")),
+            ("{\"leader_alias\":\"x\",}", format!("{parse}Unexpected character ('}}' (code 125)): was expecting double-quote to start property name\n at [SRC#20]")),
+            ("{\"leader_alias\":\"x\",\"leader_alias\":\"y\"}", format!("{parse}Duplicate Object property \"leader_alias\"\n at [SRC#34]")),
+            ("  ", format!("{object}[1:0] {parser} Expected START_OBJECT but was: null")),
+            ("[]", format!("{object}[1:1] {parser} Expected START_OBJECT but was: START_ARRAY")),
+            ("\"abc\"", format!("{object}[1:1] {parser} Expected START_OBJECT but was: VALUE_STRING")),
+            ("{\"leader_alias\":1}", format!("{object}[1:17] {parser} leader_alias doesn't support values of type: VALUE_NUMBER")),
+            ("{\"leader_alias\":null}", format!("{object}[1:17] {parser} leader_alias doesn't support values of type: VALUE_NULL")),
+            ("{\"use_roles\":null}", format!("{object}[1:14] {parser} use_roles doesn't support values of type: VALUE_NULL")),
+            ("{\"use_roles\":{\"x\":1}}", format!("{object}[1:19] {parser} failed to parse field [use_roles]")),
+            ("{\"use_roles\":{\"leader_cluster_role\":1}}", format!("{object}[1:37] {parser} failed to parse field [use_roles]")),
+            ("{\"settings\":[]}", format!("{object}[1:13] {parser} settings doesn't support values of type: START_ARRAY")),
+            ("{\n  \"leader_alias\": \"é\",  \"bogus\": 1}", format!("{object}[2:26] {parser} unknown field [bogus]")),
+            ("{\"leader_alis\":\"x\"}", format!("{object}[1:2] {parser} unknown field [leader_alis] did you mean any of [leader_alias, leader_index]?")),
+        ] {
+            let source = "Source: REDACTED (`StreamReadFeature.INCLUDE_SOURCE_IN_LOCATION` disabled); byte offset: ";
+            let error = StartBody::parse(body.as_bytes()).unwrap_err();
+            assert_eq!(error.message().replace(source, "SRC"), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn nested_parsers_name_their_own_root_cause() {
+        let error = StartBody::parse(b"{\"use_roles\":{\"x\":1}}").unwrap_err();
+        let root = error.root().map(|root| root.reason);
+        assert_eq!(root.as_deref(), Some("[1:15] [UseRolesParser] unknown field [x]"));
+        let error = ResumeRequest::parse(b"{\"force_resume\":\"x\"}").unwrap_err();
+        let reason = "[1:17] [ResumeReplicationRequestParser] failed to parse field [force_resume]";
+        assert_eq!(error.root().map(|root| root.reason).as_deref(), Some(reason));
+        let inner = error.into_cause().caused_by.map(|cause| cause.reason);
+        assert_eq!(inner.as_deref(), Some("Failed to parse value [x] as only [true] or [false] are allowed."));
+    }
+
+    #[test]
+    fn bodies_are_read() {
+        let body = r#"{"leader_alias":"a","leader_index":"l","use_roles":{},"settings":{"index":{"n":1,"l":[1,true]},"index.x":null}} tail"#;
+        let request = StartBody::parse(body.as_bytes()).and_then(|body| body.validate("f")).unwrap();
+        assert_eq!((request.leader_alias.as_str(), request.leader_index.as_str(), request.use_roles), ("a", "l", None));
+        let settings = json!({"index.l": ["1", "true"], "index.n": "1", "index.x": null});
+        assert_eq!(serde_json::to_value(&request.settings).unwrap(), settings);
+        assert_eq!(PauseRequest::parse(b"").unwrap().reason, DEFAULT_REASON);
+        assert_eq!(PauseRequest::parse(b"{\"reason\":\"\"}").unwrap().reason, "");
+        assert!(ResumeRequest::parse(b"{\"force_resume\":\"true\"}").unwrap().force_resume);
+        for body in [r#"{"settings":{"index.n":1},"other":1}"#, r#"{"index":{"n":1}}"#] {
+            let update = UpdateRequest::parse(body.as_bytes()).unwrap();
+            assert_eq!(serde_json::to_value(&update.settings).unwrap(), json!({"index.n": "1"}));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), text in "[\\[\\]{}\":,a-z0-9\\\\ \n]{0,80}") {
+            for body in [bytes.as_slice(), text.as_bytes(), format!("{{\"leader_alias\":{text}").as_bytes()] {
+                let _ = StartBody::parse(body);
+                let _ = StopRequest::parse(body);
+                let _ = PauseRequest::parse(body);
+                let _ = ResumeRequest::parse(body);
+                let _ = UpdateRequest::parse(body);
+            }
+        }
+    }
+}

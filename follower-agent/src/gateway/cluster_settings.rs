@@ -23,7 +23,6 @@ use crate::api::routes::is_json;
 
 const PREFIX: &str = "plugins.replication.";
 const SECTIONS: [&str; 2] = ["persistent", "transient"];
-const NO_CHANGES: &str = "Validation Failed: 1: no settings to update;";
 
 /// Keeps the `plugins.replication.*` settings for all agents of the follower cluster.
 pub trait SettingsStore: Send + Sync + 'static {
@@ -48,11 +47,11 @@ impl Gateway {
         let Some(mut settings) = answered_object(answer.status, &answer.body) else { return Ok(answer.into_response()) };
         let flat = is_flat(call);
         for (key, value) in &kept {
-            insert(section_of(&mut settings, "persistent"), key, value, flat);
+            edit(&mut settings, "persistent", |persistent| insert(persistent, key, value, flat));
         }
         if with_defaults {
             for setting in REPLICATION_SETTINGS.iter().filter(|setting| !kept.contains_key(setting.key)) {
-                insert(section_of(&mut settings, "defaults"), setting.key, setting.default, flat);
+                edit(&mut settings, "defaults", |defaults| insert(defaults, setting.key, setting.default, flat));
             }
         }
         Ok(render::json(StatusCode::OK, &Value::Object(settings), &call.query.rendering()))
@@ -86,8 +85,6 @@ impl Gateway {
             let answer = self.upstream.exchange(call.parts, raw_query.as_deref(), Some(body)).await?;
             match answered_object(answer.status, &answer.body) {
                 Some(object) => answered = Value::Object(object),
-                // A wildcard reset that only this side knows is no failure of the whole.
-                None if String::from_utf8_lossy(&answer.body).contains(NO_CHANGES) => {}
                 None => return Ok(answer.into_response()),
             }
         }
@@ -97,7 +94,7 @@ impl Gateway {
             for (section, changes) in &taken {
                 for (key, value) in changes {
                     if let Some(value) = value {
-                        insert(section_of(answered, section), key, value, is_flat(call));
+                        edit(answered, section, |settings| insert(settings, key, value, is_flat(call)));
                     }
                 }
             }
@@ -115,14 +112,14 @@ fn answered_object(status: StatusCode, body: &[u8]) -> Option<Map<String, Value>
     if status.is_success() { serde_json::from_slice(body).ok() } else { None }
 }
 
-fn section_of<'a>(settings: &'a mut Map<String, Value>, section: &str) -> &'a mut Map<String, Value> {
-    let entry = settings.entry(section).or_insert_with(|| Value::Object(Map::new()));
+/// Changes the members of a section, which is made if there is none.
+fn edit(settings: &mut Map<String, Value>, section: &str, change: impl FnOnce(&mut Map<String, Value>)) {
+    let entry = settings.entry(section).or_insert(Value::Null);
     if !entry.is_object() {
         *entry = Value::Object(Map::new());
     }
-    match entry {
-        Value::Object(members) => members,
-        _ => unreachable!("made an object above"),
+    if let Value::Object(members) = entry {
+        change(members);
     }
 }
 
@@ -187,7 +184,7 @@ fn insert(settings: &mut Map<String, Value>, key: &str, value: &str, flat: bool)
     let nested = key.split_once('.').filter(|_| !flat);
     match nested {
         Some((head, tail)) if settings.get(head).is_none_or(Value::is_object) => {
-            insert(section_of(settings, head), tail, value, flat);
+            edit(settings, head, |below| insert(below, tail, value, flat));
         }
         _ => {
             settings.insert(key.to_owned(), Value::from(value));
