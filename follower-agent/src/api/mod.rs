@@ -14,5 +14,7 @@ pub mod syntax_error;
 pub mod units;
 
 pub use error::ApiError;
-pub use request::{FlatSettings, PauseRequest, ResumeRequest, StartRequest, UpdateRequest, UseRoles};
+pub use request::{
+    FlatSettings, PauseRequest, ResumeRequest, StartRequest, UpdateRequest, UseRoles,
+};
 pub use service::{ReplicationService, ReplicationStatus};

@@ -22,15 +22,31 @@ pub trait ReplicationService: Send + Sync + 'static {
 
     fn stop(&self, follower: IndexName) -> BoxFuture<'_, Result<(), ApiError>>;
 
-    fn pause(&self, follower: IndexName, request: PauseRequest) -> BoxFuture<'_, Result<(), ApiError>>;
+    fn pause(
+        &self,
+        follower: IndexName,
+        request: PauseRequest,
+    ) -> BoxFuture<'_, Result<(), ApiError>>;
 
-    fn resume(&self, follower: IndexName, request: ResumeRequest) -> BoxFuture<'_, Result<(), ApiError>>;
+    fn resume(
+        &self,
+        follower: IndexName,
+        request: ResumeRequest,
+    ) -> BoxFuture<'_, Result<(), ApiError>>;
 
     /// Replaces the override settings; checks them before it looks at the state.
-    fn update(&self, follower: IndexName, request: UpdateRequest) -> BoxFuture<'_, Result<(), ApiError>>;
+    fn update(
+        &self,
+        follower: IndexName,
+        request: UpdateRequest,
+    ) -> BoxFuture<'_, Result<(), ApiError>>;
 
     /// Never fails for an index that is not followed: that is a status too.
-    fn status(&self, follower: IndexName, verbose: bool) -> BoxFuture<'_, Result<ReplicationStatus, ApiError>>;
+    fn status(
+        &self,
+        follower: IndexName,
+        verbose: bool,
+    ) -> BoxFuture<'_, Result<ReplicationStatus, ApiError>>;
 
     /// The indices that are read-only now because they follow; cheap, asked on every request.
     fn followed(&self) -> Arc<HashSet<IndexName>>;
@@ -127,10 +143,18 @@ pub struct ShardReplicationDetails {
 
 impl ShardReplicationDetails {
     pub fn syncing(follower: &IndexName, shard: ShardId, details: SyncingDetails) -> Self {
-        Self { shard_id: format!("[{follower}][{shard}]"), syncing_task_details: Some(details), bootstrap_task_details: None }
+        Self {
+            shard_id: format!("[{follower}][{shard}]"),
+            syncing_task_details: Some(details),
+            bootstrap_task_details: None,
+        }
     }
 
     pub fn bootstrapping(follower: &IndexName, shard: ShardId, details: BootstrapDetails) -> Self {
-        Self { shard_id: format!("[{follower}][{shard}]"), syncing_task_details: None, bootstrap_task_details: Some(details) }
+        Self {
+            shard_id: format!("[{follower}][{shard}]"),
+            syncing_task_details: None,
+            bootstrap_task_details: Some(details),
+        }
     }
 }

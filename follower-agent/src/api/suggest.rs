@@ -2,8 +2,11 @@
 
 /// Candidates more than half alike, best first; equal ones in alphabetical order.
 pub fn alike<'a>(word: &str, candidates: &[&'a str]) -> Vec<&'a str> {
-    let mut scored: Vec<(f32, &str)> =
-        candidates.iter().map(|candidate| (similarity(word, candidate), *candidate)).filter(|(score, _)| *score > 0.5).collect();
+    let mut scored: Vec<(f32, &str)> = candidates
+        .iter()
+        .map(|candidate| (similarity(word, candidate), *candidate))
+        .filter(|(score, _)| *score > 0.5)
+        .collect();
     scored.sort_by(|left, right| right.0.total_cmp(&left.0).then(left.1.cmp(right.1)));
     scored.into_iter().map(|(_, candidate)| candidate).collect()
 }
@@ -19,7 +22,8 @@ pub fn did_you_mean(word: &str, candidates: &[&str]) -> Option<String> {
 
 /// 1 for equal words, 0 for words without anything in common: one minus the edit distance over the longer length.
 fn similarity(left: &str, right: &str) -> f32 {
-    let (left, right): (Vec<char>, Vec<char>) = (left.chars().take(256).collect(), right.chars().collect());
+    let (left, right): (Vec<char>, Vec<char>) =
+        (left.chars().take(256).collect(), right.chars().collect());
     let longest = left.len().max(right.len());
     if longest == 0 {
         return 1.0;
@@ -47,6 +51,9 @@ mod tests {
         let both = Some("did you mean any of [leader_alias, leader_index]?".to_owned());
         assert_eq!(did_you_mean("leader_alis", &fields), both);
         assert_eq!(did_you_mean("leader", &fields), None);
-        assert_eq!(did_you_mean("setting", &fields), Some("did you mean [settings]?".to_owned()));
+        assert_eq!(
+            did_you_mean("setting", &fields),
+            Some("did you mean [settings]?".to_owned())
+        );
     }
 }
