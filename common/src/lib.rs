@@ -1,3 +1,11 @@
 //! What both agents share: the words of the domain, the record format, and the clients of Kafka and OpenSearch.
 
+pub mod config;
+pub mod control;
+pub mod kafka;
+pub mod metadata;
+pub mod opensearch;
+pub mod record;
+pub mod telemetry;
+pub mod topic;
 pub mod types;

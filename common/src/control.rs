@@ -1,0 +1,198 @@
+//! What agents tell each other through the two compacted control topics: keys and JSON values.
+//!
+//! `control.leader` is written by leader agents only and `control.follower` by follower agents only, so that either
+//! survives one-way mirroring.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::metadata::IndexMetadata;
+use crate::types::{ClusterUuid, Epoch, IndexName, IndexUuid, TopicName};
+
+/// Something that lives under a key of a control topic.
+pub trait Entry: Serialize + for<'de> Deserialize<'de> {
+    /// The first segment of the key.
+    const KIND: &'static str;
+    fn key(&self) -> String;
+}
+
+/// `control.leader`: a leader agent and the node beside it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeAnnouncement {
+    pub cluster_uuid: ClusterUuid,
+    pub cluster_name: String,
+    pub node_id: String,
+    pub node_name: String,
+    /// `host:port` that other OpenSearch nodes connect to; what users put into `cluster.remote.<alias>.seeds`.
+    pub transport_address: String,
+    pub agent_version: String,
+}
+
+/// `control.leader`: an index that exists on a leader cluster, followed or not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CatalogEntry {
+    pub cluster_uuid: ClusterUuid,
+    pub index: IndexName,
+    pub uuid: IndexUuid,
+    pub open: bool,
+    pub number_of_shards: u32,
+    pub aliases: Vec<String>,
+    /// Why this index cannot be followed, if it cannot.
+    pub refusal: Option<String>,
+}
+
+/// `control.leader`: an index whose operations are being captured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Capture {
+    pub cluster_uuid: ClusterUuid,
+    pub topic: TopicName,
+    pub metadata: IndexMetadata,
+}
+
+/// `control.leader`: the answer to a [`RefreshRequest`]: the catalogue is at least as new as the request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refreshed {
+    pub cluster_uuid: ClusterUuid,
+    pub nonce: String,
+    /// Why the leader cluster could not be asked, if it could not.
+    pub error: Option<String>,
+}
+
+/// `control.follower`: asks a leader cluster's agents to bring the catalogue up to date.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefreshRequest {
+    pub cluster_uuid: ClusterUuid,
+    pub nonce: String,
+}
+
+/// `control.follower`: one followed index.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Subscription {
+    pub follower_cluster: ClusterUuid,
+    pub follower_index: IndexName,
+    pub leader_alias: String,
+    pub leader_cluster: ClusterUuid,
+    pub leader_index: IndexName,
+    pub leader_uuid: IndexUuid,
+    pub state: SubscriptionState,
+    /// Shown by `_status`.
+    pub reason: String,
+    pub epoch: Epoch,
+    /// Index settings that win over the leader's, flat.
+    pub settings: Map<String, Value>,
+    /// The bootstrap under way, if one is.
+    pub bootstrap: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SubscriptionState {
+    Running,
+    Paused,
+    Failed,
+}
+
+/// `control.follower`: asks for a snapshot of an index; withdrawn when it has been loaded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootstrapRequest {
+    pub id: String,
+    pub leader_cluster: ClusterUuid,
+    pub leader_uuid: IndexUuid,
+    /// The topic that the snapshot goes to; leader agents make it.
+    pub topic: TopicName,
+}
+
+/// `control.follower`: the replication settings that users put into `_cluster/settings` of a follower cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicationSettings {
+    pub follower_cluster: ClusterUuid,
+    pub settings: BTreeMap<String, String>,
+}
+
+impl Entry for NodeAnnouncement {
+    const KIND: &'static str = "node";
+    fn key(&self) -> String {
+        format!("{}/{}/{}", Self::KIND, self.cluster_uuid, self.node_id)
+    }
+}
+
+impl Entry for CatalogEntry {
+    const KIND: &'static str = "catalog";
+    fn key(&self) -> String {
+        Self::key_of(&self.cluster_uuid, &self.index)
+    }
+}
+
+impl CatalogEntry {
+    pub fn key_of(cluster: &ClusterUuid, index: &IndexName) -> String {
+        format!("{}/{cluster}/{index}", Self::KIND)
+    }
+}
+
+impl Entry for Capture {
+    const KIND: &'static str = "capture";
+    fn key(&self) -> String {
+        Self::key_of(&self.cluster_uuid, &self.metadata.uuid)
+    }
+}
+
+impl Capture {
+    pub fn key_of(cluster: &ClusterUuid, uuid: &IndexUuid) -> String {
+        format!("{}/{cluster}/{uuid}", Self::KIND)
+    }
+}
+
+impl Entry for Refreshed {
+    const KIND: &'static str = "refreshed";
+    fn key(&self) -> String {
+        format!("{}/{}", Self::KIND, self.cluster_uuid)
+    }
+}
+
+impl Entry for RefreshRequest {
+    const KIND: &'static str = "refresh";
+    fn key(&self) -> String {
+        format!("{}/{}", Self::KIND, self.cluster_uuid)
+    }
+}
+
+impl Entry for Subscription {
+    const KIND: &'static str = "subscription";
+    fn key(&self) -> String {
+        Self::key_of(&self.follower_cluster, &self.follower_index)
+    }
+}
+
+impl Subscription {
+    pub fn key_of(cluster: &ClusterUuid, index: &IndexName) -> String {
+        format!("{}/{cluster}/{index}", Self::KIND)
+    }
+}
+
+impl Entry for BootstrapRequest {
+    const KIND: &'static str = "bootstrap";
+    fn key(&self) -> String {
+        Self::key_of(&self.leader_cluster, &self.id)
+    }
+}
+
+impl BootstrapRequest {
+    pub fn key_of(cluster: &ClusterUuid, id: &str) -> String {
+        format!("{}/{cluster}/{id}", Self::KIND)
+    }
+}
+
+impl Entry for ReplicationSettings {
+    const KIND: &'static str = "settings";
+    fn key(&self) -> String {
+        Self::key_of(&self.follower_cluster)
+    }
+}
+
+impl ReplicationSettings {
+    pub fn key_of(cluster: &ClusterUuid) -> String {
+        format!("{}/{cluster}", Self::KIND)
+    }
+}

@@ -1,0 +1,185 @@
+//! A compacted control topic as a table that every agent keeps in memory.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use rdkafka::config::FromClientConfig;
+use rdkafka::consumer::{Consumer, StreamConsumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{Kafka, TopicError, assignment};
+use crate::control::Entry;
+use crate::types::{Offset, ShardId, TopicName};
+
+const SHARD: ShardId = ShardId(0);
+const FIRST_RETRY: Duration = Duration::from_millis(250);
+const LAST_RETRY: Duration = Duration::from_secs(10);
+
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    #[error(transparent)]
+    Topic(#[from] TopicError),
+    #[error("control topic {topic}: {source}")]
+    Kafka { topic: TopicName, source: KafkaError },
+    #[error("control topic {topic}: an entry could not be written as JSON: {source}")]
+    Json { topic: TopicName, source: serde_json::Error },
+    #[error("control topic {topic}: a write was not seen to come back; the agent is stopping")]
+    Stopped { topic: TopicName },
+}
+
+/// One control topic: reads go to memory, writes return once this agent's own table shows them.
+#[derive(Clone)]
+pub struct ControlTopic {
+    topic: TopicName,
+    producer: FutureProducer,
+    table: Arc<RwLock<BTreeMap<String, Bytes>>>,
+    /// The offset behind the last record in the table.
+    position: watch::Receiver<Offset>,
+}
+
+impl ControlTopic {
+    /// Makes the topic if need be and reads it to its end. Kafka being away is waited out, with a warning for each
+    /// attempt.
+    pub async fn open(kafka: &Kafka, topic: TopicName, stop: &CancellationToken) -> Result<Self, ControlError> {
+        let mut delay = FIRST_RETRY;
+        loop {
+            match Self::try_open(kafka, topic.clone(), stop).await {
+                Ok(table) => return Ok(table),
+                Err(error) => {
+                    warn!(%error, retry_in_ms = delay.as_millis() as u64, "control topic is not available yet")
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                () = stop.cancelled() => return Err(ControlError::Stopped { topic }),
+            }
+            delay = (delay * 2).min(LAST_RETRY);
+        }
+    }
+
+    async fn try_open(kafka: &Kafka, topic: TopicName, stop: &CancellationToken) -> Result<Self, ControlError> {
+        let options = [("cleanup.policy", "compact".to_owned()), ("min.cleanable.dirty.ratio", "0.1".to_owned())];
+        kafka.create_topic(&topic, 1, &options).await?;
+        let marks = kafka.watermarks(&topic, SHARD).await?;
+        let failed = |source| ControlError::Kafka { topic: topic.clone(), source };
+        let mut settings = kafka.consumer("shardline-control");
+        // The end is an event of its own: compaction may have removed the records just before it.
+        settings.set("auto.offset.reset", "earliest").set("enable.partition.eof", "true");
+        let consumer = StreamConsumer::from_config(&settings).map_err(failed)?;
+        let start = HashMap::from([((topic.clone(), SHARD), marks.low)]);
+        consumer.assign(&assignment(&start).map_err(failed)?).map_err(failed)?;
+
+        let table = Arc::new(RwLock::new(BTreeMap::new()));
+        let (progress, position) = watch::channel(marks.low);
+        let producer = kafka.producer().map_err(failed)?;
+        tokio::spawn(follow(consumer, Arc::clone(&table), progress, marks.high, stop.clone()));
+        let mut opened = Self { topic, producer, table, position };
+        opened.reached(marks.high).await?;
+        info!(topic = %opened.topic, entries = opened.table.read().len(), "control topic read");
+        Ok(opened)
+    }
+
+    async fn reached(&mut self, offset: Offset) -> Result<(), ControlError> {
+        let seen = self.position.wait_for(|position| *position >= offset).await.map(|_| ());
+        seen.map_err(|_| ControlError::Stopped { topic: self.topic.clone() })
+    }
+
+    /// Resolves after the next change; see [`watch::Receiver`].
+    pub fn changes(&self) -> watch::Receiver<Offset> {
+        self.position.clone()
+    }
+
+    /// The entry under a key. One that this build cannot read is reported and treated as absent.
+    pub fn get<T: Entry>(&self, key: &str) -> Option<T> {
+        let bytes = self.table.read().get(key).cloned()?;
+        self.parse(key, &bytes)
+    }
+
+    /// All entries of a kind, in the order of their keys.
+    pub fn all<T: Entry>(&self) -> Vec<T> {
+        let prefix = format!("{}/", T::KIND);
+        let table = self.table.read();
+        let entries = table.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
+        entries.filter_map(|(key, bytes)| self.parse(key, bytes)).collect()
+    }
+
+    fn parse<T: Entry>(&self, key: &str, bytes: &Bytes) -> Option<T> {
+        match serde_json::from_slice(bytes) {
+            Ok(entry) => Some(entry),
+            Err(error) => {
+                warn!(topic = %self.topic, key, %error, "an entry of the control topic is not of this build's form");
+                None
+            }
+        }
+    }
+
+    /// Writes an entry and returns once it shows in the table.
+    pub async fn publish<T: Entry>(&self, entry: &T) -> Result<(), ControlError> {
+        let json =
+            serde_json::to_vec(entry).map_err(|source| ControlError::Json { topic: self.topic.clone(), source })?;
+        self.write(&entry.key(), Some(json)).await
+    }
+
+    /// Removes an entry and returns once the table shows it gone.
+    pub async fn remove(&self, key: &str) -> Result<(), ControlError> {
+        self.write(key, None).await
+    }
+
+    async fn write(&self, key: &str, value: Option<Vec<u8>>) -> Result<(), ControlError> {
+        let mut record = FutureRecord::to(self.topic.as_str()).key(key).partition(SHARD.partition());
+        if let Some(value) = &value {
+            record = record.payload(value);
+        }
+        let delivery = self.producer.send(record, rdkafka::util::Timeout::Never).await;
+        let delivery = delivery.map_err(|(source, _)| ControlError::Kafka { topic: self.topic.clone(), source })?;
+        self.clone().reached(Offset(delivery.offset + 1)).await
+    }
+}
+
+/// Keeps the table up to date until the agent stops.
+async fn follow(
+    consumer: StreamConsumer,
+    table: Arc<RwLock<BTreeMap<String, Bytes>>>,
+    progress: watch::Sender<Offset>,
+    end_at_start: Offset,
+    stop: CancellationToken,
+) {
+    loop {
+        let message = tokio::select! {
+            message = consumer.recv() => message,
+            () = stop.cancelled() => return,
+        };
+        match message {
+            Ok(message) => {
+                if let Some(Ok(key)) = message.key().map(|key| String::from_utf8(key.to_vec())) {
+                    let mut table = table.write();
+                    match message.payload() {
+                        Some(value) => table.insert(key, Bytes::copy_from_slice(value)),
+                        None => table.remove(&key),
+                    };
+                }
+                progress.send_replace(Offset(message.offset() + 1));
+            }
+            Err(KafkaError::PartitionEOF(_)) => {
+                progress.send_if_modified(|position| {
+                    let behind = *position < end_at_start;
+                    *position = (*position).max(end_at_start);
+                    behind
+                });
+            }
+            Err(error) => {
+                warn!(%error, "control topic cannot be read for now");
+                tokio::time::sleep(FIRST_RETRY).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! Kafka as both agents use it: client settings, topics, and reading single records.
+
+mod control_topic;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::FromClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message;
+use rdkafka::producer::FutureProducer;
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+
+pub use control_topic::{ControlError, ControlTopic};
+
+use crate::config::{ConfigError, KafkaConfig};
+use crate::record::{Record, RecordError};
+use crate::types::{Offset, ShardId, TopicName};
+
+/// The largest record, in bytes: OpenSearch takes documents of up to `http.max_content_length` (100 MB by default), and
+/// a broker takes requests of up to `socket.request.max.bytes` (100 MiB by default).
+pub const MAX_RECORD_BYTES: usize = 100 * 1024 * 1024 - 64 * 1024;
+
+/// How long one call to a broker may take before it is tried again or reported.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[derive(Debug, thiserror::Error)]
+pub enum TopicError {
+    #[error("Kafka at {servers}: {action} topic {topic}: {source}")]
+    Failed { servers: String, action: &'static str, topic: TopicName, source: Box<KafkaError> },
+    #[error("Kafka at {servers} refused to {action} topic {topic}: {code}")]
+    Refused { servers: String, action: &'static str, topic: TopicName, code: RDKafkaErrorCode },
+    #[error("the last record of {topic} partition {shard} at offset {offset} cannot be read: {source}")]
+    Record { topic: TopicName, shard: ShardId, offset: i64, source: RecordError },
+    #[error("a background task that talks to Kafka was cancelled")]
+    Cancelled,
+}
+
+/// First and end offset of a partition; empty when both are equal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watermarks {
+    pub low: Offset,
+    pub high: Offset,
+}
+
+/// The settings from which every Kafka client of an agent is made.
+#[derive(Clone)]
+pub struct Kafka {
+    config: KafkaConfig,
+}
+
+impl Kafka {
+    pub fn new(config: KafkaConfig) -> Result<Self, ConfigError> {
+        config.validate()?;
+        let kafka = Self { config };
+        // A property that librdkafka does not know, or a value it does not take, shows here rather than later.
+        kafka.client().create_native_config().map_err(|error| ConfigError::BadValue {
+            key: "kafka.properties",
+            value: error.to_string(),
+            expected: "properties of librdkafka",
+        })?;
+        Ok(kafka)
+    }
+
+    pub fn servers(&self) -> &str {
+        &self.config.bootstrap_servers
+    }
+
+    pub fn topic_prefix(&self) -> &str {
+        &self.config.topic_prefix
+    }
+
+    pub fn client(&self) -> ClientConfig {
+        let mut client = ClientConfig::new();
+        client
+            .set("bootstrap.servers", &self.config.bootstrap_servers)
+            .set("client.id", "shardline")
+            .set("socket.nagle.disable", "true")
+            .set("reconnect.backoff.ms", "100")
+            .set("reconnect.backoff.max.ms", "2000")
+            .set("topic.metadata.refresh.fast.interval.ms", "50");
+        for (key, value) in &self.config.properties {
+            client.set(key, value.reveal());
+        }
+        client
+    }
+
+    /// Idempotent and `acks=all`; a record is never given up for its age, so a partition gets no hole by a slow
+    /// broker. Memory is bounded by `queue.buffering.max.kbytes` (32 MiB, or one record if that is larger).
+    pub fn producer(&self) -> Result<FutureProducer, KafkaError> {
+        let mut client = self.client();
+        client
+            .set("enable.idempotence", "true")
+            .set("enable.gapless.guarantee", "true")
+            .set("message.timeout.ms", "0")
+            .set("compression.type", "lz4")
+            .set("linger.ms", "1")
+            .set("batch.size", "1000000")
+            .set("message.max.bytes", MAX_RECORD_BYTES.to_string())
+            .set("queue.buffering.max.messages", "200000")
+            .set("queue.buffering.max.kbytes", "131072");
+        FutureProducer::from_config(&client)
+    }
+
+    /// Settings of a consumer whose position is ours to keep: no automatic commits, and a position that is gone is an
+    /// error rather than a jump.
+    pub fn consumer(&self, group: &str) -> ClientConfig {
+        let mut client = self.client();
+        client
+            .set("group.id", group)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
+            .set("enable.partition.eof", "false")
+            .set("fetch.queue.backoff.ms", "10")
+            .set("fetch.error.backoff.ms", "100")
+            .set("fetch.message.max.bytes", "4194304")
+            .set("fetch.max.bytes", "52428800")
+            .set("receive.message.max.bytes", (MAX_RECORD_BYTES * 2).to_string())
+            .set("queued.min.messages", "10000")
+            .set("queued.max.messages.kbytes", "16384");
+        client
+    }
+
+    /// Makes a topic unless it exists.
+    pub async fn create_topic(
+        &self,
+        topic: &TopicName,
+        partitions: u32,
+        options: &[(&str, String)],
+    ) -> Result<(), TopicError> {
+        let admin = self.admin("create", topic)?;
+        let partitions = i32::try_from(partitions).unwrap_or(i32::MAX);
+        let copies = TopicReplication::Fixed(self.config.replication_factor);
+        let max_bytes = MAX_RECORD_BYTES.to_string();
+        let mut new = NewTopic::new(topic.as_str(), partitions, copies).set("max.message.bytes", &max_bytes);
+        for (key, value) in options {
+            new = new.set(key, value);
+        }
+        let results = admin
+            .create_topics([&new], &AdminOptions::new().operation_timeout(Some(CALL_TIMEOUT)))
+            .await
+            .map_err(|source| self.failed("create", topic, source))?;
+        for result in results {
+            match result {
+                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((_, code)) => return Err(self.refused("create", topic, code)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the topic of one index incarnation, with the configured retention.
+    pub async fn create_replication_topic(&self, topic: &TopicName, shards: u32) -> Result<(), TopicError> {
+        let retention_ms = self.config.retention_hours.saturating_mul(3_600_000).min(i64::MAX as u64);
+        let options = [
+            ("cleanup.policy", "delete".to_owned()),
+            ("retention.ms", retention_ms.to_string()),
+            ("retention.bytes", "-1".to_owned()),
+        ];
+        self.create_topic(topic, shards, &options).await
+    }
+
+    /// Deletes a topic unless it is gone.
+    pub async fn delete_topic(&self, topic: &TopicName) -> Result<(), TopicError> {
+        let admin = self.admin("delete", topic)?;
+        let results = admin
+            .delete_topics(&[topic.as_str()], &AdminOptions::new().operation_timeout(Some(CALL_TIMEOUT)))
+            .await
+            .map_err(|source| self.failed("delete", topic, source))?;
+        for result in results {
+            match result {
+                Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) => {}
+                Err((_, code)) => return Err(self.refused("delete", topic, code)),
+            }
+        }
+        Ok(())
+    }
+
+    pub async fn watermarks(&self, topic: &TopicName, shard: ShardId) -> Result<Watermarks, TopicError> {
+        let (kafka, topic) = (self.clone(), topic.clone());
+        blocking(move || kafka.watermarks_blocking(&kafka.reader(&topic)?, &topic, shard)).await
+    }
+
+    /// The last record of a partition, which tells how far the partition reaches; `None` when it is empty.
+    pub async fn last_record(&self, topic: &TopicName, shard: ShardId) -> Result<Option<(Offset, Record)>, TopicError> {
+        let (kafka, topic) = (self.clone(), topic.clone());
+        blocking(move || {
+            let consumer = kafka.reader(&topic)?;
+            let marks = kafka.watermarks_blocking(&consumer, &topic, shard)?;
+            if marks.high <= marks.low {
+                return Ok(None);
+            }
+            kafka.read_one(&consumer, &topic, shard, Offset(marks.high.0 - 1)).map(Some)
+        })
+        .await
+    }
+
+    /// The first record of a partition that is still there.
+    pub async fn first_record(
+        &self,
+        topic: &TopicName,
+        shard: ShardId,
+    ) -> Result<Option<(Offset, Record)>, TopicError> {
+        let (kafka, topic) = (self.clone(), topic.clone());
+        blocking(move || {
+            let consumer = kafka.reader(&topic)?;
+            let marks = kafka.watermarks_blocking(&consumer, &topic, shard)?;
+            if marks.high <= marks.low {
+                return Ok(None);
+            }
+            kafka.read_one(&consumer, &topic, shard, marks.low).map(Some)
+        })
+        .await
+    }
+
+    fn reader(&self, topic: &TopicName) -> Result<BaseConsumer, TopicError> {
+        BaseConsumer::from_config(&self.consumer("shardline-reader"))
+            .map_err(|source| self.failed("open a reader of", topic, source))
+    }
+
+    fn watermarks_blocking(
+        &self,
+        consumer: &BaseConsumer,
+        topic: &TopicName,
+        shard: ShardId,
+    ) -> Result<Watermarks, TopicError> {
+        let (low, high) = consumer
+            .fetch_watermarks(topic.as_str(), shard.partition(), CALL_TIMEOUT)
+            .map_err(|source| self.failed("ask for the offsets of", topic, source))?;
+        Ok(Watermarks { low: Offset(low), high: Offset(high) })
+    }
+
+    fn read_one(
+        &self,
+        consumer: &BaseConsumer,
+        topic: &TopicName,
+        shard: ShardId,
+        offset: Offset,
+    ) -> Result<(Offset, Record), TopicError> {
+        let mut position = TopicPartitionList::new();
+        let failed = |source| self.failed("read", topic, source);
+        position
+            .add_partition_offset(topic.as_str(), shard.partition(), KafkaOffset::Offset(offset.0))
+            .map_err(failed)?;
+        consumer.assign(&position).map_err(failed)?;
+        let message = consumer
+            .poll(CALL_TIMEOUT)
+            .unwrap_or(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut)))
+            .map_err(failed)?;
+        let record = Record::decode(&message).map_err(|source| TopicError::Record {
+            topic: topic.clone(),
+            shard,
+            offset: message.offset(),
+            source,
+        })?;
+        Ok((Offset(message.offset()), record))
+    }
+
+    fn admin(&self, action: &'static str, topic: &TopicName) -> Result<AdminClient<DefaultClientContext>, TopicError> {
+        AdminClient::from_config(&self.client()).map_err(|source| self.failed(action, topic, source))
+    }
+
+    fn failed(&self, action: &'static str, topic: &TopicName, source: KafkaError) -> TopicError {
+        TopicError::Failed {
+            servers: self.config.bootstrap_servers.clone(),
+            action,
+            topic: topic.clone(),
+            source: Box::new(source),
+        }
+    }
+
+    fn refused(&self, action: &'static str, topic: &TopicName, code: RDKafkaErrorCode) -> TopicError {
+        TopicError::Refused { servers: self.config.bootstrap_servers.clone(), action, topic: topic.clone(), code }
+    }
+}
+
+/// Offsets of partitions as librdkafka takes them for an assignment.
+pub fn assignment(partitions: &HashMap<(TopicName, ShardId), Offset>) -> Result<TopicPartitionList, KafkaError> {
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for ((topic, shard), offset) in partitions {
+        list.add_partition_offset(topic.as_str(), shard.partition(), KafkaOffset::Offset(offset.0))?;
+    }
+    Ok(list)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, TopicError> + Send + 'static,
+) -> Result<T, TopicError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| TopicError::Cancelled)?
+}

@@ -1,0 +1,181 @@
+//! A thin REST client: one cluster, JSON in and out, errors classified where they are born.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::{Method, StatusCode};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::config::{ConfigError, OpenSearchConfig};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A client of one OpenSearch cluster. Cheap to clone.
+#[derive(Clone)]
+pub struct OpenSearch {
+    base: String,
+    http: reqwest::Client,
+    login: Option<(String, Option<crate::config::Secret>)>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenSearchError {
+    #[error("OpenSearch at {url} does not answer: {reason}")]
+    Unreachable { url: String, reason: String },
+    #[error("OpenSearch refused {method} {path} with status {status}: [{error_type}] {reason}")]
+    Refused { method: String, path: String, status: u16, error_type: String, reason: String, body: Box<Value> },
+    #[error("OpenSearch answered {method} {path} with something unexpected: {reason}")]
+    Unexpected { method: String, path: String, reason: String },
+}
+
+impl OpenSearchError {
+    /// Whether the same request may succeed later without anybody changing anything.
+    pub fn retryable(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Refused { status, .. } => *status == 429 || *status == 408 || *status >= 500,
+            Self::Unexpected { .. } => false,
+        }
+    }
+
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Refused { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+
+    pub fn is_not_found(&self) -> bool {
+        self.status() == Some(404)
+    }
+}
+
+impl OpenSearch {
+    pub fn new(config: &OpenSearchConfig) -> Result<Self, ConfigError> {
+        config.validate()?;
+        let invalid = |key, value: String, expected| ConfigError::BadValue { key, value, expected };
+        let mut http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(REQUEST_TIMEOUT)
+            .tcp_nodelay(true)
+            .pool_idle_timeout(Duration::from_secs(50));
+        if let Some(file) = &config.ca_certificate {
+            let named = || file.display().to_string();
+            let pem = std::fs::read(file)
+                .map_err(|_| invalid("opensearch.ca_certificate", named(), "a file that can be read"))?;
+            let certificate = reqwest::Certificate::from_pem(&pem)
+                .map_err(|_| invalid("opensearch.ca_certificate", named(), "a certificate in PEM"))?;
+            http = http.add_root_certificate(certificate);
+        }
+        let http = http
+            .build()
+            .map_err(|_| invalid("opensearch", config.url.clone(), "settings that an HTTP client can be made from"))?;
+        let login = config.username.clone().map(|name| (name, config.password.clone()));
+        Ok(Self { base: config.url.trim_end_matches('/').to_owned(), http, login })
+    }
+
+    pub fn url(&self) -> &str {
+        &self.base
+    }
+
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, OpenSearchError> {
+        self.json(Method::GET, path, None, REQUEST_TIMEOUT).await
+    }
+
+    /// A GET that the server may hold back for as long as `timeout`.
+    pub async fn long_poll<T: DeserializeOwned>(&self, path: &str, timeout: Duration) -> Result<T, OpenSearchError> {
+        self.json(Method::GET, path, None, timeout + Duration::from_secs(10)).await
+    }
+
+    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, OpenSearchError> {
+        self.json(Method::POST, path, Some(body), REQUEST_TIMEOUT).await
+    }
+
+    pub async fn put<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, OpenSearchError> {
+        self.json(Method::PUT, path, Some(body), REQUEST_TIMEOUT).await
+    }
+
+    pub async fn delete<T: DeserializeOwned>(&self, path: &str, body: Option<&Value>) -> Result<T, OpenSearchError> {
+        self.json(Method::DELETE, path, body, REQUEST_TIMEOUT).await
+    }
+
+    async fn json<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        timeout: Duration,
+    ) -> Result<T, OpenSearchError> {
+        let body = body.map(|body| ("application/json", Bytes::from(body.to_string())));
+        let answer = self.send(method.clone(), path, body, timeout).await?;
+        serde_json::from_slice(&answer).map_err(|error| OpenSearchError::Unexpected {
+            method: method.to_string(),
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })
+    }
+
+    /// Sends a request with a body of any type; the answer's bytes when it is a success.
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(&str, Bytes)>,
+        timeout: Duration,
+    ) -> Result<Bytes, OpenSearchError> {
+        let mut request = self.http.request(method.clone(), format!("{}{path}", self.base)).timeout(timeout);
+        if let Some((name, password)) = &self.login {
+            request = request.basic_auth(name, password.as_ref().map(crate::config::Secret::reveal));
+        }
+        if let Some((content_type, bytes)) = body {
+            request = request.header(reqwest::header::CONTENT_TYPE, content_type).body(bytes);
+        }
+        let unreachable =
+            |error: reqwest::Error| OpenSearchError::Unreachable { url: self.base.clone(), reason: innermost(&error) };
+        let response = request.send().await.map_err(unreachable)?;
+        let status = response.status();
+        let bytes = response.bytes().await.map_err(unreachable)?;
+        if status.is_success() {
+            return Ok(bytes);
+        }
+        Err(refusal(&method, path, status, &bytes))
+    }
+}
+
+fn refusal(method: &Method, path: &str, status: StatusCode, bytes: &[u8]) -> OpenSearchError {
+    let body: Value = serde_json::from_slice(bytes).unwrap_or(Value::Null);
+    let text = |pointer| body.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+    OpenSearchError::Refused {
+        method: method.to_string(),
+        path: path.to_owned(),
+        status: status.as_u16(),
+        error_type: text("/error/type").unwrap_or_else(|| "unknown".to_owned()),
+        reason: text("/error/reason")
+            .or_else(|| text("/error"))
+            .unwrap_or_else(|| String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).into_owned()),
+        body: Box::new(body),
+    }
+}
+
+/// The cause at the bottom says what happened; the layers above repeat the address.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut current = error;
+    while let Some(source) = current.source() {
+        current = source;
+    }
+    current.to_string()
+}
+
+/// Percent-encodes one path segment.
+pub fn path_segment(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(char::from(byte)),
+            other => encoded.push_str(&format!("%{other:02X}")),
+        }
+    }
+    encoded
+}

@@ -1,0 +1,340 @@
+//! The record format of replication topics, version 1: what one Kafka record says. Described in `docs/record-format.md`.
+
+use bytes::Bytes;
+use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
+use serde::{Deserialize, Serialize};
+
+use crate::metadata::IndexMetadata;
+use crate::types::{Offset, PrimaryTerm, SeqNo};
+
+/// The version of the format that this build writes; it reads no other.
+pub const FORMAT: &str = "1";
+
+/// One record of a replication or bootstrap topic.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// For an operation its own sequence number; for everything else that of the last operation before it in the
+    /// partition (−1: none), so that the last record of a partition always tells how far the partition reaches.
+    pub seq_no: SeqNo,
+    /// When the record was captured, in milliseconds since the Unix epoch.
+    pub timestamp_ms: i64,
+    pub body: Body,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Body {
+    Operation(Operation),
+    /// The index's metadata from here on; precedes the first operation that needs it.
+    Metadata(Box<IndexMetadata>),
+    /// Nothing new; the leader's checkpoint at this time.
+    Heartbeat {
+        global_checkpoint: SeqNo,
+    },
+    /// Operations up to this record's `seq_no` are missing from the partition: the leader no longer had them.
+    Gap {
+        from: SeqNo,
+    },
+    /// Bootstrap topics: a scan of the shard begins.
+    SnapshotBegin(SnapshotBegin),
+    /// Bootstrap topics: the scan is complete.
+    SnapshotEnd(SnapshotEnd),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Operation {
+    pub primary_term: PrimaryTerm,
+    pub kind: OperationKind,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum OperationKind {
+    Index { id: String, source: Bytes, routing: Option<String>, version: i64 },
+    Delete { id: String, version: i64 },
+    NoOp,
+}
+
+/// Where the stream takes over from a snapshot. A snapshot that was started again has several; the first one counts,
+/// because a document that an earlier attempt scanned may have been deleted since.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotBegin {
+    /// Every operation up to here is in the snapshot.
+    pub seq_no: SeqNo,
+    /// The replication topic's partition is to be read from here.
+    pub offset: Offset,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotEnd {
+    pub documents: u64,
+    /// The highest sequence number in the scan; the copy is consistent once the stream has passed it.
+    pub max_seq_no: SeqNo,
+}
+
+/// Why a record cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    #[error("header {0} is missing: the record was not written by a Shardline leader agent")]
+    MissingHeader(&'static str),
+    #[error("header {name} is {value:?}, expected {expected}")]
+    BadHeader { name: &'static str, value: String, expected: &'static str },
+    #[error("record format {0:?} is not known to this build (it reads \"{FORMAT}\"): upgrade the follower agent first")]
+    UnknownFormat(String),
+    #[error("a record of kind {op} has no readable {what}: {reason}")]
+    BadBody { op: String, what: &'static str, reason: String },
+}
+
+/// A record in Kafka's terms.
+pub struct Encoded {
+    pub key: Option<Vec<u8>>,
+    pub value: Bytes,
+    pub headers: OwnedHeaders,
+}
+
+impl Record {
+    pub fn encode(&self) -> Encoded {
+        let mut headers = OwnedHeaders::new_with_capacity(7);
+        let mut add = |name: &str, value: &str| {
+            headers = std::mem::take(&mut headers).insert(Header { key: name, value: Some(value) });
+        };
+        add("fmt", FORMAT);
+        add("op", self.body.name());
+        add("seq_no", &self.seq_no.to_string());
+        add("ts", &self.timestamp_ms.to_string());
+        let (key, value) = match &self.body {
+            Body::Operation(operation) => {
+                add("primary_term", &operation.primary_term.to_string());
+                match &operation.kind {
+                    OperationKind::Index { id, source, routing, version } => {
+                        add("version", &version.to_string());
+                        if let Some(routing) = routing {
+                            add("routing", routing);
+                        }
+                        (Some(id.clone().into_bytes()), source.clone())
+                    }
+                    OperationKind::Delete { id, version } => {
+                        add("version", &version.to_string());
+                        (Some(id.clone().into_bytes()), Bytes::new())
+                    }
+                    OperationKind::NoOp => (None, Bytes::new()),
+                }
+            }
+            Body::Metadata(metadata) => (None, json(metadata)),
+            Body::Heartbeat { global_checkpoint } => {
+                add("global_checkpoint", &global_checkpoint.to_string());
+                (None, Bytes::new())
+            }
+            Body::Gap { from } => {
+                add("from", &from.to_string());
+                (None, Bytes::new())
+            }
+            Body::SnapshotBegin(begin) => (None, json(begin)),
+            Body::SnapshotEnd(end) => (None, json(end)),
+        };
+        Encoded { key, value, headers }
+    }
+
+    /// Reads a record as Kafka delivered it. The source is copied once, out of librdkafka's buffer.
+    pub fn decode(message: &BorrowedMessage<'_>) -> Result<Self, RecordError> {
+        let headers = message.headers().ok_or(RecordError::MissingHeader("fmt"))?;
+        let pairs = headers.iter().map(|header| (header.key, header.value));
+        Self::from_parts(message.key(), message.payload(), pairs)
+    }
+
+    /// Reads a record from its key, value and headers.
+    pub fn from_parts<'a>(
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>,
+    ) -> Result<Self, RecordError> {
+        let fields = Fields::collect(headers)?;
+        match fields.fmt {
+            Some(FORMAT) => {}
+            Some(other) => return Err(RecordError::UnknownFormat(other.to_owned())),
+            None => return Err(RecordError::MissingHeader("fmt")),
+        }
+        let op = fields.op.ok_or(RecordError::MissingHeader("op"))?;
+        let value = value.unwrap_or_default();
+        let body = match op {
+            "index" => Body::Operation(fields.operation(OperationKind::Index {
+                id: document_id(op, key)?,
+                source: Bytes::copy_from_slice(value),
+                routing: fields.routing.map(str::to_owned),
+                version: number("version", fields.version)?,
+            })?),
+            "delete" => Body::Operation(fields.operation(OperationKind::Delete {
+                id: document_id(op, key)?,
+                version: number("version", fields.version)?,
+            })?),
+            "noop" => Body::Operation(fields.operation(OperationKind::NoOp)?),
+            "metadata" => Body::Metadata(Box::new(from_json(op, value)?)),
+            "heartbeat" => {
+                Body::Heartbeat { global_checkpoint: SeqNo(number("global_checkpoint", fields.global_checkpoint)?) }
+            }
+            "gap" => Body::Gap { from: SeqNo(number("from", fields.from)?) },
+            "snapshot_begin" => Body::SnapshotBegin(from_json(op, value)?),
+            "snapshot_end" => Body::SnapshotEnd(from_json(op, value)?),
+            other => {
+                return Err(RecordError::BadHeader {
+                    name: "op",
+                    value: other.to_owned(),
+                    expected: "a kind of record that format 1 has",
+                });
+            }
+        };
+        Ok(Self { seq_no: SeqNo(number("seq_no", fields.seq_no)?), timestamp_ms: number("ts", fields.ts)?, body })
+    }
+}
+
+impl Body {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Operation(Operation { kind: OperationKind::Index { .. }, .. }) => "index",
+            Self::Operation(Operation { kind: OperationKind::Delete { .. }, .. }) => "delete",
+            Self::Operation(Operation { kind: OperationKind::NoOp, .. }) => "noop",
+            Self::Metadata(_) => "metadata",
+            Self::Heartbeat { .. } => "heartbeat",
+            Self::Gap { .. } => "gap",
+            Self::SnapshotBegin(_) => "snapshot_begin",
+            Self::SnapshotEnd(_) => "snapshot_end",
+        }
+    }
+}
+
+#[derive(Default)]
+struct Fields<'a> {
+    fmt: Option<&'a str>,
+    op: Option<&'a str>,
+    seq_no: Option<&'a str>,
+    ts: Option<&'a str>,
+    primary_term: Option<&'a str>,
+    version: Option<&'a str>,
+    routing: Option<&'a str>,
+    global_checkpoint: Option<&'a str>,
+    from: Option<&'a str>,
+}
+
+impl<'a> Fields<'a> {
+    fn collect(headers: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>) -> Result<Self, RecordError> {
+        let mut fields = Self::default();
+        for (name, value) in headers {
+            let (name, slot) = match name {
+                "fmt" => ("fmt", &mut fields.fmt),
+                "op" => ("op", &mut fields.op),
+                "seq_no" => ("seq_no", &mut fields.seq_no),
+                "ts" => ("ts", &mut fields.ts),
+                "primary_term" => ("primary_term", &mut fields.primary_term),
+                "version" => ("version", &mut fields.version),
+                "routing" => ("routing", &mut fields.routing),
+                "global_checkpoint" => ("global_checkpoint", &mut fields.global_checkpoint),
+                "from" => ("from", &mut fields.from),
+                _ => continue, // a mirroring tool's own header
+            };
+            let value = value.unwrap_or_default();
+            *slot = Some(std::str::from_utf8(value).map_err(|_| RecordError::BadHeader {
+                name,
+                value: String::from_utf8_lossy(value).into_owned(),
+                expected: "UTF-8 text",
+            })?);
+        }
+        Ok(fields)
+    }
+
+    fn operation(&self, kind: OperationKind) -> Result<Operation, RecordError> {
+        Ok(Operation { primary_term: PrimaryTerm(number("primary_term", self.primary_term)?), kind })
+    }
+}
+
+fn number(name: &'static str, value: Option<&str>) -> Result<i64, RecordError> {
+    let text = value.ok_or(RecordError::MissingHeader(name))?;
+    text.parse().map_err(|_| RecordError::BadHeader {
+        name,
+        value: text.to_owned(),
+        expected: "a decimal number of 64 bits",
+    })
+}
+
+fn document_id(op: &str, key: Option<&[u8]>) -> Result<String, RecordError> {
+    let bad = |reason: String| RecordError::BadBody { op: op.to_owned(), what: "key (the document's _id)", reason };
+    let key = key.ok_or_else(|| bad("there is none".to_owned()))?;
+    String::from_utf8(key.to_vec()).map_err(|error| bad(error.to_string()))
+}
+
+fn json(value: &impl Serialize) -> Bytes {
+    // Serialising plain structs with string keys into memory cannot fail.
+    Bytes::from(serde_json::to_vec(value).unwrap_or_default())
+}
+
+fn from_json<T: for<'de> Deserialize<'de>>(op: &str, value: &[u8]) -> Result<T, RecordError> {
+    serde_json::from_slice(value).map_err(|error| RecordError::BadBody {
+        op: op.to_owned(),
+        what: "JSON value",
+        reason: error.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn round_trip(record: &Record) -> Result<Record, RecordError> {
+        let encoded = record.encode();
+        let headers: Vec<_> = encoded.headers.iter().map(|h| (h.key, h.value)).collect();
+        Record::from_parts(encoded.key.as_deref(), Some(&encoded.value), headers.into_iter())
+    }
+
+    fn bodies() -> impl Strategy<Value = Body> {
+        let operation = |kind| {
+            (any::<i64>(), kind)
+                .prop_map(|(term, kind)| Body::Operation(Operation { primary_term: PrimaryTerm(term), kind }))
+        };
+        prop_oneof![
+            operation(
+                (".{0,40}", prop::collection::vec(any::<u8>(), 0..200), prop::option::of(".{0,10}"), any::<i64>())
+                    .prop_map(|(id, source, routing, version)| OperationKind::Index {
+                        id,
+                        source: source.into(),
+                        routing,
+                        version
+                    })
+                    .boxed()
+            ),
+            operation(
+                (".{0,40}", any::<i64>()).prop_map(|(id, version)| OperationKind::Delete { id, version }).boxed()
+            ),
+            operation(Just(OperationKind::NoOp).boxed()),
+            any::<i64>().prop_map(|n| Body::Heartbeat { global_checkpoint: SeqNo(n) }),
+            any::<i64>().prop_map(|n| Body::Gap { from: SeqNo(n) }),
+            (any::<i64>(), any::<i64>())
+                .prop_map(|(s, o)| Body::SnapshotBegin(SnapshotBegin { seq_no: SeqNo(s), offset: Offset(o) })),
+            (any::<u64>(), any::<i64>())
+                .prop_map(|(d, s)| Body::SnapshotEnd(SnapshotEnd { documents: d, max_seq_no: SeqNo(s) })),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_record_reads_back_as_it_was_written(seq_no: i64, timestamp_ms: i64, body in bodies()) {
+            let record = Record { seq_no: SeqNo(seq_no), timestamp_ms, body };
+            prop_assert_eq!(round_trip(&record), Ok(record));
+        }
+
+        #[test]
+        fn arbitrary_records_never_panic(
+            key in prop::option::of(prop::collection::vec(any::<u8>(), 0..20)),
+            value in prop::collection::vec(any::<u8>(), 0..50),
+            op in "index|delete|noop|metadata|heartbeat|gap|snapshot_begin|snapshot_end|.{0,5}",
+            number in prop::collection::vec(any::<u8>(), 0..5),
+        ) {
+            let headers = [("fmt", Some(b"1".as_slice())), ("op", Some(op.as_bytes())), ("seq_no", Some(&number))];
+            let _ = Record::from_parts(key.as_deref(), Some(&value), headers.into_iter());
+        }
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_by_name() {
+        let error = Record::from_parts(None, None, [("fmt", Some(b"2".as_slice()))].into_iter());
+        assert_eq!(error, Err(RecordError::UnknownFormat("2".to_owned())));
+    }
+}
