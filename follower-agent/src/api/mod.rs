@@ -9,12 +9,12 @@ pub mod render;
 pub mod request;
 pub mod routes;
 pub mod service;
+pub mod settings;
 pub mod suggest;
 pub mod syntax_error;
 pub mod units;
 
 pub use error::ApiError;
-pub use request::{
-    FlatSettings, PauseRequest, ResumeRequest, StartRequest, UpdateRequest, UseRoles,
-};
+pub use request::{PauseRequest, ResumeRequest, StartRequest, UpdateRequest, UseRoles};
 pub use service::{ReplicationService, ReplicationStatus};
+pub use settings::FlatSettings;

@@ -21,25 +21,16 @@ pub struct Rendering {
 
 impl Rendering {
     pub fn unfiltered(&self) -> Self {
-        Self {
-            pretty: self.pretty,
-            filter: None,
-        }
+        Self { pretty: self.pretty, filter: None }
     }
 }
 
 /// A JSON answer.
 pub fn json(status: StatusCode, body: &Value, rendering: &Rendering) -> Response {
     let filtered = rendering.filter.as_ref().map(|filter| filter.apply(body));
-    let mut response = Response::new(Body::from(print(
-        filtered.as_ref().unwrap_or(body),
-        rendering.pretty,
-    )));
+    let mut response = Response::new(Body::from(print(filtered.as_ref().unwrap_or(body), rendering.pretty)));
     *response.status_mut() = status;
-    response.headers_mut().insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("application/json; charset=UTF-8"),
-    );
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=UTF-8"));
     response
 }
 
@@ -105,11 +96,7 @@ impl Formatter for Pretty {
         self.close(writer, b"]")
     }
 
-    fn begin_array_value<W: io::Write + ?Sized>(
-        &mut self,
-        writer: &mut W,
-        first: bool,
-    ) -> io::Result<()> {
+    fn begin_array_value<W: io::Write + ?Sized>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
         self.next(writer, first)
     }
 
@@ -121,11 +108,7 @@ impl Formatter for Pretty {
         self.close(writer, b"}")
     }
 
-    fn begin_object_key<W: io::Write + ?Sized>(
-        &mut self,
-        writer: &mut W,
-        first: bool,
-    ) -> io::Result<()> {
+    fn begin_object_key<W: io::Write + ?Sized>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
         self.next(writer, first)
     }
 
@@ -145,9 +128,6 @@ mod tests {
         let body = json!({"acknowledged": true, "empty": {}, "list": [1, {"a": []}]});
         let expected = "{\n  \"acknowledged\" : true,\n  \"empty\" : { },\n  \"list\" : [\n    1,\n    {\n      \"a\" : [ ]\n    }\n  ]\n}\n";
         assert_eq!(print(&body, true), expected);
-        assert_eq!(
-            print(&body, false),
-            r#"{"acknowledged":true,"empty":{},"list":[1,{"a":[]}]}"#
-        );
+        assert_eq!(print(&body, false), r#"{"acknowledged":true,"empty":{},"list":[1,{"a":[]}]}"#);
     }
 }

@@ -85,17 +85,12 @@ impl Endpoint {
 
 /// A call whose request has been read; what is left are checks on content, and the deed.
 enum Call {
-    Start {
-        body: StartBody,
-        wait_for_restore: bool,
-    },
+    Start { body: StartBody, wait_for_restore: bool },
     Stop,
     Pause(PauseRequest),
     Resume(ResumeRequest),
     Update(UpdateRequest),
-    Status {
-        verbose: bool,
-    },
+    Status { verbose: bool },
 }
 
 /// The control API alone; the gateway serves the same routes beside the follower cluster's own.
@@ -118,45 +113,24 @@ pub async fn handle(service: &dyn ReplicationService, parts: &Parts, body: Body)
     }
 }
 
-async fn answer(
-    service: &dyn ReplicationService,
-    parts: &Parts,
-    query: &Query,
-    body: Body,
-) -> Result<Value, ApiError> {
-    let uri = parts
-        .uri
-        .path_and_query()
-        .map_or(parts.uri.path(), |whole| whole.as_str());
+async fn answer(service: &dyn ReplicationService, parts: &Parts, query: &Query, body: Body) -> Result<Value, ApiError> {
+    let uri = parts.uri.path_and_query().map_or(parts.uri.path(), |whole| whole.as_str());
     let Some((endpoint, index)) = Endpoint::find(parts.uri.path()) else {
         return Err(ApiError::no_handler(uri, parts.method.as_str()));
     };
     if parts.method.as_str() != endpoint.method() {
-        return Err(ApiError::method_not_allowed(
-            uri,
-            parts.method.as_str(),
-            endpoint.method(),
-        ));
+        return Err(ApiError::method_not_allowed(uri, parts.method.as_str(), endpoint.method()));
     }
-    let body = axum::body::to_bytes(body, MAX_BODY)
-        .await
-        .map_err(|_| ApiError::too_large(MAX_BODY))?;
+    let body = axum::body::to_bytes(body, MAX_BODY).await.map_err(|_| ApiError::too_large(MAX_BODY))?;
     query.check_rendering()?;
     let call = parse(endpoint, &parts.headers, query, body)?;
     query.check_known(parts.uri.path(), endpoint.parameters())?;
     carry_out(service, call, index).await
 }
 
-fn parse(
-    endpoint: Endpoint,
-    headers: &HeaderMap,
-    query: &Query,
-    body: Bytes,
-) -> Result<Call, ApiError> {
+fn parse(endpoint: Endpoint, headers: &HeaderMap, query: &Query, body: Bytes) -> Result<Call, ApiError> {
     if endpoint == Endpoint::Status {
-        return Ok(Call::Status {
-            verbose: query.boolean("verbose")?,
-        });
+        return Ok(Call::Status { verbose: query.boolean("verbose")? });
     }
     let body = match endpoint {
         Endpoint::Update => checked_body(headers, body)?,
@@ -165,10 +139,7 @@ fn parse(
     let call = match endpoint {
         Endpoint::Start => {
             let body = StartBody::parse(&body)?;
-            Call::Start {
-                body,
-                wait_for_restore: query.boolean("wait_for_restore")?,
-            }
+            Call::Start { body, wait_for_restore: query.boolean("wait_for_restore")? }
         }
         Endpoint::Stop => StopRequest::parse(&body).map(|_| Call::Stop)?,
         Endpoint::Pause => Call::Pause(PauseRequest::parse(&body)?),
@@ -184,17 +155,10 @@ fn parse(
     Ok(call)
 }
 
-async fn carry_out(
-    service: &dyn ReplicationService,
-    call: Call,
-    index: String,
-) -> Result<Value, ApiError> {
+async fn carry_out(service: &dyn ReplicationService, call: Call, index: String) -> Result<Value, ApiError> {
     let follower = IndexName(index);
     match call {
-        Call::Start {
-            body,
-            wait_for_restore,
-        } => {
+        Call::Start { body, wait_for_restore } => {
             let request = body.validate(follower.as_str())?;
             service.start(follower, request, wait_for_restore).await?;
         }
@@ -204,14 +168,11 @@ async fn carry_out(
         Call::Update(request) => service.update(follower, request).await?,
         Call::Status { verbose } => {
             if follower.as_str().is_empty() {
-                return Err(ApiError::validation(&[
-                    "Index name must be specified to obtain replication status",
-                ]));
+                return Err(ApiError::validation(&["Index name must be specified to obtain replication status"]));
             }
             let status = service.status(follower, verbose).await?;
-            return serde_json::to_value(status).map_err(|error| {
-                ApiError::replication(format!("cannot print the replication status: {error}"))
-            });
+            return serde_json::to_value(status)
+                .map_err(|error| ApiError::replication(format!("cannot print the replication status: {error}")));
         }
     }
     Ok(json!({"acknowledged": true}))
@@ -224,13 +185,11 @@ fn body_or_source(headers: &HeaderMap, query: &Query, body: Bytes) -> Result<Byt
     }
     match (query.get("source"), query.get("source_content_type")) {
         (None, _) => Ok(body),
-        (Some(_), None) => Err(ApiError::illegal_argument(
-            "source and source_content_type parameters are required",
-        )),
+        (Some(_), None) => Err(ApiError::illegal_argument("source and source_content_type parameters are required")),
         (Some(source), Some(kind)) if is_json(kind) => Ok(Bytes::from(source.to_owned())),
-        (Some(_), Some(kind)) => Err(ApiError::illegal_argument(format!(
-            "Unknown value for source_content_type [{kind}]"
-        ))),
+        (Some(_), Some(kind)) => {
+            Err(ApiError::illegal_argument(format!("Unknown value for source_content_type [{kind}]")))
+        }
     }
 }
 
@@ -239,10 +198,7 @@ fn checked_body(headers: &HeaderMap, body: Bytes) -> Result<Bytes, ApiError> {
     if body.is_empty() {
         return Ok(body);
     }
-    let content_type = headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if !is_json(content_type) {
         return Err(ApiError::unsupported_content_type(content_type));
     }
@@ -250,23 +206,13 @@ fn checked_body(headers: &HeaderMap, body: Bytes) -> Result<Bytes, ApiError> {
         None | Some(b"identity") => Ok(body),
         Some(other) => {
             let encoding = String::from_utf8_lossy(other).into_owned();
-            Err(ApiError::illegal_argument(format!(
-                "content encoding [{encoding}] is not supported on this route"
-            )))
+            Err(ApiError::illegal_argument(format!("content encoding [{encoding}] is not supported on this route")))
         }
     }
 }
 
 /// Whether a `Content-Type` names one of OpenSearch's JSON types.
 pub fn is_json(content_type: &str) -> bool {
-    let media_type = content_type
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase();
-    matches!(
-        media_type.as_str(),
-        "application/json" | "application/x-ndjson" | "application/*" | "json"
-    )
+    let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    matches!(media_type.as_str(), "application/json" | "application/x-ndjson" | "application/*" | "json")
 }

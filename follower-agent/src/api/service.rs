@@ -22,31 +22,15 @@ pub trait ReplicationService: Send + Sync + 'static {
 
     fn stop(&self, follower: IndexName) -> BoxFuture<'_, Result<(), ApiError>>;
 
-    fn pause(
-        &self,
-        follower: IndexName,
-        request: PauseRequest,
-    ) -> BoxFuture<'_, Result<(), ApiError>>;
+    fn pause(&self, follower: IndexName, request: PauseRequest) -> BoxFuture<'_, Result<(), ApiError>>;
 
-    fn resume(
-        &self,
-        follower: IndexName,
-        request: ResumeRequest,
-    ) -> BoxFuture<'_, Result<(), ApiError>>;
+    fn resume(&self, follower: IndexName, request: ResumeRequest) -> BoxFuture<'_, Result<(), ApiError>>;
 
     /// Replaces the override settings; checks them before it looks at the state.
-    fn update(
-        &self,
-        follower: IndexName,
-        request: UpdateRequest,
-    ) -> BoxFuture<'_, Result<(), ApiError>>;
+    fn update(&self, follower: IndexName, request: UpdateRequest) -> BoxFuture<'_, Result<(), ApiError>>;
 
     /// Never fails for an index that is not followed: that is a status too.
-    fn status(
-        &self,
-        follower: IndexName,
-        verbose: bool,
-    ) -> BoxFuture<'_, Result<ReplicationStatus, ApiError>>;
+    fn status(&self, follower: IndexName, verbose: bool) -> BoxFuture<'_, Result<ReplicationStatus, ApiError>>;
 
     /// The indices that are read-only now because they follow; cheap, asked on every request.
     fn followed(&self) -> Arc<HashSet<IndexName>>;

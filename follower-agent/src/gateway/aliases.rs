@@ -21,32 +21,18 @@ impl Gateway {
     ) -> Result<Response, ApiError> {
         let inspected = inspect::read(call.parts, call.query, body).await?;
         let request = first_value(&inspected.content)?;
-        let expressions: Vec<String> = expression
-            .into_iter()
-            .chain(texts(request.get("index")))
-            .collect();
+        let expressions: Vec<String> = expression.into_iter().chain(texts(request.get("index"))).collect();
         self.judge_and_pass(call, expressions, inspected).await
     }
 
     /// `POST /_aliases`, `remove_index` included.
-    pub(super) async fn update_aliases(
-        &self,
-        call: &Call<'_>,
-        body: Body,
-    ) -> Result<Response, ApiError> {
+    pub(super) async fn update_aliases(&self, call: &Call<'_>, body: Body) -> Result<Response, ApiError> {
         let inspected = inspect::read(call.parts, call.query, body).await?;
         let request = first_value(&inspected.content)?;
-        let actions = request
-            .get("actions")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten();
-        let targets = actions
-            .filter_map(Value::as_object)
-            .flat_map(|action| action.values());
-        let expressions: Vec<String> = targets
-            .flat_map(|target| texts(target.get("index")).chain(texts(target.get("indices"))))
-            .collect();
+        let actions = request.get("actions").and_then(Value::as_array).into_iter().flatten();
+        let targets = actions.filter_map(Value::as_object).flat_map(|action| action.values());
+        let expressions: Vec<String> =
+            targets.flat_map(|target| texts(target.get("index")).chain(texts(target.get("indices")))).collect();
         self.judge_and_pass(call, expressions, inspected).await
     }
 
@@ -57,25 +43,13 @@ impl Gateway {
         inspected: inspect::Inspected,
     ) -> Result<Response, ApiError> {
         let mut blocked = BTreeSet::new();
-        for expression in expressions
-            .iter()
-            .filter(|expression| !expression.is_empty())
-        {
-            blocked.extend(
-                self.covered(call, expression, Scope::Members)
-                    .await?
-                    .followed,
-            );
+        for expression in expressions.iter().filter(|expression| !expression.is_empty()) {
+            blocked.extend(self.covered(call, expression, Scope::Members).await?.followed);
         }
         if !blocked.is_empty() {
-            return Err(ApiError::followed_block(
-                &blocked.into_iter().collect::<Vec<_>>(),
-            ));
+            return Err(ApiError::followed_block(&blocked.into_iter().collect::<Vec<_>>()));
         }
-        let response = self
-            .upstream
-            .forward(call.parts, Body::from(inspected.original))
-            .await;
+        let response = self.upstream.forward(call.parts, Body::from(inspected.original)).await;
         self.forget_aliases().await;
         response
     }
@@ -88,10 +62,5 @@ fn texts(value: Option<&Value>) -> impl Iterator<Item = String> {
         Some(single) => std::slice::from_ref(single),
         None => &[],
     };
-    items
-        .iter()
-        .filter_map(Value::as_str)
-        .map(str::to_owned)
-        .collect::<Vec<_>>()
-        .into_iter()
+    items.iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>().into_iter()
 }

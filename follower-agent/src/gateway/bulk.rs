@@ -71,20 +71,12 @@ pub fn split(body: &[u8]) -> Result<Vec<Item<'_>>, ApiError> {
         let mut end = action_end;
         if operation != Operation::Delete {
             if action_end == body.len() {
-                return Err(malformed(
-                    line_number,
-                    "expected a document on the next line",
-                ));
+                return Err(malformed(line_number, "expected a document on the next line"));
             }
             line_number += 1;
             end = line_end(body, action_end)?;
         }
-        items.push(Item {
-            operation,
-            index,
-            id,
-            range: start..end,
-        });
+        items.push(Item { operation, index, id, range: start..end });
         start = end;
     }
     Ok(items)
@@ -94,24 +86,19 @@ pub fn split(body: &[u8]) -> Result<Vec<Item<'_>>, ApiError> {
 fn line_end(body: &[u8], start: usize) -> Result<usize, ApiError> {
     match body[start..].iter().position(|byte| *byte == b'\n') {
         Some(length) => Ok(start + length + 1),
-        None => Err(ApiError::illegal_argument(
-            "The bulk request must be terminated by a newline [\\n]",
-        )),
+        None => Err(ApiError::illegal_argument("The bulk request must be terminated by a newline [\\n]")),
     }
 }
 
 fn malformed(line_number: usize, what: &str) -> ApiError {
-    ApiError::illegal_argument(format!(
-        "Malformed action/metadata line [{line_number}], {what}"
-    ))
+    ApiError::illegal_argument(format!("Malformed action/metadata line [{line_number}], {what}"))
 }
 
 type Action<'a> = (Operation, Option<Cow<'a, str>>, Option<Cow<'a, str>>);
 
 fn parse_action(line: &[u8], line_number: usize) -> Result<Action<'_>, ApiError> {
     let object = |text| -> Result<Members<'_>, ApiError> {
-        serde_json::from_slice(text)
-            .map_err(|error| malformed(line_number, &format!("expected an object: {error}")))
+        serde_json::from_slice(text).map_err(|error| malformed(line_number, &format!("expected an object: {error}")))
     };
     let Members(outer) = object(line)?;
     let [(action, metadata)] = outer.as_slice() else {
@@ -119,8 +106,7 @@ fn parse_action(line: &[u8], line_number: usize) -> Result<Action<'_>, ApiError>
     };
     let name = text_of(action).unwrap_or_default();
     let Some(operation) = Operation::parse(&name) else {
-        let words =
-            format!("expected field [create], [delete], [index] or [update] but found [{name}]");
+        let words = format!("expected field [create], [delete], [index] or [update] but found [{name}]");
         return Err(malformed(line_number, &words));
     };
     let Members(fields) = object(metadata.get().as_bytes())?;
@@ -145,9 +131,7 @@ fn parse_action(line: &[u8], line_number: usize) -> Result<Action<'_>, ApiError>
 fn scalar(raw: &RawValue, line_number: usize) -> Result<Option<Cow<'_, str>>, ApiError> {
     match raw.get() {
         "null" => Ok(None),
-        text if text.starts_with(['{', '[']) => {
-            Err(malformed(line_number, "expected a simple value"))
-        }
+        text if text.starts_with(['{', '[']) => Err(malformed(line_number, "expected a simple value")),
         text => Ok(Some(text_of(raw).unwrap_or(Cow::Borrowed(text)))),
     }
 }
@@ -155,15 +139,10 @@ fn scalar(raw: &RawValue, line_number: usize) -> Result<Option<Cow<'_, str>>, Ap
 /// The item of the answer for a write to followed index `index`. OpenSearch shows the id it would have made where the request
 /// gave none; here that is null.
 pub fn blocked_item(operation: Operation, index: &str, id: Option<&str>) -> Value {
-    let Cause {
-        error_type, reason, ..
-    } = ApiError::block_cause(&[index]);
+    let Cause { error_type, reason, .. } = ApiError::block_cause(&[index]);
     let error = json!({"type": error_type, "reason": reason});
     let mut item = Map::new();
-    item.insert(
-        operation.name().to_owned(),
-        json!({"_index": index, "_id": id, "status": 403, "error": error}),
-    );
+    item.insert(operation.name().to_owned(), json!({"_index": index, "_id": id, "status": 403, "error": error}));
     Value::Object(item)
 }
 
@@ -184,16 +163,11 @@ pub fn merge(answer: &[u8], outcomes: Vec<Option<Value>>) -> Result<Value, Merge
     };
     let sent = outcomes.iter().filter(|outcome| outcome.is_none()).count();
     if answered.len() != sent {
-        return Err(MergeError::Count {
-            sent,
-            received: answered.len(),
-        });
+        return Err(MergeError::Count { sent, received: answered.len() });
     }
     let mut answered = answered.into_iter();
-    let items = outcomes
-        .into_iter()
-        .map(|outcome| outcome.or_else(|| answered.next()).unwrap_or(Value::Null))
-        .collect();
+    let items =
+        outcomes.into_iter().map(|outcome| outcome.or_else(|| answered.next()).unwrap_or(Value::Null)).collect();
     merged.insert("errors".to_owned(), Value::Bool(true));
     merged.insert("items".to_owned(), Value::Array(items));
     Ok(Value::Object(merged))
@@ -211,7 +185,6 @@ pub enum MergeError {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use proptest::prelude::*;
 
@@ -224,14 +197,8 @@ mod tests {
         assert_eq!(items[0].operation, Operation::Index);
         assert_eq!(items[0].index.as_deref(), Some("f-ro"));
         assert_eq!(items[0].id.as_deref(), Some("5"));
-        assert_eq!(
-            (items[1].index.as_deref(), items[1].id.as_deref()),
-            (None, Some("a"))
-        );
-        assert_eq!(
-            &body[items[1].range.clone()],
-            b"{\"delete\":{\"_id\":\"a\"}}\n"
-        );
+        assert_eq!((items[1].index.as_deref(), items[1].id.as_deref()), (None, Some("a")));
+        assert_eq!(&body[items[1].range.clone()], b"{\"delete\":{\"_id\":\"a\"}}\n");
     }
 
     #[test]
@@ -253,13 +220,7 @@ mod tests {
     #[test]
     fn an_answer_of_another_length_is_not_merged() {
         let answer = br#"{"took":1,"errors":false,"items":[]}"#;
-        assert!(matches!(
-            merge(answer, vec![None]),
-            Err(MergeError::Count {
-                sent: 1,
-                received: 0
-            })
-        ));
+        assert!(matches!(merge(answer, vec![None]), Err(MergeError::Count { sent: 1, received: 0 })));
         assert!(matches!(merge(b"{}", vec![]), Err(MergeError::NoItems)));
     }
 

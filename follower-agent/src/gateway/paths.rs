@@ -8,18 +8,9 @@ use crate::api::query::decode_component;
 /// # Errors
 /// A segment `.` or `..`, however encoded: URL libraries fold such paths, so what is forwarded would not be what was judged.
 pub fn segments(path: &str) -> Result<Vec<String>, ApiError> {
-    let segments: Vec<String> = path
-        .split('/')
-        .filter(|segment| !segment.is_empty())
-        .map(decode_component)
-        .collect();
-    match segments
-        .iter()
-        .any(|segment| segment == "." || segment == "..")
-    {
-        true => Err(ApiError::illegal_argument(format!(
-            "path [{path}] contains a relative segment"
-        ))),
+    let segments: Vec<String> = path.split('/').filter(|segment| !segment.is_empty()).map(decode_component).collect();
+    match segments.iter().any(|segment| segment == "." || segment == "..") {
+        true => Err(ApiError::illegal_argument(format!("path [{path}] contains a relative segment"))),
         false => Ok(segments),
     }
 }

@@ -10,8 +10,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use follower_agent::api::service::{ReplicationState, SyncingDetails};
 use follower_agent::api::{
-    ApiError, PauseRequest, ReplicationService, ReplicationStatus, ResumeRequest, StartRequest,
-    UpdateRequest,
+    ApiError, PauseRequest, ReplicationService, ReplicationStatus, ResumeRequest, StartRequest, UpdateRequest,
 };
 use follower_agent::gateway::{self, SettingsStore, Upstream};
 use futures::FutureExt;
@@ -37,16 +36,8 @@ impl FakeService {
     pub fn following(names: &[&str]) -> Self {
         let service = Self::default();
         for name in names {
-            let state = Following {
-                alias: "a".into(),
-                leader: "l".into(),
-                paused: None,
-            };
-            service
-                .following
-                .lock()
-                .unwrap()
-                .insert(IndexName::from(*name), state);
+            let state = Following { alias: "a".into(), leader: "l".into(), paused: None };
+            service.following.lock().unwrap().insert(IndexName::from(*name), state);
         }
         service
     }
@@ -58,35 +49,23 @@ impl FakeService {
     ) -> Result<T, ApiError> {
         match self.following.lock().unwrap().get_mut(follower) {
             Some(state) => act(state),
-            None => Err(ApiError::illegal_argument(format!(
-                "No replication in progress for index:{follower}"
-            ))),
+            None => Err(ApiError::illegal_argument(format!("No replication in progress for index:{follower}"))),
         }
     }
 }
 
 impl ReplicationService for FakeService {
-    fn start(
-        &self,
-        follower: IndexName,
-        request: StartRequest,
-        _: bool,
-    ) -> BoxFuture<'_, Result<(), ApiError>> {
+    fn start(&self, follower: IndexName, request: StartRequest, _: bool) -> BoxFuture<'_, Result<(), ApiError>> {
         let mut following = self.following.lock().unwrap();
         let result = if request.leader_alias != "my-connection-alias" {
             Err(ApiError::no_such_remote_cluster(&request.leader_alias))
         } else if request.leader_index == "no-such-index" {
             Err(ApiError::index_not_found(&request.leader_index))
         } else if following.contains_key(&follower) || follower.as_str() == "f-exists" {
-            let reason =
-                format!("Cant use same index again for replication. Delete the index:{follower}");
+            let reason = format!("Cant use same index again for replication. Delete the index:{follower}");
             Err(ApiError::illegal_argument(reason))
         } else {
-            let state = Following {
-                alias: request.leader_alias,
-                leader: request.leader_index,
-                paused: None,
-            };
+            let state = Following { alias: request.leader_alias, leader: request.leader_index, paused: None };
             following.insert(follower, state);
             Ok(())
         };
@@ -99,15 +78,9 @@ impl ReplicationService for FakeService {
         ready(result).boxed()
     }
 
-    fn pause(
-        &self,
-        follower: IndexName,
-        request: PauseRequest,
-    ) -> BoxFuture<'_, Result<(), ApiError>> {
+    fn pause(&self, follower: IndexName, request: PauseRequest) -> BoxFuture<'_, Result<(), ApiError>> {
         let result = self.with(&follower, |state| match state.paused {
-            Some(_) => Err(ApiError::resource_already_exists(format!(
-                "Index {follower} is already paused"
-            ))),
+            Some(_) => Err(ApiError::resource_already_exists(format!("Index {follower} is already paused"))),
             None => {
                 state.paused = Some(request.reason);
                 Ok(())
@@ -129,29 +102,12 @@ impl ReplicationService for FakeService {
         ready(self.with(&follower, |_| Ok(()))).boxed()
     }
 
-    fn status(
-        &self,
-        follower: IndexName,
-        _: bool,
-    ) -> BoxFuture<'_, Result<ReplicationStatus, ApiError>> {
+    fn status(&self, follower: IndexName, _: bool) -> BoxFuture<'_, Result<ReplicationStatus, ApiError>> {
         let status = self.with(&follower, |state| {
-            let details = SyncingDetails {
-                leader_checkpoint: -1,
-                follower_checkpoint: -1,
-                seq_no: 0,
-            };
+            let details = SyncingDetails { leader_checkpoint: -1, follower_checkpoint: -1, seq_no: 0 };
             Ok(ReplicationStatus {
-                status: if state.paused.is_some() {
-                    ReplicationState::Paused
-                } else {
-                    ReplicationState::Syncing
-                },
-                reason: Some(
-                    state
-                        .paused
-                        .clone()
-                        .unwrap_or_else(|| "User initiated".to_owned()),
-                ),
+                status: if state.paused.is_some() { ReplicationState::Paused } else { ReplicationState::Syncing },
+                reason: Some(state.paused.clone().unwrap_or_else(|| "User initiated".to_owned())),
                 leader_alias: Some(state.alias.clone()),
                 leader_index: Some(state.leader.clone()),
                 follower_index: Some(follower.to_string()),
@@ -160,10 +116,7 @@ impl ReplicationService for FakeService {
                 shard_replication_details: None,
             })
         });
-        ready(Ok(
-            status.unwrap_or_else(|_| ReplicationStatus::not_in_progress())
-        ))
-        .boxed()
+        ready(Ok(status.unwrap_or_else(|_| ReplicationStatus::not_in_progress()))).boxed()
     }
 
     fn followed(&self) -> Arc<HashSet<IndexName>> {
@@ -179,10 +132,7 @@ impl SettingsStore for FakeSettings {
         self.0.lock().unwrap().clone()
     }
 
-    fn put(
-        &self,
-        changes: BTreeMap<String, Option<String>>,
-    ) -> BoxFuture<'_, Result<(), ApiError>> {
+    fn put(&self, changes: BTreeMap<String, Option<String>>) -> BoxFuture<'_, Result<(), ApiError>> {
         let mut settings = self.0.lock().unwrap();
         for (key, value) in changes {
             match value {
@@ -211,27 +161,17 @@ pub struct Stub {
 
 impl Stub {
     pub fn answer(&self, line: &str, status: u16, body: Value) {
-        self.answers
-            .lock()
-            .unwrap()
-            .insert(line.to_owned(), (status, body));
+        self.answers.lock().unwrap().insert(line.to_owned(), (status, body));
     }
 
     /// Requests other than look-ups of aliases.
     pub fn received(&self) -> Vec<Received> {
         let received = self.received.lock().unwrap();
-        received
-            .iter()
-            .filter(|request| request.line != "GET /_alias/*")
-            .cloned()
-            .collect()
+        received.iter().filter(|request| request.line != "GET /_alias/*").cloned().collect()
     }
 
     pub fn lines(&self) -> Vec<String> {
-        self.received()
-            .into_iter()
-            .map(|request| request.line)
-            .collect()
+        self.received().into_iter().map(|request| request.line).collect()
     }
 }
 
@@ -239,11 +179,7 @@ async fn stub_answer(State(stub): State<Stub>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
     let line = format!("{} {}", parts.method, parts.uri);
-    stub.received.lock().unwrap().push(Received {
-        line: line.clone(),
-        headers: parts.headers,
-        body,
-    });
+    stub.received.lock().unwrap().push(Received { line: line.clone(), headers: parts.headers, body });
     let answer = stub.answers.lock().unwrap().get(&line).cloned();
     let (status, body) = answer.unwrap_or_else(|| match line.as_str() {
         "GET /_alias/*" => (200, json!({})),
@@ -280,43 +216,26 @@ impl World {
     }
 
     pub async fn before(upstream: &str, stub: Stub, service: FakeService) -> Self {
-        let client = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .unwrap();
+        let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
         let upstream = Upstream::new(upstream.parse().unwrap(), client.clone());
-        let router = gateway::router(
-            Arc::new(service),
-            Arc::new(FakeSettings::default()),
-            upstream,
-        );
-        Self {
-            stub,
-            gateway: serve(router).await,
-            client,
-        }
+        let router = gateway::router(Arc::new(service), Arc::new(FakeSettings::default()), upstream);
+        Self { stub, gateway: serve(router).await, client }
     }
 
     pub fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
-        self.client
-            .request(method.parse().unwrap(), format!("{}{path}", self.gateway))
+        self.client.request(method.parse().unwrap(), format!("{}{path}", self.gateway))
     }
 
     /// Sends `body`, if any, as JSON, and reads a JSON answer.
     pub async fn send(&self, method: &str, path: &str, body: Option<&str>) -> (u16, Value) {
         let mut request = self.request(method, path);
         if let Some(body) = body {
-            request = request
-                .header("content-type", "application/json")
-                .body(body.to_owned());
+            request = request.header("content-type", "application/json").body(body.to_owned());
         }
         let answer = request.send().await.unwrap();
         let status = answer.status().as_u16();
         let text = answer.text().await.unwrap();
-        (
-            status,
-            serde_json::from_str(&text).unwrap_or(Value::String(text)),
-        )
+        (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
     }
 }
 
