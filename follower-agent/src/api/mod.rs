@@ -1,0 +1,20 @@
+//! The replication control API: routes, request bodies, answers and errors, as users of the OpenSearch plugin know them.
+
+pub mod error;
+pub mod filter;
+pub mod names;
+pub mod object_parser;
+pub mod query;
+pub mod render;
+pub mod request;
+pub mod routes;
+pub mod service;
+pub mod settings;
+pub mod suggest;
+pub mod syntax_error;
+pub mod units;
+
+pub use error::ApiError;
+pub use request::{PauseRequest, ResumeRequest, StartRequest, UpdateRequest, UseRoles};
+pub use service::{ReplicationService, ReplicationStatus};
+pub use settings::FlatSettings;

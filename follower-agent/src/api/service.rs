@@ -1,0 +1,144 @@
+//! What stands behind the control API: the trait that carries its calls out, and the status it answers with.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use serde::Serialize;
+use shardline_common::types::{IndexName, ShardId};
+
+use super::error::ApiError;
+use super::request::{PauseRequest, ResumeRequest, StartRequest, UpdateRequest};
+
+/// Carries out the calls of the control API. Requests have passed the checks that need neither cluster nor state.
+pub trait ReplicationService: Send + Sync + 'static {
+    /// Starts to follow. `wait_for_restore` waits for the first catch-up instead of the beginning of the bootstrap.
+    fn start(
+        &self,
+        follower: IndexName,
+        request: StartRequest,
+        wait_for_restore: bool,
+    ) -> BoxFuture<'_, Result<(), ApiError>>;
+
+    fn stop(&self, follower: IndexName) -> BoxFuture<'_, Result<(), ApiError>>;
+
+    fn pause(&self, follower: IndexName, request: PauseRequest) -> BoxFuture<'_, Result<(), ApiError>>;
+
+    fn resume(&self, follower: IndexName, request: ResumeRequest) -> BoxFuture<'_, Result<(), ApiError>>;
+
+    /// Replaces the override settings; checks them before it looks at the state.
+    fn update(&self, follower: IndexName, request: UpdateRequest) -> BoxFuture<'_, Result<(), ApiError>>;
+
+    /// Never fails for an index that is not followed: that is a status too.
+    fn status(&self, follower: IndexName, verbose: bool) -> BoxFuture<'_, Result<ReplicationStatus, ApiError>>;
+
+    /// The indices that are read-only now because they follow; cheap, asked on every request.
+    fn followed(&self) -> Arc<HashSet<IndexName>>;
+}
+
+/// The status words of the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum ReplicationState {
+    #[serde(rename = "SYNCING")]
+    Syncing,
+    #[serde(rename = "BOOTSTRAPPING")]
+    Bootstrapping,
+    #[serde(rename = "RUNNING")]
+    Running,
+    #[serde(rename = "PAUSED")]
+    Paused,
+    #[serde(rename = "FAILED")]
+    Failed,
+    #[serde(rename = "REPLICATION NOT IN PROGRESS")]
+    NotInProgress,
+}
+
+/// Answer of `_status`; keys are printed in the plugin's order.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ReplicationStatus {
+    pub status: ReplicationState,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leader_alias: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leader_index: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub follower_index: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub syncing_details: Option<SyncingDetails>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bootstrap_details: Option<BootstrapDetails>,
+    /// Primaries only, and only when `verbose`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shard_replication_details: Option<Vec<ShardReplicationDetails>>,
+}
+
+impl ReplicationStatus {
+    pub fn not_in_progress() -> Self {
+        Self {
+            status: ReplicationState::NotInProgress,
+            reason: None,
+            leader_alias: None,
+            leader_index: None,
+            follower_index: None,
+            syncing_details: None,
+            bootstrap_details: None,
+            shard_replication_details: None,
+        }
+    }
+}
+
+/// Of one shard, or summed over shards: an empty shard counts −1, −1, 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct SyncingDetails {
+    pub leader_checkpoint: i64,
+    pub follower_checkpoint: i64,
+    pub seq_no: i64,
+}
+
+/// Progress of a bootstrap, of one shard or of all. Times are in milliseconds; `start_time` since the epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct BootstrapDetails {
+    pub bytes_total: i64,
+    pub bytes_recovered: i64,
+    pub bytes_percent: f64,
+    pub files_total: i64,
+    pub files_recovered: i64,
+    pub files_percent: f64,
+    pub start_time: i64,
+    pub running_time: i64,
+    /// Not in the plugin: what a bootstrap copies here is documents.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub documents_total: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub documents_recovered: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ShardReplicationDetails {
+    /// As `[follower][0]`.
+    shard_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    syncing_task_details: Option<SyncingDetails>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bootstrap_task_details: Option<BootstrapDetails>,
+}
+
+impl ShardReplicationDetails {
+    pub fn syncing(follower: &IndexName, shard: ShardId, details: SyncingDetails) -> Self {
+        Self {
+            shard_id: format!("[{follower}][{shard}]"),
+            syncing_task_details: Some(details),
+            bootstrap_task_details: None,
+        }
+    }
+
+    pub fn bootstrapping(follower: &IndexName, shard: ShardId, details: BootstrapDetails) -> Self {
+        Self {
+            shard_id: format!("[{follower}][{shard}]"),
+            syncing_task_details: None,
+            bootstrap_task_details: Some(details),
+        }
+    }
+}
