@@ -52,26 +52,37 @@ impl OpenSearchError {
     }
 }
 
+/// A client for passing requests on: it follows no redirects and sets no time limit, which are its caller's to choose.
+pub fn proxy_client(config: &OpenSearchConfig) -> Result<reqwest::Client, ConfigError> {
+    build(builder(config)?.redirect(reqwest::redirect::Policy::none()), config)
+}
+
+fn builder(config: &OpenSearchConfig) -> Result<reqwest::ClientBuilder, ConfigError> {
+    let http = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
+    let Some(file) = &config.ca_certificate else { return Ok(http) };
+    let invalid = |expected| ConfigError::BadValue {
+        key: "opensearch.ca_certificate",
+        value: file.display().to_string(),
+        expected,
+    };
+    let pem = std::fs::read(file).map_err(|_| invalid("a file that can be read"))?;
+    let certificate = reqwest::Certificate::from_pem(&pem).map_err(|_| invalid("a certificate in PEM"))?;
+    Ok(http.add_root_certificate(certificate))
+}
+
+fn build(builder: reqwest::ClientBuilder, config: &OpenSearchConfig) -> Result<reqwest::Client, ConfigError> {
+    builder.build().map_err(|_| ConfigError::BadValue {
+        key: "opensearch",
+        value: config.url.clone(),
+        expected: "settings that an HTTP client can be made from",
+    })
+}
+
 impl OpenSearch {
     pub fn new(config: &OpenSearchConfig) -> Result<Self, ConfigError> {
         config.validate()?;
-        let invalid = |key, value: String, expected| ConfigError::BadValue { key, value, expected };
-        let mut http = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(REQUEST_TIMEOUT)
-            .tcp_nodelay(true)
-            .pool_idle_timeout(Duration::from_secs(50));
-        if let Some(file) = &config.ca_certificate {
-            let named = || file.display().to_string();
-            let pem = std::fs::read(file)
-                .map_err(|_| invalid("opensearch.ca_certificate", named(), "a file that can be read"))?;
-            let certificate = reqwest::Certificate::from_pem(&pem)
-                .map_err(|_| invalid("opensearch.ca_certificate", named(), "a certificate in PEM"))?;
-            http = http.add_root_certificate(certificate);
-        }
-        let http = http
-            .build()
-            .map_err(|_| invalid("opensearch", config.url.clone(), "settings that an HTTP client can be made from"))?;
+        let http = builder(config)?.timeout(REQUEST_TIMEOUT).pool_idle_timeout(Duration::from_secs(50));
+        let http = build(http, config)?;
         let login = config.username.clone().map(|name| (name, config.password.clone()));
         Ok(Self { base: config.url.trim_end_matches('/').to_owned(), http, login })
     }

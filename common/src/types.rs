@@ -122,6 +122,12 @@ impl SeqNo {
     }
 }
 
+impl Generation {
+    pub fn after(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
 impl ShardId {
     /// The Kafka partition of this shard.
     pub fn partition(self) -> i32 {

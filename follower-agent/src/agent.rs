@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use base64::Engine as _;
 use axum::response::Html;
 use axum::routing::get;
 use axum::{Json, Router};
 use prometheus::Registry;
 use serde::Deserialize;
 use shardline_common::kafka::{ControlError, ControlTopic, Kafka};
-use shardline_common::opensearch::OpenSearch;
+use shardline_common::config::{OpenSearchConfig, Secret};
+use shardline_common::opensearch::{OpenSearch, proxy_client};
 use shardline_common::telemetry::{self, Readiness};
 use shardline_common::topic::{follower_control_topic, leader_control_topic};
 use shardline_common::types::ClusterUuid;
@@ -85,7 +87,7 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
     replication.restore();
     let service: Arc<dyn ReplicationService> = replication.clone();
     let settings = Arc::new(ControlSettings::new(follower_table, cluster));
-    let upstream = Upstream::from_config(&config.opensearch)?;
+    let upstream = upstream(&config.opensearch)?;
     let front = tokio::spawn(telemetry::serve(front, gateway::router(service, settings, upstream), stop.clone()));
     let watch = tokio::spawn(leader_watch::run(Arc::clone(&replication), leader_table, stop.clone()));
     // Set once, here.
@@ -105,6 +107,17 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
     watch.await.context("the leader watch panicked")?;
     end.cancel();
     admin.await.context("the admin server panicked")?.context("the admin server failed")
+}
+
+fn upstream(config: &OpenSearchConfig) -> anyhow::Result<Upstream> {
+    let url = reqwest::Url::parse(&config.url).with_context(|| format!("opensearch.url {:?}", config.url))?;
+    let upstream = Upstream::new(url, proxy_client(config)?);
+    let Some(username) = &config.username else { return Ok(upstream) };
+    let password = config.password.as_ref().map_or("", Secret::reveal);
+    let login = base64::engine::general_purpose::STANDARD.encode(format!("{username}:{password}"));
+    let mut header = http::HeaderValue::try_from(format!("Basic {login}"))?;
+    header.set_sensitive(true);
+    Ok(upstream.with_authorization(header))
 }
 
 /// The page that shows what is followed, and what it reads.

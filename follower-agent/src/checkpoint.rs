@@ -81,7 +81,7 @@ impl CheckpointStore {
             }
             batch.delete(&key);
         }
-        self.db.write(&batch).map_err(|source| CheckpointError::Access { action: "removed", source })
+        self.db.write(batch).map_err(|source| CheckpointError::Access { action: "removed", source })
     }
 
     fn read<T: for<'de> Deserialize<'de>>(&self, key: &str) -> Result<Option<T>, CheckpointError> {

@@ -29,7 +29,7 @@ pub fn of(subscription: &Subscription, phase: Option<Phase>, verbose: bool) -> R
                 status.status = ReplicationState::Syncing;
                 status.syncing_details = Some(sum(progress.shards.iter().map(syncing)));
                 status.shard_replication_details = verbose.then(|| {
-                    let details = |shard, progress| {
+                    let details = |shard, progress: &ShardProgress| {
                         ShardReplicationDetails::syncing(&subscription.follower_index, shard, syncing(progress))
                     };
                     shards(&progress, details)

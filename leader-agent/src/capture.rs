@@ -318,12 +318,9 @@ async fn read_batch(mut tail: ShardTail) -> Result<(ShardTail, Result<TailBatch,
     .await
 }
 
-async fn release(mut tail: ShardTail, acked: SeqNo) -> Result<ShardTail, JoinError> {
-    tokio::task::spawn_blocking(move || {
-        tail.release_up_to(acked);
-        tail
-    })
-    .await
+async fn release(mut tail: ShardTail, acked: SeqNo) -> Result<ShardTail, CaptureError> {
+    let released = tokio::task::spawn_blocking(move || tail.release_up_to(acked).map(|()| tail));
+    Ok(released.await??)
 }
 
 fn to_record(operation: translog::Operation, timestamp_ms: i64) -> Record {

@@ -87,10 +87,8 @@ impl Scan<'_> {
             Some(Record { body: Body::SnapshotEnd(_), .. }) => return Ok(()),
             Some(record) => record.seq_no,
             None => {
-                let shipped = shipped.wait_for(Option::is_some).await.map_err(|_| SnapshotError::NoCapture)?;
-                let Some(start) = *shipped else { return Err(SnapshotError::NoCapture) };
-                drop(shipped);
-                self.begin(start).await?;
+                let start = shipped.wait_for(Option::is_some).await.ok().and_then(|shipped| *shipped);
+                self.begin(start.ok_or(SnapshotError::NoCapture)?).await?;
                 SeqNo::NONE
             }
         };

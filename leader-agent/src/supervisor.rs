@@ -290,8 +290,7 @@ async fn hold(shard: Shard, spool: ShardSpool, context: Arc<Context>, stop: Canc
                 let (directory, spool) = (shard.translog.clone(), spool.clone());
                 let held = tokio::task::spawn_blocking(move || {
                     let mut tail = ShardTail::open(&directory, spool, acked.next())?;
-                    tail.release_up_to(acked);
-                    Ok::<_, crate::translog::TailError>(())
+                    tail.release_up_to(acked)
                 });
                 match held.await {
                     Ok(Ok(())) => {}

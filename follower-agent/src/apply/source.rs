@@ -143,7 +143,7 @@ fn from_smile(value: serde_smile::value::Value) -> Result<Value, String> {
         Smile::Integer(value) => Value::from(value),
         Smile::Long(value) => Value::from(value),
         Smile::BigInteger(value) => {
-            let bytes = value.as_bytes();
+            let bytes = value.as_be_bytes();
             let mut wide = [if bytes.first().is_some_and(|byte| *byte >= 0x80) { 0xff } else { 0 }; 16];
             let start = wide.len().checked_sub(bytes.len()).ok_or("an integer of more than 128 bits")?;
             wide[start..].copy_from_slice(bytes);

@@ -1,0 +1,18 @@
+//! The shard's translog on disk, read while OpenSearch writes it.
+//!
+//! Formats (`codec`, `checkpoint`, `operation`, `generation`), keeping files that OpenSearch deletes (`hold`), the
+//! ordered view of a shard (`tail`), and being told of changes (`watch`).
+
+pub mod checkpoint;
+pub mod codec;
+pub mod generation;
+pub mod hold;
+pub mod operation;
+pub mod tail;
+pub mod watch;
+
+pub use checkpoint::Checkpoint;
+pub use hold::{ShardSpool, Spool, SpoolError};
+pub use operation::{Operation, OperationKind};
+pub use tail::{ShardTail, TailBatch, TailError};
+pub use watch::{TranslogWatcher, Wake};

@@ -1,0 +1,294 @@
+//! The ordered view of one shard: each operation once, in `seq_no` order, none above the persisted global checkpoint.
+//!
+//! Files are read forward only as far as the next sequence number demands; what comes early waits in memory, so that is
+//! bounded by how far the file's order strays from `seq_no` order.
+//!
+//! Where a copy was rolled back after a failover, one sequence number may stand in an older generation under a lower
+//! primary term and in a newer one under a higher: the higher counts. Only generations that exist when a tail is opened
+//! can overlap like that. A tail is opened where the shard is a primary, and from then on a primary only adds sequence
+//! numbers that the translog does not have. So the overlap is looked for once, in [`ShardTail::open`].
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use shardline_common::types::{Generation, PrimaryTerm, SeqNo};
+
+use super::checkpoint::{Checkpoint, CheckpointError};
+use super::generation::{GenerationError, GenerationFile};
+use super::hold::{ShardSpool, SpoolError, file_name, list_generations};
+use super::operation::{Operation, OperationKind};
+
+/// How many operations may wait for an earlier one. More out of order than this means that it is not there.
+const WINDOW: usize = 200_000;
+
+#[derive(Debug)]
+pub struct TailBatch {
+    pub operations: Vec<Operation>,
+    pub global_checkpoint: SeqNo,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum TailError {
+    #[error(
+        "operation {wanted} is in neither translog nor spool, though the global checkpoint is {global_checkpoint} (the \
+         lowest there is {lowest:?})"
+    )]
+    Gap { wanted: SeqNo, lowest: Option<SeqNo>, global_checkpoint: SeqNo },
+    #[error("the shard's translog {0} is gone: the index was closed or deleted, or the shard has moved")]
+    ShardGone(PathBuf),
+    #[error("the translog {0} has another history than before: the shard was restored or allocated anew")]
+    Replaced(PathBuf),
+    #[error(transparent)]
+    Checkpoint(CheckpointError),
+    #[error(transparent)]
+    Generation(#[from] GenerationError),
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: std::io::Error },
+}
+
+pub struct ShardTail {
+    folder: PathBuf,
+    spool: ShardSpool,
+    next: SeqNo,
+    current: Checkpoint,
+    uuid: String,
+    generations: BTreeMap<Generation, OpenGeneration>,
+    /// The generation that is read from.
+    reading: Generation,
+    early: BTreeMap<SeqNo, Operation>,
+    /// Sequence numbers that a generation of a higher term has too, with that term.
+    superseded: HashMap<SeqNo, PrimaryTerm>,
+}
+
+struct OpenGeneration {
+    file: GenerationFile,
+    /// Its last checkpoint; for the newest generation, the shard's.
+    checkpoint: Option<Checkpoint>,
+}
+
+impl ShardTail {
+    /// Opens a shard's translog so that `next` is the first operation to come.
+    pub fn open(folder: &Path, spool: ShardSpool, next: SeqNo) -> Result<Self, TailError> {
+        let current = read_current(folder)?;
+        spool.keep(folder)?;
+        let newest = open_generation(folder, &spool, current.generation)?
+            .ok_or_else(|| TailError::ShardGone(folder.to_owned()))?;
+        let mut tail = Self {
+            folder: folder.to_owned(),
+            spool,
+            next,
+            current,
+            uuid: newest.uuid,
+            generations: BTreeMap::new(),
+            reading: current.generation,
+            early: BTreeMap::new(),
+            superseded: HashMap::new(),
+        };
+        tail.add_generations()?;
+        tail.find_superseded()?;
+        let needed = tail.generations.iter().find(|(_, open)| open.max_seq_no().is_none_or(|max| max >= next));
+        tail.reading = needed.map_or(current.generation, |(generation, _)| *generation);
+        Ok(tail)
+    }
+
+    /// Looks at what OpenSearch has written since.
+    pub fn refresh(&mut self) -> Result<(), TailError> {
+        let before = self.current;
+        self.current = read_current(&self.folder)?;
+        if self.current.generation != before.generation {
+            self.spool.keep(&self.folder)?;
+            self.add_generations()?;
+        }
+        if let Some(newest) = self.generations.get_mut(&self.current.generation) {
+            newest.checkpoint = Some(self.current);
+        }
+        Ok(())
+    }
+
+    /// The next operations, up to about `max_bytes` of sources; none when there is nothing new.
+    pub fn next_batch(&mut self, max_bytes: usize) -> Result<TailBatch, TailError> {
+        let global_checkpoint = self.current.global_checkpoint;
+        let (mut operations, mut bytes) = (Vec::new(), 0);
+        while self.next <= global_checkpoint && bytes < max_bytes {
+            if !self.find_next()? {
+                if operations.is_empty() {
+                    return Err(self.gap());
+                }
+                break;
+            }
+            if let Some(operation) = self.early.remove(&self.next) {
+                bytes += weight(&operation);
+                operations.push(operation);
+                self.next = self.next.next();
+            }
+        }
+        Ok(TailBatch { operations, global_checkpoint })
+    }
+
+    /// Whether the next operation is there, or not due yet; [`TailError::Gap`] when it is missing.
+    pub fn reaches_next(&mut self) -> Result<(), TailError> {
+        if self.next > self.current.global_checkpoint || self.find_next()? { Ok(()) } else { Err(self.gap()) }
+    }
+
+    /// Lets go of the generations that hold nothing above `acked`.
+    pub fn release_up_to(&mut self, acked: SeqNo) -> Result<(), TailError> {
+        let done = |open: &OpenGeneration| open.max_seq_no().is_some_and(|max| max <= acked);
+        let below = self
+            .generations
+            .range(..self.reading)
+            .find(|(_, open)| !done(open))
+            .map_or(self.reading, |(generation, _)| *generation);
+        if self.generations.keys().next().is_some_and(|lowest| *lowest < below) {
+            self.spool.release(below)?;
+            self.generations = self.generations.split_off(&below);
+        }
+        Ok(())
+    }
+
+    fn gap(&self) -> TailError {
+        let lowest = self.generations.values().filter_map(OpenGeneration::min_seq_no).min();
+        TailError::Gap { wanted: self.next, lowest, global_checkpoint: self.current.global_checkpoint }
+    }
+
+    /// Reads on until the next operation is among the early ones; false when the translog does not have it.
+    fn find_next(&mut self) -> Result<bool, TailError> {
+        loop {
+            if self.early.contains_key(&self.next) {
+                return Ok(true);
+            }
+            if self.early.len() >= WINDOW {
+                return Ok(false);
+            }
+            let Some(operation) = self.read()? else { return Ok(false) };
+            let (seq_no, term) = (operation.seq_no, operation.primary_term);
+            let outdated = seq_no < self.next
+                || self.superseded.get(&seq_no).is_some_and(|higher| *higher > term)
+                || self.early.get(&seq_no).is_some_and(|other| other.primary_term > term);
+            if !outdated {
+                self.early.insert(seq_no, operation);
+            }
+        }
+    }
+
+    /// The next durable operation in the order of the files that was not rolled back.
+    fn read(&mut self) -> Result<Option<Operation>, TailError> {
+        loop {
+            if let Some(open) = self.generations.get_mut(&self.reading) {
+                let (end, trimmed_above) = match &open.checkpoint {
+                    Some(checkpoint) => (checkpoint.offset, checkpoint.trimmed_above),
+                    None => (0, None),
+                };
+                match open.file.next(end)? {
+                    Some(operation) if trimmed_above.is_some_and(|limit| operation.seq_no > limit) => continue,
+                    Some(operation) => return Ok(Some(operation)),
+                    None => {}
+                }
+            }
+            let later = self.generations.range(self.reading.after()..=self.current.generation).next();
+            match later {
+                Some((generation, _)) => self.reading = *generation,
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// Opens the generations that are not open yet, and learns where closed ones end.
+    fn add_generations(&mut self) -> Result<(), TailError> {
+        let failed = |source| TailError::Io { path: self.folder.clone(), source };
+        let mut known = list_generations(&self.folder).map_err(failed)?;
+        known.extend(self.spool.generations()?);
+        for generation in known.into_iter().filter(|generation| *generation <= self.current.generation) {
+            let is_newest = generation == self.current.generation;
+            let closed = if is_newest { Some(self.current) } else { self.closed_checkpoint(generation)? };
+            if let Some(open) = self.generations.get_mut(&generation) {
+                // A generation whose last checkpoint was missed is durable at least up to the one seen last.
+                open.checkpoint = closed.or(open.checkpoint);
+                continue;
+            }
+            let Some(file) = open_generation(&self.folder, &self.spool, generation)? else { continue };
+            if file.uuid == self.uuid {
+                self.generations.insert(generation, OpenGeneration { file, checkpoint: closed });
+            } else if is_newest {
+                return Err(TailError::Replaced(self.folder.clone()));
+            } else {
+                // Of a history that has ended.
+                self.spool.release(generation.after())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn closed_checkpoint(&self, generation: Generation) -> Result<Option<Checkpoint>, TailError> {
+        for path in [self.folder.join(file_name(generation, "ckp")), self.spool.path(generation, "ckp")] {
+            match Checkpoint::read(&path) {
+                Ok(checkpoint) => return Ok(Some(checkpoint)),
+                Err(error) if error.is_missing() => {}
+                Err(error) => return Err(TailError::Checkpoint(error)),
+            }
+        }
+        Ok(None)
+    }
+
+    fn find_superseded(&mut self) -> Result<(), TailError> {
+        let generations: Vec<Generation> = self.generations.keys().copied().collect();
+        for (at, later) in generations.iter().enumerate() {
+            let open = &self.generations[later];
+            let (term, Some(lowest)) = (open.file.primary_term, open.min_seq_no()) else { continue };
+            let earlier = generations[..at].iter().map(|generation| &self.generations[generation]);
+            let overlaps = earlier
+                .filter(|open| open.file.primary_term < term)
+                .filter_map(OpenGeneration::max_seq_no)
+                .any(|highest| highest >= lowest && highest >= self.next);
+            let (Some(end), true) = (open.checkpoint.map(|checkpoint| checkpoint.offset), overlaps) else { continue };
+            let Some(mut file) = open_generation(&self.folder, &self.spool, *later)? else { continue };
+            while let Some(operation) = file.next(end)? {
+                let known = self.superseded.entry(operation.seq_no).or_insert(operation.primary_term);
+                *known = (*known).max(operation.primary_term);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl OpenGeneration {
+    /// −1 for a generation without operations, `None` when unknown.
+    fn max_seq_no(&self) -> Option<SeqNo> {
+        self.checkpoint.map(|checkpoint| checkpoint.max_seq_no)
+    }
+
+    fn min_seq_no(&self) -> Option<SeqNo> {
+        self.checkpoint.filter(|checkpoint| checkpoint.operations > 0).map(|checkpoint| checkpoint.min_seq_no)
+    }
+}
+
+fn read_current(folder: &Path) -> Result<Checkpoint, TailError> {
+    Checkpoint::read(&folder.join("translog.ckp")).map_err(|error| {
+        if error.is_missing() { TailError::ShardGone(folder.to_owned()) } else { TailError::Checkpoint(error) }
+    })
+}
+
+/// Opens a generation where it still is; `None` when it is nowhere.
+fn open_generation(
+    folder: &Path,
+    spool: &ShardSpool,
+    generation: Generation,
+) -> Result<Option<GenerationFile>, TailError> {
+    for path in [spool.path(generation, "tlog"), folder.join(file_name(generation, "tlog"))] {
+        match GenerationFile::open(&path, generation) {
+            Ok(file) => return Ok(Some(file)),
+            Err(GenerationError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(None)
+}
+
+fn weight(operation: &Operation) -> usize {
+    match &operation.kind {
+        OperationKind::Index { id, source, .. } => id.len() + source.len(),
+        OperationKind::Delete { id, .. } => id.len(),
+        OperationKind::NoOp { .. } => 0,
+    }
+}
