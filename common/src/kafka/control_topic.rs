@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
-use rdkafka::config::FromClientConfig;
-use rdkafka::consumer::{Consumer, StreamConsumer};
-use rdkafka::error::KafkaError;
+use rdkafka::ClientContext;
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{Consumer, ConsumerContext, StreamConsumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use tokio::sync::watch;
@@ -74,7 +75,7 @@ impl ControlTopic {
         let mut settings = kafka.consumer("shardline-control");
         // The end is an event of its own: compaction may have removed the records just before it.
         settings.set("auto.offset.reset", "earliest").set("enable.partition.eof", "true");
-        let consumer = StreamConsumer::from_config(&settings).map_err(failed)?;
+        let consumer = StreamConsumer::from_config_and_context(&settings, Quiet).map_err(failed)?;
         let start = HashMap::from([((topic.clone(), SHARD), marks.low)]);
         consumer.assign(&assignment(&start).map_err(failed)?).map_err(failed)?;
 
@@ -145,9 +146,22 @@ impl ControlTopic {
     }
 }
 
+/// The end of a partition is no error here.
+struct Quiet;
+
+impl ClientContext for Quiet {
+    fn error(&self, error: KafkaError, reason: &str) {
+        if !matches!(error, KafkaError::PartitionEOF(_)) && !matches!(error, KafkaError::Global(RDKafkaErrorCode::PartitionEOF)) {
+            warn!(%error, reason, "Kafka reports");
+        }
+    }
+}
+
+impl ConsumerContext for Quiet {}
+
 /// Keeps the table up to date until the agent stops.
 async fn follow(
-    consumer: StreamConsumer,
+    consumer: StreamConsumer<Quiet>,
     table: Arc<RwLock<BTreeMap<String, Bytes>>>,
     progress: watch::Sender<Offset>,
     end_at_start: Offset,

@@ -186,10 +186,10 @@ impl ShardTail {
                     None => {}
                 }
             }
-            let later = self.generations.range(self.reading.after()..=self.current.generation).next();
+            let later = self.generations.range(self.reading.after()..).next();
             match later {
-                Some((generation, _)) => self.reading = *generation,
-                None => return Ok(None),
+                Some((generation, _)) if *generation <= self.current.generation => self.reading = *generation,
+                _ => return Ok(None),
             }
         }
     }
