@@ -1,0 +1,89 @@
+//! Where the servers' jars and the JDK are, as `deploy/dev/install` says.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+/// Jars of the servers and the `java` program that runs them.
+#[derive(Clone, Debug)]
+pub struct Jars {
+    servers: PathBuf,
+    java: PathBuf,
+}
+
+impl Jars {
+    /// Finds the jars, and fetches them first where they are missing. Blocks: a fraction of a second when all is there,
+    /// else as long as Maven needs.
+    pub fn locate() -> Result<Self> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("install");
+        let output = Command::new(&script)
+            .arg("--servers")
+            .stdin(Stdio::null())
+            .stderr(Stdio::inherit())
+            .output()
+            .with_context(|| format!("cannot run {}", script.display()))?;
+        if !output.status.success() {
+            bail!(
+                "{} --servers failed with {}, see its messages above",
+                script.display(),
+                output.status
+            );
+        }
+        Self::parse(&String::from_utf8_lossy(&output.stdout))
+    }
+
+    fn parse(output: &str) -> Result<Self> {
+        let value = |key: &str| {
+            output
+                .lines()
+                .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+                .map(PathBuf::from)
+                .with_context(|| {
+                    format!("deploy/dev/install did not say {key}=…, it said: {output}")
+                })
+        };
+        Ok(Self {
+            servers: value("servers")?,
+            java: value("java")?,
+        })
+    }
+
+    pub(crate) fn java(&self) -> &Path {
+        &self.java
+    }
+
+    /// JVM arguments common to both servers: small and quick to start, but with the full JIT for throughput.
+    pub(crate) fn jvm_arguments(&self, server: &str, heap_mb: usize, home: &Path) -> Vec<String> {
+        let servers = self.servers.display();
+        vec![
+            format!("-Xmx{heap_mb}m"),
+            "-XX:+UseSerialGC".into(),
+            "-XX:+ExitOnOutOfMemoryError".into(),
+            format!("-XX:SharedArchiveFile={servers}/{server}.jsa"),
+            format!("-Dlog4j2.configurationFile={servers}/log4j2.properties"),
+            format!("-Djava.io.tmpdir={}", home.join("tmp").display()),
+            "-cp".into(),
+            format!("{servers}/{server}/*"),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_install_prints() {
+        let jars = Jars::parse("servers=/cache/servers/1\njava=/jdk/bin/java\n").unwrap();
+        assert_eq!(jars.java(), Path::new("/jdk/bin/java"));
+        let arguments = jars.jvm_arguments("kafka", 256, Path::new("/run/kafka-1"));
+        assert!(arguments.contains(&"/cache/servers/1/kafka/*".to_owned()));
+        assert!(
+            Jars::parse("java=/jdk/bin/java")
+                .unwrap_err()
+                .to_string()
+                .contains("servers=")
+        );
+    }
+}
