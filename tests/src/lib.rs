@@ -1,1 +1,6 @@
-//! Tests.
+//! What the end-to-end tests and the demo share: clients, loads, and the comparison of two indices.
+
+pub mod client;
+pub mod compare;
+pub mod load;
+pub mod wait;
