@@ -1,0 +1,58 @@
+//! Each agent is killed with SIGKILL three times in the middle of a load, and the leader's translogs are flushed: nothing
+//! is lost, reordered or resurrected.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::json;
+use shardline_dev::{Stack, StackOptions};
+use shardline_tests::client::Client;
+use shardline_tests::compare::compare;
+use shardline_tests::load::{Load, by_query, index_body};
+use shardline_tests::wait;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+const BULKS: u64 = 60;
+const BULK: u64 = 500;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_agents_lose_nothing() -> Result<()> {
+    let run_dir = tempfile::tempdir()?;
+    let stack = Stack::start(StackOptions::new(run_dir.path())).await?;
+    let leader = Client::new(stack.leader_url())?;
+    let follower = Client::new(stack.follower_url())?;
+    let gateway = Client::new(stack.gateway_url())?;
+    let seed = format!("127.0.0.1:{}", stack.ports().leader[0].transport);
+    let alias = json!({"persistent": {"cluster.remote.a.seeds": [seed]}});
+    gateway.ok("PUT", "/_cluster/settings", Some(&alias)).await?;
+    leader.ok("PUT", "/logs", Some(&index_body(3))).await?;
+    let start = json!({"leader_alias": "a", "leader_index": "logs"});
+    gateway.ok("PUT", "/_plugins/_replication/logs/_start", Some(&start)).await?;
+
+    let load = async {
+        let mut load = Load::new(11, "k");
+        for _ in 0..BULKS {
+            leader.bulk("/logs/_bulk", load.bulk(BULK)).await?;
+            tokio::time::sleep(Duration::from_millis(150)).await;
+        }
+        Ok::<_, anyhow::Error>(())
+    };
+    let faults = async {
+        for _ in 0..3 {
+            for agent in ["leader-agent-1", "follower-agent-1"] {
+                tokio::time::sleep(Duration::from_millis(700)).await;
+                stack.process(agent)?.kill().await?;
+                // Generations are rolled and trimmed while nobody looks.
+                leader.ok("POST", "/logs/_flush?force=true", None).await?;
+                stack.restart(agent).await?;
+            }
+        }
+        Ok::<_, anyhow::Error>(())
+    };
+    tokio::try_join!(load, faults)?;
+    by_query(&leader, "logs").await?;
+    wait::caught_up(&leader, "logs", &gateway, "logs", PATIENCE).await?;
+    let difference = compare(&leader, "logs", &follower, "logs").await?;
+    anyhow::ensure!(difference.is_equal(), "{difference}");
+    stack.stop().await
+}
