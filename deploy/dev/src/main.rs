@@ -1,6 +1,7 @@
 //! `shardline-dev up` and `shardline-dev down`; see `deploy/dev/up` and `deploy/dev/down`, which call it.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -119,10 +120,17 @@ impl From<&PortArguments> for BasePorts {
 }
 
 #[tokio::main]
-async fn main() -> Result<()> {
-    match Cli::parse().command {
+async fn main() -> ExitCode {
+    let result = match Cli::parse().command {
         Command::Up(arguments) => run_up(&arguments).await,
         Command::Down(arguments) => run_down(&arguments).await,
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("shardline-dev: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::fs::{File, TryLockError};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::{Ipv4Addr, TcpListener};
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result, bail};
 
@@ -249,7 +250,10 @@ impl FreePorts {
     }
 
     fn pick(&mut self) -> Result<u16> {
-        let folder = std::env::temp_dir().join("shardline-ports");
+        let user = std::fs::metadata("/proc/self")
+            .context("cannot find out this user's number")?
+            .uid();
+        let folder = std::env::temp_dir().join(format!("shardline-ports-{user}"));
         std::fs::create_dir_all(&folder)
             .with_context(|| format!("cannot create {}", folder.display()))?;
         for _ in FREE_PORTS {

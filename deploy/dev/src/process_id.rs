@@ -23,14 +23,17 @@ pub struct ProcessId {
 impl ProcessId {
     /// The running process of this pid.
     pub fn of(pid: u32) -> Result<Self> {
-        let (_, start_time) = state_and_start(pid).with_context(|| format!("no process {pid}"))?;
-        Ok(Self { pid, start_time })
+        let stat = Stat::read(pid).with_context(|| format!("no process {pid}"))?;
+        Ok(Self {
+            pid,
+            start_time: stat.start_time,
+        })
     }
 
-    /// Whether it still runs; a zombie does not.
+    /// Whether it still runs, or at least still holds ports and files.
     pub fn is_alive(self) -> bool {
-        state_and_start(self.pid)
-            .is_some_and(|(state, start)| start == self.start_time && !matches!(state, 'Z' | 'X'))
+        Stat::read(self.pid)
+            .is_some_and(|stat| stat.start_time == self.start_time && !stat.is_dead())
     }
 
     /// Sends a signal; does nothing when the process has gone.
@@ -76,13 +79,29 @@ pub(crate) async fn wait_gone(processes: &[ProcessId], patience: Duration) -> bo
     true
 }
 
-fn state_and_start(pid: u32) -> Option<(char, u64)> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the program's name in parentheses and may hold anything, so count from its end.
-    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-    let state = fields.next()?.chars().next()?;
-    let start_time = fields.nth(18)?.parse().ok()?;
-    Some((state, start_time))
+/// What `/proc/<pid>/stat` says.
+struct Stat {
+    state: char,
+    threads: u64,
+    start_time: u64,
+}
+
+impl Stat {
+    fn read(pid: u32) -> Option<Self> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The second field is the program's name in parentheses and may hold anything, so count from its end.
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+        Some(Self {
+            state: fields.first()?.chars().next()?,
+            threads: fields.get(17)?.parse().ok()?,
+            start_time: fields.get(19)?.parse().ok()?,
+        })
+    }
+
+    /// A killed JVM is a zombie at once, but its other threads take a while to end and hold ports and files until then.
+    fn is_dead(&self) -> bool {
+        matches!(self.state, 'Z' | 'X') && self.threads <= 1
+    }
 }
 
 #[cfg(test)]

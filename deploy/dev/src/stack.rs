@@ -10,7 +10,7 @@ use crate::endpoints::{Endpoint, Endpoints};
 use crate::jars::Jars;
 use crate::kafka::Kafka;
 use crate::launcher::Lifetime;
-use crate::opensearch::Cluster;
+use crate::opensearch::{Cluster, wait_for_status};
 use crate::ports::{Counts, PortPlan, Ports};
 use crate::process::{Process, ProcessSpec};
 use crate::process_id::{ProcessId, stop_all};
@@ -169,6 +169,10 @@ impl Stack {
             kill_on_drop: true,
         };
         stack.launch(servers).await?;
+        // With data from an earlier run, shards take a moment to be served again.
+        for url in [stack.leader_url(), stack.follower_url()] {
+            wait_for_status(&url, "yellow", stack.options.patience).await?;
+        }
         stack.launch(agents).await?;
         stack.kill_on_drop = owned;
         Ok(stack)
@@ -234,7 +238,7 @@ impl Stack {
     }
 
     /// Kills a process if it runs, starts it with the same ports and data, waits until it is up, and notes its new pid in
-    /// `endpoints.json`.
+    /// `endpoints.json`. A node that is up may not yet serve its shards: see [`wait_for_status`].
     pub async fn restart(&self, name: &str) -> Result<()> {
         self.process(name)?.restart(self.options.patience).await?;
         self.write_endpoints()

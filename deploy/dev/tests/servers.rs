@@ -54,3 +54,19 @@ async fn a_document_survives_a_crash_of_its_node_and_no_process_survives_the_sta
     assert!(ids.iter().all(|id| !id.is_alive()), "{ids:?}");
     assert_eq!(Endpoints::read(folder.path()).unwrap(), None);
 }
+
+#[tokio::test]
+async fn a_node_that_does_not_come_up_is_named_with_its_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = StackOptions {
+        agents: false,
+        follower_overrides: vec![("no.such.setting".into(), "1".into())],
+        ..StackOptions::new(folder.path())
+    };
+    let error = Stack::start(options).await.unwrap_err().to_string();
+    assert!(
+        error.contains("follower-1 ended") && error.contains("no.such.setting"),
+        "{error}"
+    );
+    assert_eq!(Endpoints::read(folder.path()).unwrap(), None);
+}

@@ -42,32 +42,33 @@ public final class ShardlineNode extends Node {
         super(environment, modules, true);
     }
 
-    public static void main(String[] arguments) throws Exception {
-        Settings settings = parse(arguments);
+    public static void main(String[] arguments) throws InterruptedException {
+        try {
+            start(parse(arguments));
+        } catch (Throwable failure) {
+            failure.printStackTrace();
+            // Threads of a half-started node would keep the JVM alive.
+            System.exit(1);
+        }
+        // The shutdown hook ends the JVM.
+        new CountDownLatch(1).await();
+    }
+
+    private static void start(Settings settings) throws Exception {
         Path config = Path.of(settings.get("path.home"), "config");
         Files.createDirectories(config);
         Environment environment = InternalSettingsPreparer.prepareEnvironment(
             settings, Map.of(), config, () -> settings.get("node.name", "node"));
-
         ShardlineNode node = new ShardlineNode(environment, modules());
-        CountDownLatch closed = new CountDownLatch(1);
         Runtime.getRuntime().addShutdownHook(new Thread(() -> {
             try {
                 node.close();
                 node.awaitClose(30, TimeUnit.SECONDS);
             } catch (Exception failure) {
                 failure.printStackTrace();
-            } finally {
-                closed.countDown();
             }
         }, "shutdown"));
-        try {
-            node.start();
-        } catch (Throwable failure) {
-            failure.printStackTrace();
-            System.exit(1);
-        }
-        closed.await();
+        node.start();
     }
 
     private static Settings parse(String[] arguments) {
