@@ -15,8 +15,7 @@ use tracing_subscriber::EnvFilter;
 
 /// Structured logs on standard error: text, or JSON lines with `SHARDLINE_LOG=json`. `RUST_LOG` filters.
 pub fn init_logs() {
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,librdkafka=error"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,librdkafka=error"));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::env::var("SHARDLINE_LOG").is_ok_and(|format| format == "json") {
         logs.json().init();

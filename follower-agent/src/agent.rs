@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use base64::Engine as _;
 use axum::response::Html;
 use axum::routing::get;
 use axum::{Json, Router};
+use base64::Engine as _;
 use prometheus::Registry;
 use serde::Deserialize;
-use shardline_common::kafka::{ControlError, ControlTopic, Kafka};
 use shardline_common::config::{OpenSearchConfig, Secret};
+use shardline_common::kafka::{ControlError, ControlTopic, Kafka};
 use shardline_common::opensearch::{OpenSearch, proxy_client};
 use shardline_common::telemetry::{self, Readiness};
 use shardline_common::topic::{follower_control_topic, leader_control_topic};
@@ -155,7 +155,9 @@ async fn wait_for_cluster(opensearch: &OpenSearch, stop: &CancellationToken) -> 
             // A cluster that has not formed yet has no identity.
             Ok(root) if root.cluster_uuid.as_str() != "_na_" => return Some(root.cluster_uuid),
             Ok(_) => warn!("the follower cluster has not formed yet"),
-            Err(error) => warn!(%error, retry_in_ms = delay.as_millis() as u64, "the follower cluster is not available"),
+            Err(error) => {
+                warn!(%error, retry_in_ms = delay.as_millis() as u64, "the follower cluster is not available")
+            }
         }
         tokio::select! {
             () = tokio::time::sleep(delay) => {}

@@ -48,8 +48,8 @@ impl CheckpointStore {
         options.set_max_write_buffer_number(2);
         options.set_keep_log_file_num(2);
         options.set_max_open_files(64);
-        let db = DB::open(&options, folder)
-            .map_err(|source| CheckpointError::Open { folder: folder.to_owned(), source })?;
+        let db =
+            DB::open(&options, folder).map_err(|source| CheckpointError::Open { folder: folder.to_owned(), source })?;
         Ok(Self { db: Arc::new(db) })
     }
 

@@ -47,7 +47,8 @@ impl FollowerIndex {
             "mappings": metadata.mappings,
             "aliases": copied_aliases(&metadata.aliases),
         });
-        let _: Value = self.opensearch.put(&format!("/{}?wait_for_active_shards=1&timeout=30s", self.path()), &body).await?;
+        let _: Value =
+            self.opensearch.put(&format!("/{}?wait_for_active_shards=1&timeout=30s", self.path()), &body).await?;
         info!(index = %self.name, leader = %metadata.index, shards = metadata.number_of_shards, "follower index made");
         Ok(())
     }

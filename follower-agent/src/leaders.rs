@@ -31,7 +31,9 @@ impl Leaders {
         let nodes = self.leader_table.all::<NodeAnnouncement>();
         if let Some(name) = self.aliases.get(alias) {
             let found = nodes.into_iter().find(|node| node.cluster_name == *name);
-            return found.map(|node| node.cluster_uuid).ok_or_else(|| ApiError::connect_transport(name, "no leader agent has announced this cluster"));
+            return found
+                .map(|node| node.cluster_uuid)
+                .ok_or_else(|| ApiError::connect_transport(name, "no leader agent has announced this cluster"));
         }
         let settings: BTreeMap<String, Map<String, Value>> =
             self.opensearch.get("/_cluster/settings?flat_settings=true").await.map_err(|error| from_cluster(&error))?;
@@ -49,7 +51,9 @@ impl Leaders {
         }
         let Some(first) = seeds.first() else { return Err(ApiError::no_such_remote_cluster(alias)) };
         let found = nodes.into_iter().find(|node| seeds.iter().any(|seed| same_address(seed, &node.transport_address)));
-        found.map(|node| node.cluster_uuid).ok_or_else(|| ApiError::connect_transport(first, "no leader agent has announced this address"))
+        found
+            .map(|node| node.cluster_uuid)
+            .ok_or_else(|| ApiError::connect_transport(first, "no leader agent has announced this address"))
     }
 
     /// An index of a leader cluster as it is now: the cluster's agents are asked to look first.
@@ -90,7 +94,10 @@ impl Leaders {
         };
         tokio::time::timeout(REFRESH_TIMEOUT, answered).await.map_err(|_| {
             let seconds = REFRESH_TIMEOUT.as_secs();
-            ApiError::connect_transport(cluster.as_str(), &format!("no leader agent of the cluster answered within {seconds}s"))
+            ApiError::connect_transport(
+                cluster.as_str(),
+                &format!("no leader agent of the cluster answered within {seconds}s"),
+            )
         })
     }
 }

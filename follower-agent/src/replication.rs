@@ -147,7 +147,12 @@ impl Replication {
         }
     }
 
-    async fn do_start(&self, follower: IndexName, request: StartRequest, wait_for_restore: bool) -> Result<(), ApiError> {
+    async fn do_start(
+        &self,
+        follower: IndexName,
+        request: StartRequest,
+        wait_for_restore: bool,
+    ) -> Result<(), ApiError> {
         let _one_at_a_time = self.calls.lock().await;
         let leader_cluster = self.leaders.resolve(&request.leader_alias).await?;
         let leader_index = IndexName(request.leader_index);
@@ -259,7 +264,8 @@ impl Replication {
         let overrides: serde_json::Map<_, _> = request.settings.into_iter().collect();
         let mut subscription =
             self.subscription(&follower).ok_or_else(|| refused(Refusal::NotInProgress, &follower))?;
-        let capture_key = shardline_common::control::Capture::key_of(&subscription.leader_cluster, &subscription.leader_uuid);
+        let capture_key =
+            shardline_common::control::Capture::key_of(&subscription.leader_cluster, &subscription.leader_uuid);
         let capture: Option<shardline_common::control::Capture> = self.shared.leader_table.get(&capture_key);
         subscription.settings.clone_from(&overrides);
         let index = FollowerIndex { opensearch: self.shared.opensearch.clone(), name: follower.clone(), overrides };
@@ -336,7 +342,8 @@ async fn keep_following(
 ) {
     let mut delay = FIRST_RETRY;
     loop {
-        let followed = Followed { shared: Arc::clone(&shared), subscription: subscription.clone(), phase: phase.clone() };
+        let followed =
+            Followed { shared: Arc::clone(&shared), subscription: subscription.clone(), phase: phase.clone() };
         let end = match followed.run(stop.clone()).await {
             Ok(()) => return,
             Err(end) => end,

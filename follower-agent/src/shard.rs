@@ -145,8 +145,7 @@ async fn follow_once(index: &Index, destination: &Destination, stop: &Cancellati
 /// Where to read from: the checkpoint's offset, or if the partition has moved on, its first record, provided that
 /// nothing lies between.
 async fn start(index: &Index, shard: ShardId, saved: Option<Checkpoint>) -> Result<Checkpoint, ShardError> {
-    let mut checkpoint =
-        saved.unwrap_or(Checkpoint { seq_no: SeqNo::NONE, offset: Offset(-1), highest: SeqNo::NONE });
+    let mut checkpoint = saved.unwrap_or(Checkpoint { seq_no: SeqNo::NONE, offset: Offset(-1), highest: SeqNo::NONE });
     let marks = index.kafka.watermarks(&index.topic, shard).await?;
     if checkpoint.offset >= marks.low && checkpoint.offset <= marks.high {
         return Ok(checkpoint);
@@ -202,7 +201,9 @@ impl Follower<'_> {
             let next = next?;
             let mut offset = Offset(next.0.0 + 1);
             self.take(next)?;
-            while self.put_aside.is_none() && self.batch.bytes() < BATCH_BYTES && self.batch.operations() < BATCH_OPERATIONS
+            while self.put_aside.is_none()
+                && self.batch.bytes() < BATCH_BYTES
+                && self.batch.operations() < BATCH_OPERATIONS
             {
                 let Some(ready) = self.stream.ready() else { break };
                 let ready = ready?;

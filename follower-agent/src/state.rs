@@ -11,13 +11,19 @@ pub const USER_INITIATED: &str = "User initiated";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// By a user.
-    Pause { reason: Option<String> },
+    Pause {
+        reason: Option<String>,
+    },
     Resume,
     Stop,
     /// By the agent, because it cannot go on.
-    AutoPause { reason: String },
+    AutoPause {
+        reason: String,
+    },
     /// Copies the index anew, as bootstrap `id`.
-    Bootstrap { id: String },
+    Bootstrap {
+        id: String,
+    },
     /// The copy is complete.
     Bootstrapped,
 }

@@ -41,7 +41,11 @@ pub fn of(subscription: &Subscription, phase: Option<Phase>, verbose: bool) -> R
                 status.bootstrap_details = Some(sum_bootstrap(&all));
                 status.shard_replication_details = verbose.then(|| {
                     let details = |shard, of: &ShardProgress| {
-                        ShardReplicationDetails::bootstrapping(&subscription.follower_index, shard, bootstrap(&progress, of))
+                        ShardReplicationDetails::bootstrapping(
+                            &subscription.follower_index,
+                            shard,
+                            bootstrap(&progress, of),
+                        )
                     };
                     shards(&progress, details)
                 });

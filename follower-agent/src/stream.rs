@@ -57,7 +57,8 @@ impl Streams {
         let queue = consumer.split_partition_queue(topic.as_str(), shard.partition());
         let start = HashMap::from([(partition.clone(), offset)]);
         let assigned = assignment(&start).and_then(|list| consumer.incremental_assign(&list));
-        let stream = PartitionStream { queue, consumer, partition, position: offset, members: Arc::clone(&self.members) };
+        let stream =
+            PartitionStream { queue, consumer, partition, position: offset, members: Arc::clone(&self.members) };
         assigned.map_err(failed)?;
         Ok(stream)
     }

@@ -32,11 +32,8 @@ pub async fn run(config: LeaderConfig, stop: CancellationToken) -> anyhow::Resul
     let metrics = Metrics::register(&registry)?;
     let readiness = Readiness::waiting_for("the node's REST address");
     let listener = telemetry::bind("admin.listen", config.admin.listen).await?;
-    let admin = tokio::spawn(telemetry::serve(
-        listener,
-        telemetry::admin_router(registry, readiness.clone()),
-        stop.clone(),
-    ));
+    let admin =
+        tokio::spawn(telemetry::serve(listener, telemetry::admin_router(registry, readiness.clone()), stop.clone()));
     let work = follow_cluster(&config, metrics, readiness, stop.clone()).await;
     stop.cancel();
     admin.await.context("the admin server panicked")?.context("the admin server failed")?;

@@ -170,8 +170,11 @@ impl<'a> Capture<'a> {
                 capture.settle(0).await?;
                 let acked = capture.sent;
                 tail = release(tail, acked).await?;
-                context.metrics.spool_bytes.with_label_values(&capture.labels()).set(
-                    i64::try_from(spool.extra_bytes()).unwrap_or(i64::MAX));
+                context
+                    .metrics
+                    .spool_bytes
+                    .with_label_values(&capture.labels())
+                    .set(i64::try_from(spool.extra_bytes()).unwrap_or(i64::MAX));
                 capture.idle(&wake, cluster_changes, batch.global_checkpoint).await?;
             } else {
                 capture.ship_batch(batch).await?;
@@ -290,11 +293,7 @@ impl<'a> Capture<'a> {
 
 /// Opens the translog behind `sent`. Where it does not reach back that far, opens it behind the global checkpoint, and
 /// says up to where operations are missing.
-async fn open_tail(
-    shard: &Shard,
-    spool: &ShardSpool,
-    sent: SeqNo,
-) -> Result<(ShardTail, Option<SeqNo>), CaptureError> {
+async fn open_tail(shard: &Shard, spool: &ShardSpool, sent: SeqNo) -> Result<(ShardTail, Option<SeqNo>), CaptureError> {
     let (directory, spool) = (shard.translog.clone(), spool.clone());
     let opened = tokio::task::spawn_blocking(move || {
         let mut tail = ShardTail::open(&directory, spool.clone(), sent.next())?;

@@ -78,11 +78,10 @@ impl Catalog {
             }
         }
         changes.extend(listed.into_keys().map(Change::Remove));
-        let deleted = self
-            .leader_table
-            .all::<Capture>()
-            .into_iter()
-            .filter(|capture| capture.cluster_uuid == self.cluster && view.by_uuid(&capture.metadata.uuid).is_none());
+        let deleted =
+            self.leader_table.all::<Capture>().into_iter().filter(|capture| {
+                capture.cluster_uuid == self.cluster && view.by_uuid(&capture.metadata.uuid).is_none()
+            });
         changes.extend(deleted.map(|capture| {
             info!(index = %capture.metadata.index, uuid = %capture.metadata.uuid, "the captured index was deleted");
             Change::Remove(capture.key())

@@ -142,9 +142,7 @@ fn refusal(name: &IndexName, settings: &Map<String, Value>) -> Option<String> {
     let value = |key: &str| settings.get(key).and_then(Value::as_str);
     let because = |reason: &str| Some(format!("Cannot Replicate index {name}: {reason}"));
     if value("index.soft_deletes.enabled") == Some("false") {
-        return Some(
-            "Cannot Replicate an index where the setting index.soft_deletes.enabled is disabled".to_owned(),
-        );
+        return Some("Cannot Replicate an index where the setting index.soft_deletes.enabled is disabled".to_owned());
     }
     if value("index.plugins.replication.follower.leader_index").is_some() {
         return Some(format!("Cannot Replicate a Replicated Index {name}"));
@@ -178,7 +176,8 @@ pub async fn local_state(
     let state: State = opensearch.get(&path).await?;
     let Some(found) = state.metadata.indices.get(index.as_str()) else { return Ok(None) };
     let found_uuid = found.settings.get("index").and_then(|settings| settings.get("uuid")).and_then(Value::as_str);
-    Ok((found_uuid == Some(uuid.as_str())).then(|| LocalState { versions: found.versions(), routing_num_shards: found.routing_num_shards }))
+    Ok((found_uuid == Some(uuid.as_str()))
+        .then(|| LocalState { versions: found.versions(), routing_num_shards: found.routing_num_shards }))
 }
 
 pub struct LocalState {
@@ -195,11 +194,8 @@ pub async fn fetch_metadata(
 ) -> Result<IndexMetadata, OpenSearchError> {
     let path = format!("/{}?local=true&flat_settings=true&expand_wildcards=all", path_segment(index.as_str()));
     let mut answer: HashMap<String, IndexAnswer> = opensearch.get(&path).await?;
-    let unexpected = |reason: String| OpenSearchError::Unexpected {
-        method: "GET".to_owned(),
-        path: path.clone(),
-        reason,
-    };
+    let unexpected =
+        |reason: String| OpenSearchError::Unexpected { method: "GET".to_owned(), path: path.clone(), reason };
     let found = answer.remove(index.as_str()).ok_or_else(|| unexpected(format!("no index {index} in the answer")))?;
     let setting = |key: &str| found.settings.get(key).and_then(Value::as_str);
     if setting("index.uuid") != Some(uuid.as_str()) {

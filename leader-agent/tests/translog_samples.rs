@@ -68,7 +68,14 @@ fn describe(operation: &Operation) -> String {
 fn dumped(name: &str) -> Vec<String> {
     let dump = fs::read_to_string(sample("..").join("translog-sample").join(format!("{name}.dump.txt"))).unwrap();
     let operations = dump.lines().filter_map(|line| line.strip_prefix("  "));
-    operations.map(|line| line.split(' ').filter(|word| !word.is_empty() && !word.starts_with("autoTs=")).collect::<Vec<_>>().join(" ")).collect()
+    operations
+        .map(|line| {
+            line.split(' ')
+                .filter(|word| !word.is_empty() && !word.starts_with("autoTs="))
+                .collect::<Vec<_>>()
+                .join(" ")
+        })
+        .collect()
 }
 
 #[test]
@@ -88,7 +95,10 @@ fn samples_read_as_the_server_reads_them() {
             };
             let ((fields, source), (expected_fields, expected_source)) = (head(read), head(dumped));
             assert_eq!(fields, expected_fields, "{name}");
-            assert!(source.starts_with(&expected_source) || expected_source.starts_with(&source), "{name}: {read}\n{dumped}");
+            assert!(
+                source.starts_with(&expected_source) || expected_source.starts_with(&source),
+                "{name}: {read}\n{dumped}"
+            );
         }
     }
 }

@@ -24,12 +24,7 @@ impl Client {
     }
 
     /// Sends a body of any type; gives the status and the answer, JSON or else a text.
-    pub async fn send(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<(&str, Vec<u8>)>,
-    ) -> Result<(u16, Value)> {
+    pub async fn send(&self, method: Method, path: &str, body: Option<(&str, Vec<u8>)>) -> Result<(u16, Value)> {
         let mut request = self.http.request(method.clone(), format!("{}{path}", self.base));
         if let Some((content_type, body)) = body {
             request = request.header("content-type", content_type).body(body);
@@ -60,8 +55,7 @@ impl Client {
 
     /// A bulk request of which every item has to succeed; a delete may find nothing.
     pub async fn bulk(&self, path: &str, body: String) -> Result<()> {
-        let (status, answer) =
-            self.send(Method::POST, path, Some(("application/x-ndjson", body.into_bytes()))).await?;
+        let (status, answer) = self.send(Method::POST, path, Some(("application/x-ndjson", body.into_bytes()))).await?;
         ensure!(status == 200, "bulk answered {status}: {answer}");
         if answer["errors"] == true {
             let failed = answer["items"].as_array().into_iter().flatten().find(|item| {

@@ -44,7 +44,12 @@ impl std::fmt::Display for Difference {
 
 type Documents = HashMap<String, (Option<String>, Value)>;
 
-pub async fn compare(leader: &Client, leader_index: &str, follower: &Client, follower_index: &str) -> Result<Difference> {
+pub async fn compare(
+    leader: &Client,
+    leader_index: &str,
+    follower: &Client,
+    follower_index: &str,
+) -> Result<Difference> {
     let expected = documents(leader, leader_index).await?;
     let mut found = documents(follower, follower_index).await?;
     let mut difference = Difference { documents: expected.len(), ..Difference::default() };

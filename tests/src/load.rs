@@ -11,8 +11,25 @@ use crate::client::Client;
 const SERVICES: &[&str] = &["checkout", "catalog", "payment", "search", "profile", "gateway", "inventory"];
 const LEVELS: &[&str] = &["INFO", "INFO", "INFO", "INFO", "DEBUG", "WARN", "ERROR"];
 const WORDS: &[&str] = &[
-    "request", "served", "in", "time", "cache", "miss", "for", "customer", "retrying", "upstream", "timeout", "order",
-    "accepted", "session", "refreshed", "größe", "naïve", "日本", "🦀",
+    "request",
+    "served",
+    "in",
+    "time",
+    "cache",
+    "miss",
+    "for",
+    "customer",
+    "retrying",
+    "upstream",
+    "timeout",
+    "order",
+    "accepted",
+    "session",
+    "refreshed",
+    "größe",
+    "naïve",
+    "日本",
+    "🦀",
 ];
 
 /// A small deterministic generator (xorshift).
@@ -82,7 +99,8 @@ impl Load {
                     // A partial update that makes the document when it is not there any more.
                     self.action(&mut body, "update", older);
                     let status = self.random.below(600);
-                    let change = json!({"doc": {"status": status, "seen": {"by": self.random.below(9)}}, "doc_as_upsert": true});
+                    let change =
+                        json!({"doc": {"status": status, "seen": {"by": self.random.below(9)}}, "doc_as_upsert": true});
                     let _ = writeln!(body, "{change}");
                 }
                 // One that is not there any more is a 404 that nobody minds.
@@ -95,7 +113,8 @@ impl Load {
     fn action(&self, body: &mut String, action: &str, number: u64) {
         let id = format!("{}-{number}", self.prefix);
         // Every fifth document has a routing of its own, always the same for the same document.
-        let routing = if number.is_multiple_of(5) { format!(",\"routing\":\"r{}\"", number % 17) } else { String::new() };
+        let routing =
+            if number.is_multiple_of(5) { format!(",\"routing\":\"r{}\"", number % 17) } else { String::new() };
         let _ = writeln!(body, "{{\"{action}\":{{\"_id\":\"{id}\"{routing}}}}}");
     }
 
@@ -122,7 +141,8 @@ pub async fn by_query(leader: &Client, index: &str) -> Result<()> {
         "script": {"source": "ctx._source.reviewed = true"},
     });
     leader.ok("POST", &format!("/{index}/_update_by_query?conflicts=proceed&refresh=true"), Some(&update)).await?;
-    let delete = json!({"query": {"bool": {"filter": [{"term": {"service": "profile"}}, {"term": {"level": "DEBUG"}}]}}});
+    let delete =
+        json!({"query": {"bool": {"filter": [{"term": {"service": "profile"}}, {"term": {"level": "DEBUG"}}]}}});
     leader.ok("POST", &format!("/{index}/_delete_by_query?conflicts=proceed"), Some(&delete)).await?;
     Ok(())
 }

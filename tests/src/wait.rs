@@ -40,7 +40,13 @@ pub async fn for_status(gateway: &Client, follower: &str, word: &str, deadline: 
 }
 
 /// Waits until the follower has applied everything that the leader has now.
-pub async fn caught_up(leader: &Client, index: &str, gateway: &Client, follower: &str, deadline: Duration) -> Result<()> {
+pub async fn caught_up(
+    leader: &Client,
+    index: &str,
+    gateway: &Client,
+    follower: &str,
+    deadline: Duration,
+) -> Result<()> {
     let stats = leader.get(&format!("/{index}/_stats?level=shards")).await?;
     let shards = stats["indices"][index]["shards"].as_object().cloned().unwrap_or_default();
     let of_primary = |copies: &Value| {

@@ -128,7 +128,8 @@ fn cbor() -> Vec<u8> {
 /// Replays `control-api.jsonl`, recorded from the plugin: the same status, fields, types and words.
 async fn recorded_answers_are_reproduced(world: &World) -> Result<()> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/control-api.jsonl");
-    let recorded: Vec<Value> = std::fs::read_to_string(file)?.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let recorded: Vec<Value> =
+        std::fs::read_to_string(file)?.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     for index in ["leader-01", "l-err", "l-life", "l-ro", "l-st"] {
         let body = json!({"settings": {"number_of_shards": 1, "number_of_replicas": 0}});
         world.leader.ok("PUT", &format!("/{index}"), Some(&body)).await?;
@@ -144,7 +145,8 @@ async fn recorded_answers_are_reproduced(world: &World) -> Result<()> {
     world.follower.ok("PUT", "/f-exists", None).await?;
     let mut differences = Vec::new();
     for entry in &recorded {
-        let (scenario, step) = (entry["scenario"].as_str().unwrap_or_default(), entry["step"].as_str().unwrap_or_default());
+        let (scenario, step) =
+            (entry["scenario"].as_str().unwrap_or_default(), entry["step"].as_str().unwrap_or_default());
         let path = entry["path"].as_str().unwrap_or_default();
         // The stats routes come with the issue that builds them.
         if path.ends_with("_stats") {
@@ -288,8 +290,14 @@ async fn a_bad_document_pauses_the_index_and_is_named(world: &World) -> Result<(
     world.leader.ok("PUT", "/poison", Some(&body)).await?;
     world.start("poison", "poison").await?;
     // Behind the gateway's back the follower becomes stricter than the leader.
-    wait::until("the follower index", PATIENCE, async || Ok(if world.follower.get("/poison").await.is_ok() { Ok(()) } else { Err(String::new()) })).await?;
-    world.follower.ok("PUT", "/poison/_mapping", Some(&json!({"properties": {"n": {"type": "long", "ignore_malformed": false}}}))).await?;
+    wait::until("the follower index", PATIENCE, async || {
+        Ok(if world.follower.get("/poison").await.is_ok() { Ok(()) } else { Err(String::new()) })
+    })
+    .await?;
+    world
+        .follower
+        .ok("PUT", "/poison/_mapping", Some(&json!({"properties": {"n": {"type": "long", "ignore_malformed": false}}})))
+        .await?;
     world.leader.ok("PUT", "/poison/_doc/bad-one", Some(&json!({"n": "no number"}))).await?;
     let paused = wait::for_status(&world.gateway, "poison", "PAUSED", PATIENCE).await?;
     assert!(paused["reason"].as_str().is_some_and(|reason| reason.contains("[bad-one]")), "{paused}");

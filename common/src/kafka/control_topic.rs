@@ -151,7 +151,9 @@ struct Quiet;
 
 impl ClientContext for Quiet {
     fn error(&self, error: KafkaError, reason: &str) {
-        if !matches!(error, KafkaError::PartitionEOF(_)) && !matches!(error, KafkaError::Global(RDKafkaErrorCode::PartitionEOF)) {
+        if !matches!(error, KafkaError::PartitionEOF(_))
+            && !matches!(error, KafkaError::Global(RDKafkaErrorCode::PartitionEOF))
+        {
             warn!(%error, reason, "Kafka reports");
         }
     }

@@ -24,11 +24,7 @@ impl Jars {
             .output()
             .with_context(|| format!("cannot run {}", script.display()))?;
         if !output.status.success() {
-            bail!(
-                "{} --servers failed with {}, see its messages above",
-                script.display(),
-                output.status
-            );
+            bail!("{} --servers failed with {}, see its messages above", script.display(), output.status);
         }
         Self::parse(&String::from_utf8_lossy(&output.stdout))
     }
@@ -39,14 +35,9 @@ impl Jars {
                 .lines()
                 .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
                 .map(PathBuf::from)
-                .with_context(|| {
-                    format!("deploy/dev/install did not say {key}=…, it said: {output}")
-                })
+                .with_context(|| format!("deploy/dev/install did not say {key}=…, it said: {output}"))
         };
-        Ok(Self {
-            servers: value("servers")?,
-            java: value("java")?,
-        })
+        Ok(Self { servers: value("servers")?, java: value("java")? })
     }
 
     pub(crate) fn java(&self) -> &Path {
@@ -79,11 +70,6 @@ mod tests {
         assert_eq!(jars.java(), Path::new("/jdk/bin/java"));
         let arguments = jars.jvm_arguments("kafka", 256, Path::new("/run/kafka-1"));
         assert!(arguments.contains(&"/cache/servers/1/kafka/*".to_owned()));
-        assert!(
-            Jars::parse("java=/jdk/bin/java")
-                .unwrap_err()
-                .to_string()
-                .contains("servers=")
-        );
+        assert!(Jars::parse("java=/jdk/bin/java").unwrap_err().to_string().contains("servers="));
     }
 }

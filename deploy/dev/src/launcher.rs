@@ -40,9 +40,7 @@ pub(crate) fn spawn(mut command: Command, lifetime: Lifetime) -> Result<Child> {
         sender
     });
     let (answer, answered) = mpsc::channel();
-    launcher
-        .send((command, answer))
-        .context("the launcher thread is gone")?;
+    launcher.send((command, answer)).context("the launcher thread is gone")?;
     answered
         .recv()
         .context("the launcher thread is gone")?
@@ -58,11 +56,7 @@ fn before_exec(command: &mut Command, lifetime: Lifetime, parent: Pid) {
         Lifetime::Owned => {
             set_pdeathsig(Signal::SIGKILL)?;
             // The parent may have died before the line above took effect.
-            if getppid() == parent {
-                Ok(())
-            } else {
-                Err(io::Error::from(io::ErrorKind::BrokenPipe))
-            }
+            if getppid() == parent { Ok(()) } else { Err(io::Error::from(io::ErrorKind::BrokenPipe)) }
         }
     };
     unsafe {

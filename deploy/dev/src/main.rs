@@ -193,8 +193,5 @@ fn print(stack: &Stack) {
             process.log_file.display()
         );
     }
-    println!(
-        "all of this, with data folders: {}",
-        Endpoints::path(stack.run_dir()).display()
-    );
+    println!("all of this, with data folders: {}", Endpoints::path(stack.run_dir()).display());
 }

@@ -74,17 +74,8 @@ impl StackOptions {
             brokers: self.brokers,
             follower_agents: self.follower_agents,
         };
-        if [
-            counts.leader_nodes,
-            counts.follower_nodes,
-            counts.brokers,
-            counts.follower_agents,
-        ]
-        .contains(&0)
-        {
-            bail!(
-                "a stack needs at least one of everything, not {counts:?}; agents are left out with agents = false"
-            );
+        if [counts.leader_nodes, counts.follower_nodes, counts.brokers, counts.follower_agents].contains(&0) {
+            bail!("a stack needs at least one of everything, not {counts:?}; agents are left out with agents = false");
         }
         Ok(counts)
     }
@@ -107,29 +98,19 @@ impl Stack {
         let counts = options.counts()?;
         options.run_dir = std::path::absolute(&options.run_dir)?;
         let run_dir = &options.run_dir;
-        std::fs::create_dir_all(run_dir)
-            .with_context(|| format!("cannot create {}", run_dir.display()))?;
+        std::fs::create_dir_all(run_dir).with_context(|| format!("cannot create {}", run_dir.display()))?;
         if let Some(endpoints) = Endpoints::read(run_dir)? {
-            let names: Vec<&str> = endpoints
-                .alive()
-                .map(|process| process.name.as_str())
-                .collect();
+            let names: Vec<&str> = endpoints.alive().map(|process| process.name.as_str()).collect();
             if !names.is_empty() {
                 let names = names.join(", ");
-                bail!(
-                    "a stack is up in {} ({names}): stop it first with deploy/dev/down",
-                    run_dir.display()
-                );
+                bail!("a stack is up in {} ({names}): stop it first with deploy/dev/down", run_dir.display());
             }
         }
         let jars = tokio::task::spawn_blocking(Jars::locate).await??;
         let plan = PortPlan::new(&options.ports, counts)?;
         plan.check_unused()?;
 
-        let kafka = Kafka {
-            brokers: &plan.brokers,
-            overrides: &options.kafka_overrides,
-        };
+        let kafka = Kafka { brokers: &plan.brokers, overrides: &options.kafka_overrides };
         let kafka_bootstrap = kafka.bootstrap_servers();
         let leader = Cluster {
             name: "leader",
@@ -154,20 +135,10 @@ impl Stack {
             follower_config: &options.follower_agent_config,
             environment: &options.agent_environment,
         };
-        let agents = if options.agents {
-            agents.specs(run_dir)?
-        } else {
-            Vec::new()
-        };
+        let agents = if options.agents { agents.specs(run_dir)? } else { Vec::new() };
 
         let owned = options.lifetime == Lifetime::Owned;
-        let mut stack = Self {
-            options,
-            plan,
-            kafka_bootstrap,
-            processes: Vec::new(),
-            kill_on_drop: true,
-        };
+        let mut stack = Self { options, plan, kafka_bootstrap, processes: Vec::new(), kill_on_drop: true };
         stack.launch(servers).await?;
         // With data from an earlier run, shards take a moment to be served again.
         for url in [stack.leader_url(), stack.follower_url()] {
@@ -225,16 +196,10 @@ impl Stack {
     }
 
     pub fn process(&self, name: &str) -> Result<&Process> {
-        self.processes
-            .iter()
-            .find(|process| process.name() == name)
-            .with_context(|| {
-                let names: Vec<&str> = self.processes.iter().map(Process::name).collect();
-                format!(
-                    "no process {name} in this stack, there are {}",
-                    names.join(", ")
-                )
-            })
+        self.processes.iter().find(|process| process.name() == name).with_context(|| {
+            let names: Vec<&str> = self.processes.iter().map(Process::name).collect();
+            format!("no process {name} in this stack, there are {}", names.join(", "))
+        })
     }
 
     /// Kills a process if it runs, starts it with the same ports and data, waits until it is up, and notes its new pid in
@@ -246,10 +211,8 @@ impl Stack {
 
     /// Stops everything cleanly, agents first, and waits until all are gone. The data stays.
     pub async fn stop(self) -> Result<()> {
-        let (agents, servers): (Vec<&Process>, Vec<&Process>) = self
-            .processes
-            .iter()
-            .partition(|process| is_agent(process.name()));
+        let (agents, servers): (Vec<&Process>, Vec<&Process>) =
+            self.processes.iter().partition(|process| is_agent(process.name()));
         for group in [agents, servers] {
             let ids: Vec<ProcessId> = group.into_iter().filter_map(Process::id).collect();
             stop_all(&ids, STOP_GRACE).await?;

@@ -117,11 +117,8 @@ impl Sink<'_> {
         );
         let body = Some(("application/x-ndjson", bulk_body(writes, &self.target)));
         let answer: Bytes = self.opensearch.send(Method::POST, &path, body, REQUEST_TIMEOUT).await?;
-        let unexpected = |reason: String| OpenSearchError::Unexpected {
-            method: "POST".to_owned(),
-            path: path.clone(),
-            reason,
-        };
+        let unexpected =
+            |reason: String| OpenSearchError::Unexpected { method: "POST".to_owned(), path: path.clone(), reason };
         let answer: Answer = serde_json::from_slice(&answer).map_err(|error| unexpected(error.to_string()))?;
         if answer.items.len() != writes.len() {
             return Err(unexpected(format!("{} items for {} writes", answer.items.len(), writes.len())));

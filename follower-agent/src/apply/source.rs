@@ -195,7 +195,10 @@ mod tests {
 
     #[test]
     fn pretty_json_keeps_everything_but_its_line_breaks() {
-        assert_eq!(line(b"{\r\n  \"a\" : \"x // y /* z \\\" \" ,\n \"n\":1.50\n}"), "{    \"a\" : \"x // y /* z \\\" \" ,  \"n\":1.50 }");
+        assert_eq!(
+            line(b"{\r\n  \"a\" : \"x // y /* z \\\" \" ,\n \"n\":1.50\n}"),
+            "{    \"a\" : \"x // y /* z \\\" \" ,  \"n\":1.50 }"
+        );
         assert_eq!(line(b"{ // note\n \"a\": /* two\nlines */ 1 }"), "{   \"a\":  1 }");
     }
 
@@ -203,7 +206,8 @@ mod tests {
     fn cbor_and_smile_become_json() {
         let document = json!({"i": -5, "f": 1.5, "s": "ü😀", "l": [1, null, true], "o": {"x": {}}, "big": 18446744073709551615u64});
         let mut cbor = Vec::new();
-        ciborium::into_writer(&serde_json::from_value::<ciborium::Value>(document.clone()).unwrap(), &mut cbor).unwrap();
+        ciborium::into_writer(&serde_json::from_value::<ciborium::Value>(document.clone()).unwrap(), &mut cbor)
+            .unwrap();
         assert!(matches!(detect(&cbor), Ok(StoredAs::Cbor)));
         // Map order is kept.
         assert_eq!(serde_json::from_str::<Value>(&line(&cbor)).unwrap(), document);

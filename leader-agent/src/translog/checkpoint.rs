@@ -48,8 +48,7 @@ impl Checkpoint {
     pub fn read(path: &Path) -> Result<Self, CheckpointError> {
         let mut attempt = 1;
         loop {
-            let bytes =
-                std::fs::read(path).map_err(|source| CheckpointError::Io { path: path.to_owned(), source })?;
+            let bytes = std::fs::read(path).map_err(|source| CheckpointError::Io { path: path.to_owned(), source })?;
             match Self::parse(bytes.into()) {
                 Err(FormatError::Checksum | FormatError::Truncated(_)) if attempt < READ_ATTEMPTS => {
                     attempt += 1;

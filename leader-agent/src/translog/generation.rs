@@ -53,8 +53,11 @@ impl GenerationFile {
         let length = read_at_most(&file, &mut head, 0).map_err(failed)?;
         head.truncate(length);
         let head = Bytes::from(head);
-        let (uuid, primary_term, header_bytes) = parse_header(&head)
-            .map_err(|source| GenerationError::Format { path: path.to_owned(), offset: 0, source })?;
+        let (uuid, primary_term, header_bytes) = parse_header(&head).map_err(|source| GenerationError::Format {
+            path: path.to_owned(),
+            offset: 0,
+            source,
+        })?;
         Ok(Self {
             generation,
             uuid,
@@ -68,7 +71,9 @@ impl GenerationFile {
 
     pub fn length(&self) -> Result<u64, GenerationError> {
         let metadata = self.file.metadata();
-        metadata.map(|metadata| metadata.len()).map_err(|source| GenerationError::Io { path: self.path.clone(), source })
+        metadata
+            .map(|metadata| metadata.len())
+            .map_err(|source| GenerationError::Io { path: self.path.clone(), source })
     }
 
     /// The next operation that ends at or before `durable_end`, `None` when there is none.

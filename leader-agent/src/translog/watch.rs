@@ -52,7 +52,9 @@ impl TranslogWatcher {
                     while let Some(event) = events.next().await {
                         match event {
                             Ok(event) => state.lock().wake(event.mask, &event.wd),
-                            Err(error) => warn!(%error, "a change of a translog may have been missed until the next poll"),
+                            Err(error) => {
+                                warn!(%error, "a change of a translog may have been missed until the next poll")
+                            }
                         }
                     }
                 });

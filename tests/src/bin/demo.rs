@@ -85,7 +85,8 @@ impl Demo {
     async fn walk_through(&self) -> Result<()> {
         let (leader, gateway) = (&self.leader, &self.gateway);
         title("The follower cluster learns of the leader");
-        let alias = json!({"persistent": {"cluster": {"remote": {"my-connection-alias": {"seeds": [self.transport]}}}}});
+        let alias =
+            json!({"persistent": {"cluster": {"remote": {"my-connection-alias": {"seeds": [self.transport]}}}}});
         curl(gateway, "PUT", "/_cluster/settings", Some(alias), 200).await?;
 
         title("An index on the leader, followed");
@@ -208,7 +209,8 @@ fn title(text: &str) {
 
 /// Makes a call, and prints it as a user would type it, with the answer.
 async fn curl(client: &Client, method: &str, path: &str, body: Option<Value>, expected: u16) -> Result<Value> {
-    let data = body.as_ref().map(|body| format!(" -H 'Content-Type: application/json' -d '{body}'")).unwrap_or_default();
+    let data =
+        body.as_ref().map(|body| format!(" -H 'Content-Type: application/json' -d '{body}'")).unwrap_or_default();
     println!("$ curl -X{method} '{}{path}'{data}", client.url());
     let (status, answer) = client.call(method, path, body.as_ref()).await?;
     println!("  {status} {answer}");
