@@ -90,7 +90,7 @@ pub enum Phase {
 #[derive(Debug, thiserror::Error)]
 pub enum End {
     #[error("[{follower}][{shard}] - {error}")]
-    Shard { follower: String, shard: ShardId, error: ShardError },
+    Shard { follower: String, shard: ShardId, error: Box<ShardError> },
     #[error("the follower index [{0}] is gone")]
     IndexGone(String),
     #[error("the follower index could not be made: {0}")]
@@ -131,7 +131,7 @@ impl Followed {
         let metadata = capture.metadata.clone();
         loop {
             let progress = Arc::new(IndexProgress::new(metadata.number_of_shards));
-            let index = Arc::new(self.index(&capture, Arc::clone(&progress))?);
+            let index = Arc::new(self.index(&capture, Arc::clone(&progress)));
             if self.subscription.bootstrap.is_some() {
                 for shard in &progress.shards {
                     shard.loaded.store(false, Relaxed);
@@ -151,7 +151,7 @@ impl Followed {
                     self.begin_bootstrap(&index).await?;
                 }
                 Err((shard, error)) => {
-                    return Err(End::Shard { follower: self.subscription.follower_index.to_string(), shard, error });
+                    return Err(self.shard_end(shard, error));
                 }
                 Ok(()) => return Ok(()),
             }
@@ -173,13 +173,13 @@ impl Followed {
         }
     }
 
-    fn index(&self, capture: &Capture, progress: Arc<IndexProgress>) -> Result<Index, End> {
+    fn index(&self, capture: &Capture, progress: Arc<IndexProgress>) -> Index {
         let subscription = &self.subscription;
         let versions = self.shared.checkpoints.load_versions(&subscription.id).unwrap_or_else(|error| {
             warn!(%error, "the applied metadata's versions are unknown; applying all of it");
             None
         });
-        Ok(Index {
+        Index {
             subscription: subscription.id.clone(),
             topic: capture.topic.clone(),
             follower: FollowerIndex {
@@ -192,7 +192,7 @@ impl Followed {
             checkpoints: self.shared.checkpoints.clone(),
             progress,
             versions: Mutex::new(versions.unwrap_or_default()),
-        })
+        }
     }
 
     /// Makes the follower index if this is the subscription's beginning; it is an error for it to be gone later.
@@ -306,7 +306,10 @@ impl Followed {
         let metadata = &capture.metadata;
         let id = self.subscription.bootstrap.clone().unwrap_or_default();
         let topic = bootstrap_topic(&index.topic, &id);
-        self.shared.checkpoints.forget(&index.subscription).map_err(|error| self.shard_end(error.into()))?;
+        self.shared
+            .checkpoints
+            .forget(&index.subscription)
+            .map_err(|error| self.shard_end(ShardId(0), error.into()))?;
         *index.versions.lock().await = MetadataVersions::default();
         // What an index that was followed before still holds may have been deleted on the leader since.
         index.follower.delete().await?;
@@ -321,7 +324,7 @@ impl Followed {
         let loads = (0..metadata.number_of_shards).map(ShardId).map(|shard| {
             let load = bootstrap::load(Arc::clone(index), self.destination(metadata, shard), topic.clone());
             let follower = self.subscription.follower_index.to_string();
-            async move { load.await.map_err(|error| End::Shard { follower, shard, error }) }
+            async move { load.await.map_err(|error| End::Shard { follower, shard, error: Box::new(error) }) }
         });
         try_join_all(loads).await?;
         index.follower.finish_bulk_load(metadata).await?;
@@ -331,7 +334,7 @@ impl Followed {
         Ok(())
     }
 
-    fn shard_end(&self, error: ShardError) -> End {
-        End::Shard { follower: self.subscription.follower_index.to_string(), shard: ShardId(0), error }
+    fn shard_end(&self, shard: ShardId, error: ShardError) -> End {
+        End::Shard { follower: self.subscription.follower_index.to_string(), shard, error: Box::new(error) }
     }
 }

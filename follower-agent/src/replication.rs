@@ -393,15 +393,15 @@ async fn await_phase(phase: &mut watch::Receiver<Phase>, until_loaded: bool) -> 
         Phase::Syncing(progress) => progress.shards.iter().all(|shard| shard.loaded.load(Relaxed)),
         Phase::Refused(_) => true,
     });
-    let outcome = match tokio::time::timeout(START_TIMEOUT, going).await {
+    let phase = match tokio::time::timeout(START_TIMEOUT, going).await {
         Err(_) => return Err(StartFailure::Timeout),
         Ok(Err(_)) => return Err(StartFailure::Ended),
-        Ok(Ok(phase)) => match &*phase {
-            Phase::Refused(error) => Err(StartFailure::Refused(Arc::clone(error))),
-            _ => Ok(()),
-        },
+        Ok(Ok(phase)) => phase.clone(),
     };
-    outcome
+    match phase {
+        Phase::Refused(error) => Err(StartFailure::Refused(error)),
+        _ => Ok(()),
+    }
 }
 
 fn transition_error(error: TransitionError, follower: &IndexName) -> ApiError {

@@ -1,4 +1,5 @@
 //! Random histories of a shard, written as OpenSearch writes them, against a model of what a tail must yield.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,5 @@
 //! Real translog folders, recorded from a running OpenSearch 3.8.0, against what the server's own reader says of them.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -87,8 +87,8 @@ async fn documents_of_every_kind_arrive_intact(world: &World) -> Result<()> {
     put("cbor", "application/cbor", cbor()).await?;
     put("smile", "application/smile", b":)\n\x03\xfa\x80a\xc2\xfb".to_vec()).await?;
     put("yaml", "application/yaml", b"---\nq: 1\nr: [x, y]\n".to_vec()).await?;
-    let large = json!({"text": "0123456789abcdef".repeat(10 * 1024 * 1024 / 16)});
-    let mapping = json!({"properties": {"text": {"type": "keyword", "index": false, "doc_values": false}}});
+    let large = json!({"blob": "0123456789abcdef".repeat(10 * 1024 * 1024 / 16)});
+    let mapping = json!({"properties": {"blob": {"type": "keyword", "index": false, "doc_values": false}}});
     world.leader.ok("PUT", "/kinds/_mapping", Some(&mapping)).await?;
     put("ten megabytes", json_type, large.to_string().into_bytes()).await?;
     for (path, body) in [
@@ -117,10 +117,10 @@ async fn documents_of_every_kind_arrive_intact(world: &World) -> Result<()> {
     Ok(())
 }
 
-/// `{"i": -5, "f": 1.5, "l": ["x", true, null]}`, of indefinite length as Jackson writes it.
+/// `{"i": -5, "f": 1.5, "l": ["x", "y"]}`, of indefinite length as Jackson writes it.
 fn cbor() -> Vec<u8> {
     let mut bytes = vec![0xbf];
-    bytes.extend(b"\x61i\x24\x61f\xfb\x3f\xf8\x00\x00\x00\x00\x00\x00\x61l\x83\x61x\xf5\xf6");
+    bytes.extend(b"\x61i\x24\x61f\xfb\x3f\xf8\x00\x00\x00\x00\x00\x00\x61l\x82\x61x\x61y");
     bytes.push(0xff);
     bytes
 }
@@ -156,7 +156,7 @@ async fn recorded_answers_are_reproduced(world: &World) -> Result<()> {
         let body = match &entry["request"] {
             Value::Null => None,
             Value::String(text) => Some(text.clone().into_bytes()),
-            object => Some(object.to_string().into_bytes()),
+            object => Some(as_recorded(object)?),
         };
         let content_type = if path.ends_with("_bulk") { "application/x-ndjson" } else { "application/json" };
         let method: Method = entry["method"].as_str().unwrap_or_default().parse()?;
@@ -172,6 +172,22 @@ async fn recorded_answers_are_reproduced(world: &World) -> Result<()> {
         let _ = world.gateway.call("POST", &format!("/_plugins/_replication/{index}/_stop"), Some(&json!({}))).await?;
     }
     Ok(())
+}
+
+/// Bodies were sent with a space behind each comma and colon, which shows in the positions of parse errors.
+fn as_recorded(body: &Value) -> Result<Vec<u8>> {
+    struct Spaced;
+    impl serde_json::ser::Formatter for Spaced {
+        fn begin_object_key<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
+            if first { Ok(()) } else { writer.write_all(b", ") }
+        }
+        fn begin_object_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W) -> std::io::Result<()> {
+            writer.write_all(b": ")
+        }
+    }
+    let mut bytes = Vec::new();
+    serde::Serialize::serialize(body, &mut serde_json::Serializer::with_formatter(&mut bytes, Spaced))?;
+    Ok(bytes)
 }
 
 /// What happened on the leader, unrecorded, before a step; and what has to be true for the answer to be the recorded one.
@@ -289,15 +305,11 @@ async fn a_bad_document_pauses_the_index_and_is_named(world: &World) -> Result<(
     let body = json!({"mappings": {"properties": {"n": {"type": "long", "ignore_malformed": true}}}});
     world.leader.ok("PUT", "/poison", Some(&body)).await?;
     world.start("poison", "poison").await?;
+    world.leader.ok("PUT", "/poison/_doc/good-one", Some(&json!({"n": 1}))).await?;
+    world.equal("poison", "poison").await?;
     // Behind the gateway's back the follower becomes stricter than the leader.
-    wait::until("the follower index", PATIENCE, async || {
-        Ok(if world.follower.get("/poison").await.is_ok() { Ok(()) } else { Err(String::new()) })
-    })
-    .await?;
-    world
-        .follower
-        .ok("PUT", "/poison/_mapping", Some(&json!({"properties": {"n": {"type": "long", "ignore_malformed": false}}})))
-        .await?;
+    let strict = json!({"properties": {"n": {"type": "long", "ignore_malformed": false}}});
+    world.follower.ok("PUT", "/poison/_mapping", Some(&strict)).await?;
     world.leader.ok("PUT", "/poison/_doc/bad-one", Some(&json!({"n": "no number"}))).await?;
     let paused = wait::for_status(&world.gateway, "poison", "PAUSED", PATIENCE).await?;
     assert!(paused["reason"].as_str().is_some_and(|reason| reason.contains("[bad-one]")), "{paused}");
@@ -309,7 +321,7 @@ async fn a_foreign_write_is_noticed(world: &World) -> Result<()> {
     world.start("foreign", "foreign").await?;
     wait::caught_up(&world.leader, "foreign", &world.gateway, "foreign", PATIENCE).await?;
     let path = "/foreign/_doc/1?version=1000000&version_type=external";
-    world.follower.ok("PUT", path, Some(&json!({"n": "foreign"}))).await?;
+    world.follower.ok("PUT", path, Some(&json!({"n": 77}))).await?;
     world.leader.ok("PUT", "/foreign/_doc/1", Some(&json!({"n": 2}))).await?;
     let paused = wait::for_status(&world.gateway, "foreign", "PAUSED", PATIENCE).await?;
     assert!(paused["reason"].as_str().is_some_and(|reason| reason.contains("something else writes")), "{paused}");

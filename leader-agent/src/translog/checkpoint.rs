@@ -64,7 +64,8 @@ impl Checkpoint {
     pub fn parse(bytes: Bytes) -> Result<Self, FormatError> {
         let mut reader = Reader::new(bytes.clone());
         let version = reader.codec_header("ckp")?;
-        let (long, int): (fn(&mut Reader, &'static str) -> _, fn(&mut Reader, &'static str) -> _) = match version {
+        type Read<T> = fn(&mut Reader, &'static str) -> Result<T, FormatError>;
+        let (long, int): (Read<i64>, Read<i32>) = match version {
             2 | 3 => (Reader::i64, Reader::i32),
             4 => (Reader::i64_le, Reader::i32_le),
             other => {
