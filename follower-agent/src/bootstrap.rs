@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use shardline_common::metadata::IndexMetadata;
 use shardline_common::record::{Body, SnapshotBegin};
 use shardline_common::types::{Offset, SeqNo, ShardId, TopicName};
 use tracing::info;
@@ -58,6 +59,16 @@ async fn wait_for_topic(index: &Index, topic: &TopicName, shard: ShardId) {
     }
 }
 
+/// What a record means for the load.
+enum Taken {
+    /// It is in the batch, or needs nothing.
+    More,
+    /// To be applied before any later document.
+    Metadata(Box<IndexMetadata>),
+    /// It was the last.
+    End(Checkpoint),
+}
+
 struct Loader<'a> {
     index: &'a Index,
     shard: ShardId,
@@ -81,11 +92,11 @@ impl Loader<'_> {
                 }
                 next = self.stream.next() => next?,
             };
-            let mut end = self.take(&mut batch, record.seq_no, record.body)?;
-            while end.is_none() && batch.bytes() < BATCH_BYTES && batch.operations() < BATCH_OPERATIONS {
+            let mut taken = self.take(&mut batch, record.seq_no, record.body)?;
+            while matches!(taken, Taken::More) && batch.bytes() < BATCH_BYTES && batch.operations() < BATCH_OPERATIONS {
                 let Some(ready) = self.stream.ready() else { break };
                 let (_, record) = ready?;
-                end = self.take(&mut batch, record.seq_no, record.body)?;
+                taken = self.take(&mut batch, record.seq_no, record.body)?;
             }
             if !batch.is_empty() {
                 while !self.pipeline.has_room_for(&batch) {
@@ -96,18 +107,21 @@ impl Loader<'_> {
                 progress.bytes_done.fetch_add(batch.bytes() as u64, Relaxed);
                 self.pipeline.start(std::mem::take(&mut batch), self.highest, Offset(0), self.highest);
             }
-            if let Some(checkpoint) = end {
-                while !self.pipeline.is_idle() {
-                    let applied = self.pipeline.finish_one().await?;
-                    self.done(applied.operations);
+            match taken {
+                Taken::More => {}
+                Taken::Metadata(metadata) => self.index.apply_metadata(&metadata).await?,
+                Taken::End(checkpoint) => {
+                    while !self.pipeline.is_idle() {
+                        let applied = self.pipeline.finish_one().await?;
+                        self.done(applied.operations);
+                    }
+                    return Ok(checkpoint);
                 }
-                return Ok(checkpoint);
             }
         }
     }
 
-    /// Adds a record to the batch; the checkpoint when it was the last.
-    fn take(&mut self, batch: &mut Batch, seq_no: SeqNo, body: Body) -> Result<Option<Checkpoint>, ShardError> {
+    fn take(&mut self, batch: &mut Batch, seq_no: SeqNo, body: Body) -> Result<Taken, ShardError> {
         let progress = &self.index.progress.shards[self.shard.0 as usize];
         match body {
             Body::SnapshotBegin(begin) => {
@@ -131,11 +145,12 @@ impl Loader<'_> {
                     },
                 })?;
                 let highest = self.highest.max(end.max_seq_no).max(begin.seq_no);
-                return Ok(Some(Checkpoint { seq_no: begin.seq_no, offset: begin.offset, highest }));
+                return Ok(Taken::End(Checkpoint { seq_no: begin.seq_no, offset: begin.offset, highest }));
             }
-            Body::Metadata(_) | Body::Heartbeat { .. } | Body::Gap { .. } => {}
+            Body::Metadata(metadata) => return Ok(Taken::Metadata(metadata)),
+            Body::Heartbeat { .. } | Body::Gap { .. } => {}
         }
-        Ok(None)
+        Ok(Taken::More)
     }
 
     fn done(&mut self, documents: u64) {

@@ -9,7 +9,7 @@ use futures::future::try_join_all;
 use serde_json::Value;
 use shardline_common::control::{BootstrapRequest, Capture, Entry, Subscription};
 use shardline_common::kafka::{ControlError, ControlTopic, Kafka};
-use shardline_common::metadata::{IndexMetadata, MetadataVersions};
+use shardline_common::metadata::IndexMetadata;
 use shardline_common::opensearch::{OpenSearch, OpenSearchError};
 use shardline_common::topic::bootstrap_topic;
 use shardline_common::types::{SeqNo, ShardId};
@@ -216,7 +216,7 @@ impl Followed {
             return Err(End::IndexGone(index.follower.name.to_string()));
         }
         match index.follower.create(metadata, false).await {
-            Ok(()) => Ok(()),
+            Ok(()) => self.made_with(index, metadata).await,
             Err(error) if error.retryable() => Err(error.into()),
             Err(error) => {
                 let error = Arc::new(error);
@@ -224,6 +224,13 @@ impl Followed {
                 Err(End::Refused(error))
             }
         }
+    }
+
+    /// Notes that the follower index has this metadata.
+    async fn made_with(&self, index: &Index, metadata: &IndexMetadata) -> Result<(), End> {
+        *index.versions.lock().await = metadata.versions;
+        let saved = index.checkpoints.save_versions(&index.subscription, metadata.versions);
+        saved.map_err(|error| self.shard_end(ShardId(0), error.into()))
     }
 
     fn has_checkpoints(&self, index: &Index, metadata: &IndexMetadata) -> bool {
@@ -310,7 +317,6 @@ impl Followed {
             .checkpoints
             .forget(&index.subscription)
             .map_err(|error| self.shard_end(ShardId(0), error.into()))?;
-        *index.versions.lock().await = MetadataVersions::default();
         // What an index that was followed before still holds may have been deleted on the leader since.
         index.follower.delete().await?;
         match index.follower.create(metadata, true).await {
@@ -321,6 +327,7 @@ impl Followed {
             }
             outcome => outcome?,
         }
+        self.made_with(index, metadata).await?;
         let loads = (0..metadata.number_of_shards).map(ShardId).map(|shard| {
             let load = bootstrap::load(Arc::clone(index), self.destination(metadata, shard), topic.clone());
             let follower = self.subscription.follower_index.to_string();

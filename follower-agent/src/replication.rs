@@ -8,7 +8,9 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
-use shardline_common::control::{BootstrapRequest, Entry, ReplicationSettings, Subscription, SubscriptionState};
+use shardline_common::control::{
+    BootstrapRequest, Capture, Entry, ReplicationSettings, Subscription, SubscriptionState,
+};
 use shardline_common::types::{ClusterUuid, Epoch, IndexName, Offset};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -104,6 +106,7 @@ impl Replication {
 
     /// Stops following at the agent's own decision.
     pub async fn auto_pause(&self, subscription: &Subscription, reason: String) {
+        let _one_at_a_time = self.calls.lock().await;
         self.end_task(&subscription.follower_index).await;
         let command = Command::AutoPause { reason };
         if let Err(error) = self.shared.transition(&subscription.key(), Some(&subscription.id), command).await {
@@ -227,7 +230,10 @@ impl Replication {
         if let Err(error) = self.shared.checkpoints.forget(&subscription.id) {
             warn!(index = %follower, %error, "checkpoints of a stopped index stay behind; they do no harm");
         }
-        self.shared.metrics.forget(follower.as_str(), 1024);
+        let key = Capture::key_of(&subscription.leader_cluster, &subscription.leader_uuid);
+        let capture: Option<Capture> = self.shared.leader_table.get(&key);
+        let shards = capture.map_or(0, |capture| capture.metadata.number_of_shards);
+        self.shared.metrics.forget(follower.as_str(), shards);
         info!(index = %follower, "no longer followed");
         Ok(())
     }
@@ -264,9 +270,8 @@ impl Replication {
         let overrides: serde_json::Map<_, _> = request.settings.into_iter().collect();
         let mut subscription =
             self.subscription(&follower).ok_or_else(|| refused(Refusal::NotInProgress, &follower))?;
-        let capture_key =
-            shardline_common::control::Capture::key_of(&subscription.leader_cluster, &subscription.leader_uuid);
-        let capture: Option<shardline_common::control::Capture> = self.shared.leader_table.get(&capture_key);
+        let key = Capture::key_of(&subscription.leader_cluster, &subscription.leader_uuid);
+        let capture: Option<Capture> = self.shared.leader_table.get(&key);
         subscription.settings.clone_from(&overrides);
         let index = FollowerIndex { opensearch: self.shared.opensearch.clone(), name: follower.clone(), overrides };
         // The follower cluster is the judge of settings; only what it takes is kept.

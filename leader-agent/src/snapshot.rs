@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::capture::{Context, Shard, Shipped, now_ms};
+use crate::cluster;
 use crate::publish::{Pending, PublishError};
 
 /// What a page is meant to weigh, in bytes; the number of documents asked for follows from the last page's.
@@ -99,7 +100,11 @@ impl Scan<'_> {
             self.shard.shard
         );
         let PointInTime { pit_id } = self.context.opensearch.post(&path, &json!({})).await?;
-        let scanned = self.pages(&pit_id, &mut position).await;
+        let scanned = async {
+            self.metadata(position).await?;
+            self.pages(&pit_id, &mut position).await
+        };
+        let scanned = scanned.await;
         let closed: Result<Value, _> =
             self.context.opensearch.delete("/_search/point_in_time", Some(&json!({"pit_id": [pit_id]}))).await;
         if let Err(error) = closed {
@@ -119,6 +124,14 @@ impl Scan<'_> {
         let Count { count } = self.context.opensearch.get(&path).await?;
         let begin = SnapshotBegin { seq_no: start.seq_no, offset: start.offset, documents: count };
         self.send(SeqNo::NONE, Body::SnapshotBegin(begin)).await
+    }
+
+    /// Ships the index's metadata, asked for after the point in time was opened: so it covers every document in it.
+    async fn metadata(&self, position: SeqNo) -> Result<(), SnapshotError> {
+        let (opensearch, index, uuid) = (&self.context.opensearch, &self.shard.index, &self.shard.uuid);
+        let state = cluster::local_state(opensearch, index, uuid).await?.ok_or(SnapshotError::NoCapture)?;
+        let metadata = cluster::fetch_metadata(opensearch, index, uuid, &state).await?;
+        self.send(position, Body::Metadata(Box::new(metadata))).await
     }
 
     /// Ships every document above `position`; returns how many.
