@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::json;
-use shardline_dev::{Stack, StackOptions};
+use shardline_dev::{Stack, StackOptions, wait_for_status};
 use shardline_tests::client::Client;
 use shardline_tests::compare::compare;
 use shardline_tests::load::{Load, by_query, index_body};
@@ -54,5 +54,25 @@ async fn killed_agents_lose_nothing() -> Result<()> {
     wait::caught_up(&leader, "logs", &gateway, "logs", PATIENCE).await?;
     let difference = compare(&leader, "logs", &follower, "logs").await?;
     anyhow::ensure!(difference.is_equal(), "{difference}");
+
+    // A pause survives the restart of everything, and so does all that was written before and during it.
+    gateway.ok("POST", "/_plugins/_replication/logs/_pause", Some(&json!({"reason": "night"}))).await?;
+    let mut more = Load::new(12, "m");
+    leader.bulk("/logs/_bulk", more.bulk(BULK)).await?;
+    for name in ["leader-agent-1", "follower-agent-1", "kafka-1", "leader-1", "follower-1"] {
+        stack.process(name)?.kill().await?;
+    }
+    for name in ["kafka-1", "leader-1", "follower-1", "leader-agent-1", "follower-agent-1"] {
+        stack.restart(name).await?;
+    }
+    wait_for_status(leader.url(), "yellow", PATIENCE).await?;
+    wait_for_status(follower.url(), "yellow", PATIENCE).await?;
+    let status = wait::for_status(&gateway, "logs", "PAUSED", PATIENCE).await?;
+    assert_eq!(status["reason"], "night");
+    leader.bulk("/logs/_bulk", more.bulk(BULK)).await?;
+    gateway.ok("POST", "/_plugins/_replication/logs/_resume", Some(&json!({}))).await?;
+    wait::caught_up(&leader, "logs", &gateway, "logs", PATIENCE).await?;
+    let difference = compare(&leader, "logs", &follower, "logs").await?;
+    anyhow::ensure!(difference.is_equal(), "after the restart of everything: {difference}");
     stack.stop().await
 }

@@ -3,8 +3,10 @@
 mod control_topic;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -51,12 +53,14 @@ pub struct Watermarks {
 #[derive(Clone)]
 pub struct Kafka {
     config: KafkaConfig,
+    /// For questions about partitions and single records; made with the first one, and anew after an error.
+    reader: Arc<Mutex<Option<BaseConsumer>>>,
 }
 
 impl Kafka {
     pub fn new(config: KafkaConfig) -> Result<Self, ConfigError> {
         config.validate()?;
-        let kafka = Self { config };
+        let kafka = Self { config, reader: Arc::default() };
         // A property that librdkafka does not know, or a value it does not take, shows here rather than later.
         kafka.client().create_native_config().map_err(|error| ConfigError::BadValue {
             key: "kafka.properties",
@@ -182,22 +186,12 @@ impl Kafka {
     }
 
     pub async fn watermarks(&self, topic: &TopicName, shard: ShardId) -> Result<Watermarks, TopicError> {
-        let (kafka, topic) = (self.clone(), topic.clone());
-        blocking(move || kafka.watermarks_blocking(&kafka.reader(&topic)?, &topic, shard)).await
+        self.ask(topic, move |kafka, reader, topic| kafka.watermarks_blocking(reader, topic, shard)).await
     }
 
     /// The last record of a partition, which tells how far the partition reaches; `None` when it is empty.
     pub async fn last_record(&self, topic: &TopicName, shard: ShardId) -> Result<Option<(Offset, Record)>, TopicError> {
-        let (kafka, topic) = (self.clone(), topic.clone());
-        blocking(move || {
-            let consumer = kafka.reader(&topic)?;
-            let marks = kafka.watermarks_blocking(&consumer, &topic, shard)?;
-            if marks.high <= marks.low {
-                return Ok(None);
-            }
-            kafka.read_one(&consumer, &topic, shard, Offset(marks.high.0 - 1)).map(Some)
-        })
-        .await
+        self.record_at(topic, shard, |marks| Offset(marks.high.0 - 1)).await
     }
 
     /// The first record of a partition that is still there.
@@ -206,21 +200,44 @@ impl Kafka {
         topic: &TopicName,
         shard: ShardId,
     ) -> Result<Option<(Offset, Record)>, TopicError> {
-        let (kafka, topic) = (self.clone(), topic.clone());
-        blocking(move || {
-            let consumer = kafka.reader(&topic)?;
-            let marks = kafka.watermarks_blocking(&consumer, &topic, shard)?;
+        self.record_at(topic, shard, |marks| marks.low).await
+    }
+
+    async fn record_at(
+        &self,
+        topic: &TopicName,
+        shard: ShardId,
+        offset: fn(Watermarks) -> Offset,
+    ) -> Result<Option<(Offset, Record)>, TopicError> {
+        self.ask(topic, move |kafka, reader, topic| {
+            let marks = kafka.watermarks_blocking(reader, topic, shard)?;
             if marks.high <= marks.low {
                 return Ok(None);
             }
-            kafka.read_one(&consumer, &topic, shard, marks.low).map(Some)
+            kafka.read_one(reader, topic, shard, offset(marks)).map(Some)
         })
         .await
     }
 
-    fn reader(&self, topic: &TopicName) -> Result<BaseConsumer, TopicError> {
-        BaseConsumer::from_config(&self.consumer("shardline-reader"))
-            .map_err(|source| self.failed("open a reader of", topic, source))
+    /// Asks with the common reader, one question at a time.
+    async fn ask<T: Send + 'static>(
+        &self,
+        topic: &TopicName,
+        question: impl FnOnce(&Self, &BaseConsumer, &TopicName) -> Result<T, TopicError> + Send + 'static,
+    ) -> Result<T, TopicError> {
+        let (kafka, topic) = (self.clone(), topic.clone());
+        let answered = tokio::task::spawn_blocking(move || {
+            let mut slot = kafka.reader.lock();
+            let reader = match slot.take() {
+                Some(reader) => reader,
+                None => BaseConsumer::from_config(&kafka.consumer("shardline-reader"))
+                    .map_err(|source| kafka.failed("open a reader of", &topic, source))?,
+            };
+            let answer = question(&kafka, &reader, &topic)?;
+            *slot = Some(reader);
+            Ok(answer)
+        });
+        answered.await.map_err(|_| TopicError::Cancelled)?
     }
 
     fn watermarks_blocking(
@@ -258,7 +275,11 @@ impl Kafka {
             offset: message.offset(),
             source,
         })?;
-        Ok((Offset(message.offset()), record))
+        let offset = Offset(message.offset());
+        drop(message);
+        // The reader is kept, and is not to fetch on.
+        consumer.unassign().map_err(failed)?;
+        Ok((offset, record))
     }
 
     fn admin(&self, action: &'static str, topic: &TopicName) -> Result<AdminClient<DefaultClientContext>, TopicError> {
@@ -286,10 +307,4 @@ pub fn assignment(partitions: &HashMap<(TopicName, ShardId), Offset>) -> Result<
         list.add_partition_offset(topic.as_str(), shard.partition(), KafkaOffset::Offset(offset.0))?;
     }
     Ok(list)
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, TopicError> + Send + 'static,
-) -> Result<T, TopicError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| TopicError::Cancelled)?
 }
