@@ -3,9 +3,11 @@
 pub mod config;
 pub mod control;
 pub mod kafka;
+pub mod launch;
 pub mod metadata;
 pub mod opensearch;
 pub mod record;
 pub mod telemetry;
 pub mod topic;
 pub mod types;
+pub mod wildcard;

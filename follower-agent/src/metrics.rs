@@ -1,6 +1,9 @@
 //! The follower agent's metrics.
 
-use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    GaugeVec, IntCounterVec, IntGaugeVec, Registry, register_gauge_vec_with_registry,
+    register_int_counter_vec_with_registry, register_int_gauge_vec_with_registry,
+};
 
 pub struct Metrics {
     pub operations: IntCounterVec,
@@ -21,37 +24,74 @@ const SHARD: &[&str] = &["index", "shard"];
 
 impl Metrics {
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let counter = |name: &str, help: &str, labels: &[&str]| {
-            let metric = IntCounterVec::new(Opts::new(format!("shardline_follower_{name}"), help), labels)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok::<_, prometheus::Error>(metric)
-        };
-        let gauge = |name: &str, help: &str, labels: &[&str]| {
-            let metric = IntGaugeVec::new(Opts::new(format!("shardline_follower_{name}"), help), labels)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok::<_, prometheus::Error>(metric)
-        };
-        let lag_seconds = GaugeVec::new(
-            Opts::new(
+        Ok(Self {
+            operations: register_int_counter_vec_with_registry!(
+                "shardline_follower_operations_total",
+                "Operations that the follower cluster has acknowledged",
+                SHARD,
+                registry
+            )?,
+            writes: register_int_counter_vec_with_registry!(
+                "shardline_follower_writes_total",
+                "Index operations sent for them: the last one of each document",
+                SHARD,
+                registry
+            )?,
+            bytes: register_int_counter_vec_with_registry!(
+                "shardline_follower_write_bytes_total",
+                "Bytes of ids and sources sent for them",
+                SHARD,
+                registry
+            )?,
+            retried_writes: register_int_counter_vec_with_registry!(
+                "shardline_follower_retried_writes_total",
+                "Writes sent again after a refusal or failure",
+                INDEX,
+                registry
+            )?,
+            errors: register_int_counter_vec_with_registry!(
+                "shardline_follower_errors_total",
+                "Times a shard stopped for an error",
+                SHARD,
+                registry
+            )?,
+            follower_checkpoint: register_int_gauge_vec_with_registry!(
+                "shardline_follower_checkpoint",
+                "Sequence number up to which the shard is applied",
+                SHARD,
+                registry
+            )?,
+            leader_checkpoint: register_int_gauge_vec_with_registry!(
+                "shardline_follower_leader_checkpoint",
+                "The leader's global checkpoint as last heard of",
+                SHARD,
+                registry
+            )?,
+            lag_operations: register_int_gauge_vec_with_registry!(
+                "shardline_follower_lag_operations",
+                "Operations of the leader that are not applied yet",
+                SHARD,
+                registry
+            )?,
+            lag_seconds: register_gauge_vec_with_registry!(
                 "shardline_follower_lag_seconds",
                 "Age of the oldest operation that is not applied yet, or of the last word from the leader if that is older \
                  than its heartbeat",
-            ),
-            SHARD,
-        )?;
-        registry.register(Box::new(lag_seconds.clone()))?;
-        Ok(Self {
-            operations: counter("operations_total", "Operations that the follower cluster has acknowledged", SHARD)?,
-            writes: counter("writes_total", "Index operations sent for them: the last one of each document", SHARD)?,
-            bytes: counter("write_bytes_total", "Bytes of ids and sources sent for them", SHARD)?,
-            retried_writes: counter("retried_writes_total", "Writes sent again after a refusal or failure", INDEX)?,
-            errors: counter("errors_total", "Times a shard stopped for an error", SHARD)?,
-            follower_checkpoint: gauge("checkpoint", "Sequence number up to which the shard is applied", SHARD)?,
-            leader_checkpoint: gauge("leader_checkpoint", "The leader's global checkpoint as last heard of", SHARD)?,
-            lag_operations: gauge("lag_operations", "Operations of the leader that are not applied yet", SHARD)?,
-            lag_seconds,
-            bootstrap_documents: counter("bootstrap_documents_total", "Documents loaded from snapshots", SHARD)?,
-            state: gauge("index_state", "1 syncing, 2 bootstrapping, 3 paused, 4 failed", INDEX)?,
+                SHARD,
+                registry
+            )?,
+            bootstrap_documents: register_int_counter_vec_with_registry!(
+                "shardline_follower_bootstrap_documents_total",
+                "Documents loaded from snapshots",
+                SHARD,
+                registry
+            )?,
+            state: register_int_gauge_vec_with_registry!(
+                "shardline_follower_index_state",
+                "1 syncing, 2 bootstrapping, 3 paused, 4 failed",
+                INDEX,
+                registry
+            )?,
         })
     }
 

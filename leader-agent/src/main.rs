@@ -1,41 +1,18 @@
 //! Command line of the leader agent.
 
-use std::path::PathBuf;
-
 use clap::Parser;
-use leader_agent::config::LeaderConfig;
-use shardline_common::{config, telemetry};
-use tokio_util::sync::CancellationToken;
+use leader_agent::{agent, config::LeaderConfig};
+use shardline_common::launch::{LaunchArguments, launch};
 
 /// Captures the operations of an OpenSearch node's shards into Kafka.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// Configuration file (TOML). `SHARDLINE_<SECTION>__<KEY>` in the environment wins over it.
-    #[arg(long, env = "SHARDLINE_CONFIG_FILE")]
-    config: Option<PathBuf>,
-    /// Check the configuration and exit.
-    #[arg(long)]
-    check_config: bool,
+    #[command(flatten)]
+    launch: LaunchArguments,
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
-    let config: LeaderConfig = config::load(arguments.config.as_deref())?;
-    config.validate()?;
-    if arguments.check_config {
-        println!("the configuration is valid");
-        return Ok(());
-    }
-    telemetry::init_logs();
-    let stop = CancellationToken::new();
-    let on_signal = stop.clone();
-    tokio::spawn(async move {
-        if let Err(error) = telemetry::terminated().await {
-            tracing::error!(%error, "signals cannot be received");
-        }
-        on_signal.cancel();
-    });
-    leader_agent::agent::run(config, stop).await
+    launch(Arguments::parse().launch, LeaderConfig::validate, agent::run).await
 }

@@ -1,6 +1,9 @@
 //! The leader agent's metrics.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, register_int_counter_vec_with_registry,
+    register_int_counter_with_registry, register_int_gauge_vec_with_registry, register_int_gauge_with_registry,
+};
 
 pub struct Metrics {
     pub operations: IntCounterVec,
@@ -20,33 +23,71 @@ const SHARD: &[&str] = &["index", "shard"];
 
 impl Metrics {
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let counter = |name: &str, help: &str, labels: &[&str]| {
-            let metric = IntCounterVec::new(Opts::new(format!("shardline_leader_{name}"), help), labels)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok::<_, prometheus::Error>(metric)
-        };
-        let gauge = |name: &str, help: &str, labels: &[&str]| {
-            let metric = IntGaugeVec::new(Opts::new(format!("shardline_leader_{name}"), help), labels)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok::<_, prometheus::Error>(metric)
-        };
-        let captures = IntGauge::new("shardline_leader_captured_shards", "Shards whose operations this agent ships")?;
-        registry.register(Box::new(captures.clone()))?;
-        let cluster_errors =
-            IntCounter::new("shardline_leader_cluster_errors_total", "Failed requests to the leader cluster")?;
-        registry.register(Box::new(cluster_errors.clone()))?;
         Ok(Self {
-            operations: counter("operations_total", "Operations that Kafka has acknowledged", SHARD)?,
-            bytes: counter("operation_bytes_total", "Bytes of document sources that Kafka has acknowledged", SHARD)?,
-            shipped_seq_no: gauge("shipped_seq_no", "Sequence number up to which Kafka has the shard", SHARD)?,
-            global_checkpoint: gauge("global_checkpoint", "The shard's persisted global checkpoint", SHARD)?,
-            gaps: counter("gaps_total", "Times the translog no longer reached back to what Kafka has", SHARD)?,
-            errors: counter("capture_errors_total", "Times a shard's capture stopped and was started again", SHARD)?,
-            metadata_records: counter("metadata_records_total", "Metadata records shipped", SHARD)?,
-            snapshot_documents: counter("snapshot_documents_total", "Documents scanned for bootstraps", SHARD)?,
-            spool_bytes: gauge("spool_bytes", "Disk taken by generations that only the spool still holds", SHARD)?,
-            captures,
-            cluster_errors,
+            operations: register_int_counter_vec_with_registry!(
+                "shardline_leader_operations_total",
+                "Operations that Kafka has acknowledged",
+                SHARD,
+                registry
+            )?,
+            bytes: register_int_counter_vec_with_registry!(
+                "shardline_leader_operation_bytes_total",
+                "Bytes of document sources that Kafka has acknowledged",
+                SHARD,
+                registry
+            )?,
+            shipped_seq_no: register_int_gauge_vec_with_registry!(
+                "shardline_leader_shipped_seq_no",
+                "Sequence number up to which Kafka has the shard",
+                SHARD,
+                registry
+            )?,
+            global_checkpoint: register_int_gauge_vec_with_registry!(
+                "shardline_leader_global_checkpoint",
+                "The shard's persisted global checkpoint",
+                SHARD,
+                registry
+            )?,
+            gaps: register_int_counter_vec_with_registry!(
+                "shardline_leader_gaps_total",
+                "Times the translog no longer reached back to what Kafka has",
+                SHARD,
+                registry
+            )?,
+            errors: register_int_counter_vec_with_registry!(
+                "shardline_leader_capture_errors_total",
+                "Times a shard's capture stopped and was started again",
+                SHARD,
+                registry
+            )?,
+            metadata_records: register_int_counter_vec_with_registry!(
+                "shardline_leader_metadata_records_total",
+                "Metadata records shipped",
+                SHARD,
+                registry
+            )?,
+            snapshot_documents: register_int_counter_vec_with_registry!(
+                "shardline_leader_snapshot_documents_total",
+                "Documents scanned for bootstraps",
+                SHARD,
+                registry
+            )?,
+            spool_bytes: register_int_gauge_vec_with_registry!(
+                "shardline_leader_spool_bytes",
+                "Disk taken by generations that only the spool still holds",
+                SHARD,
+                registry
+            )?,
+            captures: register_int_gauge_with_registry!(
+                "shardline_leader_captured_shards",
+                "Shards whose operations this agent ships",
+                registry
+            )?,
+            cluster_errors: register_int_counter_with_registry!(
+                "shardline_leader_cluster_errors_total",
+                "Failed requests to the leader cluster",
+                registry
+            )?,
         })
     }
 }

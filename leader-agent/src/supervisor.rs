@@ -9,6 +9,7 @@ use shardline_common::control::{BootstrapRequest, Capture as CaptureEntry, Subsc
 use shardline_common::kafka::ControlTopic;
 use shardline_common::topic::replication_topic;
 use shardline_common::types::{IndexUuid, SeqNo, ShardId, TopicName};
+use shardline_common::wildcard::wildcard_match;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -129,7 +130,7 @@ impl Supervisor {
 
     fn is_always_captured(&self, index: &IndexView) -> bool {
         !index.name.as_str().starts_with('.')
-            && self.always.iter().any(|pattern| matches_pattern(pattern, index.name.as_str()))
+            && self.always.iter().any(|pattern| wildcard_match(pattern, index.name.as_str()))
     }
 
     async fn start_index(&mut self, index: &IndexView) -> Result<(), StartError> {
@@ -319,41 +320,5 @@ async fn end_all<K: Clone + Eq + std::hash::Hash, V>(
     }
     for task in ending {
         task.end().await;
-    }
-}
-
-/// Whether a name matches a pattern in which `*` stands for any characters.
-fn matches_pattern(pattern: &str, name: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let Some(first) = parts.next() else { return false };
-    let Some(mut rest) = name.strip_prefix(first) else { return false };
-    let Some(last) = parts.next_back() else { return rest.is_empty() };
-    for part in parts {
-        match rest.find(part) {
-            Some(at) => rest = &rest[at + part.len()..],
-            None => return false,
-        }
-    }
-    rest.ends_with(last)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::matches_pattern;
-
-    #[test]
-    fn a_star_stands_for_any_characters() {
-        for (pattern, name, expected) in [
-            ("logs-*", "logs-1", true),
-            ("logs-*", "log", false),
-            ("*", "x", true),
-            ("a*b*c", "a1b2c", true),
-            ("a*b*c", "a1c2", false),
-            ("exact", "exact", true),
-            ("exact", "exactly", false),
-            ("*-eu", "logs-eu-eu", true),
-        ] {
-            assert_eq!(matches_pattern(pattern, name), expected, "{pattern} {name}");
-        }
     }
 }

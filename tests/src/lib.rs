@@ -4,3 +4,4 @@ pub mod client;
 pub mod compare;
 pub mod load;
 pub mod wait;
+pub mod world;

@@ -7,69 +7,28 @@ use std::time::Duration;
 use anyhow::Result;
 use reqwest::Method;
 use serde_json::{Value, json};
-use shardline_dev::{Stack, StackOptions};
-use shardline_tests::client::Client;
-use shardline_tests::compare::compare;
 use shardline_tests::wait;
+use shardline_tests::world::World;
 
 const PATIENCE: Duration = Duration::from_secs(60);
-const ALIAS: &str = "my-connection-alias";
-
-struct World {
-    _stack: Stack,
-    leader: Client,
-    follower: Client,
-    gateway: Client,
-    _run_dir: tempfile::TempDir,
-}
-
-async fn world() -> Result<World> {
-    let run_dir = tempfile::tempdir()?;
-    let stack = Stack::start(StackOptions::new(run_dir.path())).await?;
-    let world = World {
-        leader: Client::new(stack.leader_url())?,
-        follower: Client::new(stack.follower_url())?,
-        gateway: Client::new(stack.gateway_url())?,
-        _run_dir: run_dir,
-        _stack: stack,
-    };
-    let seed = format!("127.0.0.1:{}", world._stack.ports().leader[0].transport);
-    let alias = json!({"persistent": {"cluster.remote.my-connection-alias.seeds": [seed]}});
-    world.gateway.ok("PUT", "/_cluster/settings", Some(&alias)).await?;
-    Ok(world)
-}
-
-impl World {
-    async fn start(&self, leader: &str, follower: &str) -> Result<()> {
-        let body = json!({"leader_alias": ALIAS, "leader_index": leader});
-        self.gateway.ok("PUT", &format!("/_plugins/_replication/{follower}/_start"), Some(&body)).await?;
-        Ok(())
-    }
-
-    async fn equal(&self, leader: &str, follower: &str) -> Result<()> {
-        wait::caught_up(&self.leader, leader, &self.gateway, follower, PATIENCE).await?;
-        let difference = compare(&self.leader, leader, &self.follower, follower).await?;
-        anyhow::ensure!(difference.is_equal(), "{leader} and {follower}: {difference}");
-        Ok(())
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_stack_through_all_of_it() -> Result<()> {
-    let world = world().await?;
+    let world = World::start().await?;
     documents_of_every_kind_arrive_intact(&world).await?;
     recorded_answers_are_reproduced(&world).await?;
     metadata_follows(&world).await?;
     a_closed_leader_pauses_and_a_reopened_one_resumes(&world).await?;
     a_deleted_leader_pauses_for_good(&world).await?;
     a_bad_document_pauses_the_index_and_is_named(&world).await?;
-    a_foreign_write_is_noticed(&world).await
+    a_foreign_write_is_noticed(&world).await?;
+    world.stop().await
 }
 
 async fn documents_of_every_kind_arrive_intact(world: &World) -> Result<()> {
     let settings = json!({"settings": {"number_of_shards": 3, "number_of_replicas": 0}});
     world.leader.ok("PUT", "/kinds", Some(&settings)).await?;
-    world.start("kinds", "kinds").await?;
+    world.follow("kinds", "kinds").await?;
     let put = async |id: &str, content_type: &str, source: Vec<u8>| {
         let id: String = id.bytes().map(|byte| format!("%{byte:02X}")).collect();
         let (status, answer) =
@@ -259,7 +218,7 @@ async fn metadata_follows(world: &World) -> Result<()> {
         "aliases": {"read": {"filter": {"term": {"t": "x"}}}, "write": {"is_write_index": true}},
     });
     world.leader.ok("PUT", "/meta", Some(&body)).await?;
-    world.start("meta", "meta").await?;
+    world.follow("meta", "meta").await?;
     world.leader.ok("PUT", "/meta/_mapping", Some(&json!({"properties": {"n": {"type": "long"}}}))).await?;
     for n in 0..10 {
         world.leader.ok("PUT", &format!("/meta/_doc/{n}"), Some(&json!({"t": "x", "n": n}))).await?;
@@ -304,7 +263,7 @@ async fn a_deleted_leader_pauses_for_good(world: &World) -> Result<()> {
 async fn a_bad_document_pauses_the_index_and_is_named(world: &World) -> Result<()> {
     let body = json!({"mappings": {"properties": {"n": {"type": "long", "ignore_malformed": true}}}});
     world.leader.ok("PUT", "/poison", Some(&body)).await?;
-    world.start("poison", "poison").await?;
+    world.follow("poison", "poison").await?;
     world.leader.ok("PUT", "/poison/_doc/good-one", Some(&json!({"n": 1}))).await?;
     world.equal("poison", "poison").await?;
     // Behind the gateway's back the follower becomes stricter than the leader.
@@ -318,7 +277,7 @@ async fn a_bad_document_pauses_the_index_and_is_named(world: &World) -> Result<(
 
 async fn a_foreign_write_is_noticed(world: &World) -> Result<()> {
     world.leader.ok("PUT", "/foreign/_doc/1", Some(&json!({"n": 1}))).await?;
-    world.start("foreign", "foreign").await?;
+    world.follow("foreign", "foreign").await?;
     wait::caught_up(&world.leader, "foreign", &world.gateway, "foreign", PATIENCE).await?;
     let path = "/foreign/_doc/1?version=1000000&version_type=external";
     world.follower.ok("PUT", path, Some(&json!({"n": 77}))).await?;

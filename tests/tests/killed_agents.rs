@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::json;
-use shardline_dev::{Stack, StackOptions, wait_for_status};
-use shardline_tests::client::Client;
-use shardline_tests::compare::compare;
+use shardline_dev::wait_for_status;
 use shardline_tests::load::{Load, by_query, index_body};
 use shardline_tests::wait;
+use shardline_tests::world::World;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 const BULKS: u64 = 60;
@@ -17,17 +16,10 @@ const BULK: u64 = 500;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_agents_lose_nothing() -> Result<()> {
-    let run_dir = tempfile::tempdir()?;
-    let stack = Stack::start(StackOptions::new(run_dir.path())).await?;
-    let leader = Client::new(stack.leader_url())?;
-    let follower = Client::new(stack.follower_url())?;
-    let gateway = Client::new(stack.gateway_url())?;
-    let seed = format!("127.0.0.1:{}", stack.ports().leader[0].transport);
-    let alias = json!({"persistent": {"cluster.remote.a.seeds": [seed]}});
-    gateway.ok("PUT", "/_cluster/settings", Some(&alias)).await?;
+    let world = World::start().await?;
+    let World { stack, leader, follower, gateway, .. } = &world;
     leader.ok("PUT", "/logs", Some(&index_body(3))).await?;
-    let start = json!({"leader_alias": "a", "leader_index": "logs"});
-    gateway.ok("PUT", "/_plugins/_replication/logs/_start", Some(&start)).await?;
+    world.follow("logs", "logs").await?;
 
     let load = async {
         let mut load = Load::new(11, "k");
@@ -50,10 +42,8 @@ async fn killed_agents_lose_nothing() -> Result<()> {
         Ok::<_, anyhow::Error>(())
     };
     tokio::try_join!(load, faults)?;
-    by_query(&leader, "logs").await?;
-    wait::caught_up(&leader, "logs", &gateway, "logs", PATIENCE).await?;
-    let difference = compare(&leader, "logs", &follower, "logs").await?;
-    anyhow::ensure!(difference.is_equal(), "{difference}");
+    by_query(leader, "logs").await?;
+    world.equal("logs", "logs").await?;
 
     // A pause survives the restart of everything, and so does all that was written before and during it.
     gateway.ok("POST", "/_plugins/_replication/logs/_pause", Some(&json!({"reason": "night"}))).await?;
@@ -67,12 +57,10 @@ async fn killed_agents_lose_nothing() -> Result<()> {
     }
     wait_for_status(leader.url(), "yellow", PATIENCE).await?;
     wait_for_status(follower.url(), "yellow", PATIENCE).await?;
-    let status = wait::for_status(&gateway, "logs", "PAUSED", PATIENCE).await?;
+    let status = wait::for_status(gateway, "logs", "PAUSED", PATIENCE).await?;
     assert_eq!(status["reason"], "night");
     leader.bulk("/logs/_bulk", more.bulk(BULK)).await?;
     gateway.ok("POST", "/_plugins/_replication/logs/_resume", Some(&json!({}))).await?;
-    wait::caught_up(&leader, "logs", &gateway, "logs", PATIENCE).await?;
-    let difference = compare(&leader, "logs", &follower, "logs").await?;
-    anyhow::ensure!(difference.is_equal(), "after the restart of everything: {difference}");
-    stack.stop().await
+    world.equal("logs", "logs").await?;
+    world.stop().await
 }

@@ -1,6 +1,7 @@
 //! `filter_path`: keeps, or with a leading `-` drops, the parts of an answer that dotted paths with wildcards name.
 
 use serde_json::{Map, Value};
+use shardline_common::wildcard::wildcard_match;
 
 /// A parsed `filter_path`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -115,48 +116,11 @@ fn descend<'a>(patterns: &[Rest<'a>], key: &str) -> Vec<Rest<'a>> {
     next
 }
 
-/// Whether `text` matches `pattern`, in which `*` stands for any run of characters.
-pub fn wildcard_match(pattern: &str, text: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let Some(mut left) = text.strip_prefix(parts.next().unwrap_or_default()) else {
-        return false;
-    };
-    let Some(last) = pattern.rsplit('*').next().filter(|_| pattern.contains('*')) else {
-        return left.is_empty();
-    };
-    let mut middle: Vec<&str> = parts.collect();
-    middle.pop();
-    for part in middle {
-        match left.find(part) {
-            Some(at) => left = &left[at + part.len()..],
-            None => return false,
-        }
-    }
-    left.ends_with(last)
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn wildcards_stand_for_any_run_of_characters() {
-        for (pattern, text, expected) in [
-            ("*", "", true),
-            ("f*", "f-ro", true),
-            ("f*o", "f-ro", true),
-            ("f-ro", "f-ro", true),
-            ("f-r", "f-ro", false),
-            ("*r*", "f-ro", true),
-            ("f*r*o*", "f-ro", true),
-            ("ab*ba", "aba", false),
-            ("", "x", false),
-        ] {
-            assert_eq!(wildcard_match(pattern, text), expected, "{pattern} on {text}");
-        }
-    }
 
     #[test]
     fn paths_keep_or_drop() {

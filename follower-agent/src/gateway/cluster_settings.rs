@@ -16,10 +16,10 @@ use super::bulk_route::without_shaping;
 use super::setting_values::{REPLICATION_SETTINGS, ReplicationSetting};
 use super::{Call, Gateway, inspect};
 use crate::api::ApiError;
-use crate::api::filter::wildcard_match;
 use crate::api::render;
 use crate::api::routes::is_json;
 use crate::api::settings::scalar_text;
+use shardline_common::wildcard::wildcard_match;
 
 const PREFIX: &str = "plugins.replication.";
 const SECTIONS: [&str; 2] = ["persistent", "transient"];

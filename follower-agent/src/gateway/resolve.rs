@@ -8,7 +8,7 @@ use serde_json::Value;
 use shardline_common::types::IndexName;
 
 use super::classify::Scope;
-use crate::api::filter::wildcard_match;
+use shardline_common::wildcard::wildcard_match;
 
 /// Aliases of the follower cluster, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
