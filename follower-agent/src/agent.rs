@@ -35,6 +35,8 @@ use crate::stream::Streams;
 
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(10);
+/// How long requests through the gateway may take to end when the agent stops.
+const GATEWAY_GRACE: Duration = Duration::from_secs(10);
 /// How often progress is written into the metrics.
 const METRICS_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -103,7 +105,10 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
     }
     info!("stopping");
     replication.shut_down().await;
-    front.await.context("the gateway panicked")?.context("the gateway failed")?;
+    match tokio::time::timeout(GATEWAY_GRACE, front).await {
+        Ok(ended) => ended.context("the gateway panicked")?.context("the gateway failed")?,
+        Err(_) => warn!("requests through the gateway are still under way and are cut off"),
+    }
     watch.await.context("the leader watch panicked")?;
     end.cancel();
     admin.await.context("the admin server panicked")?.context("the admin server failed")

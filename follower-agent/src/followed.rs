@@ -142,7 +142,10 @@ impl Followed {
                     () = stop.cancelled() => return Ok(()),
                 }
             } else {
-                self.make_index(&index, &metadata).await?;
+                tokio::select! {
+                    made = self.make_index(&index, &metadata) => made?,
+                    () = stop.cancelled() => return Ok(()),
+                }
             }
             self.phase.send_replace(Phase::Syncing(progress));
             match self.follow_shards(&index, &metadata, &stop).await {

@@ -30,6 +30,8 @@ pub const BATCH_OPERATIONS: u64 = 5_000;
 pub const WRITERS: usize = 2;
 /// How often the position of an idle shard is saved, so that it does not fall behind Kafka's retention.
 const IDLE_SAVE: Duration = Duration::from_secs(10);
+/// How long a shard that is told to stop waits for the writes under way.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 const STREAM_RETRY: Duration = Duration::from_millis(500);
 
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +63,7 @@ impl ShardError {
     /// Whether trying again from the checkpoint may help.
     pub fn retryable(&self) -> bool {
         match self {
-            Self::Stream(StreamError::Kafka { .. }) | Self::Topic(_) => true,
+            Self::Stream(StreamError::Kafka { .. } | StreamError::Skipped { .. }) | Self::Topic(_) => true,
             Self::Metadata(error) | Self::Apply(ApplyError::OpenSearch(error)) => error.retryable(),
             _ => false,
         }
@@ -139,7 +141,16 @@ async fn follow_once(index: &Index, destination: &Destination, stop: &Cancellati
         put_aside: None,
         last_save: Instant::now(),
     };
-    follower.run(destination, stop).await
+    // Dropping a run at any point is safe: what it has read and not handed to the pipeline is read again.
+    let ended = tokio::select! {
+        biased;
+        () = stop.cancelled() => None,
+        outcome = follower.run(destination) => Some(outcome),
+    };
+    match ended {
+        Some(outcome) => outcome,
+        None => follower.drain(destination).await,
+    }
 }
 
 /// Where to read from: the checkpoint's offset, or if the partition has moved on, its first record, provided that
@@ -187,11 +198,10 @@ struct Follower<'a> {
 }
 
 impl Follower<'_> {
-    async fn run(&mut self, destination: &Destination, stop: &CancellationToken) -> Result<(), ShardError> {
+    async fn run(&mut self, destination: &Destination) -> Result<(), ShardError> {
         loop {
             let next = tokio::select! {
                 biased;
-                () = stop.cancelled() => return self.drain().await,
                 applied = self.pipeline.finish_one() => {
                     self.applied(applied?, destination)?;
                     continue;
@@ -298,11 +308,17 @@ impl Follower<'_> {
         Ok(Marker { offset, metadata: None })
     }
 
-    async fn drain(&mut self) -> Result<(), ShardError> {
-        while !self.pipeline.is_idle() {
-            let applied = self.pipeline.finish_one().await?;
-            self.checkpoint.seq_no = applied.seq_no;
-            self.checkpoint.offset = applied.offset;
+    /// Waits for what is under way, but not for a follower cluster that does not answer: that is written again.
+    async fn drain(&mut self, destination: &Destination) -> Result<(), ShardError> {
+        let finished = async {
+            while !self.pipeline.is_idle() {
+                let applied = self.pipeline.finish_one().await?;
+                self.applied(applied, destination)?;
+            }
+            Ok::<_, ShardError>(())
+        };
+        if let Ok(finished) = tokio::time::timeout(DRAIN_TIMEOUT, finished).await {
+            finished?;
         }
         self.save()
     }

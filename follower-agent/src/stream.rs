@@ -22,6 +22,8 @@ pub enum StreamError {
     Kafka { topic: TopicName, shard: ShardId, source: Box<KafkaError> },
     #[error("topic {topic} partition {shard} no longer has the record at offset {offset}")]
     PositionLost { topic: TopicName, shard: ShardId, offset: Offset },
+    #[error("topic {topic} partition {shard}: the record at offset {found} came where {expected} was due")]
+    Skipped { topic: TopicName, shard: ShardId, expected: Offset, found: Offset },
     #[error("topic {topic} partition {shard} offset {offset}: {source}")]
     Record { topic: TopicName, shard: ShardId, offset: Offset, source: RecordError },
 }
@@ -125,6 +127,10 @@ impl PartitionStream {
     ) -> Result<(Offset, Record), StreamError> {
         let (topic, shard) = (self.partition.0.clone(), self.partition.1);
         match received {
+            // Nothing is ever taken out of the middle of these topics.
+            Ok(Ok((found, _))) if found != self.position => {
+                Err(StreamError::Skipped { topic, shard, expected: self.position, found })
+            }
             Ok(Ok((offset, record))) => {
                 self.position = Offset(offset.0 + 1);
                 Ok((offset, record))

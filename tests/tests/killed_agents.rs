@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::json;
-use shardline_dev::wait_for_status;
+use shardline_dev::{Signal, wait_for_status};
 use shardline_tests::load::{Load, by_query, index_body};
 use shardline_tests::wait;
 use shardline_tests::world::World;
@@ -43,6 +43,17 @@ async fn killed_agents_lose_nothing() -> Result<()> {
     };
     tokio::try_join!(load, faults)?;
     by_query(leader, "logs").await?;
+    world.equal("logs", "logs").await?;
+
+    // A pause comes into effect although the follower cluster hangs.
+    stack.process("follower-1")?.signal(Signal::SIGSTOP)?;
+    let mut hung = Load::new(13, "h");
+    leader.bulk("/logs/_bulk", hung.bulk(BULK)).await?;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let pause = async { gateway.ok("POST", "/_plugins/_replication/logs/_pause", Some(&json!({}))).await };
+    tokio::time::timeout(Duration::from_secs(30), pause).await??;
+    stack.process("follower-1")?.signal(Signal::SIGCONT)?;
+    gateway.ok("POST", "/_plugins/_replication/logs/_resume", Some(&json!({}))).await?;
     world.equal("logs", "logs").await?;
 
     // A pause survives the restart of everything, and so does all that was written before and during it.

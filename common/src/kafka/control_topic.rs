@@ -22,6 +22,8 @@ use crate::control::Entry;
 use crate::types::{Offset, ShardId, TopicName};
 
 const SHARD: ShardId = ShardId(0);
+/// After this a write may still arrive, but nobody waits for it.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(10);
 
@@ -33,6 +35,8 @@ pub enum ControlError {
     Kafka { topic: TopicName, source: KafkaError },
     #[error("control topic {topic}: an entry could not be written as JSON: {source}")]
     Json { topic: TopicName, source: serde_json::Error },
+    #[error("control topic {topic}: Kafka did not take a write within {}s", WRITE_TIMEOUT.as_secs())]
+    Timeout { topic: TopicName },
     #[error("control topic {topic}: a write was not seen to come back; the agent is stopping")]
     Stopped { topic: TopicName },
 }
@@ -140,9 +144,13 @@ impl ControlTopic {
         if let Some(value) = &value {
             record = record.payload(value);
         }
-        let delivery = self.producer.send(record, rdkafka::util::Timeout::Never).await;
-        let delivery = delivery.map_err(|(source, _)| ControlError::Kafka { topic: self.topic.clone(), source })?;
-        self.clone().reached(Offset(delivery.offset + 1)).await
+        let written = async {
+            let delivery = self.producer.send(record, rdkafka::util::Timeout::Never).await;
+            let delivery = delivery.map_err(|(source, _)| ControlError::Kafka { topic: self.topic.clone(), source })?;
+            self.clone().reached(Offset(delivery.offset + 1)).await
+        };
+        let in_time = tokio::time::timeout(WRITE_TIMEOUT, written).await;
+        in_time.unwrap_or_else(|_| Err(ControlError::Timeout { topic: self.topic.clone() }))
     }
 }
 
