@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use reqwest::Method;
 use serde_json::{Value, json};
+use shardline_tests::client::Client;
 use shardline_tests::wait;
 use shardline_tests::world::World;
 
@@ -16,6 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 async fn one_stack_through_all_of_it() -> Result<()> {
     let world = World::start().await?;
     documents_of_every_kind_arrive_intact(&world).await?;
+    both_agents_can_be_watched(&world).await?;
     recorded_answers_are_reproduced(&world).await?;
     metadata_follows(&world).await?;
     a_closed_leader_pauses_and_a_reopened_one_resumes(&world).await?;
@@ -82,6 +84,33 @@ fn cbor() -> Vec<u8> {
     bytes.extend(b"\x61i\x24\x61f\xfb\x3f\xf8\x00\x00\x00\x00\x00\x00\x61l\x82\x61x\x61y");
     bytes.push(0xff);
     bytes
+}
+
+async fn both_agents_can_be_watched(world: &World) -> Result<()> {
+    let leader = Client::new(world.stack.process("leader-agent-1")?.url())?;
+    let admin = world.stack.ports().follower_agents[0].admin;
+    let follower = Client::new(format!("http://127.0.0.1:{admin}"))?;
+    for (agent, series) in [
+        (&leader, "shardline_leader_operations_total{index=\"kinds\",shard=\"0\"}"),
+        (&leader, "shardline_leader_global_checkpoint{index=\"kinds\",shard=\"2\"}"),
+        (&follower, "shardline_follower_operations_total{index=\"kinds\",shard=\"0\"}"),
+        (&follower, "shardline_follower_lag_operations{index=\"kinds\",shard=\"1\"} 0"),
+        (&follower, "shardline_follower_lag_seconds{index=\"kinds\",shard=\"1\"} 0"),
+    ] {
+        wait::until(series, PATIENCE, async || {
+            let metrics = agent.get("/metrics").await?;
+            let metrics = metrics.as_str().unwrap_or_default().to_owned();
+            Ok(if metrics.contains(series) { Ok(()) } else { Err(metrics) })
+        })
+        .await?;
+    }
+    for agent in [&leader, &follower] {
+        assert_eq!(agent.get("/health").await?, "ok\n");
+        assert_eq!(agent.get("/ready").await?, "ready\n");
+    }
+    assert!(follower.get("/").await?.as_str().is_some_and(|page| page.contains("<title>Shardline</title>")));
+    assert_eq!(follower.get("/indices").await?[0]["follower_index"], "kinds");
+    Ok(())
 }
 
 /// Replays `control-api.jsonl`, recorded from the plugin: the same status, fields, types and words.
