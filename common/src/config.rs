@@ -20,7 +20,8 @@ pub fn load<T: DeserializeOwned>(file: Option<&Path>) -> Result<T, ConfigError> 
         figment = figment.merge(Toml::file_exact(file));
     }
     figment
-        .merge(Env::prefixed("SHARDLINE_").split("__"))
+        // A variable without a section, such as SHARDLINE_LOG, is no configuration key.
+        .merge(Env::prefixed("SHARDLINE_").filter(|key| key.as_str().contains("__")).split("__"))
         .extract()
         .map_err(|error| ConfigError::Invalid(Box::new(error)))
 }

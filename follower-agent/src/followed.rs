@@ -137,9 +137,17 @@ impl Followed {
                     shard.loaded.store(false, Relaxed);
                 }
                 self.phase.send_replace(Phase::Bootstrapping(Arc::clone(&progress)));
-                tokio::select! {
-                    outcome = self.bootstrap(&index, &capture) => outcome?,
+                let loaded = tokio::select! {
+                    loaded = self.bootstrap(&index, &capture) => loaded,
                     () = stop.cancelled() => return Ok(()),
+                };
+                match loaded {
+                    // The snapshot was not read before its topic's retention ended.
+                    Err(End::Shard { error, .. }) if error.needs_copy() => {
+                        self.begin_bootstrap(&index).await?;
+                        continue;
+                    }
+                    loaded => loaded?,
                 }
             } else {
                 tokio::select! {
@@ -291,6 +299,10 @@ impl Followed {
 
     /// Writes down that the index is to be copied anew, so that a crash from here on does not forget it.
     async fn begin_bootstrap(&mut self, index: &Index) -> Result<(), End> {
+        if let Some(given_up) = &self.subscription.bootstrap {
+            let key = BootstrapRequest::key_of(&self.subscription.leader_cluster, given_up);
+            self.shared.follower_table.remove(&key).await?;
+        }
         let id = Uuid::new_v4().simple().to_string();
         let command = Command::Bootstrap { id: id.clone() };
         let request = BootstrapRequest {

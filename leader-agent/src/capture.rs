@@ -62,6 +62,7 @@ pub struct Shard {
     pub index: IndexName,
     pub uuid: IndexUuid,
     pub shard: ShardId,
+    pub number_of_shards: u32,
     pub topic: TopicName,
     pub translog: PathBuf,
 }
@@ -138,7 +139,14 @@ impl<'a> Capture<'a> {
         shipped: &'a watch::Sender<Option<Shipped>>,
         cluster_changes: &mut watch::Receiver<i64>,
     ) -> Result<Never, CaptureError> {
-        let tail_record = context.kafka.last_record(&shard.topic, shard.shard).await?;
+        let tail_record = match context.kafka.last_record(&shard.topic, shard.shard).await {
+            // It was made before the capture was started, and somebody has deleted it since.
+            Err(error) if error.is_missing() => {
+                context.kafka.create_replication_topic(&shard.topic, shard.number_of_shards).await?;
+                return Err(error.into());
+            }
+            asked => asked?,
+        };
         let is_new = tail_record.is_none();
         let sent = tail_record.as_ref().map_or(SeqNo::NONE, |(_, record)| record.seq_no);
         let mut capture = Self {

@@ -207,6 +207,7 @@ impl Supervisor {
             index: index.name.clone(),
             uuid: index.uuid.clone(),
             shard: id,
+            number_of_shards: index.number_of_shards,
             topic: topic.clone(),
             translog: data_path.join(relative),
         };

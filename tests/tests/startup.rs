@@ -17,7 +17,10 @@ fn check(agent: &str, config: &str) -> Result<Output> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("config.toml");
     std::fs::write(&file, config)?;
-    Ok(Command::new(binary(agent)?).arg("--config").arg(&file).arg("--check-config").output()?)
+    let mut command = Command::new(binary(agent)?);
+    // One variable that is a key, and one that is none.
+    command.env("SHARDLINE_KAFKA__RETENTION_HOURS", "24").env("SHARDLINE_LOG", "json");
+    Ok(command.arg("--config").arg(&file).arg("--check-config").output()?)
 }
 
 fn leader_config(port: u16) -> String {

@@ -42,6 +42,19 @@ pub enum TopicError {
     Cancelled,
 }
 
+impl TopicError {
+    /// Whether the topic, or the partition, does not exist.
+    pub fn is_missing(&self) -> bool {
+        use RDKafkaErrorCode::{UnknownPartition, UnknownTopic, UnknownTopicOrPartition};
+        match self {
+            Self::Failed { source, .. } => {
+                matches!(source.rdkafka_error_code(), Some(UnknownPartition | UnknownTopic | UnknownTopicOrPartition))
+            }
+            _ => false,
+        }
+    }
+}
+
 /// First and end offset of a partition; empty when both are equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watermarks {
