@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde_json::json;
-use shardline_dev::{Stack, StackOptions};
+use shardline_dev::{AgentConfig, Stack, StackOptions};
 
 use crate::client::Client;
 use crate::compare::compare;
@@ -26,10 +26,12 @@ pub struct World {
 }
 
 impl World {
-    /// One of everything, on free ports; gone with the test.
+    /// One of everything, on free ports; gone with the test. Indices named `always-*` are captured without a follower.
     pub async fn start() -> Result<Self> {
         let run_dir = tempfile::tempdir()?;
-        let stack = Stack::start(StackOptions::new(run_dir.path())).await?;
+        let leader_agent_config = AgentConfig::default().set("capture", "always", "[\"always-*\"]");
+        let options = StackOptions { leader_agent_config, ..StackOptions::new(run_dir.path()) };
+        let stack = Stack::start(options).await?;
         let world = Self {
             leader: Client::new(stack.leader_url())?,
             follower: Client::new(stack.follower_url())?,

@@ -90,8 +90,10 @@ async fn both_agents_can_be_watched(world: &World) -> Result<()> {
     let leader = Client::new(world.stack.process("leader-agent-1")?.url())?;
     let admin = world.stack.ports().follower_agents[0].admin;
     let follower = Client::new(format!("http://127.0.0.1:{admin}"))?;
+    world.leader.ok("PUT", "/always-1/_doc/1", Some(&json!({"n": 1}))).await?;
     for (agent, series) in [
         (&leader, "shardline_leader_operations_total{index=\"kinds\",shard=\"0\"}"),
+        (&leader, "shardline_leader_operations_total{index=\"always-1\",shard=\"0\"} 1"),
         (&leader, "shardline_leader_global_checkpoint{index=\"kinds\",shard=\"2\"}"),
         (&follower, "shardline_follower_operations_total{index=\"kinds\",shard=\"0\"}"),
         (&follower, "shardline_follower_lag_operations{index=\"kinds\",shard=\"1\"} 0"),

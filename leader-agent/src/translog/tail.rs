@@ -18,8 +18,9 @@ use super::generation::{GenerationError, GenerationFile};
 use super::hold::{ShardSpool, SpoolError, file_name, list_generations};
 use super::operation::{Operation, OperationKind};
 
-/// How many operations may wait for an earlier one. More out of order than this means that it is not there.
-const WINDOW: usize = 200_000;
+/// What may wait for an earlier operation, in bytes of ids and sources. More out of order than this means that it is not
+/// there: a file strays from `seq_no` order by some tens of operations.
+const WINDOW_BYTES: usize = 256 * 1024 * 1024;
 
 #[derive(Debug)]
 pub struct TailBatch {
@@ -58,6 +59,7 @@ pub struct ShardTail {
     /// The generation that is read from.
     reading: Generation,
     early: BTreeMap<SeqNo, Operation>,
+    early_bytes: usize,
     /// Sequence numbers that a generation of a higher term has too, with that term.
     superseded: HashMap<SeqNo, PrimaryTerm>,
 }
@@ -84,6 +86,7 @@ impl ShardTail {
             generations: BTreeMap::new(),
             reading: current.generation,
             early: BTreeMap::new(),
+            early_bytes: 0,
             superseded: HashMap::new(),
         };
         tail.add_generations()?;
@@ -120,6 +123,7 @@ impl ShardTail {
             }
             if let Some(operation) = self.early.remove(&self.next) {
                 bytes += weight(&operation);
+                self.early_bytes -= weight(&operation);
                 operations.push(operation);
                 self.next = self.next.next();
             }
@@ -158,7 +162,7 @@ impl ShardTail {
             if self.early.contains_key(&self.next) {
                 return Ok(true);
             }
-            if self.early.len() >= WINDOW {
+            if self.early_bytes >= WINDOW_BYTES {
                 return Ok(false);
             }
             let Some(operation) = self.read()? else { return Ok(false) };
@@ -167,7 +171,10 @@ impl ShardTail {
                 || self.superseded.get(&seq_no).is_some_and(|higher| *higher > term)
                 || self.early.get(&seq_no).is_some_and(|other| other.primary_term > term);
             if !outdated {
-                self.early.insert(seq_no, operation);
+                self.early_bytes += weight(&operation);
+                if let Some(replaced) = self.early.insert(seq_no, operation) {
+                    self.early_bytes -= weight(&replaced);
+                }
             }
         }
     }
@@ -285,8 +292,9 @@ fn open_generation(
     Ok(None)
 }
 
+/// At least 1, so that every operation counts.
 fn weight(operation: &Operation) -> usize {
-    match &operation.kind {
+    1 + match &operation.kind {
         OperationKind::Index { id, source, .. } => id.len() + source.len(),
         OperationKind::Delete { id, .. } => id.len(),
         OperationKind::NoOp { .. } => 0,
