@@ -7,6 +7,7 @@ pub mod launch;
 pub mod metadata;
 pub mod opensearch;
 pub mod record;
+pub mod scan;
 pub mod telemetry;
 pub mod topic;
 pub mod types;

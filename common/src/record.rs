@@ -1,4 +1,4 @@
-//! The record format of replication topics, version 1: what one Kafka record says. Described in `docs/record-format.md`.
+//! The record format of replication topics: what one Kafka record says. Described in `docs/record-format.md`.
 
 use bytes::Bytes;
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 use crate::metadata::IndexMetadata;
 use crate::types::{Offset, PrimaryTerm, SeqNo};
 
-/// The version of the format that this build writes; it reads no other.
-pub const FORMAT: &str = "1";
+/// The version of the format that this build writes.
+pub const FORMAT: &str = "2";
+/// The versions that it reads. Version 1 had no resync records.
+const READABLE: [&str; 2] = ["1", FORMAT];
 
 /// One record of a replication or bootstrap topic.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,10 +32,27 @@ pub enum Body {
     Heartbeat {
         global_checkpoint: SeqNo,
     },
-    /// Operations up to this record's `seq_no` are missing from the partition: the leader no longer had them.
+    /// The partition begins here: operations up to this record's `seq_no` are older than the leader's translog.
     Gap {
         from: SeqNo,
     },
+    /// What the leader's translog no longer has comes from a scan of the shard instead, up to the `ResyncEnd`. All
+    /// records between them have the `seq_no` of the operation before the frame, so that a frame that was broken off
+    /// counts for nothing.
+    ResyncBegin(ResyncBegin),
+    /// In a resync: a document that was last changed in the missing stretch, by the operation `seq_no`.
+    ResyncDocument {
+        frame: FrameId,
+        seq_no: SeqNo,
+        operation: Operation,
+    },
+    /// In a resync: ids of documents that exist and were not changed in the missing stretch.
+    ResyncIds {
+        frame: FrameId,
+        ids: Vec<String>,
+    },
+    /// The partition now reaches this record's `seq_no`.
+    ResyncEnd(ResyncEnd),
     /// Bootstrap topics: a scan of the shard begins.
     SnapshotBegin(SnapshotBegin),
     /// Bootstrap topics: the scan is complete.
@@ -51,6 +70,32 @@ pub enum OperationKind {
     Index { id: String, source: Bytes, routing: Option<String>, version: i64 },
     Delete { id: String, version: i64 },
     NoOp,
+}
+
+/// Tells the records of one resync from those of another: two agents may overlap for a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct FrameId(pub i64);
+
+/// What a resync is about to bring.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResyncBegin {
+    pub frame: FrameId,
+    /// The first and the last operation of the missing stretch.
+    pub from: SeqNo,
+    pub to: SeqNo,
+    pub cause: String,
+    /// How many documents and ids the scan expects to find.
+    pub documents: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResyncEnd {
+    pub frame: FrameId,
+    pub documents: u64,
+    /// Whether the frame names every document that exists: one that the follower has, no newer than the stretch, and the
+    /// frame does not name was deleted on the leader. Otherwise deletions of the stretch come with a later frame.
+    pub complete: bool,
 }
 
 /// Where the stream takes over from a snapshot. A snapshot that was started again has several; the first one counts,
@@ -79,7 +124,9 @@ pub enum RecordError {
     MissingHeader(&'static str),
     #[error("header {name} is {value:?}, expected {expected}")]
     BadHeader { name: &'static str, value: String, expected: &'static str },
-    #[error("record format {0:?} is not known to this build (it reads \"{FORMAT}\"): upgrade the follower agent first")]
+    #[error(
+        "record format {0:?} is not known to this build (it reads up to \"{FORMAT}\"): upgrade the follower agent first"
+    )]
     UnknownFormat(String),
     #[error("a record of kind {op} has no readable {what}: {reason}")]
     BadBody { op: String, what: &'static str, reason: String },
@@ -103,7 +150,11 @@ impl Record {
         add("seq_no", &self.seq_no.to_string());
         add("ts", &self.timestamp_ms.to_string());
         let (key, value) = match &self.body {
-            Body::Operation(operation) => {
+            Body::Operation(operation) | Body::ResyncDocument { operation, .. } => {
+                if let Body::ResyncDocument { frame, seq_no, .. } = &self.body {
+                    add("frame", &frame.0.to_string());
+                    add("document_seq_no", &seq_no.to_string());
+                }
                 add("primary_term", &operation.primary_term.to_string());
                 match &operation.kind {
                     OperationKind::Index { id, source, routing, version } => {
@@ -129,6 +180,12 @@ impl Record {
                 add("from", &from.to_string());
                 (None, Bytes::new())
             }
+            Body::ResyncBegin(begin) => (None, json(begin)),
+            Body::ResyncIds { frame, ids } => {
+                add("frame", &frame.0.to_string());
+                (None, json(ids))
+            }
+            Body::ResyncEnd(end) => (None, json(end)),
             Body::SnapshotBegin(begin) => (None, json(begin)),
             Body::SnapshotEnd(end) => (None, json(end)),
         };
@@ -150,19 +207,32 @@ impl Record {
     ) -> Result<Self, RecordError> {
         let fields = Fields::collect(headers)?;
         match fields.fmt {
-            Some(FORMAT) => {}
+            Some(known) if READABLE.contains(&known) => {}
             Some(other) => return Err(RecordError::UnknownFormat(other.to_owned())),
             None => return Err(RecordError::MissingHeader("fmt")),
         }
         let op = fields.op.ok_or(RecordError::MissingHeader("op"))?;
         let value = value.unwrap_or_default();
-        let body = match op {
-            "index" => Body::Operation(fields.operation(OperationKind::Index {
+        let index = || {
+            fields.operation(OperationKind::Index {
                 id: document_id(op, key)?,
                 source: Bytes::copy_from_slice(value),
                 routing: fields.routing.map(str::to_owned),
                 version: number("version", fields.version)?,
-            })?),
+            })
+        };
+        let body = match op {
+            "index" => Body::Operation(index()?),
+            "resync_document" => Body::ResyncDocument {
+                frame: FrameId(number("frame", fields.frame)?),
+                seq_no: SeqNo(number("document_seq_no", fields.document_seq_no)?),
+                operation: index()?,
+            },
+            "resync_begin" => Body::ResyncBegin(from_json(op, value)?),
+            "resync_ids" => {
+                Body::ResyncIds { frame: FrameId(number("frame", fields.frame)?), ids: from_json(op, value)? }
+            }
+            "resync_end" => Body::ResyncEnd(from_json(op, value)?),
             "delete" => Body::Operation(fields.operation(OperationKind::Delete {
                 id: document_id(op, key)?,
                 version: number("version", fields.version)?,
@@ -179,7 +249,7 @@ impl Record {
                 return Err(RecordError::BadHeader {
                     name: "op",
                     value: other.to_owned(),
-                    expected: "a kind of record that format 1 has",
+                    expected: "a kind of record that this build knows",
                 });
             }
         };
@@ -196,6 +266,10 @@ impl Body {
             Self::Metadata(_) => "metadata",
             Self::Heartbeat { .. } => "heartbeat",
             Self::Gap { .. } => "gap",
+            Self::ResyncBegin(_) => "resync_begin",
+            Self::ResyncDocument { .. } => "resync_document",
+            Self::ResyncIds { .. } => "resync_ids",
+            Self::ResyncEnd(_) => "resync_end",
             Self::SnapshotBegin(_) => "snapshot_begin",
             Self::SnapshotEnd(_) => "snapshot_end",
         }
@@ -213,6 +287,8 @@ struct Fields<'a> {
     routing: Option<&'a str>,
     global_checkpoint: Option<&'a str>,
     from: Option<&'a str>,
+    frame: Option<&'a str>,
+    document_seq_no: Option<&'a str>,
 }
 
 impl<'a> Fields<'a> {
@@ -229,6 +305,8 @@ impl<'a> Fields<'a> {
                 "routing" => ("routing", &mut fields.routing),
                 "global_checkpoint" => ("global_checkpoint", &mut fields.global_checkpoint),
                 "from" => ("from", &mut fields.from),
+                "frame" => ("frame", &mut fields.frame),
+                "document_seq_no" => ("document_seq_no", &mut fields.document_seq_no),
                 _ => continue, // a mirroring tool's own header
             };
             let value = value.unwrap_or_default();
@@ -291,17 +369,39 @@ mod tests {
             (any::<i64>(), kind)
                 .prop_map(|(term, kind)| Body::Operation(Operation { primary_term: PrimaryTerm(term), kind }))
         };
+        let index = || {
+            (".{0,40}", prop::collection::vec(any::<u8>(), 0..200), prop::option::of(".{0,10}"), any::<i64>())
+                .prop_map(|(id, source, routing, version)| OperationKind::Index {
+                    id,
+                    source: source.into(),
+                    routing,
+                    version,
+                })
+                .boxed()
+        };
         prop_oneof![
-            operation(
-                (".{0,40}", prop::collection::vec(any::<u8>(), 0..200), prop::option::of(".{0,10}"), any::<i64>())
-                    .prop_map(|(id, source, routing, version)| OperationKind::Index {
-                        id,
-                        source: source.into(),
-                        routing,
-                        version
-                    })
-                    .boxed()
-            ),
+            operation(index()),
+            (any::<i64>(), any::<i64>(), any::<i64>(), index()).prop_map(|(frame, seq_no, term, kind)| {
+                Body::ResyncDocument {
+                    frame: FrameId(frame),
+                    seq_no: SeqNo(seq_no),
+                    operation: Operation { primary_term: PrimaryTerm(term), kind },
+                }
+            }),
+            (any::<i64>(), any::<i64>(), ".{0,20}", any::<u64>()).prop_map(|(from, to, cause, documents)| {
+                Body::ResyncBegin(ResyncBegin {
+                    frame: FrameId(to),
+                    from: SeqNo(from),
+                    to: SeqNo(to),
+                    cause,
+                    documents,
+                })
+            }),
+            (any::<i64>(), prop::collection::vec(".{0,10}", 0..5))
+                .prop_map(|(frame, ids)| Body::ResyncIds { frame: FrameId(frame), ids }),
+            (any::<i64>(), any::<u64>(), any::<bool>()).prop_map(|(frame, documents, complete)| {
+                Body::ResyncEnd(ResyncEnd { frame: FrameId(frame), documents, complete })
+            }),
             operation(
                 (".{0,40}", any::<i64>()).prop_map(|(id, version)| OperationKind::Delete { id, version }).boxed()
             ),
@@ -327,7 +427,7 @@ mod tests {
         fn arbitrary_records_never_panic(
             key in prop::option::of(prop::collection::vec(any::<u8>(), 0..20)),
             value in prop::collection::vec(any::<u8>(), 0..50),
-            op in "index|delete|noop|metadata|heartbeat|gap|snapshot_begin|snapshot_end|.{0,5}",
+            op in "index|delete|noop|metadata|heartbeat|gap|resync_(begin|document|ids|end)|snapshot_begin|snapshot_end|.{0,5}",
             number in prop::collection::vec(any::<u8>(), 0..5),
         ) {
             let headers = [("fmt", Some(b"1".as_slice())), ("op", Some(op.as_bytes())), ("seq_no", Some(&number))];
@@ -337,7 +437,7 @@ mod tests {
 
     #[test]
     fn a_newer_format_is_refused_by_name() {
-        let error = Record::from_parts(None, None, [("fmt", Some(b"2".as_slice()))].into_iter());
-        assert_eq!(error, Err(RecordError::UnknownFormat("2".to_owned())));
+        let error = Record::from_parts(None, None, [("fmt", Some(b"3".as_slice()))].into_iter());
+        assert_eq!(error, Err(RecordError::UnknownFormat("3".to_owned())));
     }
 }

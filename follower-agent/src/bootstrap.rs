@@ -1,30 +1,36 @@
-//! Loads a snapshot: asks the leader's agents for one, writes its documents into the follower index, and sets the
-//! checkpoints from which the stream goes on.
+//! Loads a snapshot: writes its documents into the follower index, and sets the checkpoints from which the stream goes
+//! on. A load that was broken off goes on where it was.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use shardline_common::metadata::IndexMetadata;
-use shardline_common::record::{Body, SnapshotBegin};
+use shardline_common::record::{Body, RecordError};
 use shardline_common::types::{Offset, SeqNo, ShardId, TopicName};
 use tracing::info;
 
 use crate::apply::batch::Batch;
-use crate::apply::pipeline::{Destination, Pipeline};
-use crate::checkpoint::Checkpoint;
+use crate::apply::pipeline::{Applied, Destination, Pipeline};
+use crate::checkpoint::{Checkpoint, ShardCopy};
 use crate::shard::{BATCH_BYTES, BATCH_OPERATIONS, Index, ShardError, WRITERS};
 use crate::stream::{PartitionStream, StreamError};
+use crate::sweep::sweep;
 
 /// How often a bootstrap topic that is not there yet is looked for.
 const TOPIC_POLL: Duration = Duration::from_millis(200);
 const STREAM_RETRY: Duration = Duration::from_millis(500);
 
-/// Loads one shard's snapshot and saves the checkpoint behind it. Starts again from the partition's beginning after
-/// errors that may pass: every write of a snapshot may be repeated.
-pub async fn load(index: Arc<Index>, destination: Destination, topic: TopicName) -> Result<(), ShardError> {
+/// Loads one shard's snapshot and saves the checkpoint behind it. `in_place` says that the shard held documents before:
+/// those that the snapshot does not have are deleted.
+pub async fn load(
+    index: Arc<Index>,
+    destination: Destination,
+    topic: TopicName,
+    in_place: bool,
+) -> Result<(), ShardError> {
     loop {
-        match load_once(&index, &destination, &topic).await {
+        match load_once(&index, &destination, &topic, in_place).await {
             Err(error) if error.retryable() => {
                 info!(index = %index.follower.name, shard = %destination.target.shard, %error, "snapshot not readable yet");
                 tokio::time::sleep(STREAM_RETRY).await;
@@ -34,22 +40,43 @@ pub async fn load(index: Arc<Index>, destination: Destination, topic: TopicName)
     }
 }
 
-async fn load_once(index: &Index, destination: &Destination, topic: &TopicName) -> Result<(), ShardError> {
+async fn load_once(
+    index: &Index,
+    destination: &Destination,
+    topic: &TopicName,
+    in_place: bool,
+) -> Result<(), ShardError> {
     let shard = destination.target.shard;
+    let progress = &index.progress.shards[shard.0 as usize];
+    if index.checkpoints.load(&index.subscription, shard)?.is_some() {
+        progress.loaded.store(true, Relaxed);
+        return Ok(());
+    }
     wait_for_topic(index, topic, shard).await;
+    let copy = index.checkpoints.load_shard_copy(&index.subscription, shard)?;
+    if let Some(copy) = &copy {
+        progress.documents_total.store(copy.begin.documents, Relaxed);
+        progress.documents_done.store(copy.documents, Relaxed);
+        progress.bytes_done.store(copy.bytes, Relaxed);
+    }
     let mut loader = Loader {
         index,
         shard,
-        stream: index.streams.open(topic, shard, Offset(0))?,
+        stream: index.streams.open(topic, shard, copy.as_ref().map_or(Offset(0), |copy| copy.offset))?,
         pipeline: Pipeline::new(destination.clone(), WRITERS),
-        begin: None,
-        highest: SeqNo::NONE,
-        documents: 0,
+        highest: copy.as_ref().map_or(SeqNo::NONE, |copy| copy.highest),
+        copy,
+        in_place,
     };
     let checkpoint = loader.run().await?;
+    if in_place {
+        sweep(index, destination, checkpoint.seq_no, checkpoint.highest).await?;
+    }
     index.checkpoints.save(&index.subscription, shard, &checkpoint)?;
-    index.progress.shards[shard.0 as usize].loaded.store(true, Relaxed);
-    info!(index = %index.follower.name, %shard, documents = loader.documents, after = %checkpoint.seq_no, "snapshot loaded");
+    index.checkpoints.forget_named(&index.subscription, shard)?;
+    progress.loaded.store(true, Relaxed);
+    let documents = progress.documents_done.load(Relaxed);
+    info!(index = %index.follower.name, %shard, documents, after = %checkpoint.seq_no, "snapshot loaded");
     Ok(())
 }
 
@@ -74,20 +101,21 @@ struct Loader<'a> {
     shard: ShardId,
     stream: PartitionStream,
     pipeline: Pipeline,
-    /// The first one: see [`SnapshotBegin`].
-    begin: Option<SnapshotBegin>,
+    /// What is acknowledged. Its beginning is the first that was read: see [`SnapshotBegin`].
+    copy: Option<ShardCopy>,
+    /// The highest sequence number that was read.
     highest: SeqNo,
-    documents: u64,
+    in_place: bool,
 }
 
 impl Loader<'_> {
     async fn run(&mut self) -> Result<Checkpoint, ShardError> {
         let mut batch = Batch::default();
         loop {
-            let (_, record) = tokio::select! {
+            let (mut offset, record) = tokio::select! {
                 biased;
                 applied = self.pipeline.finish_one() => {
-                    self.done(applied?.operations);
+                    self.done(applied?)?;
                     continue;
                 }
                 next = self.stream.next() => next?,
@@ -95,17 +123,14 @@ impl Loader<'_> {
             let mut taken = self.take(&mut batch, record.seq_no, record.body)?;
             while matches!(taken, Taken::More) && batch.bytes() < BATCH_BYTES && batch.operations() < BATCH_OPERATIONS {
                 let Some(ready) = self.stream.ready() else { break };
-                let (_, record) = ready?;
+                let (at, record) = ready?;
+                offset = at;
                 taken = self.take(&mut batch, record.seq_no, record.body)?;
             }
             if !batch.is_empty() {
-                while !self.pipeline.has_room_for(&batch) {
-                    let applied = self.pipeline.finish_one().await?;
-                    self.done(applied.operations);
-                }
-                let progress = &self.index.progress.shards[self.shard.0 as usize];
-                progress.bytes_done.fetch_add(batch.bytes() as u64, Relaxed);
-                self.pipeline.start(std::mem::take(&mut batch), self.highest, Offset(0), self.highest);
+                // A record that is no document is read again after a crash.
+                let next = if matches!(taken, Taken::More) { Offset(offset.0 + 1) } else { offset };
+                self.start(std::mem::take(&mut batch), next).await?;
             }
             match taken {
                 Taken::More => {}
@@ -113,7 +138,7 @@ impl Loader<'_> {
                 Taken::End(checkpoint) => {
                     while !self.pipeline.is_idle() {
                         let applied = self.pipeline.finish_one().await?;
-                        self.done(applied.operations);
+                        self.done(applied)?;
                     }
                     return Ok(checkpoint);
                 }
@@ -121,12 +146,34 @@ impl Loader<'_> {
         }
     }
 
+    /// `offset` is that of the next record to read once the batch is acknowledged.
+    async fn start(&mut self, batch: Batch, offset: Offset) -> Result<(), ShardError> {
+        if self.in_place {
+            let ids = batch.writes().iter().map(|write| &*write.id);
+            self.index.checkpoints.name(&self.index.subscription, self.shard, ids)?;
+        }
+        while !self.pipeline.has_room_for(&batch) {
+            let applied = self.pipeline.finish_one().await?;
+            self.done(applied)?;
+        }
+        let progress = &self.index.progress.shards[self.shard.0 as usize];
+        progress.bytes_done.fetch_add(batch.bytes() as u64, Relaxed);
+        self.pipeline.start(batch, self.highest, offset, self.highest);
+        Ok(())
+    }
+
     fn take(&mut self, batch: &mut Batch, seq_no: SeqNo, body: Body) -> Result<Taken, ShardError> {
         let progress = &self.index.progress.shards[self.shard.0 as usize];
         match body {
             Body::SnapshotBegin(begin) => {
                 progress.documents_total.store(begin.documents, Relaxed);
-                self.begin.get_or_insert(begin);
+                self.copy.get_or_insert(ShardCopy {
+                    offset: Offset(0),
+                    begin,
+                    highest: SeqNo::NONE,
+                    documents: 0,
+                    bytes: 0,
+                });
             }
             Body::Operation(operation) => {
                 self.highest = self.highest.max(seq_no);
@@ -134,28 +181,43 @@ impl Loader<'_> {
                 added.map_err(|(id, source)| ShardError::Source { id, seq_no, source })?;
             }
             Body::SnapshotEnd(end) => {
-                let begin = self.begin.as_ref().ok_or(StreamError::Record {
-                    topic: self.index.topic.clone(),
-                    shard: self.shard,
-                    offset: Offset(0),
-                    source: shardline_common::record::RecordError::BadBody {
-                        op: "snapshot_end".to_owned(),
-                        what: "beginning",
-                        reason: "no snapshot_begin stands before it".to_owned(),
-                    },
-                })?;
+                let ShardCopy { begin, .. } = self.copy.as_ref().ok_or_else(|| self.no_beginning())?;
                 let highest = self.highest.max(end.max_seq_no).max(begin.seq_no);
                 return Ok(Taken::End(Checkpoint { seq_no: begin.seq_no, offset: begin.offset, highest }));
             }
             Body::Metadata(metadata) => return Ok(Taken::Metadata(metadata)),
-            Body::Heartbeat { .. } | Body::Gap { .. } => {}
+            // Of data topics.
+            Body::Heartbeat { .. }
+            | Body::Gap { .. }
+            | Body::ResyncBegin(_)
+            | Body::ResyncDocument { .. }
+            | Body::ResyncIds { .. }
+            | Body::ResyncEnd(_) => {}
         }
         Ok(Taken::More)
     }
 
-    fn done(&mut self, documents: u64) {
-        self.documents += documents;
+    fn no_beginning(&self) -> StreamError {
+        StreamError::Record {
+            topic: self.index.topic.clone(),
+            shard: self.shard,
+            offset: Offset(0),
+            source: RecordError::BadBody {
+                op: "snapshot_end".to_owned(),
+                what: "beginning",
+                reason: "no snapshot_begin stands before it".to_owned(),
+            },
+        }
+    }
+
+    fn done(&mut self, applied: Applied) -> Result<(), ShardError> {
         let progress = &self.index.progress.shards[self.shard.0 as usize];
-        progress.documents_done.fetch_add(documents, Relaxed);
+        let documents = progress.documents_done.fetch_add(applied.operations, Relaxed) + applied.operations;
+        let Some(copy) = &mut self.copy else { return Ok(()) };
+        copy.offset = applied.offset;
+        copy.highest = copy.highest.max(applied.seq_no);
+        copy.documents = documents;
+        copy.bytes = progress.bytes_done.load(Relaxed);
+        Ok(self.index.checkpoints.save_shard_copy(&self.index.subscription, self.shard, copy)?)
     }
 }

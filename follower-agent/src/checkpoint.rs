@@ -4,9 +4,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rocksdb::{DB, IteratorMode, Options, WriteBatch};
+use rocksdb::{DB, Options, WriteBatch};
 use serde::{Deserialize, Serialize};
 use shardline_common::metadata::MetadataVersions;
+use shardline_common::record::SnapshotBegin;
 use shardline_common::types::{Offset, SeqNo, ShardId};
 
 /// How far a shard is.
@@ -19,6 +20,26 @@ pub struct Checkpoint {
     /// The highest sequence number that may already stand in the follower index: a snapshot holds documents from after
     /// its checkpoint. The copy is consistent once `seq_no` has reached it.
     pub highest: SeqNo,
+}
+
+/// A copy of a whole index that is being loaded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copy {
+    pub bootstrap: String,
+    /// Whether the index held documents before, which are then swept at the end.
+    pub in_place: bool,
+}
+
+/// How far the copy of a shard is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardCopy {
+    /// The next record of the bootstrap topic to read.
+    pub offset: Offset,
+    pub begin: SnapshotBegin,
+    /// The highest sequence number that may stand in the follower index.
+    pub highest: SeqNo,
+    pub documents: u64,
+    pub bytes: u64,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -70,17 +91,62 @@ impl CheckpointStore {
         self.write(&format!("{subscription}/metadata"), &versions)
     }
 
+    /// The copy under way: how it was begun, and how far each shard is.
+    pub fn load_copy(&self, subscription: &str) -> Result<Option<Copy>, CheckpointError> {
+        self.read(&format!("{subscription}/copy"))
+    }
+
+    pub fn save_copy(&self, subscription: &str, copy: &Copy) -> Result<(), CheckpointError> {
+        self.write(&format!("{subscription}/copy"), copy)
+    }
+
+    pub fn load_shard_copy(&self, subscription: &str, shard: ShardId) -> Result<Option<ShardCopy>, CheckpointError> {
+        self.read(&format!("{subscription}/copy/{shard}"))
+    }
+
+    pub fn save_shard_copy(&self, subscription: &str, shard: ShardId, copy: &ShardCopy) -> Result<(), CheckpointError> {
+        self.write(&format!("{subscription}/copy/{shard}"), copy)
+    }
+
+    /// Notes documents that exist on the leader, for the sweep at the end of a scan.
+    pub fn name<'a>(
+        &self,
+        subscription: &str,
+        shard: ShardId,
+        ids: impl Iterator<Item = &'a str>,
+    ) -> Result<(), CheckpointError> {
+        let mut batch = WriteBatch::default();
+        for id in ids {
+            batch.put(named_key(subscription, shard, id), []);
+        }
+        self.db.write(batch).map_err(|source| CheckpointError::Access { action: "written", source })
+    }
+
+    pub fn are_named<'a>(
+        &self,
+        subscription: &str,
+        shard: ShardId,
+        ids: impl Iterator<Item = &'a str>,
+    ) -> Result<Vec<bool>, CheckpointError> {
+        let found = self.db.multi_get(ids.map(|id| named_key(subscription, shard, id))).into_iter();
+        let found: Result<Vec<_>, _> = found.map(|value| value.map(|value| value.is_some())).collect();
+        found.map_err(|source| CheckpointError::Access { action: "read", source })
+    }
+
+    pub fn forget_named(&self, subscription: &str, shard: ShardId) -> Result<(), CheckpointError> {
+        self.remove_below(&named_key(subscription, shard, ""))
+    }
+
     /// Forgets everything about a subscription.
     pub fn forget(&self, subscription: &str) -> Result<(), CheckpointError> {
-        let prefix = format!("{subscription}/");
+        self.remove_below(&format!("{subscription}/"))
+    }
+
+    /// Removes all keys with this prefix, which ends with a slash.
+    fn remove_below(&self, prefix: &str) -> Result<(), CheckpointError> {
+        let behind = format!("{}0", prefix.trim_end_matches('/')); // '0' follows '/'
         let mut batch = WriteBatch::default();
-        for entry in self.db.iterator(IteratorMode::From(prefix.as_bytes(), rocksdb::Direction::Forward)) {
-            let (key, _) = entry.map_err(|source| CheckpointError::Access { action: "listed", source })?;
-            if !key.starts_with(prefix.as_bytes()) {
-                break;
-            }
-            batch.delete(&key);
-        }
+        batch.delete_range(prefix.as_bytes(), behind.as_bytes());
         self.db.write(batch).map_err(|source| CheckpointError::Access { action: "removed", source })
     }
 
@@ -95,6 +161,10 @@ impl CheckpointStore {
         let value = serde_json::to_vec(value).map_err(form)?;
         self.db.put(key, value).map_err(|source| CheckpointError::Access { action: "written", source })
     }
+}
+
+fn named_key(subscription: &str, shard: ShardId, id: &str) -> String {
+    format!("{subscription}/named/{shard}/{id}")
 }
 
 fn shard_key(subscription: &str, shard: ShardId) -> String {
@@ -119,6 +189,18 @@ mod tests {
         store.forget("a").unwrap();
         assert_eq!(store.load("a", ShardId(1)).unwrap(), None);
         assert_eq!(store.load("ab", ShardId(1)).unwrap(), Some(checkpoint));
+    }
+
+    #[test]
+    fn names_belong_to_one_shard() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = CheckpointStore::open(folder.path()).unwrap();
+        store.name("a", ShardId(1), ["x", "y/z"].into_iter()).unwrap();
+        store.name("a", ShardId(10), ["x"].into_iter()).unwrap();
+        let named = |shard| store.are_named("a", ShardId(shard), ["x", "y/z", "y"].into_iter()).unwrap();
+        assert_eq!(named(1), [true, true, false]);
+        store.forget_named("a", ShardId(1)).unwrap();
+        assert_eq!((named(1), named(10)), (vec![false; 3], vec![true, false, false]));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use futures::future::try_join_all;
 use serde_json::Value;
 use shardline_common::control::{BootstrapRequest, Capture, Entry, Subscription};
 use shardline_common::kafka::{ControlError, ControlTopic, Kafka};
-use shardline_common::metadata::IndexMetadata;
+use shardline_common::metadata::{IndexMetadata, MetadataVersions};
 use shardline_common::opensearch::{OpenSearch, OpenSearchError};
 use shardline_common::topic::bootstrap_topic;
 use shardline_common::types::{SeqNo, ShardId};
@@ -22,8 +22,8 @@ use crate::apply::batch::Target;
 use crate::apply::pipeline::Destination;
 use crate::apply::routing::Spread;
 use crate::bootstrap;
-use crate::checkpoint::CheckpointStore;
-use crate::index::FollowerIndex;
+use crate::checkpoint::{CheckpointError, CheckpointStore, Copy};
+use crate::index::{FollowerIndex, Load};
 use crate::metrics::Metrics;
 use crate::progress::IndexProgress;
 use crate::shard::{self, Index, ShardError};
@@ -193,11 +193,11 @@ impl Followed {
         Index {
             subscription: subscription.id.clone(),
             topic: capture.topic.clone(),
-            follower: FollowerIndex {
-                opensearch: self.shared.opensearch.clone(),
-                name: subscription.follower_index.clone(),
-                overrides: subscription.settings.clone(),
-            },
+            follower: FollowerIndex::new(
+                self.shared.opensearch.clone(),
+                subscription.follower_index.clone(),
+                subscription.settings.clone(),
+            ),
             kafka: self.shared.kafka.clone(),
             streams: self.shared.streams.clone(),
             checkpoints: self.shared.checkpoints.clone(),
@@ -226,7 +226,7 @@ impl Followed {
         if self.has_checkpoints(index, metadata) {
             return Err(End::IndexGone(index.follower.name.to_string()));
         }
-        match index.follower.create(metadata, false).await {
+        match index.follower.create(metadata).await {
             Ok(()) => self.made_with(index, metadata).await,
             Err(error) if error.retryable() => Err(error.into()),
             Err(error) => {
@@ -323,37 +323,57 @@ impl Followed {
         Ok(())
     }
 
-    /// Fills a new follower index from the snapshot that was asked for.
+    /// Fills the follower index from the snapshot that was asked for.
     async fn bootstrap(&mut self, index: &Arc<Index>, capture: &Capture) -> Result<(), End> {
         let metadata = &capture.metadata;
         let id = self.subscription.bootstrap.clone().unwrap_or_default();
         let topic = bootstrap_topic(&index.topic, &id);
-        self.shared
-            .checkpoints
-            .forget(&index.subscription)
-            .map_err(|error| self.shard_end(ShardId(0), error.into()))?;
-        // What an index that was followed before still holds may have been deleted on the leader since.
-        index.follower.delete().await?;
-        match index.follower.create(metadata, true).await {
-            Err(error) if !error.retryable() => {
-                let error = Arc::new(error);
-                self.phase.send_replace(Phase::Refused(Arc::clone(&error)));
-                return Err(End::Refused(error));
-            }
-            outcome => outcome?,
-        }
-        self.made_with(index, metadata).await?;
+        let copy = self.begin_copy(index, metadata, &id).await?;
         let loads = (0..metadata.number_of_shards).map(ShardId).map(|shard| {
-            let load = bootstrap::load(Arc::clone(index), self.destination(metadata, shard), topic.clone());
+            let load =
+                bootstrap::load(Arc::clone(index), self.destination(metadata, shard), topic.clone(), copy.in_place);
             let follower = self.subscription.follower_index.to_string();
             async move { load.await.map_err(|error| End::Shard { follower, shard, error: Box::new(error) }) }
         });
         try_join_all(loads).await?;
-        index.follower.finish_bulk_load(metadata).await?;
+        index.follower.finish_load(metadata).await?;
         self.transition(Command::Bootstrapped).await?;
         let key = BootstrapRequest::key_of(&self.subscription.leader_cluster, &id);
         self.shared.follower_table.remove(&key).await?;
         Ok(())
+    }
+
+    /// Makes the index ready for a copy, or finds a copy that was broken off.
+    async fn begin_copy(&self, index: &Index, metadata: &IndexMetadata, id: &str) -> Result<Copy, End> {
+        let failed = |error: CheckpointError| self.shard_end(ShardId(0), error.into());
+        let exists = index.follower.exists().await?;
+        let broken_off = index.checkpoints.load_copy(&index.subscription).map_err(failed)?;
+        if let Some(copy) = broken_off.filter(|copy| exists && copy.bootstrap == id) {
+            index.follower.loading(if copy.in_place { Load::InPlace } else { Load::Fresh });
+            return Ok(copy);
+        }
+        index.checkpoints.forget(&index.subscription).map_err(failed)?;
+        *index.versions.lock().await = MetadataVersions::default();
+        let in_place = exists && !index.follower.is_empty().await?;
+        let load = if in_place { Load::InPlace } else { Load::Fresh };
+        if exists {
+            index.apply_metadata(metadata).await.map_err(|error| self.shard_end(ShardId(0), error))?;
+            index.follower.begin_load(load).await?;
+        } else {
+            index.follower.loading(load);
+            match index.follower.create(metadata).await {
+                Err(error) if !error.retryable() => {
+                    let error = Arc::new(error);
+                    self.phase.send_replace(Phase::Refused(Arc::clone(&error)));
+                    return Err(End::Refused(error));
+                }
+                outcome => outcome?,
+            }
+            self.made_with(index, metadata).await?;
+        }
+        let copy = Copy { bootstrap: id.to_owned(), in_place };
+        index.checkpoints.save_copy(&index.subscription, &copy).map_err(failed)?;
+        Ok(copy)
     }
 
     fn shard_end(&self, shard: ShardId, error: ShardError) -> End {

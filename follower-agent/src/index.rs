@@ -1,5 +1,6 @@
 //! The follower index itself: made from the leader's metadata, and kept like it.
 
+use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use shardline_common::metadata::{IndexMetadata, MetadataVersions, copied_aliases, copied_settings};
 use shardline_common::opensearch::{OpenSearch, OpenSearchError, path_segment};
@@ -16,18 +17,38 @@ const FINAL_SETTINGS: &[&str] = &[
     "index.uuid",
 ];
 
-/// What a follower index has while a snapshot is loaded into it.
-const BULK_LOAD: [(&str, &str); 2] = [("index.refresh_interval", "-1"), ("index.number_of_replicas", "0")];
+/// A copy that is being loaded into the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// Into an empty index.
+    Fresh,
+    /// Over an index that users read: they see it as it was until the load is complete.
+    InPlace,
+}
 
-#[derive(Clone)]
+impl Load {
+    /// What the index has meanwhile.
+    fn settings(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Fresh => &[("index.refresh_interval", "-1"), ("index.number_of_replicas", "0")],
+            Self::InPlace => &[("index.refresh_interval", "-1")],
+        }
+    }
+}
+
 pub struct FollowerIndex {
     pub opensearch: OpenSearch,
     pub name: IndexName,
     /// The user's settings, which win over the leader's.
     pub overrides: Map<String, Value>,
+    load: Mutex<Option<Load>>,
 }
 
 impl FollowerIndex {
+    pub fn new(opensearch: OpenSearch, name: IndexName, overrides: Map<String, Value>) -> Self {
+        Self { opensearch, name, overrides, load: Mutex::new(None) }
+    }
+
     pub async fn exists(&self) -> Result<bool, OpenSearchError> {
         let found: Result<Value, _> = self.opensearch.get(&format!("/{}/_settings/index.uuid", self.path())).await;
         match found {
@@ -37,8 +58,8 @@ impl FollowerIndex {
         }
     }
 
-    pub async fn create(&self, metadata: &IndexMetadata, for_bulk_load: bool) -> Result<(), OpenSearchError> {
-        let mut settings = self.wanted_settings(metadata, for_bulk_load);
+    pub async fn create(&self, metadata: &IndexMetadata) -> Result<(), OpenSearchError> {
+        let mut settings = self.wanted_settings(metadata);
         settings
             .entry("index.number_of_routing_shards")
             .or_insert_with(|| Value::String(metadata.routing_num_shards.max(1).to_string()));
@@ -53,6 +74,18 @@ impl FollowerIndex {
         Ok(())
     }
 
+    /// Whether it has any documents; all that was written is visible then.
+    pub async fn is_empty(&self) -> Result<bool, OpenSearchError> {
+        self.refresh().await?;
+        let counted: Value = self.opensearch.get(&format!("/{}/_count", self.path())).await?;
+        Ok(counted["count"] == 0)
+    }
+
+    pub async fn refresh(&self) -> Result<(), OpenSearchError> {
+        let _: Value = self.opensearch.post(&format!("/{}/_refresh", self.path()), &json!({})).await?;
+        Ok(())
+    }
+
     pub async fn delete(&self) -> Result<(), OpenSearchError> {
         let deleted: Result<Value, _> = self.opensearch.delete(&format!("/{}", self.path()), None).await;
         match deleted {
@@ -61,11 +94,25 @@ impl FollowerIndex {
         }
     }
 
-    /// Makes the index's documents visible and durable, and gives it the settings that it is to have after a load.
-    pub async fn finish_bulk_load(&self, metadata: &IndexMetadata) -> Result<(), OpenSearchError> {
-        self.sync_settings(metadata).await?;
-        let _: Value = self.opensearch.post(&format!("/{}/_refresh", self.path()), &json!({})).await?;
+    /// From now on the index has, or is made with, the settings for a load.
+    pub fn loading(&self, load: Load) {
+        *self.load.lock() = Some(load);
+    }
+
+    /// Gives an index that exists the settings for a load.
+    pub async fn begin_load(&self, load: Load) -> Result<(), OpenSearchError> {
+        self.loading(load);
+        let settings: Map<String, Value> =
+            load.settings().iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
+        let _: Value = self.opensearch.put(&format!("/{}/_settings", self.path()), &json!(settings)).await?;
         Ok(())
+    }
+
+    /// Makes the index's documents visible and durable, and gives it the settings that it is to have after a load.
+    pub async fn finish_load(&self, metadata: &IndexMetadata) -> Result<(), OpenSearchError> {
+        self.refresh().await?;
+        *self.load.lock() = None;
+        self.sync_settings(metadata).await
     }
 
     /// Brings over what is newer in `metadata` than in `applied`.
@@ -88,7 +135,7 @@ impl FollowerIndex {
         let answer: Map<String, Value> = self.opensearch.get(&path).await?;
         let current = answer.values().next().and_then(|index| index.get("settings")).and_then(Value::as_object);
         let current = copied_settings(current.unwrap_or(&Map::new()));
-        let changes = settings_changes(&current, &self.wanted_settings(metadata, false));
+        let changes = settings_changes(&current, &self.wanted_settings(metadata));
         if changes.is_empty() {
             return Ok(());
         }
@@ -118,12 +165,11 @@ impl FollowerIndex {
         Ok(())
     }
 
-    fn wanted_settings(&self, metadata: &IndexMetadata, for_bulk_load: bool) -> Map<String, Value> {
+    fn wanted_settings(&self, metadata: &IndexMetadata) -> Map<String, Value> {
         let mut settings = copied_settings(&metadata.settings);
         settings.extend(self.overrides.clone());
-        if for_bulk_load {
-            settings.extend(BULK_LOAD.map(|(key, value)| (key.to_owned(), Value::String(value.to_owned()))));
-        }
+        let load = self.load.lock().map(Load::settings).unwrap_or_default();
+        settings.extend(load.iter().map(|(key, value)| ((*key).to_owned(), json!(value))));
         settings
     }
 

@@ -19,3 +19,4 @@ pub mod shard;
 pub mod state;
 pub mod status;
 pub mod stream;
+pub mod sweep;

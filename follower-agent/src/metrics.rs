@@ -14,6 +14,7 @@ pub struct Metrics {
     pub follower_checkpoint: IntGaugeVec,
     pub leader_checkpoint: IntGaugeVec,
     pub lag_operations: IntGaugeVec,
+    pub resyncing: IntGaugeVec,
     pub lag_seconds: GaugeVec,
     pub bootstrap_documents: IntCounterVec,
     pub state: IntGaugeVec,
@@ -64,6 +65,12 @@ impl Metrics {
             leader_checkpoint: register_int_gauge_vec_with_registry!(
                 "shardline_follower_leader_checkpoint",
                 "The leader's global checkpoint as last heard of",
+                SHARD,
+                registry
+            )?,
+            resyncing: register_int_gauge_vec_with_registry!(
+                "shardline_follower_resyncing",
+                "1 while the shard goes through a resync",
                 SHARD,
                 registry
             )?,

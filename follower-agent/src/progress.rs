@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
 use shardline_common::types::{SeqNo, ShardId};
 
 use crate::metrics::Metrics;
@@ -28,6 +29,18 @@ pub struct ShardProgress {
     /// Capture time of the oldest record that is not applied; 0 when there is none.
     oldest_pending_ms: AtomicI64,
     last_record_ms: AtomicI64,
+    resync: Mutex<Option<Resync>>,
+}
+
+/// A resync that a shard is going through: the leader could not ship this stretch as operations.
+#[derive(Clone, Debug)]
+pub struct Resync {
+    pub from: SeqNo,
+    pub to: SeqNo,
+    pub cause: String,
+    /// Documents and ids.
+    pub total: u64,
+    pub done: u64,
 }
 
 impl IndexProgress {
@@ -51,6 +64,7 @@ impl Default for ShardProgress {
             leader_checkpoint: AtomicI64::new(SeqNo::NONE.0),
             oldest_pending_ms: AtomicI64::new(0),
             last_record_ms: AtomicI64::new(now_ms()),
+            resync: Mutex::new(None),
         }
     }
 }
@@ -81,6 +95,25 @@ impl ShardProgress {
         self.oldest_pending_ms.store(next_pending_ms, Relaxed);
     }
 
+    pub fn resync_began(&self, from: SeqNo, to: SeqNo, cause: String, total: u64) {
+        self.heard(to, now_ms());
+        *self.resync.lock() = Some(Resync { from, to, cause, total, done: 0 });
+    }
+
+    pub fn resynced(&self, more: u64) {
+        if let Some(resync) = &mut *self.resync.lock() {
+            resync.done += more;
+        }
+    }
+
+    pub fn resync_ended(&self) {
+        *self.resync.lock() = None;
+    }
+
+    pub fn resync(&self) -> Option<Resync> {
+        self.resync.lock().clone()
+    }
+
     pub fn lag_seconds(&self) -> f64 {
         let now = now_ms();
         let pending = self.oldest_pending_ms.load(Relaxed);
@@ -102,6 +135,7 @@ impl ShardProgress {
         metrics.follower_checkpoint.with_label_values(&labels).set(follower);
         metrics.leader_checkpoint.with_label_values(&labels).set(leader);
         metrics.lag_operations.with_label_values(&labels).set(leader - follower);
+        metrics.resyncing.with_label_values(&labels).set(i64::from(self.resync.lock().is_some()));
         metrics.lag_seconds.with_label_values(&labels).set(self.lag_seconds());
     }
 }

@@ -11,6 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use shardline_common::control::{
     BootstrapRequest, Capture, Entry, ReplicationSettings, Subscription, SubscriptionState,
 };
+use shardline_common::opensearch::OpenSearchError;
 use shardline_common::types::{ClusterUuid, Epoch, IndexName, Offset};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -167,11 +168,8 @@ impl Replication {
             let reason = "[FORBIDDEN] Replication START block is set";
             return Err(ApiError::status_exception(http::StatusCode::FORBIDDEN, reason));
         }
-        let index = FollowerIndex {
-            opensearch: self.shared.opensearch.clone(),
-            name: follower.clone(),
-            overrides: request.settings.into_iter().collect(),
-        };
+        let overrides = request.settings.into_iter().collect();
+        let index = FollowerIndex::new(self.shared.opensearch.clone(), follower.clone(), overrides);
         let taken = self.subscription(&follower).is_some() || index.exists().await.map_err(|e| from_cluster(&e))?;
         if taken {
             let reason = format!("Cant use same index again for replication. Delete the index:{follower}");
@@ -207,15 +205,24 @@ impl Replication {
         let subscription = self.subscription(&follower).ok_or_else(|| refused(Refusal::NotInProgress, &follower))?;
         self.end_task(&follower).await;
         if subscription.bootstrap.is_some() {
-            // Half a copy is of no use to anybody.
-            let index = FollowerIndex {
-                opensearch: self.shared.opensearch.clone(),
-                name: follower.clone(),
-                overrides: serde_json::Map::new(),
-            };
-            index.delete().await.map_err(|error| from_cluster(&error))?;
+            self.give_up_copy(&subscription).await.map_err(|error| from_cluster(&error))?;
         }
         self.remove(&subscription).await
+    }
+
+    /// Half a copy is of no use to anybody; an index that was whole before stays, with its settings.
+    async fn give_up_copy(&self, subscription: &Subscription) -> Result<(), OpenSearchError> {
+        let (name, overrides) = (subscription.follower_index.clone(), subscription.settings.clone());
+        let index = FollowerIndex::new(self.shared.opensearch.clone(), name, overrides);
+        let copy = self.shared.checkpoints.load_copy(&subscription.id).ok().flatten();
+        if copy.is_some_and(|copy| !copy.in_place) {
+            return index.delete().await;
+        }
+        let key = Capture::key_of(&subscription.leader_cluster, &subscription.leader_uuid);
+        match self.shared.leader_table.get::<Capture>(&key) {
+            Some(capture) if index.exists().await? => index.finish_load(&capture.metadata).await,
+            _ => Ok(()),
+        }
     }
 
     /// Removes a subscription and what was kept for it.
@@ -273,7 +280,7 @@ impl Replication {
         let key = Capture::key_of(&subscription.leader_cluster, &subscription.leader_uuid);
         let capture: Option<Capture> = self.shared.leader_table.get(&key);
         subscription.settings.clone_from(&overrides);
-        let index = FollowerIndex { opensearch: self.shared.opensearch.clone(), name: follower.clone(), overrides };
+        let index = FollowerIndex::new(self.shared.opensearch.clone(), follower.clone(), overrides);
         // The follower cluster is the judge of settings; only what it takes is kept.
         if let Some(capture) = capture {
             index.sync_settings(&capture.metadata).await.map_err(|error| from_cluster(&error))?;
@@ -376,7 +383,7 @@ async fn keep_following(
 }
 
 enum StartFailure {
-    Refused(Arc<shardline_common::opensearch::OpenSearchError>),
+    Refused(Arc<OpenSearchError>),
     Timeout,
     Ended,
 }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use shardline_common::kafka::{Kafka, TopicError};
 use shardline_common::metadata::{IndexMetadata, MetadataVersions};
 use shardline_common::opensearch::OpenSearchError;
-use shardline_common::record::{Body, Record};
+use shardline_common::record::{Body, FrameId, Operation, OperationKind, Record, ResyncBegin};
+use shardline_common::scan::ScanError;
 use shardline_common::types::{Offset, SeqNo, ShardId, TopicName};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,7 @@ use crate::checkpoint::{Checkpoint, CheckpointError, CheckpointStore};
 use crate::index::FollowerIndex;
 use crate::progress::IndexProgress;
 use crate::stream::{PartitionStream, StreamError, Streams};
+use crate::sweep::sweep;
 
 /// A bulk request's size, in bytes of ids and sources, and in operations.
 pub const BATCH_BYTES: usize = 4 * 1024 * 1024;
@@ -50,6 +52,8 @@ pub enum ShardError {
     Metadata(OpenSearchError),
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    Scan(#[from] ScanError),
     #[error("the leader no longer has operations {from} to {to} in its log")]
     Gap { from: SeqNo, to: SeqNo },
 }
@@ -64,6 +68,7 @@ impl ShardError {
     pub fn retryable(&self) -> bool {
         match self {
             Self::Stream(StreamError::Kafka { .. } | StreamError::Skipped { .. }) | Self::Topic(_) => true,
+            Self::Scan(error) => error.retryable(),
             Self::Metadata(error) | Self::Apply(ApplyError::OpenSearch(error)) => error.retryable(),
             _ => false,
         }
@@ -139,6 +144,7 @@ async fn follow_once(index: &Index, destination: &Destination, stop: &Cancellati
         batch: Batch::default(),
         batch_since_ms: 0,
         put_aside: None,
+        frame: None,
         last_save: Instant::now(),
     };
     // Dropping a run at any point is safe: what it has read and not handed to the pipeline is read again.
@@ -194,7 +200,19 @@ struct Follower<'a> {
     batch_since_ms: i64,
     /// A record that was read behind the batch and has to wait for it.
     put_aside: Option<(Offset, Record)>,
+    /// The resync that is being read.
+    frame: Option<Frame>,
     last_save: Instant,
+}
+
+/// A resync under way: see [`ResyncBegin`]. Ordinary operations may stand within it, from an agent that overlaps.
+struct Frame {
+    id: FrameId,
+    to: SeqNo,
+    /// Of its `ResyncBegin`: from there it is read again after a crash.
+    offset: Offset,
+    /// Documents of it that are in the batch.
+    ids: Vec<String>,
 }
 
 impl Follower<'_> {
@@ -226,7 +244,7 @@ impl Follower<'_> {
             }
             self.start_batch(offset, destination).await?;
             if let Some((at, record)) = aside {
-                self.marker(Offset(at.0 + 1), record)?.apply(self).await?;
+                self.marker(at, record, destination).await?;
             }
         }
     }
@@ -241,13 +259,20 @@ impl Follower<'_> {
                 if self.tracker.operation(seq_no)? == Verdict::Repeat {
                     return Ok(());
                 }
-                self.highest = self.highest.max(seq_no);
-                if self.batch.is_empty() {
-                    self.batch_since_ms = timestamp_ms;
+                self.add(seq_no, operation, timestamp_ms)?;
+                if self.frame.as_ref().is_some_and(|frame| frame.to <= seq_no) {
+                    // The agent that began it is gone; another has had the operations.
+                    self.end_frame()?;
                 }
-                progress.pending(timestamp_ms);
-                let added = self.batch.add(seq_no, operation.kind);
-                added.map_err(|(id, source)| ShardError::Source { id, seq_no, source })
+                Ok(())
+            }
+            Body::ResyncDocument { frame: id, seq_no, operation } => {
+                let Some(frame) = self.frame.as_mut().filter(|frame| frame.id == id) else { return Ok(()) };
+                if let OperationKind::Index { id, .. } = &operation.kind {
+                    frame.ids.push(id.clone());
+                }
+                progress.resynced(1);
+                self.add(seq_no, operation, timestamp_ms)
             }
             body => {
                 self.put_aside = Some((offset, Record { seq_no, timestamp_ms, body }));
@@ -256,9 +281,25 @@ impl Follower<'_> {
         }
     }
 
+    fn add(&mut self, seq_no: SeqNo, operation: Operation, timestamp_ms: i64) -> Result<(), ShardError> {
+        self.highest = self.highest.max(seq_no);
+        if self.batch.is_empty() {
+            self.batch_since_ms = timestamp_ms;
+        }
+        self.index.progress.shards[self.shard.0 as usize].pending(timestamp_ms);
+        let added = self.batch.add(seq_no, operation.kind);
+        added.map_err(|(id, source)| ShardError::Source { id, seq_no, source })
+    }
+
     async fn start_batch(&mut self, offset: Offset, destination: &Destination) -> Result<(), ShardError> {
         if self.batch.is_empty() {
             return Ok(());
+        }
+        let mut offset = offset;
+        if let Some(frame) = &mut self.frame {
+            let ids = std::mem::take(&mut frame.ids);
+            self.index.checkpoints.name(&self.index.subscription, self.shard, ids.iter().map(String::as_str))?;
+            offset = frame.offset;
         }
         while !self.pipeline.has_room_for(&self.batch) {
             let applied = self.pipeline.finish_one().await?;
@@ -287,37 +328,97 @@ impl Follower<'_> {
         Ok(())
     }
 
-    /// Deals with a record that is no operation.
-    fn marker(&mut self, offset: Offset, record: Record) -> Result<Marker, ShardError> {
-        let progress = &self.index.progress.shards[self.shard.0 as usize];
-        progress.heard(record.seq_no, record.timestamp_ms);
+    /// Deals with a record that is no operation; everything before it has been handed to the pipeline.
+    async fn marker(&mut self, offset: Offset, record: Record, destination: &Destination) -> Result<(), ShardError> {
+        let index = self.index;
+        let progress = &index.progress.shards[self.shard.0 as usize];
+        let (reached, next) = (record.seq_no, Offset(offset.0 + 1));
+        progress.heard(reached, record.timestamp_ms);
         match record.body {
-            Body::Gap { .. } if record.seq_no > self.tracker.last() => {
-                return Err(ShardError::Gap { from: self.tracker.last().next(), to: record.seq_no });
+            Body::Gap { .. } if reached > self.tracker.last() => {
+                return Err(ShardError::Gap { from: self.tracker.last().next(), to: reached });
             }
             Body::Metadata(metadata) => {
-                self.tracker.marker(record.seq_no)?;
-                return Ok(Marker { offset, metadata: Some(metadata) });
+                self.tracker.marker(reached)?;
+                index.apply_metadata(&metadata).await?;
             }
             Body::Heartbeat { global_checkpoint } => {
-                self.tracker.marker(record.seq_no)?;
+                self.tracker.marker(reached)?;
                 progress.heard(global_checkpoint, record.timestamp_ms);
+            }
+            Body::ResyncBegin(begin) if begin.to > self.tracker.last() => {
+                self.tracker.marker(SeqNo(begin.from.0 - 1))?;
+                self.begin_frame(begin, offset, destination).await?;
+            }
+            Body::ResyncIds { frame: id, ids } if self.frame.as_ref().is_some_and(|frame| frame.id == id) => {
+                index.checkpoints.name(&index.subscription, self.shard, ids.iter().map(String::as_str))?;
+                progress.resynced(ids.len() as u64);
+            }
+            Body::ResyncEnd(end) if reached > self.tracker.last() => {
+                if self.frame.as_ref().is_none_or(|frame| frame.id != end.frame) {
+                    // Its beginning was not read.
+                    return Err(Hole { from: self.tracker.last().next(), to: reached }.into());
+                }
+                self.finish(destination).await?;
+                if end.complete {
+                    sweep(index, destination, reached, self.highest).await?;
+                }
+                self.tracker = Tracker::after(reached);
+                self.checkpoint.seq_no = reached;
+                self.checkpoint.offset = next;
+                self.save()?;
+                self.end_frame()?;
+                progress.applied(reached, 0);
             }
             _ => {}
         }
-        Ok(Marker { offset, metadata: None })
+        if self.pipeline.is_idle() && self.frame.is_none() {
+            self.checkpoint.offset = next;
+            if self.last_save.elapsed() >= IDLE_SAVE {
+                self.save()?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn begin_frame(
+        &mut self,
+        begin: ResyncBegin,
+        offset: Offset,
+        destination: &Destination,
+    ) -> Result<(), ShardError> {
+        let ResyncBegin { frame: id, from, to, cause, documents } = begin;
+        info!(index = %self.index.follower.name, shard = %self.shard, %from, %to, cause, documents, "resync");
+        self.finish(destination).await?;
+        // Noted before anything of the frame is written.
+        self.highest = self.highest.max(to);
+        self.checkpoint.highest = self.checkpoint.highest.max(to);
+        self.checkpoint.offset = offset;
+        self.save()?;
+        self.index.checkpoints.forget_named(&self.index.subscription, self.shard)?;
+        self.index.progress.shards[self.shard.0 as usize].resync_began(from, to, cause, documents);
+        self.frame = Some(Frame { id, to, offset, ids: Vec::new() });
+        Ok(())
+    }
+
+    fn end_frame(&mut self) -> Result<(), ShardError> {
+        self.frame = None;
+        self.index.progress.shards[self.shard.0 as usize].resync_ended();
+        Ok(self.index.checkpoints.forget_named(&self.index.subscription, self.shard)?)
+    }
+
+    /// Waits for everything that is under way.
+    async fn finish(&mut self, destination: &Destination) -> Result<(), ShardError> {
+        while !self.pipeline.is_idle() {
+            let applied = self.pipeline.finish_one().await?;
+            self.applied(applied, destination)?;
+        }
+        Ok(())
     }
 
     /// Waits for what is under way, but not for a follower cluster that does not answer: that is written again.
     async fn drain(&mut self, destination: &Destination) -> Result<(), ShardError> {
-        let finished = async {
-            while !self.pipeline.is_idle() {
-                let applied = self.pipeline.finish_one().await?;
-                self.applied(applied, destination)?;
-            }
-            Ok::<_, ShardError>(())
-        };
-        if let Ok(finished) = tokio::time::timeout(DRAIN_TIMEOUT, finished).await {
+        if let Ok(finished) = tokio::time::timeout(DRAIN_TIMEOUT, self.finish(destination)).await {
             finished?;
         }
         self.save()
@@ -326,25 +427,5 @@ impl Follower<'_> {
     fn save(&mut self) -> Result<(), ShardError> {
         self.last_save = Instant::now();
         Ok(self.index.checkpoints.save(&self.index.subscription, self.shard, &self.checkpoint)?)
-    }
-}
-
-struct Marker {
-    offset: Offset,
-    metadata: Option<Box<IndexMetadata>>,
-}
-
-impl Marker {
-    async fn apply(self, follower: &mut Follower<'_>) -> Result<(), ShardError> {
-        if let Some(metadata) = self.metadata {
-            follower.index.apply_metadata(&metadata).await?;
-        }
-        if follower.pipeline.is_idle() {
-            follower.checkpoint.offset = self.offset;
-            if follower.last_save.elapsed() >= IDLE_SAVE {
-                follower.save()?;
-            }
-        }
-        Ok(())
     }
 }

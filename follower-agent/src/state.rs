@@ -64,7 +64,11 @@ pub fn apply(current: Option<&Subscription>, command: Command) -> Result<Option<
             next.reason = USER_INITIATED.to_owned();
         }
         (Command::Resume, _) => return Err(Refusal::AlreadyRunning),
-        (Command::Bootstrap { id }, _) => next.bootstrap = Some(id),
+        // A new epoch outranks whatever the index holds, and writes of an earlier attempt that are still under way.
+        (Command::Bootstrap { id }, _) => {
+            next.bootstrap = Some(id);
+            next.epoch.0 += 1;
+        }
         (Command::Bootstrapped, _) => next.bootstrap = None,
     }
     Ok(Some(next))

@@ -6,7 +6,7 @@ use shardline_common::control::{Subscription, SubscriptionState};
 use shardline_common::types::ShardId;
 
 use crate::api::ReplicationStatus;
-use crate::api::service::{BootstrapDetails, ReplicationState, ShardReplicationDetails, SyncingDetails};
+use crate::api::service::{BootstrapDetails, ReplicationState, ResyncDetails, ShardReplicationDetails, SyncingDetails};
 use crate::followed::Phase;
 use crate::progress::{IndexProgress, ShardProgress, now_ms};
 
@@ -19,6 +19,7 @@ pub fn of(subscription: &Subscription, phase: Option<Phase>, verbose: bool) -> R
         follower_index: Some(subscription.follower_index.to_string()),
         syncing_details: None,
         bootstrap_details: None,
+        resync_details: Vec::new(),
         shard_replication_details: None,
     };
     match subscription.state {
@@ -27,6 +28,7 @@ pub fn of(subscription: &Subscription, phase: Option<Phase>, verbose: bool) -> R
         SubscriptionState::Running => match phase {
             Some(Phase::Syncing(progress)) => {
                 status.status = ReplicationState::Syncing;
+                status.resync_details = resyncs(&progress);
                 status.syncing_details = Some(sum(progress.shards.iter().map(syncing)));
                 status.shard_replication_details = verbose.then(|| {
                     let details = |shard, progress: &ShardProgress| {
@@ -61,6 +63,21 @@ fn shards(
     details: impl Fn(ShardId, &ShardProgress) -> ShardReplicationDetails,
 ) -> Vec<ShardReplicationDetails> {
     (0..).map(ShardId).zip(&progress.shards).map(|(shard, progress)| details(shard, progress)).collect()
+}
+
+fn resyncs(progress: &IndexProgress) -> Vec<ResyncDetails> {
+    let details = |(shard_id, shard): (u32, &ShardProgress)| {
+        let resync = shard.resync()?;
+        Some(ResyncDetails {
+            shard_id,
+            from_seq_no: resync.from.0,
+            to_seq_no: resync.to.0,
+            cause: resync.cause,
+            documents_total: resync.total,
+            documents_received: resync.done,
+        })
+    };
+    (0..).zip(&progress.shards).filter_map(details).collect()
 }
 
 fn syncing(shard: &ShardProgress) -> SyncingDetails {

@@ -12,6 +12,7 @@ use shardline_common::kafka::{Kafka, TopicError};
 use shardline_common::metadata::MetadataVersions;
 use shardline_common::opensearch::{OpenSearch, OpenSearchError};
 use shardline_common::record::{Body, Operation, OperationKind, Record};
+use shardline_common::scan::ScanError;
 use shardline_common::types::{IndexName, IndexUuid, Offset, SeqNo, ShardId, TopicName};
 use tokio::sync::watch;
 use tokio::task::JoinError;
@@ -21,6 +22,8 @@ use tracing::{debug, info, warn};
 use crate::cluster;
 use crate::metrics::Metrics;
 use crate::publish::{Pending, PublishError, Publisher};
+use crate::resync::Missing;
+use crate::snapshot::NoSource;
 use crate::translog::{self, ShardSpool, ShardTail, TailBatch, TailError, TranslogWatcher};
 
 /// How much of a shard is read at once, in bytes of sources.
@@ -42,6 +45,10 @@ pub enum CaptureError {
     Publish(#[from] PublishError),
     #[error(transparent)]
     OpenSearch(#[from] OpenSearchError),
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+    #[error(transparent)]
+    NoSource(#[from] NoSource),
     #[error("the index is not on this cluster any more")]
     IndexGone,
     #[error("reading the translog did not come to an end: {0}")]
@@ -113,12 +120,15 @@ pub async fn run(
 
 enum Never {}
 
-struct Capture<'a> {
-    shard: &'a Shard,
-    context: &'a Context,
+/// One run of a shard's capture.
+pub struct Capture<'a> {
+    pub shard: &'a Shard,
+    pub context: &'a Context,
     shipped: &'a watch::Sender<Option<Shipped>>,
     /// The last operation handed to Kafka's queue.
-    sent: SeqNo,
+    pub sent: SeqNo,
+    /// Whether a resync is under way: nobody may start to read in the middle of one.
+    pub in_frame: bool,
     versions: MetadataVersions,
     in_flight: VecDeque<BatchInFlight>,
     last_record: Instant,
@@ -147,13 +157,13 @@ impl<'a> Capture<'a> {
             }
             asked => asked?,
         };
-        let is_new = tail_record.is_none();
         let sent = tail_record.as_ref().map_or(SeqNo::NONE, |(_, record)| record.seq_no);
         let mut capture = Self {
             shard,
             context,
             shipped,
             sent,
+            in_frame: false,
             versions: MetadataVersions::default(),
             in_flight: VecDeque::new(),
             last_record: Instant::now(),
@@ -162,7 +172,7 @@ impl<'a> Capture<'a> {
         let (mut tail, gap) = open_tail(shard, spool, sent).await?;
         capture.ship_metadata().await?;
         if let Some(covered) = gap {
-            capture.ship_gap(covered, is_new).await?;
+            capture.catch_up(covered).await?;
         }
         if let Some((offset, _)) = tail_record {
             capture.acknowledged(capture.sent, Offset(offset.0 + 1));
@@ -191,7 +201,7 @@ impl<'a> Capture<'a> {
         }
     }
 
-    fn labels(&self) -> [String; 2] {
+    pub fn labels(&self) -> [String; 2] {
         [self.shard.index.to_string(), self.shard.shard.to_string()]
     }
 
@@ -219,7 +229,7 @@ impl<'a> Capture<'a> {
     }
 
     /// Ships the index's metadata if the node has newer than the partition got from this capture.
-    async fn ship_metadata(&mut self) -> Result<(), CaptureError> {
+    pub async fn ship_metadata(&mut self) -> Result<(), CaptureError> {
         let (opensearch, index, uuid) = (&self.context.opensearch, &self.shard.index, &self.shard.uuid);
         let state = cluster::local_state(opensearch, index, uuid).await?.ok_or(CaptureError::IndexGone)?;
         if !state.versions.newer_than(self.versions) {
@@ -234,16 +244,18 @@ impl<'a> Capture<'a> {
         Ok(())
     }
 
-    /// Says that everything up to `covered` is missing from here on.
-    async fn ship_gap(&mut self, covered: SeqNo, is_new: bool) -> Result<(), CaptureError> {
+    /// Deals with the translog's not reaching back to the partition's tail: operations up to `covered` are missing.
+    async fn catch_up(&mut self, covered: SeqNo) -> Result<(), CaptureError> {
         let from = self.sent.next();
-        if !is_new {
-            self.context.metrics.gaps.with_label_values(&self.labels()).inc();
-            warn!(index = %self.shard.index, shard = %self.shard.shard, %from, to = %covered,
-                  "the translog no longer has these operations: followers behind them copy the index anew");
+        if self.sent == SeqNo::NONE {
+            // Followers begin with a copy of what is older than the partition.
+            self.sent = covered;
+            return self.send_and_wait(Body::Gap { from }).await;
         }
-        self.sent = covered;
-        self.send_and_wait(Body::Gap { from }).await
+        self.context.metrics.resyncs.with_label_values(&self.labels()).inc();
+        let cause = format!("neither translog nor spool had operation {from} any more");
+        warn!(index = %self.shard.index, shard = %self.shard.shard, %from, to = %covered, cause, "resync");
+        self.resync(Missing { to: covered, cause, complete: true }).await
     }
 
     async fn ship_batch(&mut self, batch: TailBatch) -> Result<(), CaptureError> {
@@ -268,7 +280,7 @@ impl<'a> Capture<'a> {
     }
 
     /// Waits until at most `allowed` batches are on their way.
-    async fn settle(&mut self, allowed: usize) -> Result<(), CaptureError> {
+    pub async fn settle(&mut self, allowed: usize) -> Result<(), CaptureError> {
         while self.in_flight.len() > allowed {
             let Some(batch) = self.in_flight.pop_front() else { break };
             let mut last_offset = None;
@@ -285,8 +297,13 @@ impl<'a> Capture<'a> {
         Ok(())
     }
 
-    async fn send_and_wait(&mut self, body: Body) -> Result<(), CaptureError> {
-        let record = Record { seq_no: self.sent, timestamp_ms: now_ms(), body };
+    /// A record that is no operation, as of now.
+    pub fn record(&self, body: Body) -> Record {
+        Record { seq_no: self.sent, timestamp_ms: now_ms(), body }
+    }
+
+    pub async fn send_and_wait(&mut self, body: Body) -> Result<(), CaptureError> {
+        let record = self.record(body);
         let offset = self.context.publisher.send_and_wait(&self.shard.topic, self.shard.shard, &record).await?;
         self.last_record = Instant::now();
         self.acknowledged(self.sent, Offset(offset.0 + 1));
@@ -295,7 +312,7 @@ impl<'a> Capture<'a> {
 
     fn acknowledged(&self, seq_no: SeqNo, offset: Offset) {
         self.context.metrics.shipped_seq_no.with_label_values(&self.labels()).set(seq_no.0);
-        self.shipped.send_replace(Some(Shipped { seq_no, offset }));
+        self.shipped.send_replace((!self.in_frame).then_some(Shipped { seq_no, offset }));
     }
 }
 

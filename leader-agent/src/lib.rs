@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod config;
 pub mod metrics;
 pub mod publish;
+pub mod resync;
 pub mod snapshot;
 pub mod supervisor;
 pub mod translog;

@@ -10,7 +10,9 @@ pub struct Metrics {
     pub bytes: IntCounterVec,
     pub shipped_seq_no: IntGaugeVec,
     pub global_checkpoint: IntGaugeVec,
-    pub gaps: IntCounterVec,
+    pub resyncs: IntCounterVec,
+    pub resync_documents: IntCounterVec,
+    pub resyncing: IntGaugeVec,
     pub errors: IntCounterVec,
     pub metadata_records: IntCounterVec,
     pub snapshot_documents: IntCounterVec,
@@ -48,9 +50,21 @@ impl Metrics {
                 SHARD,
                 registry
             )?,
-            gaps: register_int_counter_vec_with_registry!(
-                "shardline_leader_gaps_total",
-                "Times the translog no longer reached back to what Kafka has",
+            resyncs: register_int_counter_vec_with_registry!(
+                "shardline_leader_resyncs_total",
+                "Times the translog no longer reached back to what Kafka has, so that the shard was scanned",
+                SHARD,
+                registry
+            )?,
+            resync_documents: register_int_counter_vec_with_registry!(
+                "shardline_leader_resync_documents_total",
+                "Documents shipped from such scans",
+                SHARD,
+                registry
+            )?,
+            resyncing: register_int_gauge_vec_with_registry!(
+                "shardline_leader_resyncing",
+                "1 while the shard is scanned for a resync",
                 SHARD,
                 registry
             )?,

@@ -69,6 +69,9 @@ pub struct ReplicationStatus {
     pub syncing_details: Option<SyncingDetails>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bootstrap_details: Option<BootstrapDetails>,
+    /// Not in the plugin: the shards that go through a resync at this time.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub resync_details: Vec<ResyncDetails>,
     /// Primaries only, and only when `verbose`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shard_replication_details: Option<Vec<ShardReplicationDetails>>,
@@ -84,9 +87,22 @@ impl ReplicationStatus {
             follower_index: None,
             syncing_details: None,
             bootstrap_details: None,
+            resync_details: Vec::new(),
             shard_replication_details: None,
         }
     }
+}
+
+/// A stretch of operations that the leader could not ship one by one; what they left behind is being scanned and compared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ResyncDetails {
+    pub shard_id: u32,
+    pub from_seq_no: i64,
+    pub to_seq_no: i64,
+    pub cause: String,
+    /// Documents and ids that the scan expects, and those that were received.
+    pub documents_total: u64,
+    pub documents_received: u64,
 }
 
 /// Of one shard, or summed over shards: an empty shard counts −1, −1, 0.

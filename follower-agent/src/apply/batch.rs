@@ -1,4 +1,4 @@
-//! A stretch of operations as one bulk request: within it, the last operation of each document wins. Pure.
+//! A stretch of operations as one bulk request: within it, the latest operation of each document wins. Pure.
 
 use std::collections::HashMap;
 
@@ -34,7 +34,7 @@ pub struct Batch {
 const WRITE_OVERHEAD: usize = 100;
 
 impl Batch {
-    /// Adds an operation; operations come in `seq_no` order.
+    /// Adds an operation.
     pub fn add(&mut self, seq_no: SeqNo, kind: OperationKind) -> Result<(), (String, SourceError)> {
         self.operations += 1;
         self.last = Some(self.last.map_or(seq_no, |last| last.max(seq_no)));
@@ -46,11 +46,14 @@ impl Batch {
                 Err(error) => return Err((id, error)),
             },
         };
-        self.bytes += write.weight();
         if let Some(&at) = self.by_id.get(&write.id) {
-            self.bytes -= self.writes[at].weight();
-            self.writes[at] = write;
+            // Documents of a resync may stand before operations that are older.
+            if self.writes[at].seq_no <= write.seq_no {
+                self.bytes = self.bytes + write.weight() - self.writes[at].weight();
+                self.writes[at] = write;
+            }
         } else {
+            self.bytes += write.weight();
             self.by_id.insert(write.id.clone(), self.writes.len());
             self.writes.push(write);
         }

@@ -112,6 +112,7 @@ impl ReplicationService for FakeService {
                 leader_index: Some(state.leader.clone()),
                 follower_index: Some(follower.to_string()),
                 syncing_details: state.paused.is_none().then_some(details),
+                resync_details: Vec::new(),
                 bootstrap_details: None,
                 shard_replication_details: None,
             })

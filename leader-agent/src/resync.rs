@@ -1,0 +1,131 @@
+//! Brings a partition up to the global checkpoint from a scan of the shard, where its operations are not to be had: the
+//! translog no longer reaches back, or the agent has no access to the node's files.
+//!
+//! The scan finds the documents that were last changed in the missing stretch. Deletions leave no trace that a scan could
+//! find, so a *complete* frame also names every other document that exists: a follower deletes what it has and the
+//! frame does not name.
+
+use std::collections::VecDeque;
+
+use shardline_common::record::{Body, FrameId, ResyncBegin, ResyncEnd};
+use shardline_common::scan::{Hit, ShardScan, Stretch};
+use shardline_common::types::SeqNo;
+use tracing::info;
+use uuid::Uuid;
+
+use crate::capture::{Capture, CaptureError};
+use crate::publish::Pending;
+use crate::snapshot::document;
+
+/// Ids of a record, in bytes.
+const IDS_BYTES: usize = 256 * 1024;
+/// Records on their way to Kafka before the oldest are waited for.
+const IN_FLIGHT: usize = 5_000;
+
+/// What a frame is to bring.
+pub struct Missing {
+    pub to: SeqNo,
+    pub cause: String,
+    pub complete: bool,
+}
+
+impl Capture<'_> {
+    /// Ships everything behind the partition's last operation up to `missing.to`, which the shard's global checkpoint has
+    /// reached.
+    pub async fn resync(&mut self, missing: Missing) -> Result<(), CaptureError> {
+        self.settle(0).await?;
+        // Refreshed after the global checkpoint was read: it shows every operation up to it.
+        let opensearch = &self.context.opensearch;
+        let scan = ShardScan::refreshed(opensearch, &self.shard.index, self.shard.shard).await?;
+        let resyncing = self.context.metrics.resyncing.with_label_values(&self.labels());
+        resyncing.set(1);
+        self.in_frame = true;
+        let outcome = self.ship_frame(&scan, &missing).await;
+        resyncing.set(0);
+        scan.close().await;
+        outcome
+    }
+
+    async fn ship_frame(&mut self, scan: &ShardScan<'_>, missing: &Missing) -> Result<(), CaptureError> {
+        let (from, to) = (self.sent.next(), missing.to);
+        let frame = FrameId((Uuid::new_v4().as_u128() >> 65) as i64);
+        let expected = if missing.complete { scan.count().await? } else { 0 };
+        let begin = ResyncBegin { frame, from, to, cause: missing.cause.clone(), documents: expected };
+        self.send_and_wait(Body::ResyncBegin(begin)).await?;
+        // Asked for after the point in time was opened, so that it covers every document in it.
+        self.ship_metadata().await?;
+
+        let counter = self.context.metrics.resync_documents.with_label_values(&self.labels());
+        let mut in_flight: VecDeque<Pending> = VecDeque::new();
+        let mut documents = 0;
+        let mut pages = scan.documents(Stretch { from, to: Some(to) });
+        loop {
+            let page = pages.next().await?;
+            if page.is_empty() {
+                break;
+            }
+            documents += page.len() as u64;
+            counter.inc_by(page.len() as u64);
+            for hit in page {
+                let (seq_no, operation) = (hit.seq_no, document(hit)?);
+                let body = Body::ResyncDocument { frame, seq_no, operation };
+                self.send(body, &mut in_flight).await?;
+            }
+        }
+        if missing.complete {
+            let before = Stretch { from: SeqNo(0), to: Some(SeqNo(from.0 - 1)) };
+            let after = Stretch { from: to.next(), to: None };
+            for stretch in [before, after] {
+                self.ship_ids(scan, stretch, frame, &mut in_flight).await?;
+            }
+        }
+        while let Some(pending) = in_flight.pop_front() {
+            self.context.publisher.delivered(pending).await?;
+        }
+        (self.sent, self.in_frame) = (to, false);
+        self.send_and_wait(Body::ResyncEnd(ResyncEnd { frame, documents, complete: missing.complete })).await?;
+        if missing.complete {
+            info!(index = %self.shard.index, shard = %self.shard.shard, %from, %to, documents, "resync complete");
+        }
+        Ok(())
+    }
+
+    async fn ship_ids(
+        &mut self,
+        scan: &ShardScan<'_>,
+        stretch: Stretch,
+        frame: FrameId,
+        in_flight: &mut VecDeque<Pending>,
+    ) -> Result<(), CaptureError> {
+        if stretch.to.is_some_and(|to| to < stretch.from) {
+            return Ok(());
+        }
+        let mut pages = scan.ids(stretch);
+        let (mut ids, mut bytes) = (Vec::new(), 0);
+        loop {
+            let page = pages.next().await?;
+            let last = page.is_empty();
+            for Hit { id, .. } in page {
+                bytes += id.len();
+                ids.push(id);
+            }
+            if !ids.is_empty() && (last || bytes >= IDS_BYTES) {
+                bytes = 0;
+                self.send(Body::ResyncIds { frame, ids: std::mem::take(&mut ids) }, in_flight).await?;
+            }
+            if last {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn send(&mut self, body: Body, in_flight: &mut VecDeque<Pending>) -> Result<(), CaptureError> {
+        let record = self.record(body);
+        in_flight.push_back(self.context.publisher.send(&self.shard.topic, self.shard.shard, &record).await?);
+        while in_flight.len() > IN_FLIGHT {
+            let Some(oldest) = in_flight.pop_front() else { break };
+            self.context.publisher.delivered(oldest).await?;
+        }
+        Ok(())
+    }
+}
