@@ -127,7 +127,7 @@ async fn follow_once(index: &Index, destination: &Destination, stop: &Cancellati
     let shard = destination.target.shard;
     let saved = index.checkpoints.load(&index.subscription, shard)?;
     let checkpoint = start(index, shard, saved).await?;
-    let tail = index.kafka.last_record(&index.topic, shard).await?.map_or(SeqNo::NONE, |(_, record)| record.seq_no);
+    let tail = index.kafka.reach(&index.topic, shard).await?.map_or(SeqNo::NONE, |reach| reach.seq_no);
     info!(index = %index.follower.name, %shard, after = %checkpoint.seq_no, offset = %checkpoint.offset, "following");
     let progress = &index.progress.shards[shard.0 as usize];
     progress.applied(checkpoint.seq_no, 0);

@@ -1,9 +1,10 @@
 //! The agent's life: wait for its node and Kafka, then follow the cluster's state until told to stop.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use parking_lot::Mutex;
 use prometheus::Registry;
 use shardline_common::kafka::{ControlTopic, Kafka};
 use shardline_common::opensearch::{OpenSearch, OpenSearchError};
@@ -15,14 +16,17 @@ use tracing::{info, warn};
 use crate::capture::Context;
 use crate::catalog::Catalog;
 use crate::cluster::{ClusterView, LocalNode};
-use crate::config::LeaderConfig;
+use crate::config::{LeaderConfig, Source};
 use crate::metrics::Metrics;
 use crate::publish::Publisher;
 use crate::supervisor::Supervisor;
 use crate::translog::TranslogWatcher;
 
-/// How often the cluster's state version is asked for. Followers' wishes arrive at once, through the control topic.
-const STATE_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the node is asked for its version of the cluster's state: a copy of a shard that is being made is to be
+/// held before its first flush. Followers' wishes arrive at once, through the control topic.
+const STATE_INTERVAL: Duration = Duration::from_millis(250);
+/// What could not be started is tried again this often.
+const RECONCILE_INTERVAL: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(10);
 
@@ -48,7 +52,7 @@ async fn follow_cluster(
 ) -> anyhow::Result<()> {
     let opensearch = OpenSearch::new(&config.opensearch)?;
     let kafka = Kafka::new(config.kafka.clone())?;
-    let Some(mut node) = wait_for_node(&opensearch, &stop).await else { return Ok(()) };
+    let Some(mut node) = wait_for_node(&opensearch, config.capture.source, &stop).await else { return Ok(()) };
     if !config.capture.data_paths.is_empty() {
         node.data_paths.clone_from(&config.capture.data_paths);
     }
@@ -75,25 +79,33 @@ async fn follow_cluster(
         watcher: TranslogWatcher::start(),
         metrics,
         heartbeat: Duration::from_secs(config.capture.heartbeat_seconds),
+        cluster_seen: Mutex::new(Instant::now()),
     });
     let mut catalog = Catalog::new(node.cluster().clone(), leader_table.clone(), follower_table.clone());
     let mut wishes = follower_table.changes();
     let mut supervisor =
-        Supervisor::new(node.clone(), Arc::clone(&context), leader_table, follower_table, &config.capture);
+        Supervisor::new(node.clone(), Arc::clone(&context), leader_table, follower_table, &config.capture, &stop);
     let mut view = ClusterView::default();
     let mut must_ask = true;
+    let mut reconcile_by = Instant::now();
     while !stop.is_cancelled() {
         wishes.mark_unchanged();
         let request = catalog.open_request();
         match newer_view(&opensearch, &node, &view, must_ask || request.is_some()).await {
-            Ok(newer) => {
+            Ok((newer, is_member)) => {
                 must_ask = false;
-                view = newer.unwrap_or(view);
-                readiness.ready();
-                if let Err(error) = catalog.announce(&view, request).await {
-                    warn!(%error, "the cluster's indices could not be announced");
+                if is_member {
+                    *context.cluster_seen.lock() = Instant::now();
                 }
-                supervisor.reconcile(&view).await;
+                readiness.ready();
+                if newer.is_some() || reconcile_by <= Instant::now() {
+                    reconcile_by = Instant::now() + RECONCILE_INTERVAL;
+                    view = newer.unwrap_or(view);
+                    if let Err(error) = catalog.announce(&view, request).await {
+                        warn!(%error, "the cluster's indices could not be announced");
+                    }
+                    supervisor.reconcile(&view).await;
+                }
             }
             Err(error) => {
                 context.metrics.cluster_errors.inc();
@@ -101,7 +113,7 @@ async fn follow_cluster(
             }
         }
         tokio::select! {
-            _ = wishes.changed() => {}
+            _ = wishes.changed() => reconcile_by = Instant::now(),
             () = tokio::time::sleep(STATE_INTERVAL) => {}
             () = stop.cancelled() => {}
         }
@@ -111,23 +123,26 @@ async fn follow_cluster(
     Ok(())
 }
 
-/// The cluster's state if it is not the one we have.
+/// The cluster's state if it is not the one we have, and whether the node is part of the cluster.
 async fn newer_view(
     opensearch: &OpenSearch,
     node: &LocalNode,
     view: &ClusterView,
     must_ask: bool,
-) -> Result<Option<ClusterView>, OpenSearchError> {
-    if !must_ask && ClusterView::version(opensearch).await? == view.version {
-        return Ok(None);
+) -> Result<(Option<ClusterView>, bool), OpenSearchError> {
+    if !must_ask {
+        let (version, is_member) = ClusterView::local_version(opensearch).await?;
+        if version == view.version || !is_member {
+            return Ok((None, is_member));
+        }
     }
-    ClusterView::ask(opensearch, node).await.map(Some)
+    Ok((Some(ClusterView::ask(opensearch, node).await?), true))
 }
 
-async fn wait_for_node(opensearch: &OpenSearch, stop: &CancellationToken) -> Option<LocalNode> {
+async fn wait_for_node(opensearch: &OpenSearch, source: Source, stop: &CancellationToken) -> Option<LocalNode> {
     let mut delay = FIRST_RETRY;
     loop {
-        match LocalNode::ask(opensearch).await {
+        match LocalNode::ask(opensearch, source).await {
             // A cluster that has not formed yet has no identity.
             Ok(node) if node.cluster().as_str() != "_na_" => return Some(node),
             Ok(_) => warn!("the leader cluster has not formed yet"),

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use shardline_common::kafka::{Kafka, TopicError};
+use parking_lot::Mutex;
+use shardline_common::kafka::{Kafka, Reach, TopicError};
 use shardline_common::metadata::MetadataVersions;
 use shardline_common::opensearch::{OpenSearch, OpenSearchError};
 use shardline_common::record::{Body, Operation, OperationKind, Record};
@@ -22,16 +23,16 @@ use tracing::{debug, info, warn};
 use crate::cluster;
 use crate::metrics::Metrics;
 use crate::publish::{Pending, PublishError, Publisher};
-use crate::resync::Missing;
 use crate::snapshot::NoSource;
-use crate::translog::{self, ShardSpool, ShardTail, TailBatch, TailError, TranslogWatcher};
+use crate::source::{Change, ChangeSource, Checkpoints, PollSource, TranslogSource};
+use crate::translog::{self, ShardSpool, TailError, TranslogWatcher};
 
-/// How much of a shard is read at once, in bytes of sources.
-const BATCH_BYTES: usize = 1024 * 1024;
 /// Batches of a shard that may be on their way to Kafka.
 const BATCHES_IN_FLIGHT: usize = 4;
-/// How often a translog is looked at when its watch is silent: watches miss changes on network file systems.
-const SLOW_POLL: Duration = Duration::from_secs(1);
+/// A heartbeat vouches for the shard's capture: it needs a cluster state that says that the primary is here.
+const CONFIRMATION: Duration = Duration::from_secs(5);
+/// Between two looks at a shard that owes a heartbeat and must not give one.
+const LEAST_PAUSE: Duration = Duration::from_millis(500);
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LAST_RETRY: Duration = Duration::from_secs(15);
 
@@ -53,6 +54,8 @@ pub enum CaptureError {
     IndexGone,
     #[error("reading the translog did not come to an end: {0}")]
     Reader(#[from] JoinError),
+    #[error("the translog was left in the middle of being read")]
+    Interrupted,
 }
 
 /// How far Kafka has a shard.
@@ -63,7 +66,7 @@ pub struct Shipped {
     pub offset: Offset,
 }
 
-/// Which shard, where it is on disk and where it goes.
+/// Which shard, and where it goes.
 #[derive(Clone, Debug)]
 pub struct Shard {
     pub index: IndexName,
@@ -71,7 +74,20 @@ pub struct Shard {
     pub shard: ShardId,
     pub number_of_shards: u32,
     pub topic: TopicName,
+}
+
+/// How a shard's changes are had.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    Translog(Files),
+    Poll { checkpoints: Checkpoints, sweep_interval: Duration },
+}
+
+/// Where a shard is on the disk of the agent's node.
+#[derive(Clone, Debug)]
+pub struct Files {
     pub translog: PathBuf,
+    pub spool: ShardSpool,
 }
 
 /// What all captures of an agent share.
@@ -82,13 +98,15 @@ pub struct Context {
     pub watcher: TranslogWatcher,
     pub metrics: Metrics,
     pub heartbeat: Duration,
+    /// When the leader cluster last said what its state is.
+    pub cluster_seen: Mutex<Instant>,
 }
 
 /// Ships a shard until cancelled, starting again after every error. `cluster_changes` wakes it when the cluster's state
 /// changed, so that metadata travels without waiting for an operation.
 pub async fn run(
     shard: Shard,
-    spool: ShardSpool,
+    origin: Origin,
     context: Arc<Context>,
     shipped: watch::Sender<Option<Shipped>>,
     mut cluster_changes: watch::Receiver<i64>,
@@ -98,7 +116,7 @@ pub async fn run(
     let mut delay = FIRST_RETRY;
     loop {
         let started = Instant::now();
-        let capture = Capture::ship(&shard, &spool, &context, &shipped, &mut cluster_changes);
+        let capture = Capture::ship(&shard, &origin, &context, &shipped, &mut cluster_changes);
         let error = tokio::select! {
             Err(error) = capture => error,
             () = stop.cancelled() => return,
@@ -127,6 +145,8 @@ pub struct Capture<'a> {
     shipped: &'a watch::Sender<Option<Shipped>>,
     /// The last operation handed to Kafka's queue.
     pub sent: SeqNo,
+    /// The last operation that Kafka has.
+    acked: SeqNo,
     /// Whether a resync is under way: nobody may start to read in the middle of one.
     pub in_frame: bool,
     versions: MetadataVersions,
@@ -144,12 +164,12 @@ struct BatchInFlight {
 impl<'a> Capture<'a> {
     async fn ship(
         shard: &'a Shard,
-        spool: &ShardSpool,
+        origin: &Origin,
         context: &'a Context,
         shipped: &'a watch::Sender<Option<Shipped>>,
         cluster_changes: &mut watch::Receiver<i64>,
     ) -> Result<Never, CaptureError> {
-        let tail_record = match context.kafka.last_record(&shard.topic, shard.shard).await {
+        let reach = match context.kafka.reach(&shard.topic, shard.shard).await {
             // It was made before the capture was started, and somebody has deleted it since.
             Err(error) if error.is_missing() => {
                 context.kafka.create_replication_topic(&shard.topic, shard.number_of_shards).await?;
@@ -157,46 +177,71 @@ impl<'a> Capture<'a> {
             }
             asked => asked?,
         };
-        let sent = tail_record.as_ref().map_or(SeqNo::NONE, |(_, record)| record.seq_no);
-        let mut capture = Self {
+        let sent = reach.map_or(SeqNo::NONE, |reach| reach.seq_no);
+        let capture = Self {
             shard,
             context,
             shipped,
             sent,
+            acked: sent,
             in_frame: false,
             versions: MetadataVersions::default(),
             in_flight: VecDeque::new(),
             last_record: Instant::now(),
         };
-        let wake = context.watcher.watch(&shard.translog);
-        let (mut tail, gap) = open_tail(shard, spool, sent).await?;
-        capture.ship_metadata().await?;
-        if let Some(covered) = gap {
-            capture.catch_up(covered).await?;
+        match origin {
+            Origin::Translog(Files { translog, spool }) => {
+                let source = TranslogSource::open(translog, spool.clone(), &context.watcher, sent).await?;
+                capture.ship_from(source, reach, cluster_changes).await
+            }
+            Origin::Poll { checkpoints, sweep_interval } => {
+                let shard = (shard.uuid.clone(), shard.shard);
+                let source = PollSource::open(shard, checkpoints.clone(), *sweep_interval, sent);
+                capture.ship_from(source, reach, cluster_changes).await
+            }
         }
-        if let Some((offset, _)) = tail_record {
-            capture.acknowledged(capture.sent, Offset(offset.0 + 1));
+    }
+
+    async fn ship_from(
+        mut self,
+        mut source: impl ChangeSource,
+        reach: Option<Reach>,
+        cluster_changes: &mut watch::Receiver<i64>,
+    ) -> Result<Never, CaptureError> {
+        self.ship_metadata().await?;
+        if let Some(reach) = reach {
+            self.acknowledged(reach.seq_no, reach.end);
         }
-        info!(index = %shard.index, shard = %shard.shard, topic = %shard.topic, from = %capture.sent.next(),
-              "capture started");
+        info!(index = %self.shard.index, shard = %self.shard.shard, topic = %self.shard.topic,
+              from = %self.sent.next(), "capture started");
+        let mut is_first = true;
         loop {
-            let (returned, batch) = read_batch(tail).await?;
-            tail = returned;
-            let batch = batch?;
-            context.metrics.global_checkpoint.with_label_values(&capture.labels()).set(batch.global_checkpoint.0);
-            if batch.operations.is_empty() {
-                capture.settle(0).await?;
-                let acked = capture.sent;
-                tail = release(tail, acked).await?;
-                context
-                    .metrics
-                    .spool_bytes
-                    .with_label_values(&capture.labels())
-                    .set(i64::try_from(spool.extra_bytes()).unwrap_or(i64::MAX));
-                capture.idle(&wake, cluster_changes, batch.global_checkpoint).await?;
-            } else {
-                capture.ship_batch(batch).await?;
-                capture.settle(BATCHES_IN_FLIGHT).await?;
+            let mut is_idle = false;
+            let change = source.next(self.sent).await?;
+            let labels = self.labels();
+            self.context.metrics.global_checkpoint.with_label_values(&labels).set(source.global_checkpoint().0);
+            match change {
+                Change::Operations(operations) => {
+                    self.ship_batch(operations).await?;
+                    self.settle(BATCHES_IN_FLIGHT).await?;
+                }
+                Change::Missing(missing) if is_first && self.sent == SeqNo::NONE => {
+                    // Followers begin with a copy of what is older than the partition.
+                    self.sent = missing.to;
+                    self.send_and_wait(Body::Gap { from: SeqNo(0) }).await?;
+                }
+                Change::Missing(missing) => self.resync(missing).await?,
+                Change::Nothing => {
+                    self.settle(0).await?;
+                    is_idle = true;
+                }
+            }
+            is_first = false;
+            source.release(self.acked).await?;
+            let held = i64::try_from(source.held_bytes()).unwrap_or(i64::MAX);
+            self.context.metrics.spool_bytes.with_label_values(&labels).set(held);
+            if is_idle {
+                self.idle(&mut source, cluster_changes).await?;
             }
         }
     }
@@ -205,25 +250,25 @@ impl<'a> Capture<'a> {
         [self.shard.index.to_string(), self.shard.shard.to_string()]
     }
 
-    /// Waits for something to do: a change of the translog or of the cluster, or the time for a heartbeat.
+    /// Waits for something to do: a change of the shard or of the cluster, or the time for a heartbeat.
     async fn idle(
         &mut self,
-        wake: &translog::Wake,
+        source: &mut impl ChangeSource,
         cluster_changes: &mut watch::Receiver<i64>,
-        global_checkpoint: SeqNo,
     ) -> Result<(), CaptureError> {
-        let until_heartbeat = self.context.heartbeat.saturating_sub(self.last_record.elapsed());
+        let until_heartbeat = self.context.heartbeat.saturating_sub(self.last_record.elapsed()).max(LEAST_PAUSE);
         tokio::select! {
-            () = wake.notified() => {}
+            () = source.changed() => {}
             changed = cluster_changes.changed() => {
                 if changed.is_ok() {
                     self.ship_metadata().await?;
                 }
             }
-            () = tokio::time::sleep(SLOW_POLL.min(until_heartbeat)) => {}
+            () = tokio::time::sleep(until_heartbeat) => {}
         }
-        if self.last_record.elapsed() >= self.context.heartbeat {
-            self.send_and_wait(Body::Heartbeat { global_checkpoint }).await?;
+        let is_confirmed = self.context.cluster_seen.lock().elapsed() < CONFIRMATION;
+        if self.last_record.elapsed() >= self.context.heartbeat && is_confirmed {
+            self.send_and_wait(Body::Heartbeat { global_checkpoint: source.global_checkpoint() }).await?;
         }
         Ok(())
     }
@@ -244,27 +289,13 @@ impl<'a> Capture<'a> {
         Ok(())
     }
 
-    /// Deals with the translog's not reaching back to the partition's tail: operations up to `covered` are missing.
-    async fn catch_up(&mut self, covered: SeqNo) -> Result<(), CaptureError> {
-        let from = self.sent.next();
-        if self.sent == SeqNo::NONE {
-            // Followers begin with a copy of what is older than the partition.
-            self.sent = covered;
-            return self.send_and_wait(Body::Gap { from }).await;
-        }
-        self.context.metrics.resyncs.with_label_values(&self.labels()).inc();
-        let cause = format!("neither translog nor spool had operation {from} any more");
-        warn!(index = %self.shard.index, shard = %self.shard.shard, %from, to = %covered, cause, "resync");
-        self.resync(Missing { to: covered, cause, complete: true }).await
-    }
-
-    async fn ship_batch(&mut self, batch: TailBatch) -> Result<(), CaptureError> {
+    async fn ship_batch(&mut self, operations: Vec<translog::Operation>) -> Result<(), CaptureError> {
         // The node applies a mapping before it indexes a document that needs it, so asked after the batch was read, it
         // cannot answer with metadata older than the batch.
         self.ship_metadata().await?;
         let timestamp_ms = now_ms();
-        let (mut pending, mut bytes) = (Vec::with_capacity(batch.operations.len()), 0);
-        for operation in batch.operations {
+        let (mut pending, mut bytes) = (Vec::with_capacity(operations.len()), 0);
+        for operation in operations {
             debug_assert_eq!(operation.seq_no, self.sent.next(), "the tail yields every operation once, in order");
             let record = to_record(operation, timestamp_ms);
             if let Body::Operation(Operation { kind: OperationKind::Index { source, .. }, .. }) = &record.body {
@@ -310,41 +341,11 @@ impl<'a> Capture<'a> {
         Ok(())
     }
 
-    fn acknowledged(&self, seq_no: SeqNo, offset: Offset) {
+    fn acknowledged(&mut self, seq_no: SeqNo, offset: Offset) {
+        self.acked = seq_no;
         self.context.metrics.shipped_seq_no.with_label_values(&self.labels()).set(seq_no.0);
         self.shipped.send_replace((!self.in_frame).then_some(Shipped { seq_no, offset }));
     }
-}
-
-/// Opens the translog behind `sent`. Where it does not reach back that far, opens it behind the global checkpoint, and
-/// says up to where operations are missing.
-async fn open_tail(shard: &Shard, spool: &ShardSpool, sent: SeqNo) -> Result<(ShardTail, Option<SeqNo>), CaptureError> {
-    let (directory, spool) = (shard.translog.clone(), spool.clone());
-    let opened = tokio::task::spawn_blocking(move || {
-        let mut tail = ShardTail::open(&directory, spool.clone(), sent.next())?;
-        match tail.reaches_next() {
-            Ok(()) => Ok((tail, None)),
-            Err(TailError::Gap { global_checkpoint, .. }) => {
-                let tail = ShardTail::open(&directory, spool, global_checkpoint.next())?;
-                Ok((tail, Some(global_checkpoint)))
-            }
-            Err(error) => Err(error),
-        }
-    });
-    Ok(opened.await??)
-}
-
-async fn read_batch(mut tail: ShardTail) -> Result<(ShardTail, Result<TailBatch, TailError>), JoinError> {
-    tokio::task::spawn_blocking(move || {
-        let batch = tail.refresh().and_then(|()| tail.next_batch(BATCH_BYTES));
-        (tail, batch)
-    })
-    .await
-}
-
-async fn release(mut tail: ShardTail, acked: SeqNo) -> Result<ShardTail, CaptureError> {
-    let released = tokio::task::spawn_blocking(move || tail.release_up_to(acked).map(|()| tail));
-    Ok(released.await??)
 }
 
 fn to_record(operation: translog::Operation, timestamp_ms: i64) -> Record {

@@ -71,7 +71,7 @@ impl Catalog {
             .map(|entry| (entry.key(), entry))
             .collect();
         let mut changes = Vec::new();
-        for index in view.indices.values().filter(|index| !index.name.as_str().starts_with('.')) {
+        for index in view.indices.values() {
             let entry = self.entry(index);
             if listed.remove(&entry.key()).as_ref() != Some(&entry) {
                 changes.push(Change::Set(entry));

@@ -10,12 +10,17 @@ use shardline_common::metadata::{IndexMetadata, MetadataVersions};
 use shardline_common::opensearch::{OpenSearch, OpenSearchError, path_segment};
 use shardline_common::types::{ClusterUuid, IndexName, IndexUuid, ShardId};
 
+use crate::config::Source;
+
 /// The node beside the agent. Its identity does not change while it runs; a restart may move its data.
 #[derive(Clone, Debug)]
 pub struct LocalNode {
     pub id: String,
     pub announcement: NodeAnnouncement,
     pub data_paths: Vec<PathBuf>,
+    /// Whether the agent reads the node's files, and is thus responsible for the node's shards; otherwise it is for all of
+    /// the cluster's.
+    pub source: Source,
 }
 
 /// One state of the cluster.
@@ -39,12 +44,12 @@ pub struct IndexView {
     pub refusal: Option<String>,
     /// Shards whose primary is on the local node.
     pub local_primaries: BTreeSet<ShardId>,
-    /// Shards of which the local node has a replica.
+    /// Shards of which the local node has, or is getting, another copy.
     pub local_replicas: BTreeSet<ShardId>,
 }
 
 impl LocalNode {
-    pub async fn ask(opensearch: &OpenSearch) -> Result<Self, OpenSearchError> {
+    pub async fn ask(opensearch: &OpenSearch, source: Source) -> Result<Self, OpenSearchError> {
         let root: Root = opensearch.get("/").await?;
         let path = "/_nodes/_local/settings,transport?flat_settings=true";
         let nodes: Nodes = opensearch.get(path).await?;
@@ -70,7 +75,7 @@ impl LocalNode {
             transport_address: node.transport.publish_address,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         };
-        Ok(Self { id, announcement, data_paths })
+        Ok(Self { id, announcement, data_paths, source })
     }
 
     pub fn cluster(&self) -> &ClusterUuid {
@@ -79,10 +84,12 @@ impl LocalNode {
 }
 
 impl ClusterView {
-    /// The version of the cluster's state alone: cheap enough to ask every second.
-    pub async fn version(opensearch: &OpenSearch) -> Result<i64, OpenSearchError> {
-        let state: StateVersion = opensearch.get("/_cluster/state/version?filter_path=version").await?;
-        Ok(state.version)
+    /// The version of the state that the local node has, and whether the node is part of a cluster that has a manager.
+    /// Cheap enough to ask several times a second.
+    pub async fn local_version(opensearch: &OpenSearch) -> Result<(i64, bool), OpenSearchError> {
+        let path = "/_cluster/state/version,cluster_manager_node?local=true&filter_path=version,cluster_manager_node";
+        let state: StateVersion = opensearch.get(path).await?;
+        Ok((state.version, state.cluster_manager_node.is_some()))
     }
 
     pub async fn ask(opensearch: &OpenSearch, node: &LocalNode) -> Result<Self, OpenSearchError> {
@@ -94,12 +101,13 @@ impl ClusterView {
         let state: State = opensearch.get(&path).await?;
         let indices = state.metadata.indices.into_iter().filter_map(|(name, index)| {
             let routing = state.routing_table.indices.get(&name);
-            let view = IndexView::new(name.clone().into(), &index, routing, &node.id)?;
+            let view = IndexView::new(name.clone().into(), &index, routing, node)?;
             Some((name.into(), view))
         });
         Ok(Self {
             version: state.version,
-            local_is_manager: state.cluster_manager_node.as_deref() == Some(node.id.as_str()),
+            local_is_manager: node.source == Source::Poll
+                || state.cluster_manager_node.as_deref() == Some(node.id.as_str()),
             indices: indices.collect(),
         })
     }
@@ -110,20 +118,31 @@ impl ClusterView {
 }
 
 impl IndexView {
-    fn new(name: IndexName, index: &StateIndex, routing: Option<&IndexRouting>, node: &str) -> Option<Self> {
+    fn new(name: IndexName, index: &StateIndex, routing: Option<&IndexRouting>, node: &LocalNode) -> Option<Self> {
         let uuid = index.settings.get("index.uuid")?.as_str()?.into();
         let number_of_shards = index.settings.get("index.number_of_shards")?.as_str()?.parse().ok()?;
         let mut local_primaries = BTreeSet::new();
         let mut local_replicas = BTreeSet::new();
         for (shard, copies) in routing.into_iter().flat_map(|routing| &routing.shards) {
             let Ok(shard) = shard.parse::<ShardId>() else { continue };
-            for copy in copies.iter().filter(|copy| copy.node.as_deref() == Some(node) && copy.is_serving()) {
-                let shards = if copy.primary { &mut local_primaries } else { &mut local_replicas };
-                shards.insert(shard);
+            let is_here = |id: &Option<String>| id.as_deref() == Some(&node.id);
+            for copy in copies {
+                match node.source {
+                    Source::Translog if is_here(&copy.node) && copy.primary && copy.is_serving() => {
+                        local_primaries.insert(shard);
+                    }
+                    Source::Translog if is_here(&copy.node) || is_here(&copy.relocating_node) => {
+                        local_replicas.insert(shard);
+                    }
+                    Source::Poll if copy.primary && copy.is_serving() => {
+                        local_primaries.insert(shard);
+                    }
+                    Source::Translog | Source::Poll => {}
+                }
             }
         }
         Some(Self {
-            refusal: refusal(&name, &index.settings),
+            refusal: refusal(&name, &index.settings, node.source),
             name,
             uuid,
             open: index.state == "open",
@@ -137,18 +156,28 @@ impl IndexView {
     }
 }
 
-/// Why an index cannot be followed: capture needs a translog that is local and complete.
-fn refusal(name: &IndexName, settings: &Map<String, Value>) -> Option<String> {
+/// Why an index cannot be followed: capture needs a translog that is local and complete, or sequence numbers to scan by.
+fn refusal(name: &IndexName, settings: &Map<String, Value>, source: Source) -> Option<String> {
     let value = |key: &str| settings.get(key).and_then(Value::as_str);
     let because = |reason: &str| Some(format!("Cannot Replicate index {name}: {reason}"));
+    let is_backing_index = name.as_str().starts_with(".ds-");
+    if name.as_str().starts_with('.') && !is_backing_index {
+        return because("names that begin with a dot are those of system indices");
+    }
+    if value("index.hidden") == Some("true") && !is_backing_index {
+        return because("index.hidden is true");
+    }
     if value("index.soft_deletes.enabled") == Some("false") {
         return Some("Cannot Replicate an index where the setting index.soft_deletes.enabled is disabled".to_owned());
     }
     if value("index.plugins.replication.follower.leader_index").is_some() {
         return Some(format!("Cannot Replicate a Replicated Index {name}"));
     }
-    if value("index.remote_store.enabled") == Some("true") {
-        return because("index.remote_store.enabled keeps its translog elsewhere than on the node's disk");
+    if value("index.remote_store.enabled") == Some("true") && source == Source::Translog {
+        return because(
+            "index.remote_store.enabled keeps its translog elsewhere than on the node's disk; capture.source = \"poll\" of \
+             the leader agents can follow it",
+        );
     }
     if value("index.store.type") == Some("remote_snapshot") {
         return because("index.store.type is remote_snapshot: a searchable snapshot has no translog");
@@ -242,6 +271,7 @@ struct NodeTransport {
 #[derive(Deserialize)]
 struct StateVersion {
     version: i64,
+    cluster_manager_node: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -306,6 +336,7 @@ struct ShardCopy {
     state: String,
     primary: bool,
     node: Option<String>,
+    relocating_node: Option<String>,
 }
 
 impl ShardCopy {

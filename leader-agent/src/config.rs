@@ -18,6 +18,12 @@ pub struct LeaderConfig {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CaptureConfig {
+    /// Where changes come from. All agents of a cluster use the same.
+    pub source: Source,
+    /// `poll` only: how often the shards' checkpoints are asked for, in seconds.
+    pub poll_seconds: u64,
+    /// `poll` only: how often deletions are looked for in a shard that changes, in seconds.
+    pub poll_sweep_seconds: u64,
     /// Names or patterns (`logs-*`) of indices that are captured whether anybody follows them or not.
     pub always: Vec<String>,
     /// Where the node's data folders are mounted for the agent, if not where the node itself has them (`path.data`).
@@ -29,9 +35,27 @@ pub struct CaptureConfig {
     pub heartbeat_seconds: u64,
 }
 
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// The translogs on the disk of the node beside the agent: one agent beside each data node.
+    #[default]
+    Translog,
+    /// Scans through the REST API, for clusters whose files cannot be read: one agent for the whole cluster.
+    Poll,
+}
+
 impl Default for CaptureConfig {
     fn default() -> Self {
-        Self { always: Vec::new(), data_paths: Vec::new(), spool_limit_mib: 4096, heartbeat_seconds: 5 }
+        Self {
+            source: Source::Translog,
+            poll_seconds: 1,
+            poll_sweep_seconds: 300,
+            always: Vec::new(),
+            data_paths: Vec::new(),
+            spool_limit_mib: 4096,
+            heartbeat_seconds: 5,
+        }
     }
 }
 
@@ -39,12 +63,14 @@ impl LeaderConfig {
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.opensearch.validate()?;
         self.kafka.validate()?;
-        if self.capture.heartbeat_seconds == 0 {
-            return Err(ConfigError::BadValue {
-                key: "capture.heartbeat_seconds",
-                value: "0".to_owned(),
-                expected: "a number of seconds from 1 on",
-            });
+        let intervals = [
+            ("capture.heartbeat_seconds", self.capture.heartbeat_seconds),
+            ("capture.poll_seconds", self.capture.poll_seconds),
+            ("capture.poll_sweep_seconds", self.capture.poll_sweep_seconds),
+        ];
+        if let Some((key, _)) = intervals.into_iter().find(|(_, seconds)| *seconds == 0) {
+            let expected = "a number of seconds from 1 on";
+            return Err(ConfigError::BadValue { key, value: "0".to_owned(), expected });
         }
         Ok(())
     }

@@ -9,5 +9,6 @@ pub mod metrics;
 pub mod publish;
 pub mod resync;
 pub mod snapshot;
+pub mod source;
 pub mod supervisor;
 pub mod translog;

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use shardline_common::record::{Body, FrameId, ResyncBegin, ResyncEnd};
 use shardline_common::scan::{Hit, ShardScan, Stretch};
 use shardline_common::types::SeqNo;
-use tracing::info;
+use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::capture::{Capture, CaptureError};
@@ -22,11 +22,17 @@ const IDS_BYTES: usize = 256 * 1024;
 /// Records on their way to Kafka before the oldest are waited for.
 const IN_FLIGHT: usize = 5_000;
 
-/// What a frame is to bring.
+/// What a frame is to bring: everything up to here.
 pub struct Missing {
     pub to: SeqNo,
-    pub cause: String,
-    pub complete: bool,
+    pub reason: Reason,
+}
+
+pub enum Reason {
+    /// The translog no longer has it.
+    Lost,
+    /// The source has nothing else. Deletions are found in complete frames only.
+    Poll { complete: bool },
 }
 
 impl Capture<'_> {
@@ -34,6 +40,11 @@ impl Capture<'_> {
     /// reached.
     pub async fn resync(&mut self, missing: Missing) -> Result<(), CaptureError> {
         self.settle(0).await?;
+        if let Reason::Lost = missing.reason {
+            self.context.metrics.resyncs.with_label_values(&self.labels()).inc();
+            warn!(index = %self.shard.index, shard = %self.shard.shard, from = %self.sent.next(), to = %missing.to,
+                  "resync: neither translog nor spool has these operations any more");
+        }
         // Refreshed after the global checkpoint was read: it shows every operation up to it.
         let opensearch = &self.context.opensearch;
         let scan = ShardScan::refreshed(opensearch, &self.shard.index, self.shard.shard).await?;
@@ -49,8 +60,12 @@ impl Capture<'_> {
     async fn ship_frame(&mut self, scan: &ShardScan<'_>, missing: &Missing) -> Result<(), CaptureError> {
         let (from, to) = (self.sent.next(), missing.to);
         let frame = FrameId((Uuid::new_v4().as_u128() >> 65) as i64);
-        let expected = if missing.complete { scan.count().await? } else { 0 };
-        let begin = ResyncBegin { frame, from, to, cause: missing.cause.clone(), documents: expected };
+        let (complete, cause) = match missing.reason {
+            Reason::Lost => (true, format!("neither translog nor spool had operation {from} any more")),
+            Reason::Poll { complete } => (complete, "poll".to_owned()),
+        };
+        let documents = if complete { scan.count().await? } else { 0 };
+        let begin = ResyncBegin { frame, from, to, cause, documents };
         self.send_and_wait(Body::ResyncBegin(begin)).await?;
         // Asked for after the point in time was opened, so that it covers every document in it.
         self.ship_metadata().await?;
@@ -72,7 +87,7 @@ impl Capture<'_> {
                 self.send(body, &mut in_flight).await?;
             }
         }
-        if missing.complete {
+        if complete {
             let before = Stretch { from: SeqNo(0), to: Some(SeqNo(from.0 - 1)) };
             let after = Stretch { from: to.next(), to: None };
             for stretch in [before, after] {
@@ -83,8 +98,8 @@ impl Capture<'_> {
             self.context.publisher.delivered(pending).await?;
         }
         (self.sent, self.in_frame) = (to, false);
-        self.send_and_wait(Body::ResyncEnd(ResyncEnd { frame, documents, complete: missing.complete })).await?;
-        if missing.complete {
+        self.send_and_wait(Body::ResyncEnd(ResyncEnd { frame, documents, complete })).await?;
+        if complete {
             info!(index = %self.shard.index, shard = %self.shard.shard, %from, %to, documents, "resync complete");
         }
         Ok(())

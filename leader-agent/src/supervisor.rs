@@ -15,13 +15,16 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::capture::{self, Context, Shard, Shipped};
+use crate::capture::{self, Context, Files, Origin, Shard, Shipped};
 use crate::cluster::{self, ClusterView, IndexView, LocalNode, LocalState};
+use crate::config::{CaptureConfig, Source};
 use crate::snapshot;
-use crate::translog::{ShardSpool, ShardTail, Spool};
+use crate::source::watch_checkpoints;
+use crate::translog::{ShardTail, Spool};
 
 /// How often an agent beside a replica asks Kafka what it may let go.
 const HOLD_INTERVAL: Duration = Duration::from_secs(5);
+const UNWATCHED_HOLD_INTERVAL: Duration = Duration::from_secs(1);
 const SPOOL_FOLDER: &str = "shardline-spool";
 
 type ShardKey = (IndexUuid, ShardId);
@@ -32,6 +35,8 @@ pub struct Supervisor {
     leader_table: ControlTopic,
     follower_table: ControlTopic,
     always: Vec<String>,
+    /// Instead of the translogs, where those cannot be read.
+    poll: Option<Origin>,
     spool_limit_bytes: u64,
     spools: HashMap<PathBuf, Spool>,
     view_versions: watch::Sender<i64>,
@@ -72,9 +77,16 @@ impl Supervisor {
         context: Arc<Context>,
         leader_table: ControlTopic,
         follower_table: ControlTopic,
-        config: &crate::config::CaptureConfig,
+        config: &CaptureConfig,
+        stop: &CancellationToken,
     ) -> Self {
+        let poll = (config.source == Source::Poll).then(|| {
+            let interval = Duration::from_secs(config.poll_seconds);
+            let checkpoints = watch_checkpoints(context.opensearch.clone(), interval, stop.child_token());
+            Origin::Poll { checkpoints, sweep_interval: Duration::from_secs(config.poll_sweep_seconds) }
+        });
         Self {
+            poll,
             node,
             context,
             leader_table,
@@ -154,10 +166,17 @@ impl Supervisor {
             self.announce(index, &topic).await?;
         }
         for id in missing {
-            let Some((shard, spool)) = self.locate(index, id, &topic)? else { continue };
+            let origin = match &self.poll {
+                Some(poll) => poll.clone(),
+                None => match self.locate(index, id)? {
+                    Some(files) => Origin::Translog(files),
+                    None => continue,
+                },
+            };
+            let shard = shard_of(index, id, &topic);
             let (sender, shipped) = watch::channel(None);
             let (context, changes) = (Arc::clone(&self.context), self.view_versions.subscribe());
-            let task = Task::spawn(|stop| capture::run(shard.clone(), spool, context, sender, changes, stop));
+            let task = Task::spawn(|stop| capture::run(shard.clone(), origin, context, sender, changes, stop));
             self.captures.insert((index.uuid.clone(), id), RunningCapture { task, shard, shipped });
         }
         for id in index.local_replicas.iter().copied() {
@@ -165,9 +184,9 @@ impl Supervisor {
             if self.holds.contains_key(&key) {
                 continue;
             }
-            let Some((shard, spool)) = self.locate(index, id, &topic)? else { continue };
-            let context = Arc::clone(&self.context);
-            self.holds.insert(key, Task::spawn(|stop| hold(shard, spool, context, stop)));
+            let Some(files) = self.locate(index, id)? else { continue };
+            let (shard, context) = (shard_of(index, id, &topic), Arc::clone(&self.context));
+            self.holds.insert(key, Task::spawn(|stop| hold(shard, files, context, stop)));
         }
         Ok(())
     }
@@ -188,12 +207,7 @@ impl Supervisor {
     }
 
     /// Finds a shard's translog on disk. `None` while the node has not made it yet.
-    fn locate(
-        &mut self,
-        index: &IndexView,
-        id: ShardId,
-        topic: &TopicName,
-    ) -> Result<Option<(Shard, ShardSpool)>, StartError> {
+    fn locate(&mut self, index: &IndexView, id: ShardId) -> Result<Option<Files>, StartError> {
         let relative: PathBuf =
             ["nodes", "0", "indices", index.uuid.as_str(), &id.to_string(), "translog"].iter().collect();
         let found = self.node.data_paths.iter().find(|path| path.join(&relative).is_dir()).cloned();
@@ -203,15 +217,7 @@ impl Supervisor {
             return Ok(None);
         };
         let spool = self.spool(&data_path)?.shard(&index.uuid, id)?;
-        let shard = Shard {
-            index: index.name.clone(),
-            uuid: index.uuid.clone(),
-            shard: id,
-            number_of_shards: index.number_of_shards,
-            topic: topic.clone(),
-            translog: data_path.join(relative),
-        };
-        Ok(Some((shard, spool)))
+        Ok(Some(Files { translog: data_path.join(relative), spool }))
     }
 
     fn spool(&mut self, data_path: &Path) -> Result<&Spool, StartError> {
@@ -270,6 +276,16 @@ impl Supervisor {
     }
 }
 
+fn shard_of(index: &IndexView, shard: ShardId, topic: &TopicName) -> Shard {
+    Shard {
+        index: index.name.clone(),
+        uuid: index.uuid.clone(),
+        shard,
+        number_of_shards: index.number_of_shards,
+        topic: topic.clone(),
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 enum StartError {
     #[error(transparent)]
@@ -284,14 +300,17 @@ enum StartError {
 
 /// Beside a replica: keeps generations from deletion until Kafka has what is in them, so that this copy can be shipped
 /// from should it become the primary.
-async fn hold(shard: Shard, spool: ShardSpool, context: Arc<Context>, stop: CancellationToken) {
+async fn hold(shard: Shard, files: Files, context: Arc<Context>, stop: CancellationToken) {
+    // Generations are linked as they come.
+    let wake = context.watcher.watch(&files.translog, &files.spool);
+    let interval = if wake.is_watching() { HOLD_INTERVAL } else { UNWATCHED_HOLD_INTERVAL };
     loop {
-        match context.kafka.last_record(&shard.topic, shard.shard).await {
-            Ok(tail) => {
-                let acked = tail.map_or(SeqNo::NONE, |(_, record)| record.seq_no);
-                let (directory, spool) = (shard.translog.clone(), spool.clone());
+        match context.kafka.reach(&shard.topic, shard.shard).await {
+            Ok(reach) => {
+                let acked = reach.map_or(SeqNo::NONE, |reach| reach.seq_no);
+                let Files { translog, spool } = files.clone();
                 let held = tokio::task::spawn_blocking(move || {
-                    let mut tail = ShardTail::open(&directory, spool, acked.next())?;
+                    let mut tail = ShardTail::open(&translog, spool, acked.next())?;
                     tail.release_up_to(acked)
                 });
                 match held.await {
@@ -303,7 +322,7 @@ async fn hold(shard: Shard, spool: ShardSpool, context: Arc<Context>, stop: Canc
             Err(error) => warn!(index = %shard.index, shard = %shard.shard, %error, "the shard's tail is unknown"),
         }
         tokio::select! {
-            () = tokio::time::sleep(HOLD_INTERVAL) => {}
+            () = tokio::time::sleep(interval) => {}
             () = stop.cancelled() => return,
         }
     }

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
+use shardline_common::topic::replication_topic;
 use shardline_dev::{AgentConfig, Stack, StackOptions};
 
 use crate::client::Client;
 use crate::compare::compare;
+use crate::topic_check::{self, TopicReport};
 use crate::wait;
 
 /// The connection alias under which the follower cluster knows the leader.
@@ -28,9 +30,17 @@ pub struct World {
 impl World {
     /// One of everything, on free ports; gone with the test. Indices named `always-*` are captured without a follower.
     pub async fn start() -> Result<Self> {
+        Self::with(|options| {
+            options.leader_agent_config = AgentConfig::default().set("capture", "always", "[\"always-*\"]");
+        })
+        .await
+    }
+
+    /// A stack that differs in something.
+    pub async fn with(change: impl FnOnce(&mut StackOptions)) -> Result<Self> {
         let run_dir = tempfile::tempdir()?;
-        let leader_agent_config = AgentConfig::default().set("capture", "always", "[\"always-*\"]");
-        let options = StackOptions { leader_agent_config, ..StackOptions::new(run_dir.path()) };
+        let mut options = StackOptions::new(run_dir.path());
+        change(&mut options);
         let stack = Stack::start(options).await?;
         let world = Self {
             leader: Client::new(stack.leader_url())?,
@@ -57,6 +67,14 @@ impl World {
         let difference = compare(&self.leader, leader, &self.follower, follower).await?;
         ensure!(difference.is_equal(), "{leader} and {follower}: {difference}");
         Ok(())
+    }
+
+    /// Proves of the index's topic what must hold for its records.
+    pub async fn check_topic(&self, leader: &str) -> Result<TopicReport> {
+        let settings = self.leader.get(&format!("/{leader}/_settings?flat_settings=true")).await?;
+        let uuid = settings[leader]["settings"]["index.uuid"].as_str().context("no uuid")?;
+        let topic = replication_topic("shardline", "leader", &leader.into(), &uuid.into());
+        topic_check::check(self.stack.kafka_bootstrap(), &topic, &self.leader, leader).await
     }
 
     pub async fn stop(self) -> Result<()> {

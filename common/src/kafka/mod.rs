@@ -21,12 +21,14 @@ pub use control_topic::{ControlError, ControlTopic};
 
 use crate::config::{ConfigError, KafkaConfig};
 use crate::record::{Record, RecordError};
-use crate::types::{Offset, ShardId, TopicName};
+use crate::types::{Offset, SeqNo, ShardId, TopicName};
 
 /// The largest record, in bytes: OpenSearch takes documents of up to `http.max_content_length` (100 MB by default), and
 /// a broker takes requests of up to `socket.request.max.bytes` (100 MiB by default).
 pub const MAX_RECORD_BYTES: usize = 100 * 1024 * 1024 - 64 * 1024;
 
+/// How many of a partition's last records are asked how far it reaches.
+const REACH_RECORDS: i64 = 64;
 /// How long one call to a broker may take before it is tried again or reported.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -36,7 +38,7 @@ pub enum TopicError {
     Failed { servers: String, action: &'static str, topic: TopicName, source: Box<KafkaError> },
     #[error("Kafka at {servers} refused to {action} topic {topic}: {code}")]
     Refused { servers: String, action: &'static str, topic: TopicName, code: RDKafkaErrorCode },
-    #[error("the last record of {topic} partition {shard} at offset {offset} cannot be read: {source}")]
+    #[error("the record of {topic} partition {shard} at offset {offset} cannot be read: {source}")]
     Record { topic: TopicName, shard: ShardId, offset: i64, source: RecordError },
     #[error("a background task that talks to Kafka was cancelled")]
     Cancelled,
@@ -60,6 +62,14 @@ impl TopicError {
 pub struct Watermarks {
     pub low: Offset,
     pub high: Offset,
+}
+
+/// How far a partition reaches in its shard's history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reach {
+    pub seq_no: SeqNo,
+    /// The offset behind the last record.
+    pub end: Offset,
 }
 
 /// The settings from which every Kafka client of an agent is made.
@@ -202,7 +212,23 @@ impl Kafka {
         self.ask(topic, move |kafka, reader, topic| kafka.watermarks_blocking(reader, topic, shard)).await
     }
 
-    /// The last record of a partition, which tells how far the partition reaches; `None` when it is empty.
+    /// How far a partition reaches; `None` when it is empty. Every record tells, but of two agents that overlap for a
+    /// moment one may be behind: so it is the furthest of the last records that counts.
+    pub async fn reach(&self, topic: &TopicName, shard: ShardId) -> Result<Option<Reach>, TopicError> {
+        self.ask(topic, move |kafka, reader, topic| {
+            let marks = kafka.watermarks_blocking(reader, topic, shard)?;
+            if marks.high <= marks.low {
+                return Ok(None);
+            }
+            let from = Offset(marks.low.0.max(marks.high.0 - REACH_RECORDS));
+            let mut seq_no = SeqNo::NONE;
+            kafka.read(reader, topic, shard, from, marks.high, |_, record| seq_no = seq_no.max(record.seq_no))?;
+            Ok(Some(Reach { seq_no, end: marks.high }))
+        })
+        .await
+    }
+
+    /// The last record of a partition; `None` when it is empty.
     pub async fn last_record(&self, topic: &TopicName, shard: ShardId) -> Result<Option<(Offset, Record)>, TopicError> {
         self.record_at(topic, shard, |marks| Offset(marks.high.0 - 1)).await
     }
@@ -227,7 +253,10 @@ impl Kafka {
             if marks.high <= marks.low {
                 return Ok(None);
             }
-            kafka.read_one(reader, topic, shard, offset(marks)).map(Some)
+            let (from, mut found) = (offset(marks), None);
+            let behind = Offset(from.0 + 1);
+            kafka.read(reader, topic, shard, from, behind, |offset, record| found = Some((offset, record)))?;
+            Ok(found)
         })
         .await
     }
@@ -265,34 +294,41 @@ impl Kafka {
         Ok(Watermarks { low: Offset(low), high: Offset(high) })
     }
 
-    fn read_one(
+    /// Reads the records from `from` on, up to the one before `end`.
+    fn read(
         &self,
         consumer: &BaseConsumer,
         topic: &TopicName,
         shard: ShardId,
-        offset: Offset,
-    ) -> Result<(Offset, Record), TopicError> {
+        from: Offset,
+        end: Offset,
+        mut take: impl FnMut(Offset, Record),
+    ) -> Result<(), TopicError> {
         let mut position = TopicPartitionList::new();
         let failed = |source| self.failed("read", topic, source);
         position
-            .add_partition_offset(topic.as_str(), shard.partition(), KafkaOffset::Offset(offset.0))
+            .add_partition_offset(topic.as_str(), shard.partition(), KafkaOffset::Offset(from.0))
             .map_err(failed)?;
         consumer.assign(&position).map_err(failed)?;
-        let message = consumer
-            .poll(CALL_TIMEOUT)
-            .unwrap_or(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut)))
-            .map_err(failed)?;
-        let record = Record::decode(&message).map_err(|source| TopicError::Record {
-            topic: topic.clone(),
-            shard,
-            offset: message.offset(),
-            source,
-        })?;
-        let offset = Offset(message.offset());
-        drop(message);
+        loop {
+            let message = consumer
+                .poll(CALL_TIMEOUT)
+                .unwrap_or(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut)))
+                .map_err(failed)?;
+            let offset = Offset(message.offset());
+            let record = Record::decode(&message).map_err(|source| TopicError::Record {
+                topic: topic.clone(),
+                shard,
+                offset: offset.0,
+                source,
+            })?;
+            take(offset, record);
+            if offset.0 + 1 >= end.0 {
+                break;
+            }
+        }
         // The reader is kept, and is not to fetch on.
-        consumer.unassign().map_err(failed)?;
-        Ok((offset, record))
+        consumer.unassign().map_err(failed)
     }
 
     fn admin(&self, action: &'static str, topic: &TopicName) -> Result<AdminClient<DefaultClientContext>, TopicError> {

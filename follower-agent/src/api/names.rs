@@ -16,7 +16,8 @@ pub fn check(name: &str, problems: &mut Vec<String>) {
     require(name != "." && name != "..", "must not be '.' or '..'");
     require(!name.starts_with(['_', '-', '+']), "must not start with '_' or '-' or '+'");
     require(name.len() <= MAX_BYTES, "must not be longer than 255 bytes");
-    require(!name.starts_with('.'), "must not start with '.'");
+    // Backing indices of data streams are followed as plain indices of the same name.
+    require(!name.starts_with('.') || name.starts_with(".ds-"), "must not start with '.'");
 }
 
 #[cfg(test)]

@@ -1,15 +1,19 @@
-//! The spool: hard links that keep generations from vanishing before Kafka has what is in them.
+//! The spool: hard links that keep generations from vanishing before Kafka has what is in them. Where the agent may not
+//! write beside the node's data, open descriptors do, as long as the agent lives.
 //!
 //! A generation is *live* while OpenSearch has it, *held* when only the spool does, and *let go* when the spool's link
 //! is removed. A held generation costs disk; a live one does not, so only held ones count against the limit.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use parking_lot::Mutex;
 use shardline_common::types::{Generation, IndexUuid, ShardId};
 use tracing::warn;
 
@@ -27,7 +31,8 @@ pub enum SpoolError {
 /// The spool of one data folder.
 #[derive(Debug)]
 pub struct Spool {
-    root: PathBuf,
+    /// `None` where nothing can be written.
+    root: Option<PathBuf>,
     limit_bytes: u64,
     held_bytes: Arc<AtomicU64>,
 }
@@ -35,24 +40,47 @@ pub struct Spool {
 /// The spool of one shard.
 #[derive(Debug, Clone)]
 pub struct ShardSpool {
-    folder: PathBuf,
+    store: Store,
     limit_bytes: u64,
     /// Of all shards in this spool.
     all_held_bytes: Arc<AtomicU64>,
     held_bytes: Arc<AtomicU64>,
 }
 
+#[derive(Debug, Clone)]
+enum Store {
+    Links(PathBuf),
+    /// Open files by name. What is open can be opened once more after it was deleted, through `/proc/self/fd`.
+    Descriptors(Arc<Mutex<BTreeMap<String, File>>>),
+}
+
 impl Spool {
     pub fn open(root: &Path, limit_bytes: u64) -> Result<Self, SpoolError> {
-        std::fs::create_dir_all(root).map_err(|source| SpoolError::Io { path: root.to_owned(), source })?;
-        Ok(Self { root: root.to_owned(), limit_bytes, held_bytes: Arc::default() })
+        use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+        let root = match std::fs::create_dir_all(root) {
+            Ok(()) => Some(root.to_owned()),
+            Err(error) if matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem) => {
+                warn!(root = %root.display(), %error,
+                      "no spool can be made beside the node's data: translogs are held by open descriptors, which end \
+                       with the agent");
+                None
+            }
+            Err(source) => return Err(SpoolError::Io { path: root.to_owned(), source }),
+        };
+        Ok(Self { root, limit_bytes, held_bytes: Arc::default() })
     }
 
     pub fn shard(&self, index: &IndexUuid, shard: ShardId) -> Result<ShardSpool, SpoolError> {
-        let folder = self.root.join(index.as_str()).join(shard.to_string());
-        std::fs::create_dir_all(&folder).map_err(|source| SpoolError::Io { path: folder.clone(), source })?;
+        let store = match &self.root {
+            Some(root) => {
+                let folder = root.join(index.as_str()).join(shard.to_string());
+                std::fs::create_dir_all(&folder).map_err(|source| SpoolError::Io { path: folder.clone(), source })?;
+                Store::Links(folder)
+            }
+            None => Store::Descriptors(Arc::default()),
+        };
         Ok(ShardSpool {
-            folder,
+            store,
             limit_bytes: self.limit_bytes,
             all_held_bytes: Arc::clone(&self.held_bytes),
             held_bytes: Arc::default(),
@@ -72,11 +100,22 @@ impl ShardSpool {
     }
 
     pub fn generations(&self) -> Result<BTreeSet<Generation>, SpoolError> {
-        list_generations(&self.folder).map_err(|source| self.failed(&self.folder, source))
+        match &self.store {
+            Store::Links(folder) => list_generations(folder).map_err(|source| self.failed(folder, source)),
+            Store::Descriptors(files) => Ok(files.lock().keys().filter_map(|name| generation_of(name)).collect()),
+        }
     }
 
+    /// Where a file can be opened, if it is held.
     pub fn path(&self, generation: Generation, extension: &str) -> PathBuf {
-        self.folder.join(file_name(generation, extension))
+        let name = file_name(generation, extension);
+        match &self.store {
+            Store::Links(folder) => folder.join(name),
+            Store::Descriptors(files) => match files.lock().get(&name) {
+                Some(file) => PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())),
+                None => PathBuf::from("/nonexistent").join(name),
+            },
+        }
     }
 
     /// Lets go of the generations before this one.
@@ -98,23 +137,47 @@ impl ShardSpool {
     }
 
     fn link(&self, translog: &Path, name: &str) -> Result<(), SpoolError> {
-        match std::fs::hard_link(translog.join(name), self.folder.join(name)) {
+        let kept = match &self.store {
+            Store::Links(folder) => std::fs::hard_link(translog.join(name), folder.join(name)),
+            Store::Descriptors(files) => {
+                let mut files = files.lock();
+                match files.contains_key(name) {
+                    true => Ok(()),
+                    false => File::open(translog.join(name)).map(|file| drop(files.insert(name.to_owned(), file))),
+                }
+            }
+        };
+        match kept {
             Ok(()) => Ok(()),
             // Linked before; or deleted since it was listed; or a generation's checkpoint, which only a closed one has.
             Err(error) if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-                Err(SpoolError::OtherFileSystem { spool: self.folder.clone(), translog: translog.to_owned() })
+                Err(SpoolError::OtherFileSystem { spool: self.place(), translog: translog.to_owned() })
             }
-            Err(source) => Err(self.failed(&self.folder, source)),
+            Err(source) => Err(self.failed(&self.place(), source)),
+        }
+    }
+
+    fn place(&self) -> PathBuf {
+        match &self.store {
+            Store::Links(folder) => folder.clone(),
+            Store::Descriptors(_) => PathBuf::from("open descriptors"),
         }
     }
 
     fn let_go(&self, generation: Generation) -> Result<(), SpoolError> {
         for extension in ["tlog", "ckp"] {
-            let path = self.path(generation, extension);
-            match std::fs::remove_file(&path) {
-                Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(self.failed(&path, source)),
-                _ => {}
+            match &self.store {
+                Store::Links(_) => {
+                    let path = self.path(generation, extension);
+                    match std::fs::remove_file(&path) {
+                        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                            return Err(self.failed(&path, source));
+                        }
+                        _ => {}
+                    }
+                }
+                Store::Descriptors(files) => drop(files.lock().remove(&file_name(generation, extension))),
             }
         }
         Ok(())
@@ -122,7 +185,8 @@ impl ShardSpool {
 
     fn held(&self, generation: Generation) -> u64 {
         let metadata = std::fs::metadata(self.path(generation, "tlog"));
-        metadata.map(|metadata| if metadata.nlink() == 1 { metadata.len() } else { 0 }).unwrap_or(0)
+        let own_links = if matches!(self.store, Store::Links(_)) { 1 } else { 0 };
+        metadata.map(|metadata| if metadata.nlink() == own_links { metadata.len() } else { 0 }).unwrap_or(0)
     }
 
     fn account(&self) -> Result<(), SpoolError> {
@@ -138,7 +202,7 @@ impl ShardSpool {
                 break;
             }
             if self.held(generation) > 0 {
-                warn!(folder = %self.folder.display(), %generation, limit_bytes = self.limit_bytes,
+                warn!(spool = %self.place().display(), %generation, limit_bytes = self.limit_bytes,
                       "the spool is full: a generation that Kafka does not have yet is let go");
                 self.let_go(generation)?;
                 self.account()?;
@@ -161,12 +225,13 @@ pub fn list_generations(folder: &Path) -> io::Result<BTreeSet<Generation>> {
     let mut generations = BTreeSet::new();
     for entry in std::fs::read_dir(folder)? {
         let name = entry?.file_name();
-        let number = name.to_str().and_then(|name| name.strip_prefix("translog-")?.strip_suffix(".tlog"));
-        if let Some(generation) = number.and_then(|number| number.parse().ok()) {
-            generations.insert(generation);
-        }
+        generations.extend(name.to_str().and_then(generation_of));
     }
     Ok(generations)
+}
+
+fn generation_of(name: &str) -> Option<Generation> {
+    name.strip_prefix("translog-")?.strip_suffix(".tlog")?.parse().ok()
 }
 
 #[cfg(test)]
@@ -198,6 +263,22 @@ mod tests {
         assert_eq!(spool.extra_bytes(), 1000);
         spool.release(Generation(2)).unwrap();
         assert_eq!((spool.extra_bytes(), spool.generations().unwrap()), (0, BTreeSet::from([Generation(2)])));
+    }
+
+    #[test]
+    fn where_nothing_can_be_written_descriptors_hold() {
+        let folder = translog_with(&[1, 2]);
+        let translog = folder.path().join("translog");
+        let read_only = Spool { root: None, limit_bytes: 10_000, held_bytes: Arc::default() };
+        let spool = read_only.shard(&"u".into(), ShardId(0)).unwrap();
+        spool.keep(&translog).unwrap();
+        std::fs::remove_file(translog.join("translog-1.tlog")).unwrap();
+        spool.keep(&translog).unwrap();
+        assert_eq!(spool.extra_bytes(), 1000);
+        assert_eq!(std::fs::read(spool.path(Generation(1), "tlog")).unwrap().len(), 1000);
+        spool.release(Generation(2)).unwrap();
+        assert_eq!((spool.extra_bytes(), spool.generations().unwrap()), (0, BTreeSet::from([Generation(2)])));
+        assert!(!spool.path(Generation(1), "tlog").exists());
     }
 
     #[test]

@@ -136,19 +136,26 @@ impl ShardTail {
         if self.next > self.current.global_checkpoint || self.find_next()? { Ok(()) } else { Err(self.gap()) }
     }
 
+    /// Whether [`Self::release_up_to`] would let anything go.
+    pub fn can_release(&self, acked: SeqNo) -> bool {
+        self.generations.keys().next().is_some_and(|lowest| *lowest < self.needed_above(acked))
+    }
+
     /// Lets go of the generations that hold nothing above `acked`.
     pub fn release_up_to(&mut self, acked: SeqNo) -> Result<(), TailError> {
-        let done = |open: &OpenGeneration| open.max_seq_no().is_some_and(|max| max <= acked);
-        let below = self
-            .generations
-            .range(..self.reading)
-            .find(|(_, open)| !done(open))
-            .map_or(self.reading, |(generation, _)| *generation);
-        if self.generations.keys().next().is_some_and(|lowest| *lowest < below) {
+        if self.can_release(acked) {
+            let below = self.needed_above(acked);
             self.spool.release(below)?;
             self.generations = self.generations.split_off(&below);
         }
         Ok(())
+    }
+
+    /// The first generation that may hold something above `acked`.
+    fn needed_above(&self, acked: SeqNo) -> Generation {
+        let done = |open: &OpenGeneration| open.max_seq_no().is_some_and(|max| max <= acked);
+        let needed = self.generations.range(..self.reading).find(|(_, open)| !done(open));
+        needed.map_or(self.reading, |(generation, _)| *generation)
     }
 
     fn gap(&self) -> TailError {

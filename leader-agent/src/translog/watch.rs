@@ -1,7 +1,8 @@
-//! Wakes captures when OpenSearch writes a translog.
+//! Sees what OpenSearch does to the translogs: wakes captures when one is written, and links new generations into the
+//! spool at once, whatever the capture is busy with.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -9,6 +10,8 @@ use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask, Watches};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tracing::warn;
+
+use super::hold::ShardSpool;
 
 const EVENT_BUFFER_BYTES: usize = 16 * 1024;
 
@@ -21,8 +24,14 @@ pub struct TranslogWatcher {
 
 struct State {
     watches: Option<Watches>,
-    wakes: HashMap<WatchDescriptor, Arc<Notify>>,
+    watched: HashMap<WatchDescriptor, Watched>,
     limit_reported: bool,
+}
+
+struct Watched {
+    folder: PathBuf,
+    spool: ShardSpool,
+    wake: Arc<Notify>,
 }
 
 /// Resolves after each change of one folder. The watch ends with it.
@@ -36,11 +45,16 @@ impl Wake {
     pub async fn notified(&self) {
         self.notify.notified().await;
     }
+
+    /// Whether changes are seen; otherwise the folder is to be polled.
+    pub fn is_watching(&self) -> bool {
+        self.descriptor.is_some()
+    }
 }
 
 impl TranslogWatcher {
     pub fn start() -> Self {
-        let state = Arc::new(Mutex::new(State { watches: None, wakes: HashMap::new(), limit_reported: false }));
+        let state = Arc::new(Mutex::new(State { watches: None, watched: HashMap::new(), limit_reported: false }));
         match Inotify::init().and_then(|inotify| {
             let watches = inotify.watches();
             Ok((watches, inotify.into_event_stream(vec![0; EVENT_BUFFER_BYTES])?))
@@ -64,14 +78,16 @@ impl TranslogWatcher {
         Self { state }
     }
 
-    pub fn watch(&self, folder: &Path) -> Wake {
+    /// Watches a shard's translog. Generations that OpenSearch begins from now on are kept in the spool.
+    pub fn watch(&self, folder: &Path, spool: &ShardSpool) -> Wake {
         let notify = Arc::new(Notify::new());
         let mut state = self.state.lock();
         let mask = WatchMask::MODIFY | WatchMask::CREATE | WatchMask::MOVED_TO | WatchMask::DELETE_SELF;
         let added = state.watches.as_mut().map(|watches| watches.add(folder, mask));
         let descriptor = match added {
             Some(Ok(descriptor)) => {
-                state.wakes.insert(descriptor.clone(), Arc::clone(&notify));
+                let (folder, spool) = (folder.to_owned(), spool.clone());
+                state.watched.insert(descriptor.clone(), Watched { folder, spool, wake: Arc::clone(&notify) });
                 Some(descriptor)
             }
             Some(Err(error)) if !state.limit_reported => {
@@ -89,10 +105,28 @@ impl TranslogWatcher {
 impl State {
     fn wake(&self, mask: EventMask, descriptor: &WatchDescriptor) {
         if mask.contains(EventMask::Q_OVERFLOW) {
-            self.wakes.values().for_each(|wake| wake.notify_one());
-        } else if let Some(wake) = self.wakes.get(descriptor) {
-            wake.notify_one();
+            self.watched.values().for_each(|watched| {
+                watched.keep();
+                watched.wake.notify_one();
+            });
+        } else if let Some(watched) = self.watched.get(descriptor) {
+            // A generation exists from here to the flush after next at least.
+            if mask.intersects(EventMask::CREATE | EventMask::MOVED_TO) {
+                watched.keep();
+            }
+            watched.wake.notify_one();
         }
+    }
+}
+
+impl Watched {
+    fn keep(&self) {
+        let (folder, spool) = (self.folder.clone(), self.spool.clone());
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = spool.keep(&folder) {
+                warn!(folder = %folder.display(), %error, "a new generation is not held");
+            }
+        });
     }
 }
 
@@ -101,8 +135,8 @@ impl Drop for Wake {
         let Some(descriptor) = self.descriptor.take() else { return };
         let mut state = self.state.lock();
         // A capture that started again has the same folder's descriptor, and needs its watch.
-        if state.wakes.get(&descriptor).is_some_and(|wake| Arc::ptr_eq(wake, &self.notify)) {
-            state.wakes.remove(&descriptor);
+        if state.watched.get(&descriptor).is_some_and(|watched| Arc::ptr_eq(&watched.wake, &self.notify)) {
+            state.watched.remove(&descriptor);
             if let Some(watches) = state.watches.as_mut() {
                 // The folder may be gone, and its watch with it.
                 let _ = watches.remove(descriptor);
@@ -115,15 +149,39 @@ impl Drop for Wake {
 mod tests {
     use std::time::Duration;
 
+    use shardline_common::types::{Generation, ShardId};
+
+    use super::super::hold::Spool;
     use super::*;
 
     #[tokio::test]
     async fn a_write_wakes_its_folder_only() {
-        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (one, other, spool) = folders();
         let watcher = TranslogWatcher::start();
-        let (first, second) = (watcher.watch(one.path()), watcher.watch(other.path()));
+        let (first, second) = (watcher.watch(one.path(), &spool), watcher.watch(other.path(), &spool));
         std::fs::write(one.path().join("translog.ckp"), b"x").unwrap();
         tokio::time::timeout(Duration::from_secs(10), first.notified()).await.unwrap();
         assert!(tokio::time::timeout(Duration::from_millis(50), second.notified()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_new_generation_is_held_before_anybody_reads_it() {
+        let (folder, _other, spool) = folders();
+        let watcher = TranslogWatcher::start();
+        let _wake = watcher.watch(folder.path(), &spool);
+        std::fs::write(folder.path().join("translog-7.tlog"), b"x").unwrap();
+        let held = async {
+            while !spool.path(Generation(7), "tlog").exists() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), held).await.unwrap();
+    }
+
+    /// Two folders, and a spool within the second.
+    fn folders() -> (tempfile::TempDir, tempfile::TempDir, ShardSpool) {
+        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let spool = Spool::open(&other.path().join("spool"), u64::MAX).unwrap().shard(&"u".into(), ShardId(0)).unwrap();
+        (one, other, spool)
     }
 }

@@ -1,0 +1,190 @@
+//! Scans as a source, for clusters whose files the agent cannot read: whenever a shard's global checkpoint has moved, the
+//! documents changed since come as a frame. Deletions leave no trace that a scan finds; they come with the next complete
+//! frame, which names every document of the shard.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use serde::Deserialize;
+use shardline_common::opensearch::{OpenSearch, OpenSearchError};
+use shardline_common::types::{IndexUuid, SeqNo, ShardId};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::{Change, ChangeSource};
+use crate::capture::CaptureError;
+use crate::resync::{Missing, Reason};
+
+/// The global checkpoints of all shards of the leader cluster.
+pub type Checkpoints = watch::Receiver<HashMap<(IndexUuid, ShardId), SeqNo>>;
+
+/// Asks for the global checkpoints of all shards every `interval`, with one request.
+pub fn watch_checkpoints(opensearch: OpenSearch, interval: Duration, stop: CancellationToken) -> Checkpoints {
+    let (sender, receiver) = watch::channel(HashMap::new());
+    tokio::spawn(async move {
+        loop {
+            match ask(&opensearch).await {
+                Ok(now) => {
+                    sender.send_if_modified(|known| {
+                        let differs = *known != now;
+                        *known = now;
+                        differs
+                    });
+                }
+                Err(error) => warn!(%error, "the shards' checkpoints are unknown"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(interval) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    });
+    receiver
+}
+
+pub struct PollSource {
+    shard: (IndexUuid, ShardId),
+    checkpoints: Checkpoints,
+    /// How often deletions are looked for, while the shard changes.
+    sweep_interval: Duration,
+    /// When a complete frame is due.
+    sweep_due: Instant,
+    changed_since_sweep: bool,
+    global_checkpoint: SeqNo,
+}
+
+impl PollSource {
+    /// What was deleted before `sent` may not have been shipped: the first frame is complete.
+    pub fn open(shard: (IndexUuid, ShardId), checkpoints: Checkpoints, sweep_interval: Duration, sent: SeqNo) -> Self {
+        Self {
+            shard,
+            checkpoints,
+            sweep_interval,
+            sweep_due: Instant::now(),
+            changed_since_sweep: sent > SeqNo::NONE,
+            global_checkpoint: SeqNo::NONE,
+        }
+    }
+
+    fn sweep_is_due(&self) -> bool {
+        self.changed_since_sweep && Instant::now() >= self.sweep_due
+    }
+}
+
+impl ChangeSource for PollSource {
+    fn global_checkpoint(&self) -> SeqNo {
+        self.global_checkpoint
+    }
+
+    async fn next(&mut self, sent: SeqNo) -> Result<Change, CaptureError> {
+        let known = self.checkpoints.borrow_and_update().get(&self.shard).copied();
+        let Some(now) = known else { return Ok(Change::Nothing) };
+        self.global_checkpoint = now;
+        self.changed_since_sweep |= now > sent;
+        let complete = self.sweep_is_due();
+        if now <= sent && !complete {
+            return Ok(Change::Nothing);
+        }
+        if complete {
+            self.changed_since_sweep = false;
+            self.sweep_due = Instant::now() + self.sweep_interval;
+        }
+        Ok(Change::Missing(Missing { to: now.max(sent), reason: Reason::Poll { complete } }))
+    }
+
+    async fn release(&mut self, _acked: SeqNo) -> Result<(), CaptureError> {
+        Ok(())
+    }
+
+    fn held_bytes(&self) -> u64 {
+        0
+    }
+
+    async fn changed(&mut self) {
+        let sweep = async {
+            if self.changed_since_sweep {
+                tokio::time::sleep_until(self.sweep_due).await;
+            } else {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            changed = self.checkpoints.changed() => {
+                if changed.is_err() {
+                    // The agent is stopping.
+                    std::future::pending::<()>().await;
+                }
+            }
+            () = sweep => {}
+        }
+    }
+}
+
+async fn ask(opensearch: &OpenSearch) -> Result<HashMap<(IndexUuid, ShardId), SeqNo>, OpenSearchError> {
+    let path = "/_stats/docs?level=shards&expand_wildcards=all&filter_path=indices.*.uuid,\
+                indices.*.shards.*.routing.primary,indices.*.shards.*.seq_no.global_checkpoint";
+    let stats: Stats = opensearch.get(path).await?;
+    let of_index = |index: StatsIndex| {
+        let uuid = index.uuid;
+        index.shards.into_iter().filter_map(move |(shard, copies)| {
+            let primary = copies.into_iter().find(|copy| copy.routing.primary)?;
+            Some(((uuid.clone(), shard.parse().ok()?), SeqNo(primary.seq_no?.global_checkpoint)))
+        })
+    };
+    Ok(stats.indices.into_values().flat_map(of_index).collect())
+}
+
+#[derive(Deserialize)]
+struct Stats {
+    #[serde(default)]
+    indices: HashMap<String, StatsIndex>,
+}
+
+#[derive(Deserialize)]
+struct StatsIndex {
+    uuid: IndexUuid,
+    #[serde(default)]
+    shards: HashMap<String, Vec<StatsCopy>>,
+}
+
+#[derive(Deserialize)]
+struct StatsCopy {
+    routing: StatsRouting,
+    seq_no: Option<StatsSeqNo>,
+}
+
+#[derive(Deserialize)]
+struct StatsRouting {
+    primary: bool,
+}
+
+#[derive(Deserialize)]
+struct StatsSeqNo {
+    global_checkpoint: i64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn deletions_are_looked_for_only_after_changes() {
+        let shard = (IndexUuid("u".into()), ShardId(0));
+        let (sender, checkpoints) = watch::channel(HashMap::from([(shard.clone(), SeqNo(4))]));
+        let mut source = PollSource::open(shard.clone(), checkpoints, Duration::from_millis(300), SeqNo::NONE);
+        let frame = |change| match change {
+            Ok(Change::Missing(Missing { to, reason: Reason::Poll { complete } })) => Some((to.0, complete)),
+            _ => None,
+        };
+        assert_eq!(frame(source.next(SeqNo::NONE).await), Some((4, true)));
+        assert_eq!(frame(source.next(SeqNo(4)).await), None);
+        sender.send(HashMap::from([(shard, SeqNo(9))])).unwrap();
+        assert_eq!(frame(source.next(SeqNo(4)).await), Some((9, false)));
+        assert_eq!(frame(source.next(SeqNo(9)).await), None);
+        source.changed().await;
+        assert_eq!(frame(source.next(SeqNo(9)).await), Some((9, true)));
+        assert_eq!(frame(source.next(SeqNo(9)).await), None);
+    }
+}
