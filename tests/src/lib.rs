@@ -3,5 +3,6 @@
 pub mod client;
 pub mod compare;
 pub mod load;
+pub mod retention;
 pub mod wait;
 pub mod world;

@@ -28,9 +28,14 @@ pub struct World {
 impl World {
     /// One of everything, on free ports; gone with the test. Indices named `always-*` are captured without a follower.
     pub async fn start() -> Result<Self> {
+        Self::start_with(|options| options).await
+    }
+
+    /// The same with other options.
+    pub async fn start_with(change: impl FnOnce(StackOptions) -> StackOptions) -> Result<Self> {
         let run_dir = tempfile::tempdir()?;
         let leader_agent_config = AgentConfig::default().set("capture", "always", "[\"always-*\"]");
-        let options = StackOptions { leader_agent_config, ..StackOptions::new(run_dir.path()) };
+        let options = change(StackOptions { leader_agent_config, ..StackOptions::new(run_dir.path()) });
         let stack = Stack::start(options).await?;
         let world = Self {
             leader: Client::new(stack.leader_url())?,
