@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::metadata::IndexMetadata;
-use crate::types::{ClusterUuid, Epoch, IndexName, IndexUuid, TopicName};
+use crate::metadata::{IndexMetadata, MetadataVersions};
+use crate::types::{ClusterUuid, Epoch, IndexName, IndexUuid, Offset, SeqNo, ShardId, TopicName};
 
 /// Something that lives under a key of a control topic.
 pub trait Entry: Serialize + for<'de> Deserialize<'de> {
@@ -86,6 +86,64 @@ pub struct Subscription {
     pub settings: Map<String, Value>,
     /// The bootstrap under way, if one is.
     pub bootstrap: Option<String>,
+    /// What the follower index is, once it is made.
+    #[serde(default)]
+    pub copy: Option<IndexCopy>,
+}
+
+/// One copy of a leader index; a bootstrap makes another one. Positions kept for another copy do not count.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexCopy {
+    pub id: String,
+    /// Shard by shard, where the stream goes on from what the copy was made of; empty: at its beginning.
+    pub from: Vec<Checkpoint>,
+}
+
+/// How far a shard is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// Every operation up to here has been acknowledged by the follower cluster.
+    pub seq_no: SeqNo,
+    /// The next record to read.
+    pub offset: Offset,
+    /// The highest sequence number that may already stand in the follower index: a snapshot holds documents from after
+    /// its checkpoint. The copy is consistent once `seq_no` has reached it.
+    pub highest: SeqNo,
+}
+
+/// `control.follower`: the metadata that a follower index has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppliedMetadata {
+    pub follower_cluster: ClusterUuid,
+    pub follower_index: IndexName,
+    pub subscription: String,
+    /// The copy's id.
+    pub copy: String,
+    pub versions: MetadataVersions,
+}
+
+/// `control.follower`: what the agent that follows a shard asks of the one that looks after the index; removed when it
+/// is taken up.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ShardRequest {
+    pub follower_cluster: ClusterUuid,
+    pub follower_index: IndexName,
+    pub shard: ShardId,
+    pub subscription: String,
+    /// The copy's id.
+    pub copy: String,
+    pub ask: Ask,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ask {
+    /// To bring this metadata over.
+    Metadata(Box<IndexMetadata>),
+    /// To copy the index anew.
+    Copy { reason: String },
+    /// To pause the index.
+    Pause { reason: String },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,6 +228,32 @@ impl Entry for Subscription {
 impl Subscription {
     pub fn key_of(cluster: &ClusterUuid, index: &IndexName) -> String {
         format!("{}/{cluster}/{index}", Self::KIND)
+    }
+}
+
+impl Entry for AppliedMetadata {
+    const KIND: &'static str = "applied";
+    fn key(&self) -> String {
+        Self::key_of(&self.follower_cluster, &self.follower_index)
+    }
+}
+
+impl AppliedMetadata {
+    pub fn key_of(cluster: &ClusterUuid, index: &IndexName) -> String {
+        format!("{}/{cluster}/{index}", Self::KIND)
+    }
+}
+
+impl Entry for ShardRequest {
+    const KIND: &'static str = "request";
+    fn key(&self) -> String {
+        Self::key_of(&self.follower_cluster, &self.follower_index, self.shard)
+    }
+}
+
+impl ShardRequest {
+    pub fn key_of(cluster: &ClusterUuid, index: &IndexName, shard: ShardId) -> String {
+        format!("{}/{cluster}/{index}/{shard}", Self::KIND)
     }
 }
 

@@ -4,6 +4,7 @@ pub mod config;
 pub mod control;
 pub mod kafka;
 pub mod launch;
+pub mod lease;
 pub mod metadata;
 pub mod opensearch;
 pub mod record;

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::config::{ConfigError, OpenSearchConfig};
+use crate::lease::Lease;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -18,6 +19,7 @@ pub struct OpenSearch {
     base: String,
     http: reqwest::Client,
     login: Option<(String, Option<crate::config::Secret>)>,
+    lease: Option<Lease>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -28,13 +30,15 @@ pub enum OpenSearchError {
     Refused { method: String, path: String, status: u16, error_type: String, reason: String, body: Box<Value> },
     #[error("OpenSearch answered {method} {path} with something unexpected: {reason}")]
     Unexpected { method: String, path: String, reason: String },
+    #[error("{method} {path} was not sent, or not waited for: this agent has lost touch with its consumer group")]
+    Fenced { method: String, path: String },
 }
 
 impl OpenSearchError {
     /// Whether the same request may succeed later without anybody changing anything.
     pub fn retryable(&self) -> bool {
         match self {
-            Self::Unreachable { .. } => true,
+            Self::Unreachable { .. } | Self::Fenced { .. } => true,
             Self::Refused { status, .. } => *status == 429 || *status == 408 || *status >= 500,
             Self::Unexpected { .. } => false,
         }
@@ -84,7 +88,12 @@ impl OpenSearch {
         let http = builder(config)?.timeout(REQUEST_TIMEOUT).pool_idle_timeout(Duration::from_secs(50));
         let http = build(http, config)?;
         let login = config.username.clone().map(|name| (name, config.password.clone()));
-        Ok(Self { base: config.url.trim_end_matches('/').to_owned(), http, login })
+        Ok(Self { base: config.url.trim_end_matches('/').to_owned(), http, login, lease: None })
+    }
+
+    /// The same client, which writes only while the lease lasts: what is under way when it ends is given up.
+    pub fn under(self, lease: Lease) -> Self {
+        Self { lease: Some(lease), ..self }
     }
 
     pub fn url(&self) -> &str {
@@ -130,6 +139,23 @@ impl OpenSearch {
 
     /// Sends a request with a body of any type; the answer's bytes when it is a success.
     pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(&str, Bytes)>,
+        timeout: Duration,
+    ) -> Result<Bytes, OpenSearchError> {
+        match &self.lease {
+            Some(lease) if method != Method::GET => tokio::select! {
+                biased;
+                () = lease.ended() => Err(OpenSearchError::Fenced { method: method.to_string(), path: path.to_owned() }),
+                answer = self.send_now(method.clone(), path, body, timeout) => answer,
+            },
+            _ => self.send_now(method, path, body, timeout).await,
+        }
+    }
+
+    async fn send_now(
         &self,
         method: Method,
         path: &str,

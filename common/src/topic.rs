@@ -1,6 +1,6 @@
 //! Names of topics.
 
-use crate::types::{IndexName, IndexUuid, TopicName};
+use crate::types::{ClusterUuid, IndexName, IndexUuid, TopicName};
 
 /// Kafka's limit for a topic's name, in bytes.
 const MAX_NAME: usize = 249;
@@ -38,6 +38,11 @@ pub fn follower_control_topic(prefix: &str) -> TopicName {
     TopicName(format!("{prefix}.control.follower"))
 }
 
+/// Without records: its partitions are the slots that the follower agents of a cluster share among themselves.
+pub fn slots_topic(prefix: &str, follower_cluster: &ClusterUuid) -> TopicName {
+    TopicName(format!("{prefix}.follower.{}.slots", escape(follower_cluster.as_str())))
+}
+
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -50,7 +55,7 @@ fn escape(text: &str) -> String {
 }
 
 /// FNV-1a, 64 bits: stable across builds, which the standard library's hasher is not.
-fn fnv1a(bytes: &[u8]) -> u64 {
+pub fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 

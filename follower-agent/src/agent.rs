@@ -7,17 +7,18 @@ use std::time::Duration;
 use anyhow::Context as _;
 use axum::response::Html;
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Json, Router, middleware};
 use base64::Engine as _;
 use prometheus::Registry;
 use serde::Deserialize;
 use shardline_common::config::{OpenSearchConfig, Secret};
 use shardline_common::kafka::{ControlError, ControlTopic, Kafka};
+use shardline_common::lease::lease;
 use shardline_common::opensearch::{OpenSearch, proxy_client};
 use shardline_common::telemetry::{self, Readiness};
 use shardline_common::topic::{follower_control_topic, leader_control_topic};
-use shardline_common::types::ClusterUuid;
-use tokio::sync::Mutex;
+use shardline_common::types::{ClusterUuid, Offset};
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -26,11 +27,15 @@ use crate::checkpoint::CheckpointStore;
 use crate::config::FollowerConfig;
 use crate::followed::Shared;
 use crate::gateway::{self, Upstream};
+use crate::group::{Group, Membership};
 use crate::leader_watch;
 use crate::leaders::Leaders;
 use crate::metrics::Metrics;
+use crate::peers::{self, Peers};
+use crate::positions::Positions;
 use crate::replication::Replication;
 use crate::settings::ControlSettings;
+use crate::slots::Slots;
 use crate::stream::Streams;
 
 const FIRST_RETRY: Duration = Duration::from_millis(250);
@@ -69,11 +74,30 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
         Err(_) if stop.is_cancelled() => return Ok(()),
         Err(error) => return Err(error.into()),
     };
+    if !make_slots(&kafka, &cluster, &stop).await {
+        return Ok(());
+    }
+    let (keeper, lease) = lease();
+    let (acted, own_acted) = watch::channel(Offset(-1));
+    let (slots, positions) = (Arc::new(Slots::default()), Arc::new(Positions::default()));
+    let membership = Membership {
+        cluster: cluster.clone(),
+        address: config.gateway.address(),
+        slots: Arc::clone(&slots),
+        positions: Arc::clone(&positions),
+        lease: keeper,
+        acted: own_acted,
+    };
+    let (group, rebalances) = Group::join(&kafka, membership)?;
     let shared = Arc::new(Shared {
-        opensearch: opensearch.clone(),
+        opensearch: opensearch.clone().under(lease.clone()),
         streams: Streams::new(kafka.clone(), format!("{prefix}.{cluster}"), end.clone()),
         kafka,
         checkpoints,
+        slots: Arc::clone(&slots),
+        positions,
+        group: Arc::clone(&group),
+        lease,
         leader_table: leader_table.clone(),
         follower_table: follower_table.clone(),
         metrics,
@@ -85,18 +109,30 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
         follower_table: follower_table.clone(),
         aliases: config.aliases.clone(),
     };
-    let replication = Replication::new(shared, leaders, cluster.clone(), stop.clone());
-    replication.restore();
+    let replication = Replication::new(shared, leaders, cluster.clone(), acted, stop.clone());
+    let following = tokio::spawn({
+        let replication = Arc::clone(&replication);
+        async move { replication.run().await }
+    });
+    let left = CancellationToken::new();
+    let member = tokio::spawn({
+        let (group, left) = (Arc::clone(&group), left.clone());
+        async move { group.run(rebalances, left).await }
+    });
     let service: Arc<dyn ReplicationService> = replication.clone();
     let settings = Arc::new(ControlSettings::new(follower_table, cluster));
     let upstream = upstream(&config.opensearch)?;
-    let front = tokio::spawn(telemetry::serve(front, gateway::router(service, settings, upstream), stop.clone()));
+    let peers = Arc::new(Peers { slots, group, client: proxy_client(&config.opensearch)? });
+    let gateway =
+        gateway::router(service, settings, upstream).layer(middleware::from_fn_with_state(peers, peers::route));
+    let front = tokio::spawn(telemetry::serve(front, gateway, stop.clone()));
     let watch = tokio::spawn(leader_watch::run(Arc::clone(&replication), leader_table, stop.clone()));
     // Set once, here.
     let _ = page.set(Arc::clone(&replication));
     readiness.ready();
     info!(gateway = %config.gateway.listen, admin = %config.admin.listen, "ready");
     while !stop.is_cancelled() {
+        replication.hear_others().await;
         replication.export_metrics();
         tokio::select! {
             () = tokio::time::sleep(METRICS_INTERVAL) => {}
@@ -104,7 +140,10 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
         }
     }
     info!("stopping");
+    following.await.context("the control topic's follower panicked")?;
     replication.shut_down().await;
+    left.cancel();
+    member.await.context("the consumer group's member panicked")?;
     match tokio::time::timeout(GATEWAY_GRACE, front).await {
         Ok(ended) => ended.context("the gateway panicked")?.context("the gateway failed")?,
         Err(_) => warn!("requests through the gateway are still under way and are cut off"),
@@ -112,6 +151,24 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
     watch.await.context("the leader watch panicked")?;
     end.cancel();
     admin.await.context("the admin server panicked")?.context("the admin server failed")
+}
+
+/// Makes the group's topic, however long it takes; false when stopped before.
+async fn make_slots(kafka: &Kafka, cluster: &ClusterUuid, stop: &CancellationToken) -> bool {
+    let mut delay = FIRST_RETRY;
+    loop {
+        match Group::make_slots(kafka, cluster).await {
+            Ok(()) => return true,
+            Err(error) => {
+                warn!(%error, retry_in_ms = delay.as_millis() as u64, "the slots topic cannot be made yet")
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = stop.cancelled() => return false,
+        }
+        delay = (delay * 2).min(LAST_RETRY);
+    }
 }
 
 fn upstream(config: &OpenSearchConfig) -> anyhow::Result<Upstream> {

@@ -13,7 +13,8 @@ use tracing::info;
 use crate::apply::batch::Batch;
 use crate::apply::pipeline::{Applied, Destination, Pipeline};
 use crate::checkpoint::{Checkpoint, ShardCopy};
-use crate::shard::{BATCH_BYTES, BATCH_OPERATIONS, Index, ShardError, WRITERS};
+use crate::copy::Index;
+use crate::shard::{BATCH_BYTES, BATCH_OPERATIONS, ShardError, WRITERS};
 use crate::stream::{PartitionStream, StreamError};
 use crate::sweep::sweep;
 
@@ -48,12 +49,12 @@ async fn load_once(
 ) -> Result<(), ShardError> {
     let shard = destination.target.shard;
     let progress = &index.progress.shards[shard.0 as usize];
-    if index.checkpoints.load(&index.subscription, shard)?.is_some() {
+    if index.checkpoints.load(&index.key, shard)?.is_some() {
         progress.loaded.store(true, Relaxed);
         return Ok(());
     }
     wait_for_topic(index, topic, shard).await;
-    let copy = index.checkpoints.load_shard_copy(&index.subscription, shard)?;
+    let copy = index.checkpoints.load_shard_copy(&index.key, shard)?;
     if let Some(copy) = &copy {
         progress.documents_total.store(copy.begin.documents, Relaxed);
         progress.documents_done.store(copy.documents, Relaxed);
@@ -72,8 +73,8 @@ async fn load_once(
     if in_place {
         sweep(index, destination, checkpoint.seq_no, checkpoint.highest).await?;
     }
-    index.checkpoints.save(&index.subscription, shard, &checkpoint)?;
-    index.checkpoints.forget_named(&index.subscription, shard)?;
+    index.save(shard, &checkpoint)?;
+    index.checkpoints.forget_named(&index.key, shard)?;
     progress.loaded.store(true, Relaxed);
     let documents = progress.documents_done.load(Relaxed);
     info!(index = %index.follower.name, %shard, documents, after = %checkpoint.seq_no, "snapshot loaded");
@@ -134,7 +135,7 @@ impl Loader<'_> {
             }
             match taken {
                 Taken::More => {}
-                Taken::Metadata(metadata) => self.index.apply_metadata(&metadata).await?,
+                Taken::Metadata(metadata) => self.index.apply_metadata(self.shard, &metadata).await?,
                 Taken::End(checkpoint) => {
                     while !self.pipeline.is_idle() {
                         let applied = self.pipeline.finish_one().await?;
@@ -150,7 +151,7 @@ impl Loader<'_> {
     async fn start(&mut self, batch: Batch, offset: Offset) -> Result<(), ShardError> {
         if self.in_place {
             let ids = batch.writes().iter().map(|write| &*write.id);
-            self.index.checkpoints.name(&self.index.subscription, self.shard, ids)?;
+            self.index.checkpoints.name(&self.index.key, self.shard, ids)?;
         }
         while !self.pipeline.has_room_for(&batch) {
             let applied = self.pipeline.finish_one().await?;
@@ -218,6 +219,6 @@ impl Loader<'_> {
         copy.highest = copy.highest.max(applied.seq_no);
         copy.documents = documents;
         copy.bytes = progress.bytes_done.load(Relaxed);
-        Ok(self.index.checkpoints.save_shard_copy(&self.index.subscription, self.shard, copy)?)
+        Ok(self.index.checkpoints.save_shard_copy(&self.index.key, self.shard, copy)?)
     }
 }

@@ -6,20 +6,20 @@ use std::sync::Arc;
 
 use rocksdb::{DB, Options, WriteBatch};
 use serde::{Deserialize, Serialize};
-use shardline_common::metadata::MetadataVersions;
+pub use shardline_common::control::Checkpoint;
 use shardline_common::record::SnapshotBegin;
 use shardline_common::types::{Offset, SeqNo, ShardId};
 
-/// How far a shard is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Checkpoint {
-    /// Every operation up to here has been acknowledged by the follower cluster.
-    pub seq_no: SeqNo,
-    /// The next record to read.
-    pub offset: Offset,
-    /// The highest sequence number that may already stand in the follower index: a snapshot holds documents from after
-    /// its checkpoint. The copy is consistent once `seq_no` has reached it.
-    pub highest: SeqNo,
+/// The one to go on from: both are true, so the further one. RocksDB's may be behind when its folder was set back or
+/// another agent had the shard meanwhile; Kafka's when the agent died before it committed.
+pub fn furthest(in_rocksdb: Option<Checkpoint>, committed: Option<Checkpoint>) -> Option<Checkpoint> {
+    match (in_rocksdb, committed) {
+        (Some(local), Some(committed)) => {
+            let behind = (local.seq_no, local.offset) < (committed.seq_no, committed.offset);
+            Some(if behind { committed } else { local })
+        }
+        (local, committed) => local.or(committed),
+    }
 }
 
 /// A copy of a whole index that is being loaded.
@@ -80,15 +80,6 @@ impl CheckpointStore {
 
     pub fn save(&self, subscription: &str, shard: ShardId, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
         self.write(&shard_key(subscription, shard), checkpoint)
-    }
-
-    /// The metadata that has been applied to the follower index.
-    pub fn load_versions(&self, subscription: &str) -> Result<Option<MetadataVersions>, CheckpointError> {
-        self.read(&format!("{subscription}/metadata"))
-    }
-
-    pub fn save_versions(&self, subscription: &str, versions: MetadataVersions) -> Result<(), CheckpointError> {
-        self.write(&format!("{subscription}/metadata"), &versions)
     }
 
     /// The copy under way: how it was begun, and how far each shard is.
@@ -173,7 +164,28 @@ fn shard_key(subscription: &str, shard: ShardId) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use shardline_common::types::{Offset, SeqNo};
+
     use super::*;
+
+    fn checkpoints() -> impl Strategy<Value = Option<Checkpoint>> {
+        let checkpoint =
+            |(seq_no, offset)| Checkpoint { seq_no: SeqNo(seq_no), offset: Offset(offset), highest: SeqNo(0) };
+        prop::option::of((-1i64..5, 0i64..5).prop_map(checkpoint))
+    }
+
+    proptest! {
+        /// What either has reached is not done again, and nothing is made up.
+        #[test]
+        fn the_furthest_is_one_of_the_two_and_behind_neither(local in checkpoints(), committed in checkpoints()) {
+            let chosen = furthest(local, committed);
+            prop_assert!(chosen == local || chosen == committed);
+            for known in [local, committed].into_iter().flatten() {
+                prop_assert!(chosen.is_some_and(|chosen| (chosen.seq_no, chosen.offset) >= (known.seq_no, known.offset)));
+            }
+        }
+    }
 
     #[test]
     fn checkpoints_survive_reopening_and_are_forgotten_by_subscription() {

@@ -26,6 +26,24 @@ pub struct FollowerConfig {
 pub struct GatewayConfig {
     /// Where users reach the follower cluster and the replication API.
     pub listen: SocketAddr,
+    /// Base URL at which the other follower agents of the cluster reach this gateway. Without it: `listen`, with the
+    /// machine's name where that is an address of any interface.
+    pub advertise: Option<String>,
+}
+
+impl GatewayConfig {
+    /// See `advertise`.
+    pub fn address(&self) -> String {
+        if let Some(address) = &self.advertise {
+            return address.trim_end_matches('/').to_owned();
+        }
+        if !self.listen.ip().is_unspecified() {
+            return format!("http://{}", self.listen);
+        }
+        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let name = if name.trim().is_empty() { "localhost" } else { name.trim() };
+        format!("http://{name}:{}", self.listen.port())
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -38,6 +56,16 @@ pub struct StorageConfig {
 impl FollowerConfig {
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.opensearch.validate()?;
-        self.kafka.validate()
+        self.kafka.validate()?;
+        match &self.gateway.advertise {
+            Some(address) if !address.starts_with("http://") && !address.starts_with("https://") => {
+                Err(ConfigError::BadValue {
+                    key: "gateway.advertise",
+                    value: address.clone(),
+                    expected: "a base URL such as http://agent-1:9200",
+                })
+            }
+            _ => Ok(()),
+        }
     }
 }

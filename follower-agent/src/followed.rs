@@ -1,44 +1,56 @@
-//! The task of one followed index: makes the follower index, keeps its shards' tasks, copies the index anew when the
-//! log cannot go on, and says when it cannot go on itself.
+//! The task of one followed index on one agent. It works for one state of the subscription: when that changes, the task
+//! is ended and another one begins.
+//!
+//! The agent that holds the index's slot looks after the index: makes it, copies it anew, brings metadata over, changes
+//! its subscription. Each shard is followed by the agent that holds the shard's slot, and by nobody while the index is
+//! made or copied.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 
-use futures::future::try_join_all;
+use futures::future::{join_all, try_join_all};
 use serde_json::Value;
-use shardline_common::control::{BootstrapRequest, Capture, Entry, Subscription};
+use shardline_common::control::{Ask, BootstrapRequest, Capture, Entry, IndexCopy, Subscription};
 use shardline_common::kafka::{ControlError, ControlTopic, Kafka};
-use shardline_common::metadata::{IndexMetadata, MetadataVersions};
+use shardline_common::lease::Lease;
+use shardline_common::metadata::IndexMetadata;
 use shardline_common::opensearch::{OpenSearch, OpenSearchError};
 use shardline_common::topic::bootstrap_topic;
-use shardline_common::types::{SeqNo, ShardId};
+use shardline_common::types::ShardId;
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 use uuid::Uuid;
 
 use crate::apply::batch::Target;
 use crate::apply::pipeline::Destination;
 use crate::apply::routing::Spread;
 use crate::bootstrap;
-use crate::checkpoint::{CheckpointError, CheckpointStore, Copy};
+use crate::checkpoint::{Checkpoint, CheckpointError, CheckpointStore, Copy};
+use crate::copy::Index;
+use crate::group::Group;
 use crate::index::{FollowerIndex, Load};
 use crate::metrics::Metrics;
+use crate::positions::Positions;
 use crate::progress::IndexProgress;
-use crate::shard::{self, Index, ShardError};
+use crate::shard::ShardError;
+use crate::shard_task;
+use crate::slots::{Claim, Slot, Slots};
 use crate::state::{self, Command, Refusal};
 use crate::stream::Streams;
 
-/// How often a question that nobody can answer yet is asked again.
-const RETRY: Duration = Duration::from_secs(1);
-
 /// What every followed index needs of its agent.
 pub struct Shared {
+    /// Writes only while the lease lasts.
     pub opensearch: OpenSearch,
     pub kafka: Kafka,
     pub streams: Streams,
     pub checkpoints: CheckpointStore,
+    pub slots: Arc<Slots>,
+    pub positions: Arc<Positions>,
+    pub group: Arc<Group>,
+    pub lease: Lease,
     pub leader_table: ControlTopic,
     pub follower_table: ControlTopic,
     pub metrics: Arc<Metrics>,
@@ -51,27 +63,54 @@ pub struct Shared {
 pub enum TransitionError {
     #[error("the subscription's state refuses it: {0:?}")]
     Refused(Refusal),
+    #[error("another follower agent looks after the index now")]
+    Elsewhere,
     #[error(transparent)]
     Control(#[from] ControlError),
 }
 
 impl Shared {
     /// Applies a command to a subscription and writes the outcome into the control topic. With `id`, only while it
-    /// still is that subscription.
+    /// still is that subscription. Only the agent that holds the index's slot may, so that no two changes cross.
     pub async fn transition(
         &self,
-        key: &str,
-        id: Option<&str>,
+        current: &Subscription,
         command: Command,
     ) -> Result<Option<Subscription>, TransitionError> {
+        let key = current.key();
         let _held = self.changing.lock().await;
-        let current = self.follower_table.get::<Subscription>(key).filter(|found| id.is_none_or(|id| found.id == id));
-        let next = state::apply(current.as_ref(), command).map_err(TransitionError::Refused)?;
+        let claim = self.slots.try_claim(Slot::of_index(&current.follower_index));
+        let _claim = claim.filter(|_| self.lease.is_valid()).ok_or(TransitionError::Elsewhere)?;
+        let latest = self.follower_table.get::<Subscription>(&key).filter(|found| found.id == current.id);
+        let next = state::apply(latest.as_ref(), command).map_err(TransitionError::Refused)?;
         match &next {
             Some(next) => self.follower_table.publish(next).await?,
-            None => self.follower_table.remove(key).await?,
+            None => self.follower_table.remove(&key).await?,
         }
         Ok(next)
+    }
+
+    /// Writes down a new subscription.
+    pub async fn begin(&self, subscription: &Subscription) -> Result<(), TransitionError> {
+        let _held = self.changing.lock().await;
+        let claim = self.slots.try_claim(Slot::of_index(&subscription.follower_index));
+        let _claim = claim.filter(|_| self.lease.is_valid()).ok_or(TransitionError::Elsewhere)?;
+        Ok(self.follower_table.publish(subscription).await?)
+    }
+
+    /// The leader's descriptor of a subscription's index; its agents write it once they have seen the subscription.
+    pub fn capture(&self, subscription: &Subscription) -> Option<Capture> {
+        self.leader_table.get(&Capture::key_of(&subscription.leader_cluster, &subscription.leader_uuid))
+    }
+
+    /// The slots of everybody who may write to a subscription's index.
+    pub fn slots_of(&self, subscription: &Subscription) -> BTreeSet<Slot> {
+        let mut slots = BTreeSet::from([Slot::of_index(&subscription.follower_index)]);
+        if let Some(capture) = self.capture(subscription) {
+            let shards = (0..capture.metadata.number_of_shards).map(ShardId);
+            slots.extend(shards.map(|shard| Slot::of_shard(&capture.topic, shard)));
+        }
+        slots
     }
 }
 
@@ -91,8 +130,6 @@ pub enum Phase {
 pub enum End {
     #[error("[{follower}][{shard}] - {error}")]
     Shard { follower: String, shard: ShardId, error: Box<ShardError> },
-    #[error("the follower index [{0}] is gone")]
-    IndexGone(String),
     #[error("the follower index could not be made: {0}")]
     Refused(Arc<OpenSearchError>),
     #[error(transparent)]
@@ -100,7 +137,12 @@ pub enum End {
     #[error(transparent)]
     Control(#[from] ControlError),
     #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
     OpenSearch(#[from] OpenSearchError),
+    /// A shard's agent asked for it, with this reason.
+    #[error("{0}")]
+    Asked(String),
 }
 
 impl End {
@@ -109,8 +151,9 @@ impl End {
         match self {
             Self::Shard { error, .. } => error.retryable(),
             Self::OpenSearch(error) => error.retryable(),
-            Self::Control(_) | Self::Transition(TransitionError::Control(_)) => true,
-            Self::IndexGone(_) | Self::Refused(_) | Self::Transition(_) => false,
+            Self::Transition(TransitionError::Control(_) | TransitionError::Elsewhere) => true,
+            Self::Control(_) => true,
+            Self::Refused(_) | Self::Transition(_) | Self::Checkpoint(_) | Self::Asked(_) => false,
         }
     }
 }
@@ -123,59 +166,23 @@ pub struct Followed {
 
 impl Followed {
     /// Follows until stopped, or until it cannot go on.
-    pub async fn run(mut self, stop: CancellationToken) -> Result<(), End> {
+    pub async fn run(self, stop: CancellationToken) -> Result<(), End> {
         let capture = tokio::select! {
             capture = self.capture() => capture,
             () = stop.cancelled() => return Ok(()),
         };
-        let metadata = capture.metadata.clone();
-        loop {
-            let progress = Arc::new(IndexProgress::new(metadata.number_of_shards));
-            let index = Arc::new(self.index(&capture, Arc::clone(&progress)));
-            if self.subscription.bootstrap.is_some() {
-                for shard in &progress.shards {
-                    shard.loaded.store(false, Relaxed);
-                }
-                self.phase.send_replace(Phase::Bootstrapping(Arc::clone(&progress)));
-                let loaded = tokio::select! {
-                    loaded = self.bootstrap(&index, &capture) => loaded,
-                    () = stop.cancelled() => return Ok(()),
-                };
-                match loaded {
-                    // The snapshot was not read before its topic's retention ended.
-                    Err(End::Shard { error, .. }) if error.needs_copy() => {
-                        self.begin_bootstrap(&index).await?;
-                        continue;
-                    }
-                    loaded => loaded?,
-                }
-            } else {
-                tokio::select! {
-                    made = self.make_index(&index, &metadata) => made?,
-                    () = stop.cancelled() => return Ok(()),
-                }
-            }
-            self.phase.send_replace(Phase::Syncing(progress));
-            match self.follow_shards(&index, &metadata, &stop).await {
-                Err((shard, error)) if error.needs_copy() => {
-                    info!(index = %self.subscription.follower_index, %shard, %error, "copying the index anew");
-                    self.begin_bootstrap(&index).await?;
-                }
-                Err((shard, error)) => {
-                    return Err(self.shard_end(shard, error));
-                }
-                Ok(()) => return Ok(()),
-            }
+        match (&self.subscription.bootstrap, &self.subscription.copy) {
+            (Some(id), _) => self.copy(id, &capture, &stop).await,
+            (None, None) => self.make(&capture, &stop).await,
+            (None, Some(copy)) => self.follow(copy, &capture, &stop).await,
         }
     }
 
-    /// The leader's descriptor of the index; its agents write it once they have seen the subscription.
     async fn capture(&self) -> Capture {
-        let key = Capture::key_of(&self.subscription.leader_cluster, &self.subscription.leader_uuid);
         let mut changes = self.shared.leader_table.changes();
         loop {
             changes.mark_unchanged();
-            if let Some(capture) = self.shared.leader_table.get::<Capture>(&key) {
+            if let Some(capture) = self.shared.capture(&self.subscription) {
                 return capture;
             }
             if changes.changed().await.is_err() {
@@ -184,99 +191,143 @@ impl Followed {
         }
     }
 
-    fn index(&self, capture: &Capture, progress: Arc<IndexProgress>) -> Index {
-        let subscription = &self.subscription;
-        let versions = self.shared.checkpoints.load_versions(&subscription.id).unwrap_or_else(|error| {
-            warn!(%error, "the applied metadata's versions are unknown; applying all of it");
-            None
-        });
-        Index {
-            subscription: subscription.id.clone(),
-            topic: capture.topic.clone(),
-            follower: FollowerIndex::new(
-                self.shared.opensearch.clone(),
-                subscription.follower_index.clone(),
-                subscription.settings.clone(),
-            ),
-            kafka: self.shared.kafka.clone(),
-            streams: self.shared.streams.clone(),
-            checkpoints: self.shared.checkpoints.clone(),
-            progress,
-            versions: Mutex::new(versions.unwrap_or_default()),
+    fn index(&self, copy: &IndexCopy, capture: &Capture, progress: Arc<IndexProgress>) -> Arc<Index> {
+        let (shared, subscription) = (&self.shared, &self.subscription);
+        let (name, overrides) = (subscription.follower_index.clone(), subscription.settings.clone());
+        let follower = FollowerIndex::new(shared.opensearch.clone(), name, overrides);
+        Arc::new(Index::new(Arc::clone(shared), subscription, copy.clone(), capture.topic.clone(), follower, progress))
+    }
+
+    /// Waits until this agent holds the index's slot; none when stopped before.
+    async fn hold(&self, stop: &CancellationToken) -> Option<Claim> {
+        tokio::select! {
+            claim = self.shared.slots.claim(Slot::of_index(&self.subscription.follower_index)) => Some(claim),
+            () = stop.cancelled() => None,
         }
     }
 
-    /// Makes the follower index if this is the subscription's beginning; it is an error for it to be gone later.
-    async fn make_index(&self, index: &Index, metadata: &IndexMetadata) -> Result<(), End> {
-        loop {
-            match self.try_make_index(index, metadata).await {
-                Err(End::OpenSearch(error)) if error.retryable() => {
-                    warn!(index = %index.follower.name, %error, "the follower cluster is not available");
-                    tokio::time::sleep(RETRY).await;
-                }
-                outcome => return outcome,
+    /// Makes the follower index: the beginning of a subscription.
+    async fn make(&self, capture: &Capture, stop: &CancellationToken) -> Result<(), End> {
+        let id = Uuid::new_v4().simple().to_string();
+        let copy = IndexCopy { id, from: Vec::new() };
+        let progress = Arc::new(IndexProgress::new(capture.metadata.number_of_shards));
+        let index = self.index(&copy, capture, progress);
+        while let Some(claim) = self.hold(stop).await {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                () = claim.lost().cancelled() => continue,
+                made = self.make_index(&index, &capture.metadata) => made?,
             }
+            drop(claim);
+            // This changes the subscription, which ends this task.
+            self.shared.transition(&self.subscription, Command::Made { copy }).await?;
+            stop.cancelled().await;
+            break;
         }
+        Ok(())
     }
 
-    async fn try_make_index(&self, index: &Index, metadata: &IndexMetadata) -> Result<(), End> {
+    async fn make_index(&self, index: &Index, metadata: &IndexMetadata) -> Result<(), End> {
+        // It may be there from an attempt that was broken off.
         if index.follower.exists().await? {
             return Ok(());
         }
-        if self.has_checkpoints(index, metadata) {
-            return Err(End::IndexGone(index.follower.name.to_string()));
-        }
+        self.create(index, metadata).await
+    }
+
+    async fn create(&self, index: &Index, metadata: &IndexMetadata) -> Result<(), End> {
         match index.follower.create(metadata).await {
-            Ok(()) => self.made_with(index, metadata).await,
-            Err(error) if error.retryable() => Err(error.into()),
-            Err(error) => {
+            Err(error) if !error.retryable() => {
                 let error = Arc::new(error);
                 self.phase.send_replace(Phase::Refused(Arc::clone(&error)));
-                Err(End::Refused(error))
+                return Err(End::Refused(error));
             }
+            outcome => outcome?,
+        }
+        Ok(index.note_metadata(metadata.versions).await?)
+    }
+
+    /// Follows the shards whose slots this agent holds, and looks after the index while it holds that one's.
+    async fn follow(&self, copy: &IndexCopy, capture: &Capture, stop: &CancellationToken) -> Result<(), End> {
+        let shards = capture.metadata.number_of_shards;
+        // Unless the copy is another one, the shards go on where they were.
+        let known = match &*self.phase.borrow() {
+            Phase::Syncing(known) if known.shards.len() == shards as usize => Some(Arc::clone(known)),
+            _ => None,
+        };
+        let progress = known.unwrap_or_else(|| Arc::new(IndexProgress::new(shards)));
+        let index = self.index(copy, capture, progress);
+        self.phase.send_replace(Phase::Syncing(Arc::clone(&index.progress)));
+        let all = stop.child_token();
+        let shards = (0..shards).map(ShardId).map(|shard| {
+            let task = shard_task::run(Arc::clone(&index), self.destination(&capture.metadata, shard), all.clone());
+            let task = tokio::spawn(task);
+            async move {
+                if let Err(error) = task.await {
+                    std::panic::resume_unwind(error.into_panic());
+                }
+            }
+        });
+        let served = async {
+            let served = self.serve_requests(&index, &all).await;
+            all.cancel();
+            served
+        };
+        // All shards are waited for, so that none writes on when the index is to be copied or paused.
+        let (_, asked) = tokio::join!(join_all(shards), served);
+        match asked? {
+            Some(()) => self.ask_for_copy(&index, stop).await,
+            None => Ok(()),
         }
     }
 
-    /// Notes that the follower index has this metadata.
-    async fn made_with(&self, index: &Index, metadata: &IndexMetadata) -> Result<(), End> {
-        *index.versions.lock().await = metadata.versions;
-        let saved = index.checkpoints.save_versions(&index.subscription, metadata.versions);
-        saved.map_err(|error| self.shard_end(ShardId(0), error.into()))
-    }
-
-    fn has_checkpoints(&self, index: &Index, metadata: &IndexMetadata) -> bool {
-        (0..metadata.number_of_shards).map(ShardId).any(|shard| {
-            let saved = index.checkpoints.load(&index.subscription, shard);
-            saved.is_ok_and(|saved| saved.is_some_and(|saved| saved.seq_no > SeqNo::NONE))
-        })
-    }
-
-    async fn follow_shards(
-        &self,
-        index: &Arc<Index>,
-        metadata: &IndexMetadata,
-        stop: &CancellationToken,
-    ) -> Result<(), (ShardId, ShardError)> {
-        let all = stop.child_token();
-        let shards = (0..metadata.number_of_shards).map(ShardId).map(|shard| {
-            let destination = self.destination(metadata, shard);
-            let (index, stop) = (Arc::clone(index), all.clone());
-            let task = tokio::spawn(async move { shard::follow(index, destination, stop).await });
-            let all = all.clone();
-            async move {
-                let outcome = match task.await {
-                    Ok(outcome) => outcome,
-                    Err(error) => std::panic::resume_unwind(error.into_panic()),
-                };
-                if outcome.is_err() {
-                    all.cancel();
-                }
-                outcome.map_err(|error| (shard, error))
+    /// Takes up what the shards' agents ask, until stopped; or until the index is to be copied or cannot go on.
+    async fn serve_requests(&self, index: &Index, stop: &CancellationToken) -> Result<Option<()>, End> {
+        while let Some(claim) = self.hold(stop).await {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(None),
+                () = claim.lost().cancelled() => {}
+                served = self.serve_until_copy(index) => return served.map(Some),
             }
-        });
-        // All are waited for, so that none writes on when the first error is reported.
-        let outcomes = futures::future::join_all(shards).await;
-        outcomes.into_iter().collect()
+        }
+        Ok(None)
+    }
+
+    async fn serve_until_copy(&self, index: &Index) -> Result<(), End> {
+        let table = &self.shared.follower_table;
+        let mut changes = table.changes();
+        loop {
+            changes.mark_unchanged();
+            for request in index.requests() {
+                let key = request.key();
+                if request.subscription != self.subscription.id || request.copy != index.copy.id {
+                    table.remove(&key).await?;
+                    continue;
+                }
+                match request.ask {
+                    Ask::Metadata(metadata) => {
+                        let applied = index.apply_metadata(request.shard, &metadata).await;
+                        applied.map_err(|error| self.shard_end(request.shard, error))?;
+                        table.remove(&key).await?;
+                    }
+                    // Removed first: should it be forgotten then, it is asked again.
+                    Ask::Copy { reason } => {
+                        table.remove(&key).await?;
+                        info!(index = %index.follower.name, shard = %request.shard, reason, "copying the index anew");
+                        return Ok(());
+                    }
+                    Ask::Pause { reason } => {
+                        table.remove(&key).await?;
+                        return Err(End::Asked(reason));
+                    }
+                }
+            }
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     fn destination(&self, metadata: &IndexMetadata, shard: ShardId) -> Destination {
@@ -298,7 +349,7 @@ impl Followed {
     }
 
     /// Writes down that the index is to be copied anew, so that a crash from here on does not forget it.
-    async fn begin_bootstrap(&mut self, index: &Index) -> Result<(), End> {
+    async fn ask_for_copy(&self, index: &Index, stop: &CancellationToken) -> Result<(), End> {
         if let Some(given_up) = &self.subscription.bootstrap {
             let key = BootstrapRequest::key_of(&self.subscription.leader_cluster, given_up);
             self.shared.follower_table.remove(&key).await?;
@@ -312,67 +363,90 @@ impl Followed {
             id,
         };
         self.shared.follower_table.publish(&request).await?;
-        self.transition(command).await
+        self.shared.transition(&self.subscription, command).await?;
+        stop.cancelled().await;
+        Ok(())
     }
 
-    async fn transition(&mut self, command: Command) -> Result<(), End> {
-        let (key, id) = (self.subscription.key(), self.subscription.id.as_str());
-        if let Some(next) = self.shared.transition(&key, Some(id), command).await? {
-            self.subscription = next;
+    /// Fills a new follower index from the snapshot that was asked for.
+    async fn copy(&self, id: &str, capture: &Capture, stop: &CancellationToken) -> Result<(), End> {
+        let progress = Arc::new(IndexProgress::new(capture.metadata.number_of_shards));
+        let index = self.index(&IndexCopy { id: id.to_owned(), from: Vec::new() }, capture, progress);
+        for shard in &index.progress.shards {
+            shard.loaded.store(false, Relaxed);
+        }
+        self.phase.send_replace(Phase::Bootstrapping(Arc::clone(&index.progress)));
+        while let Some(claim) = self.hold(stop).await {
+            let loaded = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                () = claim.lost().cancelled() => continue,
+                loaded = self.load(id, &index, &capture.metadata) => loaded,
+            };
+            drop(claim);
+            let from = match loaded {
+                // The snapshot was not read before its topic's retention ended.
+                Err(End::Shard { error, .. }) if error.needs_copy() => return self.ask_for_copy(&index, stop).await,
+                loaded => loaded?,
+            };
+            self.shared.transition(&self.subscription, Command::Bootstrapped { from }).await?;
+            let key = BootstrapRequest::key_of(&self.subscription.leader_cluster, id);
+            self.shared.follower_table.remove(&key).await?;
+            stop.cancelled().await;
+            break;
         }
         Ok(())
     }
 
-    /// Fills the follower index from the snapshot that was asked for.
-    async fn bootstrap(&mut self, index: &Arc<Index>, capture: &Capture) -> Result<(), End> {
-        let metadata = &capture.metadata;
-        let id = self.subscription.bootstrap.clone().unwrap_or_default();
-        let topic = bootstrap_topic(&index.topic, &id);
-        let copy = self.begin_copy(index, metadata, &id).await?;
+    /// Loads every shard; gives the positions from which their streams go on.
+    async fn load(&self, id: &str, index: &Arc<Index>, metadata: &IndexMetadata) -> Result<Vec<Checkpoint>, End> {
+        let shared = &self.shared;
+        // Nobody writes to the index any more, on whatever agent.
+        let now = *shared.follower_table.changes().borrow();
+        shared.group.acted_on(now, &shared.slots_of(&self.subscription)).await;
+        let copy = self.begin_copy(index, metadata, id).await?;
+        let topic = bootstrap_topic(&index.topic, id);
         let loads = (0..metadata.number_of_shards).map(ShardId).map(|shard| {
-            let load =
-                bootstrap::load(Arc::clone(index), self.destination(metadata, shard), topic.clone(), copy.in_place);
-            let follower = self.subscription.follower_index.to_string();
-            async move { load.await.map_err(|error| End::Shard { follower, shard, error: Box::new(error) }) }
+            let destination = self.destination(metadata, shard);
+            let load = bootstrap::load(Arc::clone(index), destination, topic.clone(), copy.in_place);
+            let reported = index.report_on(&topic, shard);
+            async move {
+                let _reported = reported;
+                load.await.map_err(|error| self.shard_end(shard, error))?;
+                let saved = shared.checkpoints.load(&index.key, shard)?;
+                saved.ok_or_else(|| End::Asked(format!("the checkpoint behind the snapshot of shard {shard} is gone")))
+            }
         });
-        try_join_all(loads).await?;
-        index.follower.finish_load(metadata).await?;
-        self.transition(Command::Bootstrapped).await?;
-        let key = BootstrapRequest::key_of(&self.subscription.leader_cluster, &id);
-        self.shared.follower_table.remove(&key).await?;
-        Ok(())
+        let from = try_join_all(loads).await?;
+        // They may have been changed since this task began.
+        let latest = shared.follower_table.get::<Subscription>(&self.subscription.key());
+        let overrides = latest.map_or_else(|| self.subscription.settings.clone(), |latest| latest.settings);
+        let follower = FollowerIndex::new(shared.opensearch.clone(), index.follower.name.clone(), overrides);
+        follower.finish_load(metadata).await?;
+        Ok(from)
     }
 
     /// Makes the index ready for a copy, or finds a copy that was broken off.
     async fn begin_copy(&self, index: &Index, metadata: &IndexMetadata, id: &str) -> Result<Copy, End> {
-        let failed = |error: CheckpointError| self.shard_end(ShardId(0), error.into());
         let exists = index.follower.exists().await?;
-        let broken_off = index.checkpoints.load_copy(&index.subscription).map_err(failed)?;
+        let broken_off = index.checkpoints.load_copy(&index.key)?;
         if let Some(copy) = broken_off.filter(|copy| exists && copy.bootstrap == id) {
             index.follower.loading(if copy.in_place { Load::InPlace } else { Load::Fresh });
             return Ok(copy);
         }
-        index.checkpoints.forget(&index.subscription).map_err(failed)?;
-        *index.versions.lock().await = MetadataVersions::default();
+        index.checkpoints.forget(&self.subscription.id)?;
         let in_place = exists && !index.follower.is_empty().await?;
         let load = if in_place { Load::InPlace } else { Load::Fresh };
         if exists {
-            index.apply_metadata(metadata).await.map_err(|error| self.shard_end(ShardId(0), error))?;
+            let applied = index.apply_metadata(ShardId(0), metadata).await;
+            applied.map_err(|error| self.shard_end(ShardId(0), error))?;
             index.follower.begin_load(load).await?;
         } else {
             index.follower.loading(load);
-            match index.follower.create(metadata).await {
-                Err(error) if !error.retryable() => {
-                    let error = Arc::new(error);
-                    self.phase.send_replace(Phase::Refused(Arc::clone(&error)));
-                    return Err(End::Refused(error));
-                }
-                outcome => outcome?,
-            }
-            self.made_with(index, metadata).await?;
+            self.create(index, metadata).await?;
         }
         let copy = Copy { bootstrap: id.to_owned(), in_place };
-        index.checkpoints.save_copy(&index.subscription, &copy).map_err(failed)?;
+        index.checkpoints.save_copy(&index.key, &copy)?;
         Ok(copy)
     }
 

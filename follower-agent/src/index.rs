@@ -36,6 +36,10 @@ impl Load {
     }
 }
 
+/// How long a follower index remembers deletions (a minute by default): longer than a write of an agent that has lost the
+/// shard can still be under way, since below a forgotten deletion it would bring the document back.
+const GC_DELETES: (&str, &str) = ("index.gc_deletes", "5m");
+
 pub struct FollowerIndex {
     pub opensearch: OpenSearch,
     pub name: IndexName,
@@ -167,6 +171,7 @@ impl FollowerIndex {
 
     fn wanted_settings(&self, metadata: &IndexMetadata) -> Map<String, Value> {
         let mut settings = copied_settings(&metadata.settings);
+        settings.insert(GC_DELETES.0.to_owned(), Value::String(GC_DELETES.1.to_owned()));
         settings.extend(self.overrides.clone());
         let load = self.load.lock().map(Load::settings).unwrap_or_default();
         settings.extend(load.iter().map(|(key, value)| ((*key).to_owned(), json!(value))));

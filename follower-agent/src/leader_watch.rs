@@ -26,13 +26,18 @@ fn deleted_reason(follower: &IndexName, leader: &IndexName) -> String {
 
 pub async fn run(replication: Arc<Replication>, leader_table: ControlTopic, stop: CancellationToken) {
     let mut changes = leader_table.changes();
+    let mut slots = replication.slots().changes();
     loop {
         changes.mark_unchanged();
         for subscription in replication.subscriptions() {
-            check(&replication, &leader_table, &subscription).await;
+            // Another agent sees to the others.
+            if replication.looks_after(&subscription.follower_index) {
+                check(&replication, &leader_table, &subscription).await;
+            }
         }
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
+            () = slots.next() => {}
             () = stop.cancelled() => return,
         }
     }

@@ -5,6 +5,8 @@ use prometheus::{
     register_int_counter_vec_with_registry, register_int_gauge_vec_with_registry,
 };
 
+use shardline_common::types::ShardId;
+
 pub struct Metrics {
     pub operations: IntCounterVec,
     pub writes: IntCounterVec,
@@ -102,6 +104,15 @@ impl Metrics {
         })
     }
 
+    /// Takes a shard's gauges away when another agent has it.
+    pub fn forget_progress(&self, index: &str, shard: ShardId) {
+        let labels = [index, &shard.to_string()];
+        for gauge in [&self.follower_checkpoint, &self.leader_checkpoint, &self.lag_operations] {
+            let _ = gauge.remove_label_values(&labels);
+        }
+        let _ = self.lag_seconds.remove_label_values(&labels);
+    }
+
     /// Takes an index's series away when it is no longer followed.
     pub fn forget(&self, index: &str, shards: u32) {
         // A series that was never made cannot be removed, which is as well.
@@ -112,10 +123,7 @@ impl Metrics {
             for counter in [&self.operations, &self.writes, &self.bytes, &self.errors, &self.bootstrap_documents] {
                 let _ = counter.remove_label_values(&labels);
             }
-            for gauge in [&self.follower_checkpoint, &self.leader_checkpoint, &self.lag_operations] {
-                let _ = gauge.remove_label_values(&labels);
-            }
-            let _ = self.lag_seconds.remove_label_values(&labels);
+            self.forget_progress(index, ShardId(shard));
         }
     }
 }

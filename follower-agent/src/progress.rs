@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use shardline_common::types::{SeqNo, ShardId};
 
 use crate::metrics::Metrics;
@@ -33,7 +34,7 @@ pub struct ShardProgress {
 }
 
 /// A resync that a shard is going through: the leader could not ship this stretch as operations.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resync {
     pub from: SeqNo,
     pub to: SeqNo,
@@ -41,6 +42,26 @@ pub struct Resync {
     /// Documents and ids.
     pub total: u64,
     pub done: u64,
+}
+
+/// How far a shard is, in the words that other agents read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardReport {
+    #[serde(rename = "f")]
+    pub follower: SeqNo,
+    #[serde(rename = "l")]
+    pub leader: SeqNo,
+    /// Only while a snapshot is loaded: documents in all, documents and bytes done.
+    #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<(u64, u64, u64)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resync: Option<Resync>,
+}
+
+impl Default for ShardReport {
+    fn default() -> Self {
+        Self { follower: SeqNo::NONE, leader: SeqNo::NONE, snapshot: None, resync: None }
+    }
 }
 
 impl IndexProgress {
@@ -112,6 +133,28 @@ impl ShardProgress {
 
     pub fn resync(&self) -> Option<Resync> {
         self.resync.lock().clone()
+    }
+
+    pub fn report(&self) -> ShardReport {
+        let snapshot = (!self.loaded.load(Relaxed)).then(|| {
+            let count = |counter: &AtomicU64| counter.load(Relaxed);
+            (count(&self.documents_total), count(&self.documents_done), count(&self.bytes_done))
+        });
+        let (follower, leader) = (self.follower_checkpoint(), self.leader_checkpoint());
+        ShardReport { follower, leader, snapshot, resync: self.resync() }
+    }
+
+    /// Takes over what the agent reports that has the shard.
+    pub fn reported(&self, report: ShardReport) {
+        self.follower_checkpoint.store(report.follower.0, Relaxed);
+        self.leader_checkpoint.store(report.leader.0, Relaxed);
+        self.loaded.store(report.snapshot.is_none(), Relaxed);
+        if let Some((total, done, bytes)) = report.snapshot {
+            self.documents_total.store(total, Relaxed);
+            self.documents_done.store(done, Relaxed);
+            self.bytes_done.store(bytes, Relaxed);
+        }
+        *self.resync.lock() = report.resync;
     }
 
     pub fn lag_seconds(&self) -> f64 {

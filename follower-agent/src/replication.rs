@@ -9,10 +9,11 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
 use shardline_common::control::{
-    BootstrapRequest, Capture, Entry, ReplicationSettings, Subscription, SubscriptionState,
+    AppliedMetadata, BootstrapRequest, ReplicationSettings, Subscription, SubscriptionState,
 };
 use shardline_common::opensearch::OpenSearchError;
-use shardline_common::types::{ClusterUuid, Epoch, IndexName, Offset};
+use shardline_common::topic::bootstrap_topic;
+use shardline_common::types::{ClusterUuid, Epoch, IndexName, Offset, ShardId};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -21,14 +22,19 @@ use uuid::Uuid;
 
 use crate::api::request::{PauseRequest, ResumeRequest, StartRequest, UpdateRequest};
 use crate::api::{ApiError, ReplicationService, ReplicationStatus};
+use crate::checkpoint::Copy;
 use crate::followed::{Followed, Phase, Shared, TransitionError};
 use crate::index::FollowerIndex;
 use crate::leaders::{Leaders, from_cluster, from_control};
+use crate::positions::copy_key;
+use crate::slots::{Slot, Slots};
 use crate::state::{Command, Refusal, USER_INITIATED};
 use crate::status;
 
 /// How long `_start` and `_resume` wait for the index to get going, as the plugin does.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a call waits for all agents to comply: longer than it takes to notice that one is gone.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(25);
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
@@ -37,6 +43,10 @@ pub struct Replication {
     leaders: Leaders,
     cluster: ClusterUuid,
     running: Mutex<HashMap<IndexName, Running>>,
+    /// Subscriptions that this agent may keep something of: by id, with the number of shards if it is known.
+    known: Mutex<HashMap<String, (IndexName, u32)>>,
+    /// The control topic's position up to which the tasks are as it says.
+    acted: watch::Sender<Offset>,
     /// The followed indices, and the control topic's position that this was true at.
     followed: RwLock<(Offset, Arc<HashSet<IndexName>>)>,
     /// Held by the calls that change what is followed, so that they happen one after the other.
@@ -45,23 +55,149 @@ pub struct Replication {
 }
 
 struct Running {
+    /// What the task works for; another state of it is another task's.
+    subscription: Subscription,
     stop: CancellationToken,
     task: JoinHandle<()>,
-    phase: watch::Receiver<Phase>,
+    phase: watch::Sender<Phase>,
 }
 
 impl Replication {
-    pub fn new(shared: Arc<Shared>, leaders: Leaders, cluster: ClusterUuid, stop: CancellationToken) -> Arc<Self> {
+    /// `acted` is told how far the tasks are with the control topic.
+    pub fn new(
+        shared: Arc<Shared>,
+        leaders: Leaders,
+        cluster: ClusterUuid,
+        acted: watch::Sender<Offset>,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
         let followed = RwLock::new((Offset(-1), Arc::default()));
         let calls = tokio::sync::Mutex::new(());
-        Arc::new(Self { shared, leaders, cluster, running: Mutex::default(), followed, calls, stop })
+        let (running, known) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { shared, leaders, cluster, running, known, acted, followed, calls, stop })
     }
 
-    /// Goes on with what was running when the agent stopped.
-    pub fn restore(&self) {
-        for subscription in self.subscriptions() {
-            if subscription.state == SubscriptionState::Running {
-                self.spawn(subscription);
+    /// Keeps a task for each subscription that runs, in the state in which the control topic has it.
+    pub async fn run(&self) {
+        let mut changes = self.shared.follower_table.changes();
+        loop {
+            let position = *changes.borrow_and_update();
+            self.follow_control().await;
+            self.acted.send_replace(position);
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return },
+                () = self.stop.cancelled() => return,
+            }
+        }
+    }
+
+    async fn follow_control(&self) {
+        let subscriptions = self.subscriptions();
+        let wanted: HashMap<&IndexName, &Subscription> = subscriptions
+            .iter()
+            .filter(|subscription| subscription.state == SubscriptionState::Running)
+            .map(|subscription| (&subscription.follower_index, subscription))
+            .collect();
+        let is_other = |running: &Running| {
+            let found = wanted.get(&running.subscription.follower_index);
+            !found.is_some_and(|found| same_work(found, &running.subscription))
+        };
+        let other: Vec<Running> =
+            self.running.lock().extract_if(|_, running| is_other(running)).map(|(_, r)| r).collect();
+        let mut phases = HashMap::new();
+        for running in &other {
+            running.stop.cancel();
+            phases.insert(running.subscription.id.clone(), running.phase.clone());
+        }
+        end(other).await;
+        for (follower, subscription) in wanted {
+            if !self.running.lock().contains_key(follower) {
+                let phase = phases.remove(&subscription.id);
+                self.spawn(subscription.clone(), phase.unwrap_or_else(|| watch::Sender::new(Phase::Starting)));
+            }
+        }
+        self.forget_stopped(&subscriptions);
+    }
+
+    /// Forgets what this agent kept for subscriptions that are no more.
+    fn forget_stopped(&self, subscriptions: &[Subscription]) {
+        let mut known = self.known.lock();
+        let ids: HashSet<&str> = subscriptions.iter().map(|subscription| subscription.id.as_str()).collect();
+        for (id, (follower, shards)) in known.extract_if(|id, _| !ids.contains(id.as_str())) {
+            if let Err(error) = self.shared.checkpoints.forget(&id) {
+                warn!(index = %follower, %error, "checkpoints of a stopped index stay behind; they do no harm");
+            }
+            self.shared.metrics.forget(follower.as_str(), shards);
+            info!(index = %follower, "no longer followed");
+        }
+        for subscription in subscriptions {
+            let (_, shards) =
+                known.entry(subscription.id.clone()).or_insert_with(|| (subscription.follower_index.clone(), 0));
+            if *shards == 0 {
+                let capture = self.shared.capture(subscription);
+                *shards = capture.map_or(0, |capture| capture.metadata.number_of_shards);
+            }
+        }
+    }
+
+    /// Waits until every agent does what the control topic says now about a subscription.
+    async fn settled(&self, subscription: &Subscription) -> Result<(), ApiError> {
+        let now = *self.shared.follower_table.changes().borrow();
+        let slots = self.shared.slots_of(subscription);
+        let settled = tokio::time::timeout(SETTLE_TIMEOUT, self.shared.group.acted_on(now, &slots)).await;
+        settled.map_err(|_| {
+            let seconds = SETTLE_TIMEOUT.as_secs();
+            let reason =
+                format!("written down, but not every follower agent has said within {seconds}s that it complies");
+            ApiError::status_exception(http::StatusCode::SERVICE_UNAVAILABLE, reason)
+        })
+    }
+
+    pub fn slots(&self) -> &Slots {
+        &self.shared.slots
+    }
+
+    /// Whether this agent looks after an index: makes it, copies it, and changes its subscription.
+    pub fn looks_after(&self, follower: &IndexName) -> bool {
+        self.shared.slots.holds(Slot::of_index(follower))
+    }
+
+    /// Takes over what other agents report of the shards that they have.
+    pub async fn hear_others(&self) {
+        let mut partitions = HashMap::new();
+        for running in self.running.lock().values() {
+            let subscription = &running.subscription;
+            let Some(capture) = self.shared.capture(subscription) else { continue };
+            let phase = running.phase.borrow().clone();
+            let (topic, copy, progress) = match (&phase, &subscription.bootstrap, &subscription.copy) {
+                (Phase::Bootstrapping(progress), Some(id), _) => (bootstrap_topic(&capture.topic, id), id, progress),
+                (Phase::Syncing(progress), None, Some(copy)) => (capture.topic.clone(), &copy.id, progress),
+                _ => continue,
+            };
+            for shard in (0..capture.metadata.number_of_shards).map(ShardId) {
+                let slot = match phase {
+                    Phase::Bootstrapping(_) => Slot::of_index(&subscription.follower_index),
+                    _ => Slot::of_shard(&topic, shard),
+                };
+                if !self.shared.slots.holds(slot) {
+                    let of = (copy_key(&subscription.id, copy), Arc::clone(progress));
+                    partitions.entry((topic.clone(), shard)).or_insert_with(Vec::new).push(of);
+                }
+            }
+        }
+        if partitions.is_empty() {
+            return;
+        }
+        let asked: Vec<_> = partitions.keys().cloned().collect();
+        let committed = match self.shared.group.committed(&asked).await {
+            Ok(committed) => committed,
+            Err(error) => return warn!(%error, "what other agents report is not known"),
+        };
+        for (partition, committed) in committed {
+            for (key, progress) in partitions.remove(&partition).unwrap_or_default() {
+                if let Some(position) = committed.0.get(&key) {
+                    progress.shards[partition.1.0 as usize].reported(position.report.clone());
+                }
             }
         }
     }
@@ -72,11 +208,7 @@ impl Replication {
         for task in &running {
             task.stop.cancel();
         }
-        for task in running {
-            if let Err(error) = task.task.await {
-                error!(%error, "an index's task did not end cleanly");
-            }
-        }
+        end(running).await;
     }
 
     /// The subscriptions of this follower cluster.
@@ -97,9 +229,13 @@ impl Replication {
                 _ => 1,
             };
             self.shared.metrics.state.with_label_values(&[index]).set(state);
+            let Some(capture) = self.shared.capture(&subscription) else { continue };
             if let Some(Phase::Syncing(progress) | Phase::Bootstrapping(progress)) = phase {
-                for (shard, progress) in (0..).zip(&progress.shards) {
-                    progress.export(&self.shared.metrics, index, shardline_common::types::ShardId(shard));
+                for (shard, progress) in (0..).map(ShardId).zip(&progress.shards) {
+                    match self.shared.slots.holds(Slot::of_shard(&capture.topic, shard)) {
+                        true => progress.export(&self.shared.metrics, index, shard),
+                        false => self.shared.metrics.forget_progress(index, shard),
+                    }
                 }
             }
         }
@@ -107,10 +243,7 @@ impl Replication {
 
     /// Stops following at the agent's own decision.
     pub async fn auto_pause(&self, subscription: &Subscription, reason: String) {
-        let _one_at_a_time = self.calls.lock().await;
-        self.end_task(&subscription.follower_index).await;
-        let command = Command::AutoPause { reason };
-        if let Err(error) = self.shared.transition(&subscription.key(), Some(&subscription.id), command).await {
+        if let Err(error) = self.shared.transition(subscription, Command::AutoPause { reason }).await {
             warn!(index = %subscription.follower_index, %error, "the index could not be paused");
         }
     }
@@ -133,22 +266,22 @@ impl Replication {
         self.running.lock().get(follower).map(|running| running.phase.borrow().clone())
     }
 
-    fn spawn(&self, subscription: Subscription) -> watch::Receiver<Phase> {
-        let (sender, phase) = watch::channel(Phase::Starting);
+    fn spawn(&self, subscription: Subscription, phase: watch::Sender<Phase>) {
         let follower = subscription.follower_index.clone();
         info!(index = %follower, leader = %subscription.leader_index, "following");
         let stop = self.stop.child_token();
-        let task = tokio::spawn(keep_following(Arc::clone(&self.shared), subscription, sender, stop.clone()));
-        self.running.lock().insert(follower, Running { stop, task, phase: phase.clone() });
-        phase
+        let task = keep_following(Arc::clone(&self.shared), subscription.clone(), phase.clone(), stop.clone());
+        let task = tokio::spawn(task);
+        self.running.lock().insert(follower, Running { subscription, stop, task, phase });
     }
 
-    async fn end_task(&self, follower: &IndexName) {
-        let Some(running) = self.running.lock().remove(follower) else { return };
-        running.stop.cancel();
-        if let Err(error) = running.task.await {
-            error!(index = %follower, %error, "an index's task did not end cleanly");
-        }
+    /// Waits until the task that the control topic asks for now has got going.
+    async fn await_phase(&self, follower: &IndexName, until_loaded: bool) -> Result<(), StartFailure> {
+        let now = *self.shared.follower_table.changes().borrow();
+        // It ends with the agent only.
+        let _ = self.acted.subscribe().wait_for(|acted| *acted >= now).await;
+        let phase = self.running.lock().get(follower).map(|running| running.phase.subscribe());
+        await_phase(&mut phase.ok_or(StartFailure::Ended)?, until_loaded).await
     }
 
     async fn do_start(
@@ -170,7 +303,7 @@ impl Replication {
         }
         let overrides = request.settings.into_iter().collect();
         let index = FollowerIndex::new(self.shared.opensearch.clone(), follower.clone(), overrides);
-        let taken = self.subscription(&follower).is_some() || index.exists().await.map_err(|e| from_cluster(&e))?;
+        let taken = index.exists().await.map_err(|e| from_cluster(&e))? || self.subscription(&follower).is_some();
         if taken {
             let reason = format!("Cant use same index again for replication. Delete the index:{follower}");
             return Err(ApiError::illegal_argument(reason));
@@ -188,13 +321,12 @@ impl Replication {
             epoch: Epoch(0),
             settings: index.overrides.clone(),
             bootstrap: None,
+            copy: None,
         };
-        self.shared.follower_table.publish(&subscription).await.map_err(|error| from_control(&error))?;
-        let mut phase = self.spawn(subscription.clone());
-        let outcome = await_phase(&mut phase, wait_for_restore).await;
+        self.shared.begin(&subscription).await.map_err(|error| transition_error(error, &follower))?;
+        let outcome = self.await_phase(&follower, wait_for_restore).await;
         if let Err(StartFailure::Refused(_)) = &outcome {
             // Nothing was made, so nothing is to be stopped by the user.
-            self.end_task(&follower).await;
             self.remove(&subscription).await?;
         }
         outcome.map_err(StartFailure::into_api_error)
@@ -203,55 +335,51 @@ impl Replication {
     async fn do_stop(&self, follower: IndexName) -> Result<(), ApiError> {
         let _one_at_a_time = self.calls.lock().await;
         let subscription = self.subscription(&follower).ok_or_else(|| refused(Refusal::NotInProgress, &follower))?;
-        self.end_task(&follower).await;
-        if subscription.bootstrap.is_some() {
-            self.give_up_copy(&subscription).await.map_err(|error| from_cluster(&error))?;
+        // Before it is forgotten.
+        let copy = subscription.bootstrap.as_ref().map(|id| {
+            let copy = self.shared.checkpoints.load_copy(&copy_key(&subscription.id, id));
+            copy.unwrap_or_default()
+        });
+        self.remove(&subscription).await?;
+        match copy {
+            Some(copy) => self.give_up_copy(&subscription, copy).await.map_err(|error| from_cluster(&error)),
+            None => Ok(()),
         }
-        self.remove(&subscription).await
     }
 
     /// Half a copy is of no use to anybody; an index that was whole before stays, with its settings.
-    async fn give_up_copy(&self, subscription: &Subscription) -> Result<(), OpenSearchError> {
+    async fn give_up_copy(&self, subscription: &Subscription, copy: Option<Copy>) -> Result<(), OpenSearchError> {
         let (name, overrides) = (subscription.follower_index.clone(), subscription.settings.clone());
         let index = FollowerIndex::new(self.shared.opensearch.clone(), name, overrides);
-        let copy = self.shared.checkpoints.load_copy(&subscription.id).ok().flatten();
         if copy.is_some_and(|copy| !copy.in_place) {
             return index.delete().await;
         }
-        let key = Capture::key_of(&subscription.leader_cluster, &subscription.leader_uuid);
-        match self.shared.leader_table.get::<Capture>(&key) {
+        match self.shared.capture(subscription) {
             Some(capture) if index.exists().await? => index.finish_load(&capture.metadata).await,
             _ => Ok(()),
         }
     }
 
-    /// Removes a subscription and what was kept for it.
+    /// Removes a subscription; nobody follows it any more when this returns.
     async fn remove(&self, subscription: &Subscription) -> Result<(), ApiError> {
         let follower = &subscription.follower_index;
-        let stopped = self.shared.transition(&subscription.key(), Some(&subscription.id), Command::Stop).await;
+        let stopped = self.shared.transition(subscription, Command::Stop).await;
         stopped.map_err(|error| transition_error(error, follower))?;
-        if let Some(id) = &subscription.bootstrap {
-            let key = BootstrapRequest::key_of(&subscription.leader_cluster, id);
+        let applied = AppliedMetadata::key_of(&subscription.follower_cluster, follower);
+        let bootstrap =
+            subscription.bootstrap.as_ref().map(|id| BootstrapRequest::key_of(&subscription.leader_cluster, id));
+        for key in bootstrap.into_iter().chain([applied]) {
             self.shared.follower_table.remove(&key).await.map_err(|error| from_control(&error))?;
         }
-        if let Err(error) = self.shared.checkpoints.forget(&subscription.id) {
-            warn!(index = %follower, %error, "checkpoints of a stopped index stay behind; they do no harm");
-        }
-        let key = Capture::key_of(&subscription.leader_cluster, &subscription.leader_uuid);
-        let capture: Option<Capture> = self.shared.leader_table.get(&key);
-        let shards = capture.map_or(0, |capture| capture.metadata.number_of_shards);
-        self.shared.metrics.forget(follower.as_str(), shards);
-        info!(index = %follower, "no longer followed");
-        Ok(())
+        self.settled(subscription).await
     }
 
     async fn do_pause(&self, follower: IndexName, request: PauseRequest) -> Result<(), ApiError> {
         let _one_at_a_time = self.calls.lock().await;
-        let command = Command::Pause { reason: Some(request.reason) };
-        let paused = self.shared.transition(&self.key(&follower), None, command).await;
+        let current = self.subscription(&follower).ok_or_else(|| refused(Refusal::NotInProgress, &follower))?;
+        let paused = self.shared.transition(&current, Command::Pause { reason: Some(request.reason) }).await;
         paused.map_err(|error| transition_error(error, &follower))?;
-        self.end_task(&follower).await;
-        Ok(())
+        self.settled(&current).await
     }
 
     async fn do_resume(&self, follower: IndexName) -> Result<(), ApiError> {
@@ -266,33 +394,22 @@ impl Replication {
             // The index of that name is another one now.
             return Err(ApiError::index_not_found(current.leader_index.as_str()));
         }
-        let resumed = self.shared.transition(&current.key(), Some(&current.id), Command::Resume).await;
-        let Some(subscription) = resumed.map_err(|error| transition_error(error, &follower))? else { return Ok(()) };
-        let mut phase = self.spawn(subscription);
-        await_phase(&mut phase, false).await.map_err(StartFailure::into_api_error)
+        let resumed = self.shared.transition(&current, Command::Resume).await;
+        resumed.map_err(|error| transition_error(error, &follower))?;
+        self.await_phase(&follower, false).await.map_err(StartFailure::into_api_error)
     }
 
     async fn do_update(&self, follower: IndexName, request: UpdateRequest) -> Result<(), ApiError> {
         let _one_at_a_time = self.calls.lock().await;
         let overrides: serde_json::Map<_, _> = request.settings.into_iter().collect();
-        let mut subscription =
-            self.subscription(&follower).ok_or_else(|| refused(Refusal::NotInProgress, &follower))?;
-        let key = Capture::key_of(&subscription.leader_cluster, &subscription.leader_uuid);
-        let capture: Option<Capture> = self.shared.leader_table.get(&key);
-        subscription.settings.clone_from(&overrides);
-        let index = FollowerIndex::new(self.shared.opensearch.clone(), follower.clone(), overrides);
+        let subscription = self.subscription(&follower).ok_or_else(|| refused(Refusal::NotInProgress, &follower))?;
+        let index = FollowerIndex::new(self.shared.opensearch.clone(), follower.clone(), overrides.clone());
         // The follower cluster is the judge of settings; only what it takes is kept.
-        if let Some(capture) = capture {
+        if let Some(capture) = self.shared.capture(&subscription) {
             index.sync_settings(&capture.metadata).await.map_err(|error| from_cluster(&error))?;
         }
-        {
-            let _held = self.shared.changing.lock().await;
-            self.shared.follower_table.publish(&subscription).await.map_err(|error| from_control(&error))?;
-        }
-        if subscription.state == SubscriptionState::Running && subscription.bootstrap.is_none() {
-            self.end_task(&follower).await;
-            self.spawn(subscription);
-        }
+        let updated = self.shared.transition(&subscription, Command::Update { settings: overrides }).await;
+        updated.map_err(|error| transition_error(error, &follower))?;
         Ok(())
     }
 
@@ -345,10 +462,25 @@ impl ReplicationService for Replication {
     }
 }
 
+/// Whether a task that works for one goes on for the other.
+fn same_work(one: &Subscription, other: &Subscription) -> bool {
+    // A copy is not begun anew for settings; they are looked up when it is complete.
+    let settings = if one.bootstrap.is_some() { &one.settings } else { &other.settings };
+    *one == Subscription { settings: settings.clone(), ..other.clone() }
+}
+
+async fn end(tasks: Vec<Running>) {
+    for running in tasks {
+        if let Err(error) = running.task.await {
+            error!(index = %running.subscription.follower_index, %error, "an index's task did not end cleanly");
+        }
+    }
+}
+
 /// Runs an index's task, again and again while its errors may pass; pauses the index when they do not.
 async fn keep_following(
     shared: Arc<Shared>,
-    mut subscription: Subscription,
+    subscription: Subscription,
     phase: watch::Sender<Phase>,
     stop: CancellationToken,
 ) {
@@ -364,21 +496,18 @@ async fn keep_following(
         if !end.retryable() {
             warn!(%index, error = %end, "the index cannot be followed on and is paused");
             let command = Command::AutoPause { reason: format!("AutoPaused: [{end}]") };
-            if let Err(error) = shared.transition(&subscription.key(), Some(&subscription.id), command).await {
-                warn!(%index, %error, "the pause could not be written down");
+            match shared.transition(&subscription, command).await {
+                Ok(_) => return,
+                Err(error) => warn!(%index, %error, "the pause could not be written down"),
             }
-            return;
+        } else {
+            warn!(%index, error = %end, retry_in_ms = delay.as_millis() as u64, "following was interrupted");
         }
-        warn!(%index, error = %end, retry_in_ms = delay.as_millis() as u64, "following was interrupted");
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
             () = stop.cancelled() => return,
         }
         delay = (delay * 2).min(LAST_RETRY);
-        match shared.follower_table.get::<Subscription>(&subscription.key()) {
-            Some(current) if current.id == subscription.id => subscription = current,
-            _ => return,
-        }
     }
 }
 
@@ -420,6 +549,10 @@ fn transition_error(error: TransitionError, follower: &IndexName) -> ApiError {
     match error {
         TransitionError::Refused(refusal) => refused(refusal, follower),
         TransitionError::Control(error) => from_control(&error),
+        TransitionError::Elsewhere => {
+            let reason = format!("another follower agent looks after [{follower}] now; try again");
+            ApiError::status_exception(http::StatusCode::SERVICE_UNAVAILABLE, reason)
+        }
     }
 }
 

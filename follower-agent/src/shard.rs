@@ -4,13 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shardline_common::kafka::{Kafka, TopicError};
-use shardline_common::metadata::{IndexMetadata, MetadataVersions};
+use shardline_common::kafka::{ControlError, TopicError};
 use shardline_common::opensearch::OpenSearchError;
 use shardline_common::record::{Body, FrameId, Operation, OperationKind, Record, ResyncBegin};
 use shardline_common::scan::ScanError;
-use shardline_common::types::{Offset, SeqNo, ShardId, TopicName};
-use tokio::sync::Mutex;
+use shardline_common::types::{IndexName, Offset, SeqNo, ShardId};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -19,10 +17,10 @@ use crate::apply::bulk::ApplyError;
 use crate::apply::pipeline::{Applied, Destination, Pipeline};
 use crate::apply::source::SourceError;
 use crate::apply::tracker::{Hole, Tracker, Verdict};
-use crate::checkpoint::{Checkpoint, CheckpointError, CheckpointStore};
-use crate::index::FollowerIndex;
-use crate::progress::IndexProgress;
-use crate::stream::{PartitionStream, StreamError, Streams};
+use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::copy::Index;
+use crate::group::GroupError;
+use crate::stream::{PartitionStream, StreamError};
 use crate::sweep::sweep;
 
 /// A bulk request's size, in bytes of ids and sources, and in operations.
@@ -56,6 +54,12 @@ pub enum ShardError {
     Scan(#[from] ScanError),
     #[error("the leader no longer has operations {from} to {to} in its log")]
     Gap { from: SeqNo, to: SeqNo },
+    #[error("the follower index [{0}] is gone")]
+    IndexGone(IndexName),
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error(transparent)]
+    Group(#[from] GroupError),
 }
 
 impl ShardError {
@@ -67,38 +71,12 @@ impl ShardError {
     /// Whether trying again from the checkpoint may help.
     pub fn retryable(&self) -> bool {
         match self {
-            Self::Stream(StreamError::Kafka { .. } | StreamError::Skipped { .. }) | Self::Topic(_) => true,
+            Self::Stream(StreamError::Kafka { .. } | StreamError::Skipped { .. }) => true,
+            Self::Topic(_) | Self::Control(_) | Self::Group(_) => true,
             Self::Scan(error) => error.retryable(),
             Self::Metadata(error) | Self::Apply(ApplyError::OpenSearch(error)) => error.retryable(),
             _ => false,
         }
-    }
-}
-
-/// What the shards of one followed index share.
-pub struct Index {
-    pub subscription: String,
-    pub topic: TopicName,
-    pub follower: FollowerIndex,
-    pub kafka: Kafka,
-    pub streams: Streams,
-    pub checkpoints: CheckpointStore,
-    pub progress: Arc<IndexProgress>,
-    /// The metadata that the follower index has.
-    pub versions: Mutex<MetadataVersions>,
-}
-
-impl Index {
-    /// Applies metadata that the follower index does not have yet.
-    pub async fn apply_metadata(&self, metadata: &IndexMetadata) -> Result<(), ShardError> {
-        let mut versions = self.versions.lock().await;
-        if !metadata.versions.newer_than(*versions) {
-            return Ok(());
-        }
-        self.follower.apply(metadata, *versions).await.map_err(ShardError::Metadata)?;
-        *versions = versions.union(metadata.versions);
-        self.checkpoints.save_versions(&self.subscription, *versions)?;
-        Ok(())
     }
 }
 
@@ -125,7 +103,7 @@ pub async fn follow(index: Arc<Index>, destination: Destination, stop: Cancellat
 
 async fn follow_once(index: &Index, destination: &Destination, stop: &CancellationToken) -> Result<(), ShardError> {
     let shard = destination.target.shard;
-    let saved = index.checkpoints.load(&index.subscription, shard)?;
+    let saved = index.recover(shard).await?;
     let checkpoint = start(index, shard, saved).await?;
     let tail = index.kafka.reach(&index.topic, shard).await?.map_or(SeqNo::NONE, |reach| reach.seq_no);
     info!(index = %index.follower.name, %shard, after = %checkpoint.seq_no, offset = %checkpoint.offset, "following");
@@ -298,7 +276,7 @@ impl Follower<'_> {
         let mut offset = offset;
         if let Some(frame) = &mut self.frame {
             let ids = std::mem::take(&mut frame.ids);
-            self.index.checkpoints.name(&self.index.subscription, self.shard, ids.iter().map(String::as_str))?;
+            self.index.checkpoints.name(&self.index.key, self.shard, ids.iter().map(String::as_str))?;
             offset = frame.offset;
         }
         while !self.pipeline.has_room_for(&self.batch) {
@@ -340,7 +318,7 @@ impl Follower<'_> {
             }
             Body::Metadata(metadata) => {
                 self.tracker.marker(reached)?;
-                index.apply_metadata(&metadata).await?;
+                index.apply_metadata(self.shard, &metadata).await?;
             }
             Body::Heartbeat { global_checkpoint } => {
                 self.tracker.marker(reached)?;
@@ -351,7 +329,7 @@ impl Follower<'_> {
                 self.begin_frame(begin, offset, destination).await?;
             }
             Body::ResyncIds { frame: id, ids } if self.frame.as_ref().is_some_and(|frame| frame.id == id) => {
-                index.checkpoints.name(&index.subscription, self.shard, ids.iter().map(String::as_str))?;
+                index.checkpoints.name(&index.key, self.shard, ids.iter().map(String::as_str))?;
                 progress.resynced(ids.len() as u64);
             }
             Body::ResyncEnd(end) if reached > self.tracker.last() => {
@@ -395,7 +373,7 @@ impl Follower<'_> {
         self.checkpoint.highest = self.checkpoint.highest.max(to);
         self.checkpoint.offset = offset;
         self.save()?;
-        self.index.checkpoints.forget_named(&self.index.subscription, self.shard)?;
+        self.index.checkpoints.forget_named(&self.index.key, self.shard)?;
         self.index.progress.shards[self.shard.0 as usize].resync_began(from, to, cause, documents);
         self.frame = Some(Frame { id, to, offset, ids: Vec::new() });
         Ok(())
@@ -404,7 +382,7 @@ impl Follower<'_> {
     fn end_frame(&mut self) -> Result<(), ShardError> {
         self.frame = None;
         self.index.progress.shards[self.shard.0 as usize].resync_ended();
-        Ok(self.index.checkpoints.forget_named(&self.index.subscription, self.shard)?)
+        Ok(self.index.checkpoints.forget_named(&self.index.key, self.shard)?)
     }
 
     /// Waits for everything that is under way.
@@ -426,6 +404,6 @@ impl Follower<'_> {
 
     fn save(&mut self) -> Result<(), ShardError> {
         self.last_save = Instant::now();
-        Ok(self.index.checkpoints.save(&self.index.subscription, self.shard, &self.checkpoint)?)
+        Ok(self.index.save(self.shard, &self.checkpoint)?)
     }
 }

@@ -3,7 +3,8 @@
 //! `running ⇄ paused`, `failed`, and gone. Whether a running index is bootstrapping or syncing follows from its
 //! progress.
 
-use shardline_common::control::{Subscription, SubscriptionState};
+use serde_json::{Map, Value};
+use shardline_common::control::{Checkpoint, IndexCopy, Subscription, SubscriptionState};
 
 /// The reason that stands in a status when nobody gave another.
 pub const USER_INITIATED: &str = "User initiated";
@@ -24,8 +25,18 @@ pub enum Command {
     Bootstrap {
         id: String,
     },
-    /// The copy is complete.
-    Bootstrapped,
+    /// The copy is complete, and the stream goes on from here.
+    Bootstrapped {
+        from: Vec<Checkpoint>,
+    },
+    /// The follower index is made.
+    Made {
+        copy: IndexCopy,
+    },
+    /// Other settings win over the leader's.
+    Update {
+        settings: Map<String, Value>,
+    },
 }
 
 /// Why a command is refused.
@@ -69,7 +80,11 @@ pub fn apply(current: Option<&Subscription>, command: Command) -> Result<Option<
             next.bootstrap = Some(id);
             next.epoch.0 += 1;
         }
-        (Command::Bootstrapped, _) => next.bootstrap = None,
+        (Command::Bootstrapped { from }, _) => {
+            next.copy = next.bootstrap.take().map(|id| IndexCopy { id, from }).or(next.copy);
+        }
+        (Command::Made { copy }, _) => next.copy = Some(copy),
+        (Command::Update { settings }, _) => next.settings = settings,
     }
     Ok(Some(next))
 }
@@ -95,6 +110,7 @@ mod tests {
             epoch: Epoch(0),
             settings: serde_json::Map::new(),
             bootstrap: None,
+            copy: None,
         }
     }
 
@@ -105,7 +121,9 @@ mod tests {
             Just(Command::Stop),
             "[a-z]{1,5}".prop_map(|reason| Command::AutoPause { reason }),
             "[a-z]{1,5}".prop_map(|id| Command::Bootstrap { id }),
-            Just(Command::Bootstrapped),
+            Just(Command::Bootstrapped { from: Vec::new() }),
+            "[a-z]{1,5}".prop_map(|id| Command::Made { copy: IndexCopy { id, from: Vec::new() } }),
+            Just(Command::Update { settings: Map::new() }),
         ]
     }
 

@@ -10,7 +10,8 @@ use tracing::info;
 use crate::apply::batch::Write;
 use crate::apply::bulk::Sink;
 use crate::apply::pipeline::Destination;
-use crate::shard::{Index, ShardError};
+use crate::copy::Index;
+use crate::shard::ShardError;
 
 /// Deletes the documents that the scan, complete up to `newest`, did not name. Returns how many. May be repeated as long
 /// as the names are there: whoever calls it forgets them once it has noted that the sweep is done.
@@ -44,7 +45,7 @@ async fn delete_unnamed(
             return Ok(deleted);
         }
         let older: Vec<Hit> = page.into_iter().filter(|hit| hit.version <= limit).collect();
-        let named = index.checkpoints.are_named(&index.subscription, target.shard, older.iter().map(|hit| &*hit.id))?;
+        let named = index.checkpoints.are_named(&index.key, target.shard, older.iter().map(|hit| &*hit.id))?;
         let unnamed = older.into_iter().zip(named).filter(|(_, named)| !named);
         let writes: Vec<Write> =
             unnamed.map(|(hit, _)| Write { id: hit.id, seq_no: newest, source: None, routing: hit.routing }).collect();

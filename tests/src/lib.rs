@@ -3,6 +3,7 @@
 pub mod client;
 pub mod compare;
 pub mod load;
+pub mod retention;
 pub mod topic_check;
 pub mod wait;
 pub mod world;

@@ -30,16 +30,14 @@ pub struct World {
 impl World {
     /// One of everything, on free ports; gone with the test. Indices named `always-*` are captured without a follower.
     pub async fn start() -> Result<Self> {
-        Self::with(|options| {
-            options.leader_agent_config = AgentConfig::default().set("capture", "always", "[\"always-*\"]");
-        })
-        .await
+        Self::with(|_| {}).await
     }
 
     /// A stack that differs in something.
     pub async fn with(change: impl FnOnce(&mut StackOptions)) -> Result<Self> {
         let run_dir = tempfile::tempdir()?;
-        let mut options = StackOptions::new(run_dir.path());
+        let leader_agent_config = AgentConfig::default().set("capture", "always", "[\"always-*\"]");
+        let mut options = StackOptions { leader_agent_config, ..StackOptions::new(run_dir.path()) };
         change(&mut options);
         let stack = Stack::start(options).await?;
         let world = Self {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use shardline_tests::load::{Load, index_body};
+use shardline_tests::retention::Topic;
 use shardline_tests::wait;
 use shardline_tests::world::World;
 
@@ -52,10 +53,20 @@ async fn what_the_log_no_longer_holds_is_copied() -> Result<()> {
     assert!(log.contains("resync complete"), "the gap was not noticed");
     assert!(!copied_anew()?, "a gap is no reason to copy the index");
 
-    // The follower's checkpoints are lost: the index is copied anew, and can be read all the time.
+    // The follower's checkpoints are lost: it goes on from what it has committed to Kafka.
+    let topic = Topic::find(stack.kafka_bootstrap(), "shardline.leader.old.").await?;
     stack.process("follower-agent-1")?.kill().await?;
     std::fs::remove_dir_all(stack.process("follower-agent-1")?.data_dir())?;
     leader.bulk("/old/_bulk", load.bulk(BULK)).await?;
+    stack.restart("follower-agent-1").await?;
+    world.equal("old", "new").await?;
+    assert!(!copied_anew()?, "the committed positions were not used");
+
+    // It is away past Kafka's retention: the index is copied anew, and can be read all the time.
+    stack.process("follower-agent-1")?.kill().await?;
+    let ends = topic.ends().await?;
+    leader.bulk("/old/_bulk", load.bulk(BULK)).await?;
+    topic.trim_behind(&ends).await?;
     stack.restart("follower-agent-1").await?;
     let before = follower.get("/new/_count").await?["count"].as_u64().unwrap_or_default();
     let readable = async {
@@ -70,6 +81,6 @@ async fn what_the_log_no_longer_holds_is_copied() -> Result<()> {
         read = readable => read?,
         equal = world.equal("old", "new") => equal?,
     }
-    assert!(copied_anew()?, "the lost checkpoints were not noticed");
+    assert!(copied_anew()?, "the records that are gone were not noticed");
     world.stop().await
 }

@@ -14,6 +14,8 @@ use super::batch::{Target, Write, bulk_body};
 use crate::metrics::Metrics;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long the follower cluster may keep a request for a primary that is away; sent again it is in any case.
+const PRIMARY_TIMEOUT: &str = "30s";
 
 /// Why a shard cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -112,7 +114,7 @@ impl Sink<'_> {
 
     async fn request(&self, writes: &[Write]) -> Result<Answer, OpenSearchError> {
         let path = format!(
-            "/{}/_bulk?pipeline=_none&filter_path=errors,items.*.status,items.*.error.type,items.*.error.reason",
+            "/{}/_bulk?pipeline=_none&timeout={PRIMARY_TIMEOUT}&filter_path=errors,items.*.status,items.*.error.type,items.*.error.reason",
             path_segment(self.index.as_str())
         );
         let body = Some(("application/x-ndjson", bulk_body(writes, &self.target)));

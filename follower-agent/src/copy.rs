@@ -1,0 +1,196 @@
+//! One copy of a leader index in a follower index, as its shards' tasks share it: where they go on, what metadata the
+//! follower index has, and how they ask the agent that looks after the index.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use shardline_common::control::{AppliedMetadata, Ask, Entry, IndexCopy, ShardRequest, Subscription};
+use shardline_common::kafka::{ControlError, Kafka};
+use shardline_common::metadata::{IndexMetadata, MetadataVersions};
+use shardline_common::types::{ClusterUuid, ShardId, TopicName};
+use tokio::sync::Mutex;
+use tracing::info;
+
+use crate::checkpoint::{Checkpoint, CheckpointError, CheckpointStore, furthest};
+use crate::followed::Shared;
+use crate::index::FollowerIndex;
+use crate::positions::{Committed, Partition, copy_key};
+use crate::progress::IndexProgress;
+use crate::shard::ShardError;
+use crate::slots::Slot;
+use crate::stream::Streams;
+
+pub struct Index {
+    pub shared: Arc<Shared>,
+    cluster: ClusterUuid,
+    subscription: String,
+    pub copy: IndexCopy,
+    /// Under which positions of this copy are kept.
+    pub key: String,
+    pub topic: TopicName,
+    pub follower: FollowerIndex,
+    pub kafka: Kafka,
+    pub streams: Streams,
+    pub checkpoints: CheckpointStore,
+    pub progress: Arc<IndexProgress>,
+    /// Held while metadata is brought over.
+    applying: Mutex<()>,
+}
+
+impl Index {
+    pub fn new(
+        shared: Arc<Shared>,
+        subscription: &Subscription,
+        copy: IndexCopy,
+        topic: TopicName,
+        follower: FollowerIndex,
+        progress: Arc<IndexProgress>,
+    ) -> Self {
+        Self {
+            cluster: subscription.follower_cluster.clone(),
+            subscription: subscription.id.clone(),
+            key: copy_key(&subscription.id, &copy.id),
+            copy,
+            topic,
+            follower,
+            kafka: shared.kafka.clone(),
+            streams: shared.streams.clone(),
+            checkpoints: shared.checkpoints.clone(),
+            progress,
+            applying: Mutex::new(()),
+            shared,
+        }
+    }
+
+    fn partition(&self, shard: ShardId) -> Partition {
+        (self.topic.clone(), shard)
+    }
+
+    /// Where a shard goes on: from RocksDB's checkpoint or the one committed to Kafka, whichever is further; else from
+    /// where this copy was made; else, with none, from the topic's beginning.
+    pub async fn recover(&self, shard: ShardId) -> Result<Option<Checkpoint>, ShardError> {
+        let partition = self.partition(shard);
+        let mut committed = self.shared.group.committed(std::slice::from_ref(&partition)).await?;
+        let committed = committed.remove(&partition).unwrap_or_default();
+        let in_kafka = committed.0.get(&self.key).and_then(|position| position.checkpoint);
+        let in_rocksdb = self.checkpoints.load(&self.key, shard)?;
+        self.begin_reports(&partition, Slot::of_shard(&self.topic, shard), committed);
+        let chosen = furthest(in_rocksdb, in_kafka);
+        let source = match chosen {
+            Some(_) if chosen == in_rocksdb => "RocksDB",
+            Some(_) => "Kafka",
+            None => "the copy",
+        };
+        let chosen = chosen.or_else(|| self.copy.from.get(shard.0 as usize).copied());
+        info!(index = %self.follower.name, %shard, source, found = chosen.is_some(), "position recovered");
+        Ok(chosen)
+    }
+
+    /// RocksDB first, Kafka behind it: what is committed never runs ahead.
+    pub fn save(&self, shard: ShardId, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
+        self.checkpoints.save(&self.key, shard, checkpoint)?;
+        self.shared.positions.reached(&self.partition(shard), &self.key, *checkpoint);
+        Ok(())
+    }
+
+    fn begin_reports(&self, partition: &Partition, slot: Slot, found: Committed) {
+        let subscriptions = self.shared.follower_table.all::<Subscription>();
+        let subscriptions: HashSet<String> = subscriptions.into_iter().map(|subscription| subscription.id).collect();
+        let progress = Arc::clone(&self.progress);
+        self.shared.positions.begin(partition, slot, found, &subscriptions, &self.key, progress);
+    }
+
+    /// Commits the progress of loading a shard, for the other agents' status, until the guard is dropped.
+    pub fn report_on(&self, bootstrap_topic: &TopicName, shard: ShardId) -> impl Drop + use<> {
+        let partition = (bootstrap_topic.clone(), shard);
+        self.begin_reports(&partition, Slot::of_index(&self.follower.name), Committed::default());
+        Reporting { shared: Arc::clone(&self.shared), partition }
+    }
+
+    /// The metadata that the follower index has.
+    fn applied(&self) -> MetadataVersions {
+        let key = AppliedMetadata::key_of(&self.cluster, &self.follower.name);
+        let applied = self.shared.follower_table.get::<AppliedMetadata>(&key);
+        let of_this = applied.filter(|found| found.subscription == self.subscription && found.copy == self.copy.id);
+        of_this.map(|applied| applied.versions).unwrap_or_default()
+    }
+
+    /// Writes down what metadata the follower index has.
+    pub async fn note_metadata(&self, versions: MetadataVersions) -> Result<(), ControlError> {
+        let applied = AppliedMetadata {
+            follower_cluster: self.cluster.clone(),
+            follower_index: self.follower.name.clone(),
+            subscription: self.subscription.clone(),
+            copy: self.copy.id.clone(),
+            versions,
+        };
+        self.shared.follower_table.publish(&applied).await
+    }
+
+    /// Brings metadata over that the follower index does not have yet: the agent that holds the index's slot does it,
+    /// for all shards, so that older metadata never comes after newer.
+    pub async fn apply_metadata(&self, shard: ShardId, metadata: &IndexMetadata) -> Result<(), ShardError> {
+        while metadata.versions.newer_than(self.applied()) {
+            let Some(claim) = self.shared.slots.try_claim(Slot::of_index(&self.follower.name)) else {
+                self.ask(shard, Ask::Metadata(Box::new(metadata.clone()))).await?;
+                continue;
+            };
+            tokio::select! {
+                biased;
+                () = claim.lost().cancelled() => {}
+                applied = self.apply_here(metadata) => return applied,
+            }
+        }
+        Ok(())
+    }
+
+    async fn apply_here(&self, metadata: &IndexMetadata) -> Result<(), ShardError> {
+        let _one_at_a_time = self.applying.lock().await;
+        let applied = self.applied();
+        if !metadata.versions.newer_than(applied) {
+            return Ok(());
+        }
+        self.follower.apply(metadata, applied).await.map_err(ShardError::Metadata)?;
+        Ok(self.note_metadata(applied.union(metadata.versions)).await?)
+    }
+
+    /// Asks the agent that looks after the index, and waits until it has taken the request up.
+    pub async fn ask(&self, shard: ShardId, ask: Ask) -> Result<(), ControlError> {
+        let request = ShardRequest {
+            follower_cluster: self.cluster.clone(),
+            follower_index: self.follower.name.clone(),
+            shard,
+            subscription: self.subscription.clone(),
+            copy: self.copy.id.clone(),
+            ask,
+        };
+        let (key, table) = (request.key(), &self.shared.follower_table);
+        let mut changes = table.changes();
+        table.publish(&request).await?;
+        while table.get::<ShardRequest>(&key).is_some() {
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is asked for this index.
+    pub fn requests(&self) -> Vec<ShardRequest> {
+        let of_this = |request: &ShardRequest| {
+            request.follower_cluster == self.cluster && request.follower_index == self.follower.name
+        };
+        self.shared.follower_table.all().into_iter().filter(of_this).collect()
+    }
+}
+
+struct Reporting {
+    shared: Arc<Shared>,
+    partition: Partition,
+}
+
+impl Drop for Reporting {
+    fn drop(&mut self) {
+        self.shared.positions.end(&self.partition);
+    }
+}

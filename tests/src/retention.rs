@@ -1,0 +1,78 @@
+//! Takes records out of Kafka, as retention does.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+
+use crate::wait;
+
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The partitions of a leader index's topic.
+pub struct Topic {
+    bootstrap_servers: String,
+    name: String,
+    partitions: i32,
+}
+
+impl Topic {
+    /// The topic whose name has this beginning; an index's is `shardline.<cluster>.<index>.`.
+    pub async fn find(bootstrap_servers: &str, beginning: &str) -> Result<Self> {
+        let (bootstrap_servers, beginning) = (bootstrap_servers.to_owned(), beginning.to_owned());
+        blocking(move || {
+            let metadata = consumer(&bootstrap_servers)?.fetch_metadata(None, CALL_TIMEOUT)?;
+            let is_it = |name: &str| name.starts_with(&beginning) && !name.contains(".bootstrap.");
+            let found = metadata.topics().iter().find(|topic| is_it(topic.name()));
+            let found = found.with_context(|| format!("no topic {beginning}*"))?;
+            let (name, partitions) = (found.name().to_owned(), i32::try_from(found.partitions().len())?);
+            Ok(Self { bootstrap_servers, name, partitions })
+        })
+        .await
+    }
+
+    /// Offsets behind the last record of each partition.
+    pub async fn ends(&self) -> Result<Vec<i64>> {
+        let (servers, name, partitions) = (self.bootstrap_servers.clone(), self.name.clone(), self.partitions);
+        blocking(move || {
+            let consumer = consumer(&servers)?;
+            let end = |partition| Ok(consumer.fetch_watermarks(&name, partition, CALL_TIMEOUT)?.1);
+            (0..partitions).map(end).collect()
+        })
+        .await
+    }
+
+    /// Waits until every partition has more than `ends`, and removes what is there then.
+    pub async fn trim_behind(&self, ends: &[i64]) -> Result<()> {
+        wait::until("more records in each partition", PATIENCE, async || {
+            let now = self.ends().await?;
+            Ok(if now.iter().zip(ends).all(|(now, before)| now > before) { Ok(()) } else { Err(format!("{now:?}")) })
+        })
+        .await?;
+        let admin: AdminClient<DefaultClientContext> = config(&self.bootstrap_servers).create()?;
+        let mut list = TopicPartitionList::new();
+        for partition in 0..self.partitions {
+            list.add_partition_offset(&self.name, partition, Offset::End)?;
+        }
+        let removed = admin.delete_records(&list, &AdminOptions::new().operation_timeout(Some(CALL_TIMEOUT))).await?;
+        removed.elements().iter().try_for_each(|partition| Ok(partition.error()?))
+    }
+}
+
+fn config(bootstrap_servers: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", bootstrap_servers);
+    config
+}
+
+fn consumer(bootstrap_servers: &str) -> Result<BaseConsumer> {
+    Ok(config(bootstrap_servers).create()?)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await?
+}
