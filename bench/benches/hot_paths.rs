@@ -110,7 +110,7 @@ fn records(criterion: &mut Criterion) {
         bencher.iter(|| {
             for record in &encoded {
                 let headers = record.headers.iter().map(|header| (header.key, header.value));
-                black_box(Record::from_parts(record.key.as_deref(), Some(&record.value), headers).unwrap());
+                black_box(Record::from_parts(record.key, Some(&record.value), headers).unwrap());
             }
         });
     });
