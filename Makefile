@@ -1,8 +1,9 @@
-# The two commands, and the checks of CI. `make demo KEEP=1` leaves the stack running.
+# The commands, and the checks of CI. `make demo KEEP=1` leaves the stack running. `make bench QUICK=1` is short, and leaves
+# docs/benchmarks alone; `make bench ONLY=speed,lag` runs some of its phases.
 
 RUN := deploy/dev/with-toolchain
 
-.PHONY: demo test check
+.PHONY: demo test bench microbench check
 
 demo:
 	@$(RUN) cargo build --quiet --locked --workspace --bins
@@ -11,6 +12,17 @@ demo:
 test:
 	@$(RUN) cargo build --quiet --locked --workspace --bins
 	@$(RUN) cargo test --locked --workspace
+
+# Written to the target folder by a run that is not the whole one.
+BENCH_OUTPUT := $(if $(QUICK)$(ONLY),$${CARGO_TARGET_DIR:-target}/bench,docs/benchmarks)
+
+bench: microbench
+	@$(RUN) cargo build --quiet --locked --release --workspace --bins
+	@$(RUN) cargo run --quiet --locked --release --package shardline-bench -- --output $(BENCH_OUTPUT) \
+		--criterion "$${CARGO_TARGET_DIR:-target}/criterion" $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
+
+microbench:
+	@$(RUN) cargo bench --quiet --locked --package shardline-bench --bench hot_paths -- $(if $(QUICK),--quick)
 
 check:
 	@$(RUN) cargo fmt --all --check

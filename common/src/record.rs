@@ -1,5 +1,7 @@
 //! The record format of replication topics: what one Kafka record says. Described in `docs/record-format.md`.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 use serde::{Deserialize, Serialize};
@@ -133,63 +135,59 @@ pub enum RecordError {
 }
 
 /// A record in Kafka's terms.
-pub struct Encoded {
-    pub key: Option<Vec<u8>>,
-    pub value: Bytes,
+pub struct Encoded<'a> {
+    pub key: Option<&'a [u8]>,
+    pub value: Cow<'a, [u8]>,
     pub headers: OwnedHeaders,
 }
 
 impl Record {
-    pub fn encode(&self) -> Encoded {
-        let mut headers = OwnedHeaders::new_with_capacity(7);
-        let mut add = |name: &str, value: &str| {
-            headers = std::mem::take(&mut headers).insert(Header { key: name, value: Some(value) });
-        };
-        add("fmt", FORMAT);
-        add("op", self.body.name());
-        add("seq_no", &self.seq_no.to_string());
-        add("ts", &self.timestamp_ms.to_string());
+    pub fn encode(&self) -> Encoded<'_> {
+        let mut headers = Written(OwnedHeaders::new_with_capacity(8))
+            .text("fmt", FORMAT)
+            .text("op", self.body.name())
+            .number("seq_no", self.seq_no.0)
+            .number("ts", self.timestamp_ms);
         let (key, value) = match &self.body {
             Body::Operation(operation) | Body::ResyncDocument { operation, .. } => {
                 if let Body::ResyncDocument { frame, seq_no, .. } = &self.body {
-                    add("frame", &frame.0.to_string());
-                    add("document_seq_no", &seq_no.to_string());
+                    headers = headers.number("frame", frame.0).number("document_seq_no", seq_no.0);
                 }
-                add("primary_term", &operation.primary_term.to_string());
+                headers = headers.number("primary_term", operation.primary_term.0);
                 match &operation.kind {
                     OperationKind::Index { id, source, routing, version } => {
-                        add("version", &version.to_string());
+                        headers = headers.number("version", *version);
                         if let Some(routing) = routing {
-                            add("routing", routing);
+                            headers = headers.text("routing", routing);
                         }
-                        (Some(id.clone().into_bytes()), source.clone())
+                        (Some(id.as_bytes()), source.as_ref().into())
                     }
                     OperationKind::Delete { id, version } => {
-                        add("version", &version.to_string());
-                        (Some(id.clone().into_bytes()), Bytes::new())
+                        headers = headers.number("version", *version);
+                        (Some(id.as_bytes()), Cow::default())
                     }
-                    OperationKind::NoOp => (None, Bytes::new()),
+                    OperationKind::NoOp => (None, Cow::default()),
                 }
             }
             Body::Metadata(metadata) => (None, json(metadata)),
             Body::Heartbeat { global_checkpoint } => {
-                add("global_checkpoint", &global_checkpoint.to_string());
-                (None, Bytes::new())
+                headers = headers.number("global_checkpoint", global_checkpoint.0);
+                (None, Cow::default())
             }
             Body::Gap { from } => {
-                add("from", &from.to_string());
-                (None, Bytes::new())
+                headers = headers.number("from", from.0);
+                (None, Cow::default())
             }
             Body::ResyncBegin(begin) => (None, json(begin)),
             Body::ResyncIds { frame, ids } => {
-                add("frame", &frame.0.to_string());
+                headers = headers.number("frame", frame.0);
                 (None, json(ids))
             }
             Body::ResyncEnd(end) => (None, json(end)),
             Body::SnapshotBegin(begin) => (None, json(begin)),
             Body::SnapshotEnd(end) => (None, json(end)),
         };
-        Encoded { key, value, headers }
+        Encoded { key, value, headers: headers.0 }
     }
 
     /// Reads a record as Kafka delivered it. The source is copied once, out of librdkafka's buffer.
@@ -276,6 +274,19 @@ impl Body {
     }
 }
 
+/// Headers being written. Six of them go with every operation, so nothing is allocated on the way to librdkafka's list.
+struct Written(OwnedHeaders);
+
+impl Written {
+    fn text(self, key: &str, value: &str) -> Self {
+        Self(self.0.insert(Header { key, value: Some(value) }))
+    }
+
+    fn number(self, key: &str, value: i64) -> Self {
+        self.text(key, itoa::Buffer::new().format(value))
+    }
+}
+
 #[derive(Default)]
 struct Fields<'a> {
     fmt: Option<&'a str>,
@@ -339,9 +350,9 @@ fn document_id(op: &str, key: Option<&[u8]>) -> Result<String, RecordError> {
     String::from_utf8(key.to_vec()).map_err(|error| bad(error.to_string()))
 }
 
-fn json(value: &impl Serialize) -> Bytes {
+fn json(value: &impl Serialize) -> Cow<'static, [u8]> {
     // Serialising plain structs with string keys into memory cannot fail.
-    Bytes::from(serde_json::to_vec(value).unwrap_or_default())
+    serde_json::to_vec(value).unwrap_or_default().into()
 }
 
 fn from_json<T: for<'de> Deserialize<'de>>(op: &str, value: &[u8]) -> Result<T, RecordError> {
@@ -361,7 +372,7 @@ mod tests {
     fn round_trip(record: &Record) -> Result<Record, RecordError> {
         let encoded = record.encode();
         let headers: Vec<_> = encoded.headers.iter().map(|h| (h.key, h.value)).collect();
-        Record::from_parts(encoded.key.as_deref(), Some(&encoded.value), headers.into_iter())
+        Record::from_parts(encoded.key, Some(&encoded.value), headers.into_iter())
     }
 
     fn bodies() -> impl Strategy<Value = Body> {

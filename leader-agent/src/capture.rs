@@ -158,7 +158,7 @@ struct BatchInFlight {
     last: SeqNo,
     operations: u64,
     bytes: u64,
-    pending: Vec<Pending>,
+    pending: Pending,
 }
 
 impl<'a> Capture<'a> {
@@ -294,18 +294,19 @@ impl<'a> Capture<'a> {
         // cannot answer with metadata older than the batch.
         self.ship_metadata().await?;
         let timestamp_ms = now_ms();
-        let (mut pending, mut bytes) = (Vec::with_capacity(operations.len()), 0);
+        let mut records = Vec::with_capacity(operations.len());
+        let mut bytes = 0;
         for operation in operations {
             debug_assert_eq!(operation.seq_no, self.sent.next(), "the tail yields every operation once, in order");
-            let record = to_record(operation, timestamp_ms);
-            if let Body::Operation(Operation { kind: OperationKind::Index { source, .. }, .. }) = &record.body {
+            self.sent = operation.seq_no;
+            if let translog::OperationKind::Index { source, .. } = &operation.kind {
                 bytes += source.len() as u64;
             }
-            pending.push(self.context.publisher.send(&self.shard.topic, self.shard.shard, &record).await?);
-            self.sent = record.seq_no;
+            records.push(to_record(operation, timestamp_ms));
         }
+        let pending = self.context.publisher.send(&self.shard.topic, self.shard.shard, &records).await?;
         self.last_record = Instant::now();
-        let operations = pending.len() as u64;
+        let operations = records.len() as u64;
         self.in_flight.push_back(BatchInFlight { last: self.sent, operations, bytes, pending });
         Ok(())
     }
@@ -314,16 +315,11 @@ impl<'a> Capture<'a> {
     pub async fn settle(&mut self, allowed: usize) -> Result<(), CaptureError> {
         while self.in_flight.len() > allowed {
             let Some(batch) = self.in_flight.pop_front() else { break };
-            let mut last_offset = None;
-            for pending in batch.pending {
-                last_offset = Some(self.context.publisher.delivered(pending).await?);
-            }
+            let last_offset = self.context.publisher.delivered(batch.pending).await?;
             let labels = self.labels();
             self.context.metrics.operations.with_label_values(&labels).inc_by(batch.operations);
             self.context.metrics.bytes.with_label_values(&labels).inc_by(batch.bytes);
-            if let Some(offset) = last_offset {
-                self.acknowledged(batch.last, Offset(offset.0 + 1));
-            }
+            self.acknowledged(batch.last, Offset(last_offset.0 + 1));
         }
         Ok(())
     }

@@ -1,23 +1,19 @@
 //! Sends records to Kafka with bounded memory, and starts over with a new producer after a fatal error.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::RwLock;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::future_producer::OwnedDeliveryResult;
-use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer};
-use shardline_common::kafka::{Kafka, MAX_RECORD_BYTES};
-use shardline_common::record::Record;
+use rdkafka::error::KafkaError;
+use shardline_common::kafka::{Delivery, Group, Kafka, MAX_RECORD_BYTES, Outgoing, Producer};
+use shardline_common::record::{Body, OperationKind, Record};
 use shardline_common::types::{Offset, ShardId, TopicName};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tracing::warn;
 
 /// What all shards together may have on its way to Kafka, in KiB. One larger record takes all of it.
 const IN_FLIGHT_KIB: u32 = 24 * 1024;
 /// What a record weighs beside its key and value.
 const RECORD_OVERHEAD: usize = 512;
-const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(10);
 
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
@@ -35,17 +31,16 @@ pub enum PublishError {
 #[derive(Clone)]
 pub struct Publisher {
     kafka: Kafka,
-    producer: Arc<RwLock<FutureProducer>>,
+    producer: Arc<RwLock<Producer>>,
     budget: Arc<Semaphore>,
 }
 
-/// A record on its way.
+/// Records on their way.
 pub struct Pending {
     topic: TopicName,
     shard: ShardId,
-    delivery: DeliveryFuture,
-    producer: FutureProducer,
-    _budget: OwnedSemaphorePermit,
+    delivery: Delivery,
+    producer: Producer,
 }
 
 impl Publisher {
@@ -54,58 +49,46 @@ impl Publisher {
         Ok(Self { kafka, producer, budget: Arc::new(Semaphore::new(IN_FLIGHT_KIB as usize)) })
     }
 
-    /// Hands a record to Kafka's queue, waiting while too much is on its way. Records of one partition keep the order
-    /// in which they were handed over.
-    pub async fn send(&self, topic: &TopicName, shard: ShardId, record: &Record) -> Result<Pending, PublishError> {
-        let encoded = record.encode();
-        let bytes = encoded.value.len() + encoded.key.as_ref().map_or(0, Vec::len) + RECORD_OVERHEAD;
-        if bytes > MAX_RECORD_BYTES {
-            let seq_no = record.seq_no.0;
-            return Err(PublishError::TooLarge { topic: topic.clone(), shard, seq_no, bytes });
+    /// Hands records to Kafka's queue, waiting while too much is on its way. Records of one partition keep the order in
+    /// which they were handed over.
+    ///
+    /// What they weigh is taken from the budget at once and comes back when Kafka has them, whether or not anybody waits
+    /// for that. So shards that hold parts of the budget never wait for each other.
+    pub async fn send(&self, topic: &TopicName, shard: ShardId, records: &[Record]) -> Result<Pending, PublishError> {
+        let mut weight = 0;
+        for record in records {
+            let bytes = weigh(record);
+            if bytes > MAX_RECORD_BYTES {
+                return Err(PublishError::TooLarge { topic: topic.clone(), shard, seq_no: record.seq_no.0, bytes });
+            }
+            weight += bytes;
         }
-        let weight = u32::try_from(bytes.div_ceil(1024)).unwrap_or(IN_FLIGHT_KIB).min(IN_FLIGHT_KIB);
-        let budget = Arc::clone(&self.budget).acquire_many_owned(weight).await.map_err(|_| PublishError::Stopping)?;
+        let kib = u32::try_from(weight.div_ceil(1024)).unwrap_or(IN_FLIGHT_KIB).min(IN_FLIGHT_KIB);
+        let budget = Arc::clone(&self.budget).acquire_many_owned(kib).await.map_err(|_| PublishError::Stopping)?;
         let producer = self.producer.read().clone();
-        let mut message = FutureRecord::<Vec<u8>, [u8]>::to(topic.as_str())
-            .partition(shard.partition())
-            .payload(&encoded.value)
-            .headers(encoded.headers)
-            .timestamp(record.timestamp_ms);
-        if let Some(key) = &encoded.key {
-            message = message.key(key);
-        }
-        loop {
-            match producer.send_result(message) {
-                Ok(delivery) => {
-                    return Ok(Pending { topic: topic.clone(), shard, delivery, producer, _budget: budget });
-                }
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), returned)) => {
-                    message = returned;
-                    tokio::time::sleep(FULL_QUEUE_PAUSE).await;
-                }
-                Err((source, _)) => {
-                    self.renew_if_fatal(&producer);
-                    return Err(PublishError::Kafka { topic: topic.clone(), shard, source: Box::new(source) });
-                }
+        let (group, delivery) = Group::new(Some(budget));
+        for record in records {
+            let encoded = record.encode();
+            let outgoing = Outgoing {
+                key: encoded.key,
+                value: Some(&encoded.value),
+                headers: encoded.headers,
+                timestamp_ms: record.timestamp_ms,
+            };
+            if let Err(source) = producer.send(topic, shard, outgoing, &group).await {
+                self.renew_if_fatal(&producer);
+                return Err(PublishError::Kafka { topic: topic.clone(), shard, source: Box::new(source) });
             }
         }
+        Ok(Pending { topic: topic.clone(), shard, delivery, producer })
     }
 
-    /// Waits until Kafka has a record; says where.
+    /// Waits until Kafka has all the records; says where the last one is.
     pub async fn delivered(&self, pending: Pending) -> Result<Offset, PublishError> {
-        let failed = |source| PublishError::Kafka {
-            topic: pending.topic.clone(),
-            shard: pending.shard,
-            source: Box::new(source),
-        };
-        let outcome: OwnedDeliveryResult = pending.delivery.await.map_err(|_| PublishError::Stopping)?;
-        match outcome {
-            Ok(delivery) => Ok(Offset(delivery.offset)),
-            Err((source, _)) => {
-                self.renew_if_fatal(&pending.producer);
-                Err(failed(source))
-            }
-        }
+        pending.delivery.wait().await.map_err(|source| {
+            self.renew_if_fatal(&pending.producer);
+            PublishError::Kafka { topic: pending.topic, shard: pending.shard, source: Box::new(source) }
+        })
     }
 
     /// Sends one record and waits until Kafka has it.
@@ -115,16 +98,16 @@ impl Publisher {
         shard: ShardId,
         record: &Record,
     ) -> Result<Offset, PublishError> {
-        let pending = self.send(topic, shard, record).await?;
+        let pending = self.send(topic, shard, std::slice::from_ref(record)).await?;
         self.delivered(pending).await
     }
 
     /// An idempotent producer that has failed for good is of no use any more; every capture starts again from its
     /// partition's tail with a new one.
-    fn renew_if_fatal(&self, failed: &FutureProducer) {
-        let Some((code, reason)) = failed.client().fatal_error() else { return };
+    fn renew_if_fatal(&self, failed: &Producer) {
+        let Some((code, reason)) = failed.fatal_error() else { return };
         let mut current = self.producer.write();
-        if current.client().fatal_error().is_none() {
+        if current.fatal_error().is_none() {
             return; // another shard has renewed it already
         }
         match self.kafka.producer() {
@@ -135,4 +118,18 @@ impl Publisher {
             Err(error) => warn!(%error, "a new Kafka producer could not be made; trying again with the next record"),
         }
     }
+}
+
+/// What a record takes on its way, in bytes.
+fn weigh(record: &Record) -> usize {
+    let content = match &record.body {
+        Body::Operation(operation) | Body::ResyncDocument { operation, .. } => match &operation.kind {
+            OperationKind::Index { id, source, .. } => id.len() + source.len(),
+            OperationKind::Delete { id, .. } => id.len(),
+            OperationKind::NoOp => 0,
+        },
+        Body::ResyncIds { ids, .. } => ids.iter().map(|id| id.len() + 3).sum(),
+        _ => 0,
+    };
+    content + RECORD_OVERHEAD
 }

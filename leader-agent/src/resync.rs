@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use shardline_common::record::{Body, FrameId, ResyncBegin, ResyncEnd};
+use shardline_common::record::{Body, FrameId, Record, ResyncBegin, ResyncEnd};
 use shardline_common::scan::{Hit, ShardScan, Stretch};
 use shardline_common::types::SeqNo;
 use tracing::{info, warn};
@@ -19,8 +19,8 @@ use crate::snapshot::document;
 
 /// Ids of a record, in bytes.
 const IDS_BYTES: usize = 256 * 1024;
-/// Records on their way to Kafka before the oldest are waited for.
-const IN_FLIGHT: usize = 5_000;
+/// Pages, or records of ids, on their way to Kafka before the oldest is waited for.
+const IN_FLIGHT: usize = 2;
 
 /// What a frame is to bring: everything up to here.
 pub struct Missing {
@@ -81,11 +81,12 @@ impl Capture<'_> {
             }
             documents += page.len() as u64;
             counter.inc_by(page.len() as u64);
+            let mut records = Vec::with_capacity(page.len());
             for hit in page {
                 let (seq_no, operation) = (hit.seq_no, document(hit)?);
-                let body = Body::ResyncDocument { frame, seq_no, operation };
-                self.send(body, &mut in_flight).await?;
+                records.push(self.record(Body::ResyncDocument { frame, seq_no, operation }));
             }
+            self.send(&records, &mut in_flight).await?;
         }
         if complete {
             let before = Stretch { from: SeqNo(0), to: Some(SeqNo(from.0 - 1)) };
@@ -126,7 +127,8 @@ impl Capture<'_> {
             }
             if !ids.is_empty() && (last || bytes >= IDS_BYTES) {
                 bytes = 0;
-                self.send(Body::ResyncIds { frame, ids: std::mem::take(&mut ids) }, in_flight).await?;
+                let record = self.record(Body::ResyncIds { frame, ids: std::mem::take(&mut ids) });
+                self.send(&[record], in_flight).await?;
             }
             if last {
                 return Ok(());
@@ -134,9 +136,8 @@ impl Capture<'_> {
         }
     }
 
-    async fn send(&mut self, body: Body, in_flight: &mut VecDeque<Pending>) -> Result<(), CaptureError> {
-        let record = self.record(body);
-        in_flight.push_back(self.context.publisher.send(&self.shard.topic, self.shard.shard, &record).await?);
+    async fn send(&self, records: &[Record], in_flight: &mut VecDeque<Pending>) -> Result<(), CaptureError> {
+        in_flight.push_back(self.context.publisher.send(&self.shard.topic, self.shard.shard, records).await?);
         while in_flight.len() > IN_FLIGHT {
             let Some(oldest) = in_flight.pop_front() else { break };
             self.context.publisher.delivered(oldest).await?;

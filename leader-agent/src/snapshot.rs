@@ -145,12 +145,13 @@ impl Scan<'_> {
             documents += page.len() as u64;
             let labels = [self.shard.index.to_string(), self.shard.shard.to_string()];
             self.context.metrics.snapshot_documents.with_label_values(&labels).inc_by(page.len() as u64);
+            let timestamp_ms = now_ms();
+            let mut records = Vec::with_capacity(page.len());
             for hit in page {
                 *position = hit.seq_no;
-                let record =
-                    Record { seq_no: hit.seq_no, timestamp_ms: now_ms(), body: Body::Operation(document(hit)?) };
-                in_flight.push_back(self.context.publisher.send(self.topic, self.shard.shard, &record).await?);
+                records.push(Record { seq_no: hit.seq_no, timestamp_ms, body: Body::Operation(document(hit)?) });
             }
+            in_flight.push_back(self.context.publisher.send(self.topic, self.shard.shard, &records).await?);
         }
         self.drain(&mut in_flight).await?;
         Ok(documents)

@@ -12,12 +12,12 @@ use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{Consumer, ConsumerContext, StreamConsumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::message::OwnedHeaders;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Kafka, TopicError, assignment};
+use super::{Group, Kafka, Outgoing, Producer, TopicError, assignment};
 use crate::control::Entry;
 use crate::types::{Offset, ShardId, TopicName};
 
@@ -45,7 +45,7 @@ pub enum ControlError {
 #[derive(Clone)]
 pub struct ControlTopic {
     topic: TopicName,
-    producer: FutureProducer,
+    producer: Producer,
     table: Arc<RwLock<BTreeMap<String, Bytes>>>,
     /// The offset behind the last record in the table.
     position: watch::Receiver<Offset>,
@@ -140,14 +140,19 @@ impl ControlTopic {
     }
 
     async fn write(&self, key: &str, value: Option<Vec<u8>>) -> Result<(), ControlError> {
-        let mut record = FutureRecord::to(self.topic.as_str()).key(key).partition(SHARD.partition());
-        if let Some(value) = &value {
-            record = record.payload(value);
-        }
+        let record = Outgoing {
+            key: Some(key.as_bytes()),
+            value: value.as_deref(),
+            headers: OwnedHeaders::new(),
+            timestamp_ms: 0,
+        };
         let written = async {
-            let delivery = self.producer.send(record, rdkafka::util::Timeout::Never).await;
-            let delivery = delivery.map_err(|(source, _)| ControlError::Kafka { topic: self.topic.clone(), source })?;
-            self.clone().reached(Offset(delivery.offset + 1)).await
+            let (group, delivery) = Group::new(None);
+            let failed = |source| ControlError::Kafka { topic: self.topic.clone(), source };
+            self.producer.send(&self.topic, SHARD, record, &group).await.map_err(failed)?;
+            drop(group);
+            let offset = delivery.wait().await.map_err(failed)?;
+            self.clone().reached(Offset(offset.0 + 1)).await
         };
         let in_time = tokio::time::timeout(WRITE_TIMEOUT, written).await;
         in_time.unwrap_or_else(|_| Err(ControlError::Timeout { topic: self.topic.clone() }))

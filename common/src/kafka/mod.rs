@@ -1,6 +1,7 @@
 //! Kafka as both agents use it: client settings, topics, and reading single records.
 
 mod control_topic;
+mod producer;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,10 +15,10 @@ use rdkafka::config::FromClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
-use rdkafka::producer::FutureProducer;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
 pub use control_topic::{ControlError, ControlTopic};
+pub use producer::{Delivery, Group, Outgoing, Producer};
 
 use crate::config::{ConfigError, KafkaConfig};
 use crate::record::{Record, RecordError};
@@ -118,7 +119,7 @@ impl Kafka {
 
     /// Idempotent and `acks=all`; a record is never given up for its age, so a partition gets no hole by a slow
     /// broker. Memory is bounded by `queue.buffering.max.kbytes` (32 MiB, or one record if that is larger).
-    pub fn producer(&self) -> Result<FutureProducer, KafkaError> {
+    pub fn producer(&self) -> Result<Producer, KafkaError> {
         let mut client = self.client();
         client
             .set("enable.idempotence", "true")
@@ -130,7 +131,7 @@ impl Kafka {
             .set("message.max.bytes", MAX_RECORD_BYTES.to_string())
             .set("queue.buffering.max.messages", "200000")
             .set("queue.buffering.max.kbytes", "131072");
-        FutureProducer::from_config(&client)
+        Producer::new(&client)
     }
 
     /// Settings of a consumer whose position is ours to keep: no automatic commits, and a position that is gone is an

@@ -62,10 +62,10 @@ impl Checkpoint {
     }
 
     pub fn parse(bytes: Bytes) -> Result<Self, FormatError> {
-        let mut reader = Reader::new(bytes.clone());
+        let mut reader = Reader::new(&bytes);
         let version = reader.codec_header("ckp")?;
-        type Read<T> = fn(&mut Reader, &'static str) -> Result<T, FormatError>;
-        let (long, int): (Read<i64>, Read<i32>) = match version {
+        type Read<'a, T> = fn(&mut Reader<'a>, &'static str) -> Result<T, FormatError>;
+        let (long, int): (Read<'_, i64>, Read<'_, i32>) = match version {
             2 | 3 => (Reader::i64, Reader::i32),
             4 => (Reader::i64_le, Reader::i32_le),
             other => {

@@ -28,29 +28,34 @@ pub enum FormatError {
     Impossible { what: &'static str, value: i64 },
 }
 
-/// Reads primitives off the front of a buffer, without ever reading past its end.
-pub struct Reader {
-    bytes: Bytes,
+/// Reads primitives off the front of a stretch of a buffer, without ever reading past its end.
+pub struct Reader<'a> {
+    buffer: &'a Bytes,
+    rest: &'a [u8],
 }
 
-impl Reader {
-    pub fn new(bytes: Bytes) -> Self {
-        Self { bytes }
+impl<'a> Reader<'a> {
+    pub fn new(buffer: &'a Bytes) -> Self {
+        Self::within(buffer, buffer)
+    }
+
+    /// Reads `stretch`, which is a part of `buffer`.
+    pub fn within(buffer: &'a Bytes, stretch: &'a [u8]) -> Self {
+        Self { buffer, rest: stretch }
     }
 
     pub fn remaining(&self) -> usize {
-        self.bytes.len()
+        self.rest.len()
     }
 
-    pub fn take(&mut self, count: usize, what: &'static str) -> Result<Bytes, FormatError> {
-        if count > self.bytes.len() {
-            return Err(FormatError::Truncated(what));
-        }
-        Ok(self.bytes.split_to(count))
+    pub fn take(&mut self, count: usize, what: &'static str) -> Result<&'a [u8], FormatError> {
+        let (taken, rest) = self.rest.split_at_checked(count).ok_or(FormatError::Truncated(what))?;
+        self.rest = rest;
+        Ok(taken)
     }
 
     pub fn u8(&mut self, what: &'static str) -> Result<u8, FormatError> {
-        Ok(self.take(1, what)?.get_u8())
+        Ok(self.take(1, what)?[0])
     }
 
     pub fn i32(&mut self, what: &'static str) -> Result<i32, FormatError> {
@@ -88,21 +93,17 @@ impl Reader {
     /// Bytes behind a vint length; not copied.
     pub fn byte_array(&mut self, what: &'static str) -> Result<Bytes, FormatError> {
         let length = self.vint(what)? as usize;
-        self.take(length, what)
+        Ok(self.buffer.slice_ref(self.take(length, what)?))
     }
 
     /// A string. A surrogate without its other half, which is no character, becomes U+FFFD.
     pub fn string(&mut self, what: &'static str) -> Result<String, FormatError> {
         let units = self.vint(what)? as usize;
-        if units > self.bytes.len() {
-            return Err(FormatError::Truncated(what));
-        }
+        let (plain, behind) = self.rest.split_at_checked(units).ok_or(FormatError::Truncated(what))?;
         // Nearly all are ASCII: one byte a unit.
-        let plain = &self.bytes[..units];
         if plain.is_ascii() {
-            let text = String::from_utf8_lossy(plain).into_owned();
-            self.bytes.advance(units);
-            return Ok(text);
+            self.rest = behind;
+            return Ok(String::from_utf8_lossy(plain).into_owned());
         }
         let mut decoded = Vec::with_capacity(units);
         for _ in 0..units {
@@ -182,21 +183,21 @@ mod tests {
     proptest! {
         #[test]
         fn strings_read_back(text in ".{0,40}") {
-            prop_assert_eq!(Reader::new(encode_string(&text).into()).string("text"), Ok(text));
+            prop_assert_eq!(Reader::new(&encode_string(&text).into()).string("text"), Ok(text));
         }
 
         #[test]
         fn vints_read_back(value: u32) {
-            prop_assert_eq!(Reader::new(encode_vint(value).into()).vint("value"), Ok(value));
+            prop_assert_eq!(Reader::new(&encode_vint(value).into()).vint("value"), Ok(value));
         }
 
         #[test]
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             let bytes = Bytes::from(bytes);
-            let _ = Reader::new(bytes.clone()).string("text");
-            let _ = Reader::new(bytes.clone()).optional_string("text");
-            let _ = Reader::new(bytes.clone()).byte_array("bytes");
-            let _ = Reader::new(bytes).codec_header("translog");
+            let _ = Reader::new(&bytes).string("text");
+            let _ = Reader::new(&bytes).optional_string("text");
+            let _ = Reader::new(&bytes).byte_array("bytes");
+            let _ = Reader::new(&bytes).codec_header("translog");
         }
     }
 

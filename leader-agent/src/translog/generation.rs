@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use shardline_common::types::{Generation, PrimaryTerm};
 
 use super::codec::{FormatError, Reader};
@@ -42,7 +42,7 @@ pub struct GenerationFile {
     /// The next operation begins here.
     position: u64,
     /// Bytes from `position` on that have been read.
-    buffer: BytesMut,
+    buffer: Bytes,
 }
 
 impl GenerationFile {
@@ -65,7 +65,7 @@ impl GenerationFile {
             path: path.to_owned(),
             file,
             position: header_bytes as u64,
-            buffer: BytesMut::new(),
+            buffer: Bytes::new(),
         })
     }
 
@@ -89,14 +89,13 @@ impl GenerationFile {
         if !self.fill(4 + size, durable_end)? {
             return Err(self.format(FormatError::Truncated("an operation below the durable offset")));
         }
-        let frame = self.buffer.split_to(4 + size).freeze();
-        let body = frame.slice(4..size);
-        let checksum = frame.slice(size..);
-        if checksum.as_ref() != crc32fast::hash(&body).to_be_bytes() {
+        let (body, checksum) = self.buffer[4..4 + size].split_at(size - CHECKSUM_BYTES);
+        if checksum != crc32fast::hash(body).to_be_bytes() {
             return Err(self.format(FormatError::Checksum));
         }
-        let operation = Operation::parse(body).map_err(|source| self.format(source))?;
-        self.position += frame.len() as u64;
+        let operation = Operation::parse(Reader::within(&self.buffer, body)).map_err(|source| self.format(source))?;
+        self.buffer.advance(4 + size);
+        self.position += 4 + size as u64;
         Ok(Some(operation))
     }
 
@@ -106,15 +105,20 @@ impl GenerationFile {
             return Ok(true);
         }
         if self.position + count as u64 > durable_end {
+            // A shard that is idle now keeps nothing.
+            self.buffer = Bytes::copy_from_slice(&self.buffer);
             return Ok(false);
         }
         let have = self.buffer.len();
         let durable = usize::try_from(durable_end - self.position).unwrap_or(usize::MAX);
         let want = count.max(CHUNK).min(durable);
-        self.buffer.resize(want, 0);
-        let read = read_at_most(&self.file, &mut self.buffer[have..], self.position + have as u64)
+        // A buffer of its own each time, as sources refer to the one before.
+        let mut larger = BytesMut::zeroed(want);
+        larger[..have].copy_from_slice(&self.buffer);
+        let read = read_at_most(&self.file, &mut larger[have..], self.position + have as u64)
             .map_err(|source| GenerationError::Io { path: self.path.clone(), source })?;
-        self.buffer.truncate(have + read);
+        larger.truncate(have + read);
+        self.buffer = larger.freeze();
         Ok(self.buffer.len() >= count)
     }
 
@@ -124,7 +128,7 @@ impl GenerationFile {
 }
 
 fn parse_header(head: &Bytes) -> Result<(String, PrimaryTerm, usize), FormatError> {
-    let mut reader = Reader::new(head.clone());
+    let mut reader = Reader::new(head);
     let version = reader.codec_header("translog")?;
     if version != 3 {
         return Err(FormatError::UnknownVersion { what: "translog", found: i64::from(version), known: "3" });
@@ -138,7 +142,7 @@ fn parse_header(head: &Bytes) -> Result<(String, PrimaryTerm, usize), FormatErro
     if reader.u32("the header's checksum")? != crc32fast::hash(&head[..covered]) {
         return Err(FormatError::Checksum);
     }
-    Ok((String::from_utf8_lossy(&uuid).into_owned(), primary_term, head.len() - reader.remaining()))
+    Ok((String::from_utf8_lossy(uuid).into_owned(), primary_term, head.len() - reader.remaining()))
 }
 
 fn read_at_most(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {

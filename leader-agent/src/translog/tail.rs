@@ -115,17 +115,14 @@ impl ShardTail {
         let global_checkpoint = self.current.global_checkpoint;
         let (mut operations, mut bytes) = (Vec::new(), 0);
         while self.next <= global_checkpoint && bytes < max_bytes {
-            if !self.find_next()? {
-                if operations.is_empty() {
-                    return Err(self.gap());
+            match self.find_next()? {
+                Some(operation) => {
+                    bytes += weight(&operation);
+                    operations.push(operation);
+                    self.next = self.next.next();
                 }
-                break;
-            }
-            if let Some(operation) = self.early.remove(&self.next) {
-                bytes += weight(&operation);
-                self.early_bytes -= weight(&operation);
-                operations.push(operation);
-                self.next = self.next.next();
+                None if operations.is_empty() => return Err(self.gap()),
+                None => break,
             }
         }
         Ok(TailBatch { operations, global_checkpoint })
@@ -133,7 +130,12 @@ impl ShardTail {
 
     /// Whether the next operation is there, or not due yet; [`TailError::Gap`] when it is missing.
     pub fn reaches_next(&mut self) -> Result<(), TailError> {
-        if self.next > self.current.global_checkpoint || self.find_next()? { Ok(()) } else { Err(self.gap()) }
+        if self.next > self.current.global_checkpoint {
+            return Ok(());
+        }
+        let operation = self.find_next()?.ok_or_else(|| self.gap())?;
+        self.put_aside(operation);
+        Ok(())
     }
 
     /// Whether [`Self::release_up_to`] would let anything go.
@@ -163,26 +165,35 @@ impl ShardTail {
         TailError::Gap { wanted: self.next, lowest, global_checkpoint: self.current.global_checkpoint }
     }
 
-    /// Reads on until the next operation is among the early ones; false when the translog does not have it.
-    fn find_next(&mut self) -> Result<bool, TailError> {
+    /// The next operation, from among the early ones or by reading on; `None` when the translog does not have it.
+    fn find_next(&mut self) -> Result<Option<Operation>, TailError> {
         loop {
-            if self.early.contains_key(&self.next) {
-                return Ok(true);
+            if let Some(operation) = self.early.remove(&self.next) {
+                self.early_bytes -= weight(&operation);
+                return Ok(Some(operation));
             }
             if self.early_bytes >= WINDOW_BYTES {
-                return Ok(false);
+                return Ok(None);
             }
-            let Some(operation) = self.read()? else { return Ok(false) };
+            let Some(operation) = self.read()? else { return Ok(None) };
             let (seq_no, term) = (operation.seq_no, operation.primary_term);
             let outdated = seq_no < self.next
                 || self.superseded.get(&seq_no).is_some_and(|higher| *higher > term)
                 || self.early.get(&seq_no).is_some_and(|other| other.primary_term > term);
-            if !outdated {
-                self.early_bytes += weight(&operation);
-                if let Some(replaced) = self.early.insert(seq_no, operation) {
-                    self.early_bytes -= weight(&replaced);
-                }
+            if outdated {
+                continue;
             }
+            if seq_no == self.next {
+                return Ok(Some(operation));
+            }
+            self.put_aside(operation);
+        }
+    }
+
+    fn put_aside(&mut self, operation: Operation) {
+        self.early_bytes += weight(&operation);
+        if let Some(replaced) = self.early.insert(operation.seq_no, operation) {
+            self.early_bytes -= weight(&replaced);
         }
     }
 

@@ -2,6 +2,7 @@
 //! spool at once, whatever the capture is busy with.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -63,8 +64,13 @@ impl TranslogWatcher {
                 state.lock().watches = Some(watches);
                 let state = Arc::clone(&state);
                 tokio::spawn(async move {
+                    // Nothing counts before the checkpoint says so, and each write of a generation is an event too.
+                    let checkpoint = OsStr::new("translog.ckp");
                     while let Some(event) = events.next().await {
                         match event {
+                            Ok(event)
+                                if event.mask.contains(EventMask::MODIFY)
+                                    && event.name.as_deref() != Some(checkpoint) => {}
                             Ok(event) => state.lock().wake(event.mask, &event.wd),
                             Err(error) => {
                                 warn!(%error, "a change of a translog may have been missed until the next poll")

@@ -1,0 +1,139 @@
+//! `make bench`: Shardline on real servers beside the leader alone and beside a plain client, all in one run.
+
+mod arena;
+mod lag;
+mod phases;
+mod plot;
+mod report;
+mod samples;
+mod usage;
+mod workload;
+mod writers;
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::Result;
+use arena::{Arena, Cores, remove};
+use clap::{Parser, ValueEnum};
+use phases::round::Plan;
+use phases::{Size, broker_away, catch_up, fan_out, idle_shards, lag as lag_phase, micro, speed};
+use report::Section;
+use workload::{Ids, Workload};
+
+#[derive(Parser)]
+struct Arguments {
+    /// Small loads and few rounds, for development.
+    #[arg(long)]
+    quick: bool,
+    /// Rounds of each measurement; default 5, or 2 with --quick.
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Only these phases.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Phase>,
+    /// Where results.md and its plots go.
+    #[arg(long)]
+    output: PathBuf,
+    /// Where criterion has left the micro-benchmarks' results.
+    #[arg(long)]
+    criterion: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Phase {
+    Lag,
+    LoadLag,
+    Speed,
+    Split,
+    Workloads,
+    CatchUp,
+    FanOut,
+    BrokerAway,
+    IdleShards,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let size = Size { quick: arguments.quick, rounds: arguments.rounds.unwrap_or(if arguments.quick { 2 } else { 5 }) };
+    let preface = preface(size)?;
+    let mut sections = Vec::new();
+    tokio::select! {
+        outcome = measure(&arguments, size, &mut sections) => outcome?,
+        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+    }
+    if let Some(criterion) = &arguments.criterion {
+        sections.extend(micro::read(criterion)?);
+    }
+    report::write(&arguments.output, &preface, &sections)?;
+    println!("{}", arguments.output.join("results.md").display());
+    Ok(())
+}
+
+async fn measure(arguments: &Arguments, size: Size, sections: &mut Vec<Section>) -> Result<()> {
+    let arena = Arena::start().await?;
+    warm_up(&arena, size).await?;
+    for &phase in Phase::value_variants() {
+        if !arguments.only.is_empty() && !arguments.only.contains(&phase) {
+            continue;
+        }
+        eprintln!("== {phase:?}");
+        sections.push(match phase {
+            Phase::Lag => lag_phase::idle(&arena, size).await?,
+            Phase::LoadLag => lag_phase::under_load(&arena, size).await?,
+            Phase::Speed => speed::shared_cores(&arena, size).await?,
+            Phase::Split => speed::split_cores(&arena, size).await?,
+            Phase::Workloads => speed::workloads(&arena, size).await?,
+            Phase::CatchUp => catch_up::run(&arena, size).await?,
+            Phase::FanOut => fan_out::run(&arena, size).await?,
+            Phase::BrokerAway => broker_away::run(&arena, size).await?,
+            Phase::IdleShards => idle_shards::run(&arena, size).await?,
+        });
+    }
+    arena.stack.stop().await
+}
+
+/// Lets the servers compile their code before anything is measured.
+async fn warm_up(arena: &Arena, size: Size) -> Result<()> {
+    let load = Workload::logs(size.pick(300_000, 100_000), Ids::New);
+    let plan = Plan { name: "warm-up", indices: 1, shards: 2, before: None, load, rounds: 1, cores: Cores::Shared };
+    plan.run(arena).await?;
+    let direct = Workload::external(size.pick(200_000, 50_000), workload::BULK, 1);
+    arena.create(&arena.follower, "warm-up-direct", 2).await?;
+    arena.to_follower.write(&["warm-up-direct".to_owned()], &direct).await?;
+    remove(&arena.follower, "warm-up-direct").await
+}
+
+fn preface(size: Size) -> Result<String> {
+    let said = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).output();
+        output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
+    };
+    let cpu = std::fs::read_to_string("/proc/cpuinfo")?;
+    let model = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
+        .map_or("", |(_, name)| name.trim());
+    let memory = std::fs::read_to_string("/proc/meminfo")?;
+    let kib =
+        memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<u64>().ok());
+    let load = std::fs::read_to_string("/proc/loadavg")?;
+    Ok(format!(
+        "Written by `make bench`{}. See [benchmarks](../benchmarks.md) for what is measured and how to read it. Numbers are medians \
+         of {} rounds, with the lowest and the highest in parentheses.\n\n\
+         - {} cores, {model}, {} GiB, Linux {}\n\
+         - OpenSearch 3.8.0 with {} MB of heap a node, Kafka 4.1.0, one node each, no replicas\n\
+         - {}, commit {}\n\
+         - load average before the run: {}\n",
+        if size.quick { " with `QUICK=1`: too short to be relied on" } else { "" },
+        size.rounds,
+        std::thread::available_parallelism()?,
+        kib.unwrap_or_default() / 1024 / 1024,
+        said("uname", &["-r"]),
+        arena::HEAP_MB,
+        said("date", &["-u", "+%Y-%m-%d"]),
+        said("git", &["describe", "--always", "--dirty"]),
+        load.split_whitespace().next().unwrap_or_default(),
+    ))
+}

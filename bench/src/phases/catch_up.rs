@@ -1,0 +1,111 @@
+//! Catching up after a pause, and copying an index, beside a plain client that writes the same documents directly.
+
+use std::time::Instant;
+
+use anyhow::Result;
+
+use super::Size;
+use crate::arena::{Arena, remove};
+use crate::report::Section;
+use crate::samples::Samples;
+use crate::usage::{Meter, cpu_of};
+use crate::workload::{BULK, Ids, Workload};
+
+pub async fn run(arena: &Arena, size: Size) -> Result<Section> {
+    let (small, large) = (size.pick(100_000, 50_000), size.pick(500_000, 100_000));
+    let mut rows = Vec::new();
+    let mut section = Section::new(
+        "Catching up and bootstrap",
+        "A follower is paused, documents of 266 bytes are written to the leader and shipped to Kafka; the clock runs from
+        `_resume` until all are applied. Beside it, in turns, a plain client with two writers sends the same documents with
+        external versions straight into an index of the follower cluster. `bootstrap` copies an index whose translog is gone,
+        from `_start` on. The ratio is to the plain client with bulks of 1,000.",
+    );
+    let mut direct = Samples::default();
+    for documents in [small, large] {
+        let written = Workload::logs(documents, Ids::New);
+        let plain = Workload::external(documents, BULK, 1);
+        let plain_large = Workload::external(documents, 5 * BULK, 1);
+        let per_second = |seconds: f64| written.operations as f64 / seconds;
+        let (mut by_client, mut by_large_bulks, mut caught_up) =
+            (Samples::default(), Samples::default(), Samples::default());
+        let mut agent = Samples::default();
+        for round in 0..size.rounds {
+            eprintln!("catch-up of {documents}: round {} of {}", round + 1, size.rounds);
+            by_client.push(per_second(directly(arena, &plain).await?));
+            let (seconds, agent_cpu) = after_pause(arena, &written).await?;
+            caught_up.push(per_second(seconds));
+            agent.push(agent_cpu);
+            by_large_bulks.push(per_second(directly(arena, &plain_large).await?));
+            eprintln!("  client {} and {}, caught up {}", by_client.show(0), by_large_bulks.show(0), caught_up.show(0));
+        }
+        let ratio = caught_up.ratio_to(&by_client);
+        let row = |name: &str, samples: &Samples| {
+            vec![name.to_owned(), documents.to_string(), samples.show(0), samples.ratio_to(&by_client).show(2)]
+        };
+        rows.push(row("plain client, bulks of 1,000", &by_client));
+        rows.push(row("plain client, bulks of 5,000", &by_large_bulks));
+        rows.push(row("catch-up after a pause", &caught_up));
+        if documents == large {
+            section.at_least("catch-up, of a plain client's speed", 90.0, ratio.median() * 100.0, "%");
+            direct = by_client;
+        }
+    }
+    let copied = Workload::logs(size.pick(200_000, 50_000), Ids::New);
+    let mut bootstrap = Samples::default();
+    for round in 0..size.rounds {
+        eprintln!("bootstrap: round {} of {}", round + 1, size.rounds);
+        bootstrap.push(copied.operations as f64 / copy(arena, &copied).await?);
+    }
+    eprintln!("  bootstrap {}", bootstrap.show(0));
+    let ratio = bootstrap.map(|speed| speed / direct.median());
+    rows.push(vec!["bootstrap".to_owned(), copied.operations.to_string(), bootstrap.show(0), ratio.show(2)]);
+    section.table(&["", "documents", "documents/s", "ratio"], rows);
+    Ok(section)
+}
+
+async fn directly(arena: &Arena, load: &Workload) -> Result<f64> {
+    let index = "direct";
+    arena.create(&arena.follower, index, 2).await?;
+    arena.settle().await?;
+    let took = arena.to_follower.write(&[index.to_owned()], load).await?;
+    remove(&arena.follower, index).await?;
+    Ok(took.as_secs_f64())
+}
+
+/// Seconds from `_resume` on, and the follower agent's CPU seconds meanwhile.
+async fn after_pause(arena: &Arena, load: &Workload) -> Result<(f64, f64)> {
+    let index = "paused";
+    arena.create(&arena.leader, index, 2).await?;
+    arena.follow(index, index).await?;
+    arena.pause(index).await?;
+    arena.to_leader.write(&[index.to_owned()], load).await?;
+    arena.shipped(index).await?;
+    arena.settle().await?;
+    let meter = Meter::start(arena.processes())?;
+    arena.resume(index).await?;
+    arena.caught_up(index, index).await?;
+    let took = meter.elapsed().as_secs_f64();
+    let agent = cpu_of(&meter.stop()?, |name| name == "follower-agent-1");
+    arena.same_count(index, index).await?;
+    arena.unfollow(index).await?;
+    remove(&arena.leader, index).await?;
+    Ok((took, agent))
+}
+
+async fn copy(arena: &Arena, load: &Workload) -> Result<f64> {
+    let index = "copied";
+    arena.create(&arena.leader, index, 2).await?;
+    arena.to_leader.write(&[index.to_owned()], load).await?;
+    // After it the translog is empty.
+    arena.leader.ok("POST", &format!("/{index}/_flush?force=true&wait_if_ongoing=true"), None).await?;
+    arena.settle().await?;
+    let started = Instant::now();
+    arena.follow(index, index).await?;
+    arena.caught_up(index, index).await?;
+    let took = started.elapsed().as_secs_f64();
+    arena.same_count(index, index).await?;
+    arena.unfollow(index).await?;
+    remove(&arena.leader, index).await?;
+    Ok(took)
+}

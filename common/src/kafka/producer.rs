@@ -1,0 +1,148 @@
+//! A producer that reports the delivery of records in groups.
+//!
+//! rdkafka's own asynchronous producer makes a channel for every record, and its polling thread spins for a millisecond ten
+//! times a second; both cost more than sending small records does.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::ClientContext;
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Message, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use crate::types::{Offset, ShardId, TopicName};
+
+/// How long the reporting thread waits for reports before it looks whether anybody still uses the producer. Reports wake
+/// it at once.
+const REPORT_WAIT: Duration = Duration::from_secs(10);
+const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(10);
+
+/// An idempotent producer. Cheap to clone; it goes away some seconds after its last clone.
+#[derive(Clone)]
+pub struct Producer {
+    inner: Arc<BaseProducer<Reports>>,
+}
+
+/// A record to be sent.
+pub struct Outgoing<'a> {
+    pub key: Option<&'a [u8]>,
+    pub value: Option<&'a [u8]>,
+    pub headers: OwnedHeaders,
+    /// Milliseconds since the Unix epoch; 0 stands for now.
+    pub timestamp_ms: i64,
+}
+
+/// Records whose delivery is reported together, once the last one is delivered and the group itself is dropped.
+pub struct Group(Arc<InFlight>);
+
+/// The report about a [`Group`].
+pub struct Delivery(oneshot::Receiver<Result<Offset, KafkaError>>);
+
+/// Every record on its way holds one reference; the last one to go tells how it went.
+struct InFlight {
+    highest: AtomicI64,
+    failure: OnceLock<KafkaError>,
+    report: Option<oneshot::Sender<Result<Offset, KafkaError>>>,
+    _budget: Option<OwnedSemaphorePermit>,
+}
+
+struct Reports;
+
+impl ClientContext for Reports {}
+
+impl ProducerContext for Reports {
+    type DeliveryOpaque = Arc<InFlight>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, group: Arc<InFlight>) {
+        match result {
+            Ok(message) => {
+                group.highest.fetch_max(message.offset(), Relaxed);
+            }
+            Err((error, _)) => {
+                // The first failure is the cause of the others.
+                let _ = group.failure.set(error.clone());
+            }
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let outcome = match self.failure.take() {
+            Some(error) => Err(error),
+            None => Ok(Offset(*self.highest.get_mut())),
+        };
+        if let Some(report) = self.report.take() {
+            // Nobody may want to know any more.
+            let _ = report.send(outcome);
+        }
+    }
+}
+
+impl Group {
+    /// `budget` is held until every record of the group is delivered or given up.
+    pub fn new(budget: Option<OwnedSemaphorePermit>) -> (Self, Delivery) {
+        let (report, delivery) = oneshot::channel();
+        let in_flight =
+            InFlight { highest: AtomicI64::new(-1), failure: OnceLock::new(), report: Some(report), _budget: budget };
+        (Self(Arc::new(in_flight)), Delivery(delivery))
+    }
+}
+
+impl Delivery {
+    /// The offset of the group's last record, once Kafka has them all.
+    pub async fn wait(self) -> Result<Offset, KafkaError> {
+        // The sender is there until it has told.
+        self.0.await.unwrap_or(Err(KafkaError::Canceled))
+    }
+}
+
+impl Producer {
+    pub(super) fn new(config: &ClientConfig) -> Result<Self, KafkaError> {
+        let inner = Arc::new(BaseProducer::from_config_and_context(config, Reports)?);
+        let reporting = Arc::clone(&inner);
+        let thread = std::thread::Builder::new().name("kafka-reports".to_owned());
+        let started = thread.spawn(move || {
+            while Arc::strong_count(&reporting) > 1 {
+                reporting.poll(REPORT_WAIT);
+            }
+        });
+        started.map_err(|error| KafkaError::ClientCreation(format!("no thread for delivery reports: {error}")))?;
+        Ok(Self { inner })
+    }
+
+    /// Hands a record to librdkafka's queue, waiting while that is full. Records of one partition keep their order.
+    pub async fn send(
+        &self,
+        topic: &TopicName,
+        shard: ShardId,
+        record: Outgoing<'_>,
+        group: &Group,
+    ) -> Result<(), KafkaError> {
+        let mut message = BaseRecord::<[u8], [u8], _>::with_opaque_to(topic.as_str(), Arc::clone(&group.0))
+            .partition(shard.partition())
+            .headers(record.headers)
+            .timestamp(record.timestamp_ms);
+        message.key = record.key;
+        message.payload = record.value;
+        loop {
+            match self.inner.send(message) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), returned)) => message = returned,
+                Err((error, _)) => return Err(error),
+            }
+            tokio::time::sleep(FULL_QUEUE_PAUSE).await;
+        }
+    }
+
+    /// Why this producer cannot go on, if it cannot.
+    pub fn fatal_error(&self) -> Option<(RDKafkaErrorCode, String)> {
+        self.inner.client().fatal_error()
+    }
+}
