@@ -38,6 +38,11 @@ pub enum Body {
     Gap {
         from: SeqNo,
     },
+    /// The leader's shard lost acknowledged operations, and its history goes on from this record's `seq_no`: it was
+    /// restored, or an outdated copy was made its primary. What stands before with a higher `seq_no` is not the leader's.
+    Rewound {
+        from: SeqNo,
+    },
     /// What the leader's translog no longer has comes from a scan of the shard instead, up to the `ResyncEnd`. All
     /// records between them have the `seq_no` of the operation before the frame, so that a frame that was broken off
     /// counts for nothing.
@@ -174,7 +179,7 @@ impl Record {
                 headers = headers.number("global_checkpoint", global_checkpoint.0);
                 (None, Cow::default())
             }
-            Body::Gap { from } => {
+            Body::Gap { from } | Body::Rewound { from } => {
                 headers = headers.number("from", from.0);
                 (None, Cow::default())
             }
@@ -221,6 +226,7 @@ impl Record {
         };
         let body = match op {
             "index" => Body::Operation(index()?),
+            "rewound" => Body::Rewound { from: SeqNo(number("from", fields.from)?) },
             "resync_document" => Body::ResyncDocument {
                 frame: FrameId(number("frame", fields.frame)?),
                 seq_no: SeqNo(number("document_seq_no", fields.document_seq_no)?),
@@ -264,6 +270,7 @@ impl Body {
             Self::Metadata(_) => "metadata",
             Self::Heartbeat { .. } => "heartbeat",
             Self::Gap { .. } => "gap",
+            Self::Rewound { .. } => "rewound",
             Self::ResyncBegin(_) => "resync_begin",
             Self::ResyncDocument { .. } => "resync_document",
             Self::ResyncIds { .. } => "resync_ids",
@@ -419,6 +426,7 @@ mod tests {
             operation(Just(OperationKind::NoOp).boxed()),
             any::<i64>().prop_map(|n| Body::Heartbeat { global_checkpoint: SeqNo(n) }),
             any::<i64>().prop_map(|n| Body::Gap { from: SeqNo(n) }),
+            any::<i64>().prop_map(|n| Body::Rewound { from: SeqNo(n) }),
             (any::<i64>(), any::<i64>(), any::<u64>()).prop_map(|(s, o, documents)| {
                 Body::SnapshotBegin(SnapshotBegin { seq_no: SeqNo(s), offset: Offset(o), documents })
             }),
@@ -438,7 +446,7 @@ mod tests {
         fn arbitrary_records_never_panic(
             key in prop::option::of(prop::collection::vec(any::<u8>(), 0..20)),
             value in prop::collection::vec(any::<u8>(), 0..50),
-            op in "index|delete|noop|metadata|heartbeat|gap|resync_(begin|document|ids|end)|snapshot_begin|snapshot_end|.{0,5}",
+            op in "index|delete|noop|metadata|heartbeat|gap|rewound|resync_(begin|document|ids|end)|snapshot_begin|snapshot_end|.{0,5}",
             number in prop::collection::vec(any::<u8>(), 0..5),
         ) {
             let headers = [("fmt", Some(b"1".as_slice())), ("op", Some(op.as_bytes())), ("seq_no", Some(&number))];

@@ -97,18 +97,20 @@ impl<'a> ShardScan<'a> {
     }
 
     pub fn documents(&self, stretch: Stretch) -> Pages<'_> {
-        Pages { scan: self, stretch, with_source: true, size: FIRST_PAGE }
+        Pages { scan: self, stretch, after: Vec::new(), with_source: true, size: FIRST_PAGE }
     }
 
     /// The same without their sources.
     pub fn ids(&self, stretch: Stretch) -> Pages<'_> {
-        Pages { scan: self, stretch, with_source: false, size: LARGEST_PAGE_OF_IDS }
+        Pages { scan: self, stretch, after: Vec::new(), with_source: false, size: LARGEST_PAGE_OF_IDS }
     }
 }
 
 pub struct Pages<'a> {
     scan: &'a ShardScan<'a>,
     stretch: Stretch,
+    /// Where the last page ended.
+    after: Vec<i64>,
     with_source: bool,
     size: usize,
 }
@@ -120,26 +122,30 @@ impl Pages<'_> {
         if let Some(to) = self.stretch.to {
             range["lte"] = json!(to.0);
         }
-        let request = json!({
+        // An index made by shrinking has documents of several shards in one, and with them equal sequence numbers.
+        let mut request = json!({
             "size": self.size,
             "pit": {"id": self.scan.pit_id, "keep_alive": KEEP_ALIVE},
             "query": {"range": {"_seq_no": range}},
-            "sort": [{"_seq_no": "asc"}],
+            "sort": [{"_seq_no": "asc"}, {"_shard_doc": "asc"}],
             "_source": self.with_source,
             "seq_no_primary_term": true,
             "version": true,
             "track_total_hits": false,
         });
+        if !self.after.is_empty() {
+            request["search_after"] = json!(self.after);
+        }
         let body = Some(("application/json", Bytes::from(request.to_string())));
-        let path = "/_search?filter_path=hits.hits._id,hits.hits._seq_no,hits.hits._primary_term,hits.hits._version,\
+        let path = "/_search?filter_path=hits.hits.sort,hits.hits._id,hits.hits._seq_no,hits.hits._primary_term,hits.hits._version,\
                     hits.hits._routing,hits.hits._source";
         let path = if self.with_source { "/_search" } else { path };
         let answer = self.scan.opensearch.send(Method::POST, path, body, PAGE_TIMEOUT).await?;
-        let page: Page<'_> = serde_json::from_slice(&answer)?;
-        let found: Vec<Hit> = page.hits.hits.into_iter().map(|hit| hit.into_hit(&answer)).collect();
-        if let Some(last) = found.last() {
-            self.stretch.from = last.seq_no.next();
+        let mut page: Page<'_> = serde_json::from_slice(&answer)?;
+        if let Some(last) = page.hits.hits.last_mut() {
+            self.after = std::mem::take(&mut last.sort);
         }
+        let found: Vec<Hit> = page.hits.hits.into_iter().map(|hit| hit.into_hit(&answer)).collect();
         if self.with_source {
             self.size = (PAGE_BYTES / (answer.len() / found.len().max(1)).max(1)).clamp(1, LARGEST_PAGE);
         }
@@ -186,6 +192,7 @@ struct PageHit<'a> {
     _primary_term: i64,
     _version: i64,
     _routing: Option<String>,
+    sort: Vec<i64>,
     #[serde(borrow)]
     _source: Option<&'a RawValue>,
 }

@@ -190,6 +190,7 @@ impl Loader<'_> {
             // Of data topics.
             Body::Heartbeat { .. }
             | Body::Gap { .. }
+            | Body::Rewound { .. }
             | Body::ResyncBegin(_)
             | Body::ResyncDocument { .. }
             | Body::ResyncIds { .. }

@@ -52,6 +52,8 @@ pub enum ShardError {
     Checkpoint(#[from] CheckpointError),
     #[error(transparent)]
     Scan(#[from] ScanError),
+    #[error("the leader's shard lost operations that were followed: its history goes on from {to}, not from {from}")]
+    Rewound { from: SeqNo, to: SeqNo },
     #[error("the leader no longer has operations {from} to {to} in its log")]
     Gap { from: SeqNo, to: SeqNo },
     #[error("the follower index [{0}] is gone")]
@@ -65,7 +67,10 @@ pub enum ShardError {
 impl ShardError {
     /// Whether copying the index anew is the way on.
     pub fn needs_copy(&self) -> bool {
-        matches!(self, Self::Hole(_) | Self::Gap { .. } | Self::Stream(StreamError::PositionLost { .. }))
+        matches!(
+            self,
+            Self::Hole(_) | Self::Gap { .. } | Self::Rewound { .. } | Self::Stream(StreamError::PositionLost { .. })
+        )
     }
 
     /// Whether trying again from the checkpoint may help.
@@ -316,6 +321,9 @@ impl Follower<'_> {
             Body::Gap { .. } if reached > self.tracker.last() => {
                 return Err(ShardError::Gap { from: self.tracker.last().next(), to: reached });
             }
+            Body::Rewound { .. } => {
+                return Err(ShardError::Rewound { from: self.tracker.last(), to: reached });
+            }
             Body::Metadata(metadata) => {
                 self.tracker.marker(reached)?;
                 index.apply_metadata(self.shard, &metadata).await?;
@@ -324,7 +332,8 @@ impl Follower<'_> {
                 self.tracker.marker(reached)?;
                 progress.heard(global_checkpoint, record.timestamp_ms);
             }
-            Body::ResyncBegin(begin) if begin.to > self.tracker.last() => {
+            // A poll that found nothing new may still bring deletions.
+            Body::ResyncBegin(begin) if begin.to >= self.tracker.last() => {
                 self.tracker.marker(SeqNo(begin.from.0 - 1))?;
                 self.begin_frame(begin, offset, destination).await?;
             }
@@ -332,11 +341,7 @@ impl Follower<'_> {
                 index.checkpoints.name(&index.key, self.shard, ids.iter().map(String::as_str))?;
                 progress.resynced(ids.len() as u64);
             }
-            Body::ResyncEnd(end) if reached > self.tracker.last() => {
-                if self.frame.as_ref().is_none_or(|frame| frame.id != end.frame) {
-                    // Its beginning was not read.
-                    return Err(Hole { from: self.tracker.last().next(), to: reached }.into());
-                }
+            Body::ResyncEnd(end) if self.frame.as_ref().is_some_and(|frame| frame.id == end.frame) => {
                 self.finish(destination).await?;
                 if end.complete {
                     sweep(index, destination, reached, self.highest).await?;
@@ -348,6 +353,8 @@ impl Follower<'_> {
                 self.end_frame()?;
                 progress.applied(reached, 0);
             }
+            // Its beginning was not read.
+            Body::ResyncEnd(_) => self.tracker.marker(reached)?,
             _ => {}
         }
         if self.pipeline.is_idle() && self.frame.is_none() {

@@ -54,6 +54,8 @@ pub enum CaptureError {
     IndexGone,
     #[error("reading the translog did not come to an end: {0}")]
     Reader(#[from] JoinError),
+    #[error("the shard went back from operation {from} to {to}")]
+    Rewound { from: SeqNo, to: SeqNo },
     #[error("the translog was left in the middle of being read")]
     Interrupted,
 }
@@ -177,7 +179,8 @@ impl<'a> Capture<'a> {
             }
             asked => asked?,
         };
-        let sent = reach.map_or(SeqNo::NONE, |reach| reach.seq_no);
+        let sent = reach.as_ref().map_or(SeqNo::NONE, |reach| reach.seq_no);
+        let last = reach.as_ref().and_then(|reach| reach.last.clone());
         let capture = Self {
             shard,
             context,
@@ -191,7 +194,7 @@ impl<'a> Capture<'a> {
         };
         match origin {
             Origin::Translog(Files { translog, spool }) => {
-                let source = TranslogSource::open(translog, spool.clone(), &context.watcher, sent).await?;
+                let source = TranslogSource::open(translog, spool.clone(), &context.watcher, sent, last).await?;
                 capture.ship_from(source, reach, cluster_changes).await
             }
             Origin::Poll { checkpoints, sweep_interval } => {
@@ -231,6 +234,14 @@ impl<'a> Capture<'a> {
                     self.send_and_wait(Body::Gap { from: SeqNo(0) }).await?;
                 }
                 Change::Missing(missing) => self.resync(missing).await?,
+                Change::Rewound { to } => {
+                    let from = self.sent;
+                    warn!(index = %self.shard.index, shard = %self.shard.shard, %from, %to,
+                          "the shard lost operations that Kafka has: followers copy the index anew");
+                    self.sent = to;
+                    self.send_and_wait(Body::Rewound { from }).await?;
+                    return Err(CaptureError::Rewound { from, to });
+                }
                 Change::Nothing => {
                     self.settle(0).await?;
                     is_idle = true;
@@ -345,6 +356,11 @@ impl<'a> Capture<'a> {
 }
 
 fn to_record(operation: translog::Operation, timestamp_ms: i64) -> Record {
+    Record { seq_no: operation.seq_no, timestamp_ms, body: Body::Operation(to_operation(operation)) }
+}
+
+/// As Kafka has it.
+pub fn to_operation(operation: translog::Operation) -> Operation {
     let kind = match operation.kind {
         translog::OperationKind::Index { id, source, routing, version, .. } => {
             OperationKind::Index { id, source, routing, version }
@@ -352,8 +368,7 @@ fn to_record(operation: translog::Operation, timestamp_ms: i64) -> Record {
         translog::OperationKind::Delete { id, version } => OperationKind::Delete { id, version },
         translog::OperationKind::NoOp { .. } => OperationKind::NoOp,
     };
-    let body = Body::Operation(Operation { primary_term: operation.primary_term, kind });
-    Record { seq_no: operation.seq_no, timestamp_ms, body }
+    Operation { primary_term: operation.primary_term, kind }
 }
 
 pub fn now_ms() -> i64 {

@@ -130,11 +130,11 @@ impl Scan<'_> {
         self.send(position, Body::Metadata(Box::new(metadata))).await
     }
 
-    /// Ships every document above `position`; returns how many.
+    /// Ships every document from `position` on; returns how many. The one at `position` may have been shipped before.
     async fn documents(&self, scan: &ShardScan<'_>, position: &mut SeqNo) -> Result<u64, SnapshotError> {
         let mut documents = 0;
         let mut in_flight: VecDeque<Pending> = VecDeque::new();
-        let mut pages = scan.documents(Stretch { from: position.next(), to: None });
+        let mut pages = scan.documents(Stretch { from: SeqNo(position.0.max(0)), to: None });
         loop {
             let page = pages.next().await?;
             if page.is_empty() {

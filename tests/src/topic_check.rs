@@ -103,6 +103,7 @@ impl Partition {
         match body {
             Body::Operation(operation) => self.operation(seq_no, operation, report)?,
             Body::Metadata(metadata) => self.mappings = metadata.mappings,
+            Body::Rewound { .. } => (self.reached, self.seen) = (seq_no.0, HashMap::new()),
             Body::Gap { .. } => self.reached = self.reached.max(seq_no.0),
             Body::ResyncBegin(begin) => {
                 ensure!(begin.from.0 <= self.reached + 1, "a resync from {} after {}", begin.from, self.reached);

@@ -21,7 +21,7 @@ pub use control_topic::{ControlError, ControlTopic};
 pub use producer::{Delivery, Group, Outgoing, Producer};
 
 use crate::config::{ConfigError, KafkaConfig};
-use crate::record::{Record, RecordError};
+use crate::record::{Body, Operation, Record, RecordError};
 use crate::types::{Offset, SeqNo, ShardId, TopicName};
 
 /// The largest record, in bytes: OpenSearch takes documents of up to `http.max_content_length` (100 MB by default), and
@@ -66,11 +66,26 @@ pub struct Watermarks {
 }
 
 /// How far a partition reaches in its shard's history.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Reach {
     pub seq_no: SeqNo,
+    /// The operation with that number, if it is among the last records.
+    pub last: Option<Operation>,
     /// The offset behind the last record.
     pub end: Offset,
+}
+
+impl Reach {
+    fn extend(&mut self, Record { seq_no, body, .. }: Record) {
+        match body {
+            Body::Rewound { .. } => (self.seq_no, self.last) = (seq_no, None),
+            Body::Operation(operation) if seq_no >= self.seq_no => {
+                (self.seq_no, self.last) = (seq_no, Some(operation));
+            }
+            _ if seq_no > self.seq_no => (self.seq_no, self.last) = (seq_no, None),
+            _ => {}
+        }
+    }
 }
 
 /// The settings from which every Kafka client of an agent is made.
@@ -222,9 +237,9 @@ impl Kafka {
                 return Ok(None);
             }
             let from = Offset(marks.low.0.max(marks.high.0 - REACH_RECORDS));
-            let mut seq_no = SeqNo::NONE;
-            kafka.read(reader, topic, shard, from, marks.high, |_, record| seq_no = seq_no.max(record.seq_no))?;
-            Ok(Some(Reach { seq_no, end: marks.high }))
+            let mut reach = Reach { seq_no: SeqNo::NONE, last: None, end: marks.high };
+            kafka.read(reader, topic, shard, from, marks.high, |_, record| reach.extend(record))?;
+            Ok(Some(reach))
         })
         .await
     }

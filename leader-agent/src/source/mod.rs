@@ -19,6 +19,8 @@ pub enum Change {
     Operations(Vec<Operation>),
     /// A stretch that can only be had from a scan of the shard.
     Missing(Missing),
+    /// The shard lost what Kafka has above this: its history goes on from here.
+    Rewound { to: SeqNo },
     /// Nothing at this time.
     Nothing,
 }

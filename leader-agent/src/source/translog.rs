@@ -1,20 +1,22 @@
 //! The translog as a source: woken when it is written, and kept from deletion until Kafka has what is in it.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use shardline_common::types::SeqNo;
 
 use super::{Change, ChangeSource};
-use crate::capture::CaptureError;
+use crate::capture::{CaptureError, to_operation};
 use crate::resync::{Missing, Reason};
-use crate::translog::{ShardSpool, ShardTail, TailError, TranslogWatcher, Wake};
+use crate::translog::{Operation, ShardSpool, ShardTail, TailError, TranslogWatcher, Wake};
 
 /// How much of a shard is read at once, in bytes of sources.
 const BATCH_BYTES: usize = 1024 * 1024;
 /// How often a translog is looked at that cannot be watched. One that can is looked at with every heartbeat, because
 /// watches are silent on network file systems.
 const SLOW_POLL: Duration = Duration::from_secs(1);
+/// How long a primary may take to know a global checkpoint that Kafka knows already.
+const CATCH_UP: Duration = Duration::from_secs(60);
 
 pub struct TranslogSource {
     /// Away while a blocking task works with it.
@@ -23,20 +25,46 @@ pub struct TranslogSource {
     wake: Wake,
     /// The translog begins behind this.
     missing: Option<SeqNo>,
+    /// The last operation that Kafka has: the translog's own is to be the same.
+    last: Option<shardline_common::record::Operation>,
+    /// Since when the shard has been behind Kafka.
+    behind_since: Option<Instant>,
     global_checkpoint: SeqNo,
 }
 
 impl TranslogSource {
-    /// Opens the translog behind `sent`, or where it does not reach back that far, behind the global checkpoint.
+    /// Opens the translog behind `sent`, or where it does not reach back that far, behind the global checkpoint. `last` is
+    /// the operation `sent`, if it is known.
     pub async fn open(
         folder: &Path,
         spool: ShardSpool,
         watcher: &TranslogWatcher,
         sent: SeqNo,
+        last: Option<shardline_common::record::Operation>,
     ) -> Result<Self, CaptureError> {
         let wake = watcher.watch(folder, &spool);
-        let (tail, missing) = open_tail(folder.to_owned(), spool.clone(), sent).await?;
-        Ok(Self { tail: Some(tail), spool, wake, missing, global_checkpoint: SeqNo::NONE })
+        let (folder, kept, is_known) = (folder.to_owned(), spool.clone(), last.is_some());
+        let opened = tokio::task::spawn_blocking(move || open_tail(&folder, &kept, sent, is_known));
+        let Opened { tail, missing, with_last } = opened.await??;
+        let last = last.filter(|_| with_last);
+        Ok(Self { tail: Some(tail), spool, wake, missing, last, behind_since: None, global_checkpoint: SeqNo::NONE })
+    }
+
+    /// Where the shard's history goes on if it is not the one that Kafka has.
+    fn rewound(&mut self, sent: SeqNo, operations: &mut Vec<Operation>) -> Option<SeqNo> {
+        if self.global_checkpoint < sent {
+            // A replica that has just become the primary learns the global checkpoint a moment later.
+            let since = *self.behind_since.get_or_insert_with(Instant::now);
+            return (since.elapsed() >= CATCH_UP).then_some(self.global_checkpoint);
+        }
+        self.behind_since = None;
+        if operations.is_empty() {
+            return None;
+        }
+        let shipped = self.last.take()?;
+        let own = operations.remove(0);
+        debug_assert_eq!(own.seq_no, sent);
+        (to_operation(own) != shipped).then_some(self.global_checkpoint)
     }
 
     async fn blocking<T: Send + 'static>(
@@ -59,12 +87,15 @@ impl ChangeSource for TranslogSource {
         self.global_checkpoint
     }
 
-    async fn next(&mut self, _sent: SeqNo) -> Result<Change, CaptureError> {
+    async fn next(&mut self, sent: SeqNo) -> Result<Change, CaptureError> {
         if let Some(to) = self.missing.take() {
             return Ok(Change::Missing(Missing { to, reason: Reason::Lost }));
         }
-        let batch = self.blocking(|tail| tail.refresh().and_then(|()| tail.next_batch(BATCH_BYTES))).await?;
+        let mut batch = self.blocking(|tail| tail.refresh().and_then(|()| tail.next_batch(BATCH_BYTES))).await?;
         self.global_checkpoint = batch.global_checkpoint;
+        if let Some(to) = self.rewound(sent, &mut batch.operations) {
+            return Ok(Change::Rewound { to });
+        }
         Ok(if batch.operations.is_empty() { Change::Nothing } else { Change::Operations(batch.operations) })
     }
 
@@ -88,21 +119,31 @@ impl ChangeSource for TranslogSource {
     }
 }
 
-async fn open_tail(
-    folder: PathBuf,
-    spool: ShardSpool,
-    sent: SeqNo,
-) -> Result<(ShardTail, Option<SeqNo>), CaptureError> {
-    let opened = tokio::task::spawn_blocking(move || {
-        let mut tail = ShardTail::open(&folder, spool.clone(), sent.next())?;
+struct Opened {
+    tail: ShardTail,
+    missing: Option<SeqNo>,
+    /// Whether the first operation to come is `sent` itself.
+    with_last: bool,
+}
+
+fn open_tail(folder: &Path, spool: &ShardSpool, sent: SeqNo, with_last: bool) -> Result<Opened, TailError> {
+    if with_last {
+        let mut tail = ShardTail::open(folder, spool.clone(), sent)?;
         match tail.reaches_next() {
-            Ok(()) => Ok((tail, None)),
-            Err(TailError::Gap { global_checkpoint, .. }) => {
-                let tail = ShardTail::open(&folder, spool, global_checkpoint.next())?;
-                Ok((tail, Some(global_checkpoint)))
-            }
-            Err(error) => Err(error),
+            Ok(()) => return Ok(Opened { tail, missing: None, with_last }),
+            // It may begin right behind it.
+            Err(TailError::Gap { .. }) => {}
+            Err(error) => return Err(error),
         }
-    });
-    Ok(opened.await??)
+    }
+    let mut tail = ShardTail::open(folder, spool.clone(), sent.next())?;
+    let missing = match tail.reaches_next() {
+        Ok(()) => None,
+        Err(TailError::Gap { global_checkpoint, .. }) => {
+            tail = ShardTail::open(folder, spool.clone(), global_checkpoint.next())?;
+            Some(global_checkpoint)
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(Opened { tail, missing, with_last: false })
 }

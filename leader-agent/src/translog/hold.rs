@@ -138,7 +138,7 @@ impl ShardSpool {
 
     fn link(&self, translog: &Path, name: &str) -> Result<(), SpoolError> {
         let kept = match &self.store {
-            Store::Links(folder) => std::fs::hard_link(translog.join(name), folder.join(name)),
+            Store::Links(folder) => link_anew(&translog.join(name), &folder.join(name)),
             Store::Descriptors(files) => {
                 let mut files = files.lock();
                 match files.contains_key(name) {
@@ -216,6 +216,20 @@ impl ShardSpool {
     }
 }
 
+/// A link of the same name may be of a file that was there before the node's data was restored from a copy.
+fn link_anew(file: &Path, link: &Path) -> io::Result<()> {
+    match std::fs::hard_link(file, link) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            if std::fs::metadata(file)?.ino() != std::fs::metadata(link)?.ino() {
+                std::fs::remove_file(link)?;
+                return std::fs::hard_link(file, link);
+            }
+            Err(error)
+        }
+        outcome => outcome,
+    }
+}
+
 pub fn file_name(generation: Generation, extension: &str) -> String {
     format!("translog-{generation}.{extension}")
 }
@@ -263,6 +277,17 @@ mod tests {
         assert_eq!(spool.extra_bytes(), 1000);
         spool.release(Generation(2)).unwrap();
         assert_eq!((spool.extra_bytes(), spool.generations().unwrap()), (0, BTreeSet::from([Generation(2)])));
+    }
+
+    #[test]
+    fn a_file_that_took_another_ones_place_takes_its_link_too() {
+        let folder = translog_with(&[1]);
+        let (translog, spool) = (folder.path().join("translog"), spool(&folder, 10_000));
+        spool.keep(&translog).unwrap();
+        std::fs::remove_file(translog.join("translog-1.tlog")).unwrap();
+        std::fs::write(translog.join("translog-1.tlog"), b"restored").unwrap();
+        spool.keep(&translog).unwrap();
+        assert_eq!(std::fs::read(spool.path(Generation(1), "tlog")).unwrap(), b"restored");
     }
 
     #[test]

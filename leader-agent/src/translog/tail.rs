@@ -300,7 +300,7 @@ fn open_generation(
     spool: &ShardSpool,
     generation: Generation,
 ) -> Result<Option<GenerationFile>, TailError> {
-    for path in [spool.path(generation, "tlog"), folder.join(file_name(generation, "tlog"))] {
+    for path in [folder.join(file_name(generation, "tlog")), spool.path(generation, "tlog")] {
         match GenerationFile::open(&path, generation) {
             Ok(file) => return Ok(Some(file)),
             Err(GenerationError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}

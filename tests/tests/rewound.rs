@@ -1,0 +1,53 @@
+//! The leader's data is put back to an older copy: acknowledged operations are gone, and others take their numbers. The
+//! follower follows what the leader has now.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use shardline_tests::load::index_body;
+use shardline_tests::world::World;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_lost_operations_is_followed_on_from_what_it_has() -> Result<()> {
+    let world = World::start().await?;
+    let World { stack, leader, .. } = &world;
+    leader.ok("PUT", "/logs", Some(&index_body(1))).await?;
+    write(&world, "kept", 50).await?;
+    world.follow("logs", "logs").await?;
+    world.equal("logs", "logs").await?;
+
+    let data = stack.process("leader-1")?.data_dir().to_owned();
+    let backup = data.with_extension("backup");
+    stack.process("leader-1")?.terminate().await?;
+    copy(&data, &backup)?;
+    stack.restart("leader-1").await?;
+    write(&world, "lost", 50).await?;
+    world.equal("logs", "logs").await?;
+
+    stack.process("leader-agent-1")?.kill().await?;
+    stack.process("leader-1")?.terminate().await?;
+    std::fs::remove_dir_all(&data)?;
+    copy(&backup, &data)?;
+    stack.restart("leader-1").await?;
+    stack.restart("leader-agent-1").await?;
+    write(&world, "new", 60).await?;
+    world.equal("logs", "logs").await?;
+    let found = world.follower.get("/logs/_search?q=_id:lost-1&_source=false").await?;
+    assert_eq!(found["hits"]["total"]["value"], 0, "an operation that the leader lost is still there");
+    world.stop().await
+}
+
+async fn write(world: &World, prefix: &str, documents: u32) -> Result<()> {
+    shardline_dev::wait_for_status(world.leader.url(), "yellow", std::time::Duration::from_secs(60)).await?;
+    for n in 0..documents {
+        world.leader.ok("PUT", &format!("/logs/_doc/{prefix}-{n}"), Some(&json!({"status": n}))).await?;
+    }
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let status = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status().context("cp")?;
+    ensure!(status.success(), "cp ended with {status}");
+    Ok(())
+}
