@@ -1,6 +1,6 @@
 //! Decides which shards this agent ships, holds or copies, and keeps a task for each.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +25,7 @@ use crate::translog::{ShardTail, Spool};
 /// How often an agent beside a replica asks Kafka what it may let go.
 const HOLD_INTERVAL: Duration = Duration::from_secs(5);
 const UNWATCHED_HOLD_INTERVAL: Duration = Duration::from_secs(1);
+const MISSING_FOLDER_INTERVAL: Duration = Duration::from_millis(50);
 const SPOOL_FOLDER: &str = "shardline-spool";
 
 type ShardKey = (IndexUuid, ShardId);
@@ -118,11 +119,14 @@ impl Supervisor {
             .filter(|index| index.open && index.refusal.is_none())
             .filter(|index| followed.contains(&index.uuid) || self.is_always_captured(index))
             .collect();
-        let keys = |shards: fn(&IndexView) -> &std::collections::BTreeSet<ShardId>| -> HashSet<ShardKey> {
-            wanted.iter().flat_map(|index| shards(index).iter().map(|shard| (index.uuid.clone(), *shard))).collect()
+        let keys = |shards: &dyn Fn(&IndexView) -> BTreeSet<ShardId>| -> HashSet<ShardKey> {
+            let of = |index: &&IndexView| {
+                shards(index).into_iter().map(|shard| (index.uuid.clone(), shard)).collect::<Vec<_>>()
+            };
+            wanted.iter().flat_map(of).collect()
         };
-        let primaries = keys(|index| &index.local_primaries);
-        let replicas = keys(|index| &index.local_replicas);
+        let primaries = keys(&|index| index.local_primaries.clone());
+        let replicas = keys(&|index| self.beside(index));
         end_all(&mut self.captures, |key| !primaries.contains(key), |capture| capture.task).await;
         end_all(&mut self.holds, |key| !replicas.contains(key), |task| task).await;
         for index in wanted {
@@ -179,7 +183,7 @@ impl Supervisor {
             let task = Task::spawn(|stop| capture::run(shard.clone(), origin, context, sender, changes, stop));
             self.captures.insert((index.uuid.clone(), id), RunningCapture { task, shard, shipped });
         }
-        for id in index.local_replicas.iter().copied() {
+        for id in self.beside(index) {
             let key = (index.uuid.clone(), id);
             if self.holds.contains_key(&key) {
                 continue;
@@ -206,12 +210,28 @@ impl Supervisor {
         Ok(())
     }
 
+    /// The shards whose copies on this node are not their primaries. A node that starts again has its copies on disk
+    /// before it is told what to do with them.
+    fn beside(&self, index: &IndexView) -> BTreeSet<ShardId> {
+        if self.poll.is_some() {
+            return BTreeSet::new();
+        }
+        (0..index.number_of_shards)
+            .map(ShardId)
+            .filter(|shard| !index.local_primaries.contains(shard))
+            .filter(|shard| index.local_replicas.contains(shard) || self.data_path_of(index, *shard).is_some())
+            .collect()
+    }
+
+    fn data_path_of(&self, index: &IndexView, shard: ShardId) -> Option<&PathBuf> {
+        let relative = translog_of(index, shard);
+        self.node.data_paths.iter().find(|path| path.join(&relative).is_dir())
+    }
+
     /// Finds a shard's translog on disk. `None` while the node has not made it yet.
     fn locate(&mut self, index: &IndexView, id: ShardId) -> Result<Option<Files>, StartError> {
-        let relative: PathBuf =
-            ["nodes", "0", "indices", index.uuid.as_str(), &id.to_string(), "translog"].iter().collect();
-        let found = self.node.data_paths.iter().find(|path| path.join(&relative).is_dir()).cloned();
-        let Some(data_path) = found else {
+        let relative = translog_of(index, id);
+        let Some(data_path) = self.data_path_of(index, id).cloned() else {
             warn!(index = %index.name, shard = %id, data_paths = ?self.node.data_paths,
                   "no translog of this shard below the data paths: set capture.data_paths if the agent sees them elsewhere");
             return Ok(None);
@@ -276,6 +296,11 @@ impl Supervisor {
     }
 }
 
+/// Relative to the node's data path.
+fn translog_of(index: &IndexView, shard: ShardId) -> PathBuf {
+    ["nodes", "0", "indices", index.uuid.as_str(), &shard.to_string(), "translog"].iter().collect()
+}
+
 fn shard_of(index: &IndexView, shard: ShardId, topic: &TopicName) -> Shard {
     Shard {
         index: index.name.clone(),
@@ -298,33 +323,58 @@ enum StartError {
     Spool(#[from] crate::translog::SpoolError),
 }
 
-/// Beside a replica: keeps generations from deletion until Kafka has what is in them, so that this copy can be shipped
-/// from should it become the primary.
+/// Beside a copy that is not the primary: keeps generations from deletion until Kafka has what is in them, so that this
+/// copy can be shipped from should it become the primary.
 async fn hold(shard: Shard, files: Files, context: Arc<Context>, stop: CancellationToken) {
-    // Generations are linked as they come.
-    let wake = context.watcher.watch(&files.translog, &files.spool);
-    let interval = if wake.is_watching() { HOLD_INTERVAL } else { UNWATCHED_HOLD_INTERVAL };
     loop {
-        match context.kafka.reach(&shard.topic, shard.shard).await {
-            Ok(reach) => {
-                let acked = reach.map_or(SeqNo::NONE, |reach| reach.seq_no);
-                let Files { translog, spool } = files.clone();
-                let held = tokio::task::spawn_blocking(move || {
-                    let mut tail = ShardTail::open(&translog, spool, acked.next())?;
-                    tail.release_up_to(acked)
-                });
-                match held.await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => warn!(index = %shard.index, shard = %shard.shard, %error, "replica not held"),
-                    Err(error) => warn!(%error, "holding a replica's translog did not come to an end"),
+        // Generations are linked as they come.
+        let wake = context.watcher.watch(&files.translog, &files.spool);
+        let interval = if wake.is_watching() {
+            HOLD_INTERVAL
+        } else if files.translog.exists() {
+            UNWATCHED_HOLD_INTERVAL
+        } else {
+            MISSING_FOLDER_INTERVAL
+        };
+        let released = async {
+            while files.translog.exists() {
+                release(&shard, &files, &context).await;
+                tokio::time::sleep(interval).await;
+                if !wake.is_watching() {
+                    return;
                 }
             }
-            Err(error) => warn!(index = %shard.index, shard = %shard.shard, %error, "the shard's tail is unknown"),
-        }
+            tokio::time::sleep(interval).await;
+        };
         tokio::select! {
-            () = tokio::time::sleep(interval) => {}
+            () = released => {}
+            () = wake.lost() => {}
             () = stop.cancelled() => return,
         }
+    }
+}
+
+/// Lets go of what Kafka has.
+async fn release(shard: &Shard, files: &Files, context: &Context) {
+    let reach = match context.kafka.reach(&shard.topic, shard.shard).await {
+        Ok(reach) => reach,
+        Err(error) => {
+            warn!(index = %shard.index, shard = %shard.shard, %error, "the shard's tail is unknown");
+            return;
+        }
+    };
+    let acked = reach.map_or(SeqNo::NONE, |reach| reach.seq_no);
+    let Files { translog, spool } = files.clone();
+    let held = tokio::task::spawn_blocking(move || {
+        let mut tail = ShardTail::open(&translog, spool, acked.next())?;
+        tail.release_up_to(acked)
+    });
+    match held.await {
+        Ok(Ok(())) => {}
+        // A recovery may be making it.
+        Ok(Err(_)) if !files.translog.exists() => {}
+        Ok(Err(error)) => warn!(index = %shard.index, shard = %shard.shard, %error, "replica not held"),
+        Err(error) => warn!(%error, "holding a replica's translog did not come to an end"),
     }
 }
 

@@ -1,5 +1,5 @@
 //! A leader cluster of three nodes with replicas, under a steady load: nodes and agents are killed, primaries move,
-//! translogs are flushed all the time. The stream has no hole and needs no scan, as long as agents are there.
+//! translogs are flushed all the time. The stream has no hole, and needs no scan while agents are there.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -42,9 +42,9 @@ async fn a_cluster_that_loses_nodes_and_agents_is_followed_without_a_hole() -> R
     let (written, _, ()) = tokio::try_join!(write(&nodes, 1, &done), flush(&nodes, &done), faults)?;
     world.equal("logs", "logs").await?;
     let report = world.check_topic("logs").await?;
+    // An agent that was killed may miss a generation that is begun and deleted before it is back.
     println!("{written} operations written, the topic has {report}");
-    tell_resyncs(&world)?;
-    assert_eq!(report.resyncs, 0, "a surviving copy had everything");
+    let before = report.resyncs;
 
     // All agents are away for a while: there is a hole now, and a scan fills it.
     for agent in 1..=3 {
@@ -62,18 +62,21 @@ async fn a_cluster_that_loses_nodes_and_agents_is_followed_without_a_hole() -> R
     }
     world.equal("logs", "logs").await?;
     let report = world.check_topic("logs").await?;
-    assert!(report.resyncs >= 1, "what was flushed meanwhile is in no translog: {report}");
+    assert!(report.resyncs > before, "what was flushed meanwhile is in no translog: {report}");
     world.stop().await
 }
 
-/// What the leader agents' logs say of them.
-fn tell_resyncs(world: &World) -> Result<()> {
+/// Those that the leader agents have logged; printed, too.
+fn resyncs_logged(world: &World) -> Result<usize> {
+    let mut count = 0;
     for agent in 1..=3 {
         let log = std::fs::read_to_string(world.stack.process(&format!("leader-agent-{agent}"))?.log_file())?;
-        let lines = log.lines().filter(|line| line.contains("resync"));
-        lines.for_each(|line| println!("leader-agent-{agent}: {line}"));
+        for line in log.lines().filter(|line| line.contains("resync: ")) {
+            println!("leader-agent-{agent}: {line}");
+            count += 1;
+        }
     }
-    Ok(())
+    Ok(count)
 }
 
 async fn nodes_and_agents_fail(world: &World, nodes: &[Client]) -> Result<()> {
@@ -95,6 +98,7 @@ async fn nodes_and_agents_fail(world: &World, nodes: &[Client]) -> Result<()> {
         relocate_primary(&nodes[0], shard).await?;
         wait_for_status(nodes[0].url(), "green", PATIENCE).await?;
     }
+    assert_eq!(resyncs_logged(world)?, 0, "agents were there all the time");
     for agent in 1..=3 {
         let name = format!("leader-agent-{agent}");
         stack.process(&name)?.kill().await?;

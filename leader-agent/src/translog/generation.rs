@@ -76,6 +76,11 @@ impl GenerationFile {
             .map_err(|source| GenerationError::Io { path: self.path.clone(), source })
     }
 
+    /// Where the next operation begins.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
     /// The next operation that ends at or before `durable_end`, `None` when there is none.
     pub fn next(&mut self, durable_end: u64) -> Result<Option<Operation>, GenerationError> {
         if !self.fill(4, durable_end)? {

@@ -90,6 +90,7 @@ impl ShardTail {
             superseded: HashMap::new(),
         };
         tail.add_generations()?;
+        tail.complete_deleted()?;
         tail.find_superseded()?;
         let needed = tail.generations.iter().find(|(_, open)| open.max_seq_no().is_none_or(|max| max >= next));
         tail.reading = needed.map_or(current.generation, |(generation, _)| *generation);
@@ -254,6 +255,52 @@ impl ShardTail {
             }
         }
         Ok(None)
+    }
+
+    /// A generation that OpenSearch closed and deleted while no agent was there to hold its checkpoint is durable to its
+    /// end, and at or below the global checkpoint. What of it had been rolled back before is told by the generations
+    /// behind it, so none of them may be missing.
+    fn complete_deleted(&mut self) -> Result<(), TailError> {
+        let mut behind = self.current.generation;
+        let generations: Vec<Generation> = self.generations.range(..behind).rev().map(|(at, _)| *at).collect();
+        for generation in generations {
+            if generation.after() != behind {
+                break;
+            }
+            behind = generation;
+            let is_unknown = self.generations[&generation].checkpoint.is_none();
+            if is_unknown && !self.folder.join(file_name(generation, "tlog")).exists() {
+                let whole = self.whole(generation)?;
+                self.generations.entry(generation).and_modify(|open| open.checkpoint = whole);
+            }
+        }
+        Ok(())
+    }
+
+    /// The checkpoint of a generation that is durable to its end; `None` if that end is no operation's.
+    fn whole(&self, generation: Generation) -> Result<Option<Checkpoint>, TailError> {
+        let Some(mut file) = open_generation(&self.folder, &self.spool, generation)? else { return Ok(None) };
+        let mut whole = Checkpoint {
+            offset: file.length()?,
+            operations: 0,
+            generation,
+            min_seq_no: SeqNo(i64::MAX),
+            max_seq_no: SeqNo::NONE,
+            trimmed_above: None,
+            ..self.current
+        };
+        loop {
+            match file.next(whole.offset) {
+                Ok(Some(operation)) => {
+                    whole.operations += 1;
+                    whole.min_seq_no = whole.min_seq_no.min(operation.seq_no);
+                    whole.max_seq_no = whole.max_seq_no.max(operation.seq_no);
+                }
+                Ok(None) => return Ok((file.position() == whole.offset).then_some(whole)),
+                Err(GenerationError::Format { .. }) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     fn find_superseded(&mut self) -> Result<(), TailError> {

@@ -33,11 +33,13 @@ struct Watched {
     folder: PathBuf,
     spool: ShardSpool,
     wake: Arc<Notify>,
+    lost: Arc<Notify>,
 }
 
 /// Resolves after each change of one folder. The watch ends with it.
 pub struct Wake {
     notify: Arc<Notify>,
+    lost: Arc<Notify>,
     descriptor: Option<WatchDescriptor>,
     state: Arc<Mutex<State>>,
 }
@@ -45,6 +47,11 @@ pub struct Wake {
 impl Wake {
     pub async fn notified(&self) {
         self.notify.notified().await;
+    }
+
+    /// Resolves when the folder was removed. A recovery that copies files makes a new one in its place.
+    pub async fn lost(&self) {
+        self.lost.notified().await;
     }
 
     /// Whether changes are seen; otherwise the folder is to be polled.
@@ -84,19 +91,22 @@ impl TranslogWatcher {
         Self { state }
     }
 
-    /// Watches a shard's translog. Generations that OpenSearch begins from now on are kept in the spool.
+    /// Watches a shard's translog. The generations that it has, and those that OpenSearch begins from now on, are kept in
+    /// the spool.
     pub fn watch(&self, folder: &Path, spool: &ShardSpool) -> Wake {
-        let notify = Arc::new(Notify::new());
+        let (notify, lost) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let mut state = self.state.lock();
         let mask = WatchMask::MODIFY | WatchMask::CREATE | WatchMask::MOVED_TO | WatchMask::DELETE_SELF;
         let added = state.watches.as_mut().map(|watches| watches.add(folder, mask));
         let descriptor = match added {
             Some(Ok(descriptor)) => {
                 let (folder, spool) = (folder.to_owned(), spool.clone());
-                state.watched.insert(descriptor.clone(), Watched { folder, spool, wake: Arc::clone(&notify) });
+                let watched = Watched { folder, spool, wake: Arc::clone(&notify), lost: Arc::clone(&lost) };
+                watched.keep();
+                state.watched.insert(descriptor.clone(), watched);
                 Some(descriptor)
             }
-            Some(Err(error)) if !state.limit_reported => {
+            Some(Err(error)) if !state.limit_reported && error.kind() != std::io::ErrorKind::NotFound => {
                 state.limit_reported = true;
                 warn!(folder = %folder.display(), %error,
                       "a translog cannot be watched and is polled, as others may be: see fs.inotify.max_user_watches");
@@ -104,12 +114,12 @@ impl TranslogWatcher {
             }
             _ => None,
         };
-        Wake { notify, descriptor, state: Arc::clone(&self.state) }
+        Wake { notify, lost, descriptor, state: Arc::clone(&self.state) }
     }
 }
 
 impl State {
-    fn wake(&self, mask: EventMask, descriptor: &WatchDescriptor) {
+    fn wake(&mut self, mask: EventMask, descriptor: &WatchDescriptor) {
         if mask.contains(EventMask::Q_OVERFLOW) {
             self.watched.values().for_each(|watched| {
                 watched.keep();
@@ -121,6 +131,10 @@ impl State {
                 watched.keep();
             }
             watched.wake.notify_one();
+            if mask.contains(EventMask::IGNORED) {
+                watched.lost.notify_one();
+                self.watched.remove(descriptor);
+            }
         }
     }
 }
@@ -129,7 +143,9 @@ impl Watched {
     fn keep(&self) {
         let (folder, spool) = (self.folder.clone(), self.spool.clone());
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = spool.keep(&folder) {
+            if let Err(error) = spool.keep(&folder)
+                && folder.exists()
+            {
                 warn!(folder = %folder.display(), %error, "a new generation is not held");
             }
         });
@@ -182,6 +198,20 @@ mod tests {
             }
         };
         tokio::time::timeout(Duration::from_secs(10), held).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_is_made_anew_can_be_watched_again() {
+        let (folder, _other, spool) = folders();
+        let translog = folder.path().join("translog");
+        std::fs::create_dir(&translog).unwrap();
+        let watcher = TranslogWatcher::start();
+        let wake = watcher.watch(&translog, &spool);
+        std::fs::remove_dir(&translog).unwrap();
+        tokio::time::timeout(Duration::from_secs(10), wake.lost()).await.unwrap();
+        assert!(!watcher.watch(&translog, &spool).is_watching());
+        std::fs::create_dir(&translog).unwrap();
+        assert!(watcher.watch(&translog, &spool).is_watching());
     }
 
     /// Two folders, and a spool within the second.
