@@ -39,6 +39,9 @@ pub struct CatalogEntry {
     pub open: bool,
     pub number_of_shards: u32,
     pub aliases: Vec<String>,
+    /// `index.hidden`: patterns do not find it.
+    #[serde(default)]
+    pub hidden: bool,
     /// Why this index cannot be followed, if it cannot.
     pub refusal: Option<String>,
 }

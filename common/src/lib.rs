@@ -1,9 +1,11 @@
 //! What both agents share: the words of the domain, the record format, and the clients of Kafka and OpenSearch.
 
+pub mod auto_follow;
 pub mod config;
 pub mod control;
 pub mod kafka;
 pub mod launch;
+pub mod leader_stats;
 pub mod lease;
 pub mod metadata;
 pub mod opensearch;

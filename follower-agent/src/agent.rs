@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::api::ReplicationService;
+use crate::auto_follow;
 use crate::checkpoint::CheckpointStore;
 use crate::config::FollowerConfig;
 use crate::followed::Shared;
@@ -31,6 +32,7 @@ use crate::group::{Group, Membership};
 use crate::leader_watch;
 use crate::leaders::Leaders;
 use crate::metrics::Metrics;
+use crate::own_gateway::OwnGateway;
 use crate::peers::{self, Peers};
 use crate::positions::Positions;
 use crate::replication::Replication;
@@ -109,7 +111,10 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
         follower_table: follower_table.clone(),
         aliases: config.aliases.clone(),
     };
-    let replication = Replication::new(shared, leaders, cluster.clone(), acted, stop.clone());
+    let settings = ControlSettings::new(follower_table, cluster.clone());
+    let own_gateway = OwnGateway::new(config.gateway.address(), proxy_client(&config.opensearch)?);
+    let replication =
+        Replication::new(shared, leaders, settings.clone(), own_gateway, cluster.clone(), acted, stop.clone());
     let following = tokio::spawn({
         let replication = Arc::clone(&replication);
         async move { replication.run().await }
@@ -120,12 +125,12 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
         async move { group.run(rebalances, left).await }
     });
     let service: Arc<dyn ReplicationService> = replication.clone();
-    let settings = Arc::new(ControlSettings::new(follower_table, cluster));
     let upstream = upstream(&config.opensearch)?;
     let peers = Arc::new(Peers { slots, group, client: proxy_client(&config.opensearch)? });
-    let gateway =
-        gateway::router(service, settings, upstream).layer(middleware::from_fn_with_state(peers, peers::route));
+    let gateway = gateway::router(service, Arc::new(settings), upstream)
+        .layer(middleware::from_fn_with_state(peers, peers::route));
     let front = tokio::spawn(telemetry::serve(front, gateway, stop.clone()));
+    let rules = tokio::spawn(auto_follow::run(Arc::clone(&replication), stop.clone()));
     let watch = tokio::spawn(leader_watch::run(Arc::clone(&replication), leader_table, stop.clone()));
     // Set once, here.
     let _ = page.set(Arc::clone(&replication));
@@ -149,6 +154,7 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
         Err(_) => warn!("requests through the gateway are still under way and are cut off"),
     }
     watch.await.context("the leader watch panicked")?;
+    rules.await.context("auto-follow panicked")?;
     end.cancel();
     admin.await.context("the admin server panicked")?.context("the admin server failed")
 }

@@ -1,6 +1,6 @@
 //! What is known of leader clusters: which one an alias means, and what indices it has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -71,20 +71,27 @@ impl Leaders {
         Err(ApiError::index_not_found(index.as_str()))
     }
 
-    async fn refresh(&self, cluster: &ClusterUuid) -> Result<(), ApiError> {
+    /// The indices of a leader cluster as its agents have announced them.
+    pub fn catalogue(&self, cluster: &ClusterUuid) -> Vec<CatalogEntry> {
+        let all = self.leader_table.all::<CatalogEntry>().into_iter();
+        all.filter(|entry| entry.cluster_uuid == *cluster).collect()
+    }
+
+    pub async fn refresh(&self, cluster: &ClusterUuid) -> Result<(), ApiError> {
         let nonce = Uuid::new_v4().to_string();
         let request = RefreshRequest { cluster_uuid: cluster.clone(), nonce: nonce.clone() };
         let mut changes = self.leader_table.changes();
         self.follower_table.publish(&request).await.map_err(|error| from_control(&error))?;
         let key = format!("{}/{cluster}", Refreshed::KIND);
+        // A later request's answer is as good, and the only one where several came at once.
+        let mut accepted = HashSet::from([nonce]);
         let answered = async {
             loop {
                 changes.mark_unchanged();
-                // Two requests at once: the later one's answer is as good.
                 let current: Option<RefreshRequest> =
                     self.follower_table.get(&format!("{}/{cluster}", RefreshRequest::KIND));
-                let wanted = current.map_or_else(|| nonce.clone(), |current| current.nonce);
-                if self.leader_table.get::<Refreshed>(&key).is_some_and(|answer| answer.nonce == wanted) {
+                accepted.extend(current.map(|current| current.nonce));
+                if self.leader_table.get::<Refreshed>(&key).is_some_and(|answer| accepted.contains(&answer.nonce)) {
                     return;
                 }
                 if changes.changed().await.is_err() {

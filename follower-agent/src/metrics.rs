@@ -1,14 +1,19 @@
 //! The follower agent's metrics.
 
 use prometheus::{
-    GaugeVec, IntCounterVec, IntGaugeVec, Registry, register_gauge_vec_with_registry,
-    register_int_counter_vec_with_registry, register_int_gauge_vec_with_registry,
+    CounterVec, GaugeVec, IntCounterVec, IntGaugeVec, Registry, register_counter_vec_with_registry,
+    register_gauge_vec_with_registry, register_int_counter_vec_with_registry, register_int_gauge_vec_with_registry,
 };
 
 use shardline_common::types::ShardId;
 
 pub struct Metrics {
     pub operations: IntCounterVec,
+    pub operations_read: IntCounterVec,
+    pub failed_reads: IntCounterVec,
+    pub failed_requests: IntCounterVec,
+    pub throttled_requests: IntCounterVec,
+    pub write_seconds: CounterVec,
     pub writes: IntCounterVec,
     pub bytes: IntCounterVec,
     pub retried_writes: IntCounterVec,
@@ -31,6 +36,36 @@ impl Metrics {
             operations: register_int_counter_vec_with_registry!(
                 "shardline_follower_operations_total",
                 "Operations that the follower cluster has acknowledged",
+                SHARD,
+                registry
+            )?,
+            operations_read: register_int_counter_vec_with_registry!(
+                "shardline_follower_operations_read_total",
+                "Operations read from Kafka and not seen before",
+                SHARD,
+                registry
+            )?,
+            failed_reads: register_int_counter_vec_with_registry!(
+                "shardline_follower_failed_reads_total",
+                "Times a shard's partition could not be read on",
+                SHARD,
+                registry
+            )?,
+            failed_requests: register_int_counter_vec_with_registry!(
+                "shardline_follower_failed_requests_total",
+                "Bulk requests that failed as a whole, other than for overload",
+                SHARD,
+                registry
+            )?,
+            throttled_requests: register_int_counter_vec_with_registry!(
+                "shardline_follower_throttled_requests_total",
+                "Bulk requests that the follower cluster refused for overload (429), as a whole or in part",
+                SHARD,
+                registry
+            )?,
+            write_seconds: register_counter_vec_with_registry!(
+                "shardline_follower_write_seconds_total",
+                "Time that bulk requests took, failed ones included",
                 SHARD,
                 registry
             )?,
@@ -120,9 +155,20 @@ impl Metrics {
         let _ = self.retried_writes.remove_label_values(&[index]);
         for shard in 0..shards {
             let labels = [index, &shard.to_string()];
-            for counter in [&self.operations, &self.writes, &self.bytes, &self.errors, &self.bootstrap_documents] {
+            for counter in [
+                &self.operations,
+                &self.operations_read,
+                &self.failed_reads,
+                &self.failed_requests,
+                &self.throttled_requests,
+                &self.writes,
+                &self.bytes,
+                &self.errors,
+                &self.bootstrap_documents,
+            ] {
                 let _ = counter.remove_label_values(&labels);
             }
+            let _ = self.write_seconds.remove_label_values(&labels);
             self.forget_progress(index, ShardId(shard));
         }
     }

@@ -8,28 +8,34 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
-use shardline_common::control::{
-    AppliedMetadata, BootstrapRequest, ReplicationSettings, Subscription, SubscriptionState,
-};
-use shardline_common::opensearch::OpenSearchError;
+use serde_json::{Map, Value};
+use shardline_common::control::{AppliedMetadata, BootstrapRequest, CatalogEntry, Subscription, SubscriptionState};
+use shardline_common::kafka::ControlTopic;
+use shardline_common::leader_stats::LeaderStats;
+use shardline_common::opensearch::{OpenSearch, OpenSearchError};
 use shardline_common::topic::bootstrap_topic;
 use shardline_common::types::{ClusterUuid, Epoch, IndexName, Offset, ShardId};
-use tokio::sync::watch;
+use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
+use crate::api::auto_follow::{RuleName, RuleRequest};
 use crate::api::request::{PauseRequest, ResumeRequest, StartRequest, UpdateRequest};
+use crate::api::stats::{AutoFollowStats, FollowerStats};
 use crate::api::{ApiError, ReplicationService, ReplicationStatus};
 use crate::checkpoint::Copy;
 use crate::followed::{Followed, Phase, Shared, TransitionError};
 use crate::index::FollowerIndex;
 use crate::leaders::{Leaders, from_cluster, from_control};
+use crate::locks::EntryLocks;
+use crate::own_gateway::OwnGateway;
 use crate::positions::copy_key;
+use crate::settings::ControlSettings;
 use crate::slots::{Slot, Slots};
 use crate::state::{Command, Refusal, USER_INITIATED};
-use crate::status;
+use crate::{auto_follow, stats, status};
 
 /// How long `_start` and `_resume` wait for the index to get going, as the plugin does.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -49,8 +55,10 @@ pub struct Replication {
     acted: watch::Sender<Offset>,
     /// The followed indices, and the control topic's position that this was true at.
     followed: RwLock<(Offset, Arc<HashSet<IndexName>>)>,
-    /// Held by the calls that change what is followed, so that they happen one after the other.
-    calls: tokio::sync::Mutex<()>,
+    /// Held by a call that changes what is followed.
+    calls: EntryLocks,
+    settings: ControlSettings,
+    own_gateway: OwnGateway,
     stop: CancellationToken,
 }
 
@@ -67,14 +75,46 @@ impl Replication {
     pub fn new(
         shared: Arc<Shared>,
         leaders: Leaders,
+        settings: ControlSettings,
+        own_gateway: OwnGateway,
         cluster: ClusterUuid,
         acted: watch::Sender<Offset>,
         stop: CancellationToken,
     ) -> Arc<Self> {
         let followed = RwLock::new((Offset(-1), Arc::default()));
-        let calls = tokio::sync::Mutex::new(());
-        let (running, known) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { shared, leaders, cluster, running, known, acted, followed, calls, stop })
+        let (running, known, calls) = (Mutex::default(), Mutex::default(), EntryLocks::default());
+        Arc::new(Self { shared, leaders, cluster, running, known, acted, followed, calls, settings, own_gateway, stop })
+    }
+
+    pub fn cluster(&self) -> &ClusterUuid {
+        &self.cluster
+    }
+
+    pub fn leaders(&self) -> &Leaders {
+        &self.leaders
+    }
+
+    pub fn settings(&self) -> &ControlSettings {
+        &self.settings
+    }
+
+    pub fn own_gateway(&self) -> &OwnGateway {
+        &self.own_gateway
+    }
+
+    /// What follower agents have written.
+    pub fn follower_table(&self) -> &ControlTopic {
+        &self.shared.follower_table
+    }
+
+    /// Held by whoever changes an entry of the control topic.
+    pub async fn lock(&self, key: &str) -> OwnedMutexGuard<()> {
+        self.calls.lock(key).await
+    }
+
+    /// The follower cluster.
+    pub fn opensearch(&self) -> &OpenSearch {
+        &self.shared.opensearch
     }
 
     /// Keeps a task for each subscription that runs, in the state in which the control topic has it.
@@ -256,12 +296,6 @@ impl Replication {
         self.shared.follower_table.get(&self.key(follower))
     }
 
-    fn setting(&self, key: &str) -> Option<String> {
-        let stored: ReplicationSettings =
-            self.shared.follower_table.get(&ReplicationSettings::key_of(&self.cluster))?;
-        stored.settings.get(key).cloned()
-    }
-
     fn phase(&self, follower: &IndexName) -> Option<Phase> {
         self.running.lock().get(follower).map(|running| running.phase.borrow().clone())
     }
@@ -290,32 +324,43 @@ impl Replication {
         request: StartRequest,
         wait_for_restore: bool,
     ) -> Result<(), ApiError> {
-        let _one_at_a_time = self.calls.lock().await;
         let leader_cluster = self.leaders.resolve(&request.leader_alias).await?;
         let leader_index = IndexName(request.leader_index);
         let entry = self.leaders.index(&leader_cluster, &leader_index, &request.leader_alias).await?;
-        if let Some(reason) = entry.refusal {
+        let overrides = request.settings.into_iter().collect();
+        self.follow(follower, &request.leader_alias, entry, overrides, wait_for_restore).await
+    }
+
+    /// Begins to follow a leader index that was found to exist.
+    pub async fn follow(
+        &self,
+        follower: IndexName,
+        leader_alias: &str,
+        leader: CatalogEntry,
+        overrides: Map<String, Value>,
+        wait_for_restore: bool,
+    ) -> Result<(), ApiError> {
+        let _one_at_a_time = self.lock(&self.key(&follower)).await;
+        if let Some(reason) = leader.refusal {
             return Err(ApiError::illegal_argument(reason));
         }
-        if self.setting("plugins.replication.follower.block.start").as_deref() == Some("true") {
+        if self.settings.start_is_blocked() {
             let reason = "[FORBIDDEN] Replication START block is set";
             return Err(ApiError::status_exception(http::StatusCode::FORBIDDEN, reason));
         }
-        let overrides = request.settings.into_iter().collect();
         let index = FollowerIndex::new(self.shared.opensearch.clone(), follower.clone(), overrides);
         let taken = index.exists().await.map_err(|e| from_cluster(&e))? || self.subscription(&follower).is_some();
         if taken {
-            let reason = format!("Cant use same index again for replication. Delete the index:{follower}");
-            return Err(ApiError::illegal_argument(reason));
+            return Err(ApiError::index_taken(&follower));
         }
         let subscription = Subscription {
             id: Uuid::new_v4().simple().to_string(),
             follower_cluster: self.cluster.clone(),
             follower_index: follower.clone(),
-            leader_alias: request.leader_alias,
-            leader_cluster,
-            leader_index,
-            leader_uuid: entry.uuid,
+            leader_alias: leader_alias.to_owned(),
+            leader_cluster: leader.cluster_uuid,
+            leader_index: leader.index,
+            leader_uuid: leader.uuid,
             state: SubscriptionState::Running,
             reason: USER_INITIATED.to_owned(),
             epoch: Epoch(0),
@@ -333,7 +378,7 @@ impl Replication {
     }
 
     async fn do_stop(&self, follower: IndexName) -> Result<(), ApiError> {
-        let _one_at_a_time = self.calls.lock().await;
+        let _one_at_a_time = self.lock(&self.key(&follower)).await;
         let subscription = self.subscription(&follower).ok_or_else(|| refused(Refusal::NotInProgress, &follower))?;
         // Before it is forgotten.
         let copy = subscription.bootstrap.as_ref().map(|id| {
@@ -375,7 +420,7 @@ impl Replication {
     }
 
     async fn do_pause(&self, follower: IndexName, request: PauseRequest) -> Result<(), ApiError> {
-        let _one_at_a_time = self.calls.lock().await;
+        let _one_at_a_time = self.lock(&self.key(&follower)).await;
         let current = self.subscription(&follower).ok_or_else(|| refused(Refusal::NotInProgress, &follower))?;
         let paused = self.shared.transition(&current, Command::Pause { reason: Some(request.reason) }).await;
         paused.map_err(|error| transition_error(error, &follower))?;
@@ -383,7 +428,7 @@ impl Replication {
     }
 
     async fn do_resume(&self, follower: IndexName) -> Result<(), ApiError> {
-        let _one_at_a_time = self.calls.lock().await;
+        let _one_at_a_time = self.lock(&self.key(&follower)).await;
         let current = self.subscription(&follower).ok_or_else(|| refused(Refusal::NotInProgress, &follower))?;
         if current.state != SubscriptionState::Paused {
             return Err(refused(Refusal::AlreadyRunning, &follower));
@@ -400,8 +445,8 @@ impl Replication {
     }
 
     async fn do_update(&self, follower: IndexName, request: UpdateRequest) -> Result<(), ApiError> {
-        let _one_at_a_time = self.calls.lock().await;
-        let overrides: serde_json::Map<_, _> = request.settings.into_iter().collect();
+        let _one_at_a_time = self.lock(&self.key(&follower)).await;
+        let overrides: Map<_, _> = request.settings.into_iter().collect();
         let subscription = self.subscription(&follower).ok_or_else(|| refused(Refusal::NotInProgress, &follower))?;
         let index = FollowerIndex::new(self.shared.opensearch.clone(), follower.clone(), overrides.clone());
         // The follower cluster is the judge of settings; only what it takes is kept.
@@ -413,7 +458,22 @@ impl Replication {
         Ok(())
     }
 
-    fn do_status(&self, follower: &IndexName, verbose: bool) -> ReplicationStatus {
+    /// The indices that are followed, from memory while nothing changes.
+    pub fn followed_indices(&self) -> Arc<HashSet<IndexName>> {
+        let now = *self.shared.follower_table.changes().borrow();
+        {
+            let known = self.followed.read();
+            if known.0 == now {
+                return Arc::clone(&known.1);
+            }
+        }
+        let indices = self.subscriptions().into_iter().map(|subscription| subscription.follower_index);
+        let indices = Arc::new(indices.collect::<HashSet<_>>());
+        *self.followed.write() = (now, Arc::clone(&indices));
+        indices
+    }
+
+    pub fn status_of(&self, follower: &IndexName, verbose: bool) -> ReplicationStatus {
         match self.subscription(follower) {
             Some(subscription) => status::of(&subscription, self.phase(follower), verbose),
             None => ReplicationStatus::not_in_progress(),
@@ -444,21 +504,36 @@ impl ReplicationService for Replication {
     }
 
     fn status(&self, follower: IndexName, verbose: bool) -> BoxFuture<'_, Result<ReplicationStatus, ApiError>> {
-        std::future::ready(Ok(self.do_status(&follower, verbose))).boxed()
+        std::future::ready(Ok(self.status_of(&follower, verbose))).boxed()
+    }
+
+    fn create_rule(&self, rule: RuleRequest) -> BoxFuture<'_, Result<(), ApiError>> {
+        auto_follow::create(self, rule).boxed()
+    }
+
+    fn delete_rule(&self, rule: RuleName) -> BoxFuture<'_, Result<(), ApiError>> {
+        auto_follow::delete(self, rule).boxed()
+    }
+
+    fn leader_stats(&self) -> LeaderStats {
+        LeaderStats::of_cluster(&self.cluster, &self.shared.leader_table, &self.shared.follower_table)
+    }
+
+    fn follower_stats(&self) -> FollowerStats {
+        let mut stats = FollowerStats::default();
+        for subscription in self.subscriptions() {
+            let phase = self.phase(&subscription.follower_index);
+            stats::add(&mut stats, &self.shared.metrics, &subscription, phase);
+        }
+        stats
+    }
+
+    fn auto_follow_stats(&self) -> AutoFollowStats {
+        auto_follow::stats(self)
     }
 
     fn followed(&self) -> Arc<HashSet<IndexName>> {
-        let now = *self.shared.follower_table.changes().borrow();
-        {
-            let known = self.followed.read();
-            if known.0 == now {
-                return Arc::clone(&known.1);
-            }
-        }
-        let indices = self.subscriptions().into_iter().map(|subscription| subscription.follower_index);
-        let indices = Arc::new(indices.collect::<HashSet<_>>());
-        *self.followed.write() = (now, Arc::clone(&indices));
-        indices
+        self.followed_indices()
     }
 }
 

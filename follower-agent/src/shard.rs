@@ -95,6 +95,9 @@ pub async fn follow(index: Arc<Index>, destination: Destination, stop: Cancellat
         };
         let labels = [index.follower.name.as_str(), &shard.to_string()];
         destination.metrics.errors.with_label_values(&labels).inc();
+        if matches!(error, ShardError::Stream(_) | ShardError::Topic(_)) {
+            destination.metrics.failed_reads.with_label_values(&labels).inc();
+        }
         if !error.retryable() {
             return Err(error);
         }
@@ -290,6 +293,7 @@ impl Follower<'_> {
         }
         let batch = std::mem::take(&mut self.batch);
         let labels = [self.index.follower.name.as_str(), &self.shard.to_string()];
+        destination.metrics.operations_read.with_label_values(&labels).inc_by(batch.operations());
         destination.metrics.writes.with_label_values(&labels).inc_by(batch.writes().len() as u64);
         destination.metrics.bytes.with_label_values(&labels).inc_by(batch.bytes() as u64);
         self.waiting.push_back(self.batch_since_ms);

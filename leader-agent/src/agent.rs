@@ -1,6 +1,6 @@
 //! The agent's life: wait for its node and Kafka, then follow the cluster's state until told to stop.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -19,6 +19,7 @@ use crate::cluster::{ClusterView, LocalNode};
 use crate::config::{LeaderConfig, Source};
 use crate::metrics::Metrics;
 use crate::publish::Publisher;
+use crate::stats::{self, Tables};
 use crate::supervisor::Supervisor;
 use crate::translog::TranslogWatcher;
 
@@ -36,9 +37,10 @@ pub async fn run(config: LeaderConfig, stop: CancellationToken) -> anyhow::Resul
     let metrics = Metrics::register(&registry)?;
     let readiness = Readiness::waiting_for("the node's REST address");
     let listener = telemetry::bind("admin.listen", config.admin.listen).await?;
-    let admin =
-        tokio::spawn(telemetry::serve(listener, telemetry::admin_router(registry, readiness.clone()), stop.clone()));
-    let work = follow_cluster(&config, metrics, readiness, stop.clone()).await;
+    let tables = Arc::new(OnceLock::new());
+    let routes = telemetry::admin_router(registry, readiness.clone()).merge(stats::router(Arc::clone(&tables)));
+    let admin = tokio::spawn(telemetry::serve(listener, routes, stop.clone()));
+    let work = follow_cluster(&config, metrics, readiness, &tables, stop.clone()).await;
     stop.cancel();
     admin.await.context("the admin server panicked")?.context("the admin server failed")?;
     work
@@ -48,6 +50,7 @@ async fn follow_cluster(
     config: &LeaderConfig,
     metrics: Metrics,
     readiness: Readiness,
+    tables: &OnceLock<Tables>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let opensearch = OpenSearch::new(&config.opensearch)?;
@@ -82,6 +85,14 @@ async fn follow_cluster(
         cluster_seen: Mutex::new(Instant::now()),
     });
     let mut catalog = Catalog::new(node.cluster().clone(), leader_table.clone(), follower_table.clone());
+    let own_tables = Tables {
+        cluster: node.cluster().clone(),
+        leader_table: leader_table.clone(),
+        follower_table: follower_table.clone(),
+    };
+    // Set once, here.
+    let _ = tables.set(own_tables.clone());
+    let sharing = tokio::spawn(stats::share(node.clone(), Arc::clone(&context), own_tables, stop.clone()));
     let mut wishes = follower_table.changes();
     let mut supervisor =
         Supervisor::new(node.clone(), Arc::clone(&context), leader_table, follower_table, &config.capture, &stop);
@@ -120,6 +131,7 @@ async fn follow_cluster(
     }
     info!("stopping");
     supervisor.stop().await;
+    sharing.await.context("the sharing of statistics panicked")?;
     Ok(())
 }
 

@@ -220,11 +220,14 @@ impl<'a> Capture<'a> {
         let mut is_first = true;
         loop {
             let mut is_idle = false;
+            let asked = Instant::now();
             let change = source.next(self.sent).await?;
             let labels = self.labels();
             self.context.metrics.global_checkpoint.with_label_values(&labels).set(source.global_checkpoint().0);
             match change {
                 Change::Operations(operations) => {
+                    let reading = self.context.metrics.translog_read_seconds.with_label_values(&labels);
+                    reading.inc_by(asked.elapsed().as_secs_f64());
                     self.ship_batch(operations).await?;
                     self.settle(BATCHES_IN_FLIGHT).await?;
                 }
@@ -251,6 +254,8 @@ impl<'a> Capture<'a> {
             source.release(self.acked).await?;
             let held = i64::try_from(source.held_bytes()).unwrap_or(i64::MAX);
             self.context.metrics.spool_bytes.with_label_values(&labels).set(held);
+            let size = i64::try_from(source.size_bytes()).unwrap_or(i64::MAX);
+            self.context.metrics.translog_bytes.with_label_values(&labels).set(size);
             if is_idle {
                 self.idle(&mut source, cluster_changes).await?;
             }

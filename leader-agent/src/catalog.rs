@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use futures::{StreamExt, TryStreamExt};
 use shardline_common::control::{Capture, CatalogEntry, Entry, RefreshRequest, Refreshed};
 use shardline_common::kafka::{ControlError, ControlTopic};
 use shardline_common::types::ClusterUuid;
@@ -15,6 +16,8 @@ use crate::cluster::{ClusterView, IndexView};
 
 /// How long an agent that is not beside the cluster manager waits for the one that is.
 const STAND_IN_DELAY: Duration = Duration::from_secs(3);
+/// Entries on their way to Kafka.
+const WRITES_AT_ONCE: usize = 500;
 
 pub struct Catalog {
     cluster: ClusterUuid,
@@ -48,18 +51,22 @@ impl Catalog {
         if !view.local_is_manager && since.elapsed() < STAND_IN_DELAY {
             return Ok(());
         }
-        for change in changes {
-            match change {
-                Change::Set(entry) => self.leader_table.publish(&entry).await?,
-                Change::Remove(key) => self.leader_table.remove(&key).await?,
-            }
-        }
+        // Each has a key of its own, so their order does not matter.
+        let written = futures::stream::iter(changes).map(|change| self.write(change)).buffer_unordered(WRITES_AT_ONCE);
+        written.try_collect::<()>().await?;
         if let Some(RefreshRequest { nonce, .. }) = request {
             let answer = Refreshed { cluster_uuid: self.cluster.clone(), nonce, error: None };
             self.leader_table.publish(&answer).await?;
         }
         self.differs_since = None;
         Ok(())
+    }
+
+    async fn write(&self, change: Change) -> Result<(), ControlError> {
+        match change {
+            Change::Set(entry) => self.leader_table.publish(&entry).await,
+            Change::Remove(key) => self.leader_table.remove(&key).await,
+        }
     }
 
     fn changes(&self, view: &ClusterView) -> Vec<Change> {
@@ -97,6 +104,7 @@ impl Catalog {
             open: index.open,
             number_of_shards: index.number_of_shards,
             aliases: index.aliases.clone(),
+            hidden: index.hidden,
             refusal: index.refusal.clone(),
         }
     }

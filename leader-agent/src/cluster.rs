@@ -41,6 +41,7 @@ pub struct IndexView {
     pub routing_num_shards: u32,
     pub versions: MetadataVersions,
     pub aliases: Vec<String>,
+    pub hidden: bool,
     pub refusal: Option<String>,
     /// Shards whose primary is on the local node.
     pub local_primaries: BTreeSet<ShardId>,
@@ -150,6 +151,7 @@ impl IndexView {
             routing_num_shards: index.routing_num_shards,
             versions: index.versions(),
             aliases: index.aliases.clone(),
+            hidden: index.settings.get("index.hidden").and_then(Value::as_str) == Some("true"),
             local_primaries,
             local_replicas,
         })

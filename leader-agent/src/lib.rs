@@ -10,5 +10,6 @@ pub mod publish;
 pub mod resync;
 pub mod snapshot;
 pub mod source;
+pub mod stats;
 pub mod supervisor;
 pub mod translog;

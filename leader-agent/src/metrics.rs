@@ -1,8 +1,9 @@
 //! The leader agent's metrics.
 
 use prometheus::{
-    IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, register_int_counter_vec_with_registry,
-    register_int_counter_with_registry, register_int_gauge_vec_with_registry, register_int_gauge_with_registry,
+    CounterVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, register_counter_vec_with_registry,
+    register_int_counter_vec_with_registry, register_int_counter_with_registry, register_int_gauge_vec_with_registry,
+    register_int_gauge_with_registry,
 };
 
 pub struct Metrics {
@@ -17,6 +18,9 @@ pub struct Metrics {
     pub metadata_records: IntCounterVec,
     pub snapshot_documents: IntCounterVec,
     pub spool_bytes: IntGaugeVec,
+    pub translog_bytes: IntGaugeVec,
+    pub translog_read_seconds: CounterVec,
+    pub scan_seconds: CounterVec,
     pub captures: IntGauge,
     pub cluster_errors: IntCounter,
 }
@@ -89,6 +93,24 @@ impl Metrics {
             spool_bytes: register_int_gauge_vec_with_registry!(
                 "shardline_leader_spool_bytes",
                 "Disk taken by generations that only the spool still holds",
+                SHARD,
+                registry
+            )?,
+            translog_bytes: register_int_gauge_vec_with_registry!(
+                "shardline_leader_translog_bytes",
+                "Disk taken by the shard's translog",
+                SHARD,
+                registry
+            )?,
+            translog_read_seconds: register_counter_vec_with_registry!(
+                "shardline_leader_translog_read_seconds_total",
+                "Time spent on reading operations from the translog",
+                SHARD,
+                registry
+            )?,
+            scan_seconds: register_counter_vec_with_registry!(
+                "shardline_leader_scan_seconds_total",
+                "Time spent on waiting for pages of scans, for bootstraps and resyncs",
                 SHARD,
                 registry
             )?,

@@ -6,6 +6,7 @@
 //! frame does not name.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use shardline_common::record::{Body, FrameId, Record, ResyncBegin, ResyncEnd};
 use shardline_common::scan::{Hit, ShardScan, Stretch};
@@ -74,8 +75,11 @@ impl Capture<'_> {
         let mut in_flight: VecDeque<Pending> = VecDeque::new();
         let mut documents = 0;
         let mut pages = scan.documents(Stretch { from, to: Some(to) });
+        let scanning = self.context.metrics.scan_seconds.with_label_values(&self.labels());
         loop {
+            let asked = Instant::now();
             let page = pages.next().await?;
+            scanning.inc_by(asked.elapsed().as_secs_f64());
             if page.is_empty() {
                 break;
             }

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shardline_common::kafka::TopicError;
 use shardline_common::opensearch::OpenSearchError;
@@ -135,15 +135,18 @@ impl Scan<'_> {
         let mut documents = 0;
         let mut in_flight: VecDeque<Pending> = VecDeque::new();
         let mut pages = scan.documents(Stretch { from: SeqNo(position.0.max(0)), to: None });
+        let labels = [self.shard.index.to_string(), self.shard.shard.to_string()];
+        let scanning = self.context.metrics.scan_seconds.with_label_values(&labels);
         loop {
+            let asked = Instant::now();
             let page = pages.next().await?;
+            scanning.inc_by(asked.elapsed().as_secs_f64());
             if page.is_empty() {
                 break;
             }
             // The page before is acknowledged while the server worked on this one.
             self.drain(&mut in_flight).await?;
             documents += page.len() as u64;
-            let labels = [self.shard.index.to_string(), self.shard.shard.to_string()];
             self.context.metrics.snapshot_documents.with_label_values(&labels).inc_by(page.len() as u64);
             let timestamp_ms = now_ms();
             let mut records = Vec::with_capacity(page.len());

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
+use shardline_common::types::IndexName;
 
 use super::render::{self, Rendering};
 
@@ -38,7 +39,7 @@ enum Shape {
     /// `{"error":{"root_cause":[..],"type":..,"reason":..},"status":..}`; the root is the cause itself unless given.
     Envelope { cause: Box<Cause>, root: Option<Box<Cause>> },
     /// `{"error":"..","status":..}`, with an `Allow` header where a method was wrong.
-    Plain { text: String, with_status: bool, allow: Option<&'static str> },
+    Plain { text: String, with_status: bool, allow: Option<String> },
     /// What another server said, passed on as it came.
     Raw { content_type: Option<HeaderValue>, body: Bytes },
 }
@@ -138,6 +139,10 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, "resource_already_exists_exception", reason)
     }
 
+    pub fn index_taken(follower: &IndexName) -> Self {
+        Self::illegal_argument(format!("Cant use same index again for replication. Delete the index:{follower}"))
+    }
+
     pub fn resource_not_found(reason: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "resource_not_found_exception", reason)
     }
@@ -204,9 +209,9 @@ impl ApiError {
         Self::from_cause(StatusCode::INTERNAL_SERVER_ERROR, cause)
     }
 
-    pub fn method_not_allowed(uri: &str, method: &str, allowed: &'static str) -> Self {
+    pub fn method_not_allowed(uri: &str, method: &str, allowed: &str) -> Self {
         let text = format!("Incorrect HTTP method for uri [{uri}] and method [{method}], allowed: [{allowed}]");
-        let shape = Shape::Plain { text, with_status: true, allow: Some(allowed) };
+        let shape = Shape::Plain { text, with_status: true, allow: Some(allowed.to_owned()) };
         Self::of(StatusCode::METHOD_NOT_ALLOWED, shape)
     }
 
@@ -253,6 +258,19 @@ impl ApiError {
         }
     }
 
+    /// What went wrong, without its type; the one that another server gave, if it did.
+    pub fn reason(&self) -> String {
+        match &self.shape {
+            Shape::Envelope { cause, .. } => cause.reason.clone(),
+            Shape::Plain { text, .. } => text.clone(),
+            Shape::Raw { body, .. } => {
+                let answer: Option<Value> = serde_json::from_slice(body).ok();
+                let reason = answer.as_ref().and_then(|answer| answer.pointer("/error/reason")?.as_str());
+                reason.map_or_else(|| self.message(), str::to_owned)
+            }
+        }
+    }
+
     /// The error as a level of another error's `caused_by`.
     pub fn into_cause(self) -> Cause {
         match self.shape {
@@ -283,7 +301,7 @@ impl ApiError {
                 if *with_status {
                     body.insert("status".to_owned(), json!(self.status.as_u16()));
                 }
-                allowed_method = *allow;
+                allowed_method = allow.as_deref().and_then(|allow| HeaderValue::from_str(allow).ok());
             }
             Shape::Envelope { cause, root } => {
                 let root = root.as_ref().unwrap_or(cause).without_cause();
@@ -296,7 +314,7 @@ impl ApiError {
         }
         let mut response = render::json(self.status, &Value::Object(body), &rendering.unfiltered());
         if let Some(method) = allowed_method {
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static(method));
+            response.headers_mut().insert(ALLOW, method);
         }
         response
     }

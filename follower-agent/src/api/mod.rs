@@ -1,5 +1,7 @@
 //! The replication control API: routes, request bodies, answers and errors, as users of the OpenSearch plugin know them.
 
+pub mod auto_follow;
+pub mod calls;
 pub mod error;
 pub mod filter;
 pub mod names;
@@ -10,6 +12,7 @@ pub mod request;
 pub mod routes;
 pub mod service;
 pub mod settings;
+pub mod stats;
 pub mod suggest;
 pub mod syntax_error;
 pub mod units;

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::error::ApiError;
 use super::names;
-use super::object_parser::ObjectParser;
+use super::object_parser::{Field, ObjectParser};
 use super::settings::{FlatSettings, flatten_into, flatten_raw};
 
 const START: ObjectParser = ObjectParser {
@@ -26,6 +26,27 @@ pub const DEFAULT_REASON: &str = "User initiated";
 pub struct UseRoles {
     pub leader_cluster_role: Option<String>,
     pub follower_cluster_role: Option<String>,
+}
+
+impl UseRoles {
+    pub(super) const NEED_BOTH: &str = "Need roles for leader_cluster_role and follower_cluster_role";
+
+    /// An empty object is as good as none.
+    pub(super) fn parse(field: &Field<'_>) -> Result<Option<Self>, ApiError> {
+        let mut roles = Self::default();
+        for role in field.object(ROLES)? {
+            let value = role.string_or_null().map_err(|error| field.wrap(error))?;
+            match role.name.as_ref() {
+                "leader_cluster_role" => roles.leader_cluster_role = value,
+                _ => roles.follower_cluster_role = value,
+            }
+        }
+        Ok((roles != Self::default()).then_some(roles))
+    }
+
+    pub(super) fn is_half_filled(&self) -> bool {
+        self.leader_cluster_role.is_none() || self.follower_cluster_role.is_none()
+    }
 }
 
 /// Body of `_start`, with names checked and roles either absent or complete.
@@ -73,17 +94,7 @@ impl StartBody {
             match field.name.as_ref() {
                 "leader_alias" => start.leader_alias = Some(field.string()?),
                 "leader_index" => start.leader_index = Some(field.string()?),
-                "use_roles" => {
-                    let mut roles = UseRoles::default();
-                    for role in field.object(ROLES)? {
-                        let value = role.string_or_null().map_err(|error| field.wrap(error))?;
-                        match role.name.as_ref() {
-                            "leader_cluster_role" => roles.leader_cluster_role = value,
-                            _ => roles.follower_cluster_role = value,
-                        }
-                    }
-                    start.use_roles = (roles != UseRoles::default()).then_some(roles);
-                }
+                "use_roles" => start.use_roles = UseRoles::parse(&field)?,
                 _ => {
                     field.require_object()?;
                     start.settings = flatten_raw(field.value).map_err(|cause| field.failed(field.position(), cause))?;
@@ -109,10 +120,8 @@ impl StartBody {
         let mut problems = Vec::new();
         names::check(&leader_index, &mut problems);
         names::check(follower, &mut problems);
-        if let Some(UseRoles { leader_cluster_role, follower_cluster_role }) = &self.use_roles
-            && (leader_cluster_role.is_none() || follower_cluster_role.is_none())
-        {
-            problems.push("Need roles for leader_cluster_role and follower_cluster_role".to_owned());
+        if self.use_roles.as_ref().is_some_and(UseRoles::is_half_filled) {
+            problems.push(UseRoles::NEED_BOTH.to_owned());
         }
         if !problems.is_empty() {
             return Err(ApiError::validation(&problems));

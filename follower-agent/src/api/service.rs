@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use serde::Serialize;
+use shardline_common::leader_stats::LeaderStats;
 use shardline_common::types::{IndexName, ShardId};
 
+use super::auto_follow::{RuleName, RuleRequest};
 use super::error::ApiError;
 use super::request::{PauseRequest, ResumeRequest, StartRequest, UpdateRequest};
+use super::stats::{AutoFollowStats, FollowerStats};
 
 /// Carries out the calls of the control API. Requests have passed the checks that need neither cluster nor state.
 pub trait ReplicationService: Send + Sync + 'static {
@@ -31,6 +34,18 @@ pub trait ReplicationService: Send + Sync + 'static {
 
     /// Never fails for an index that is not followed: that is a status too.
     fn status(&self, follower: IndexName, verbose: bool) -> BoxFuture<'_, Result<ReplicationStatus, ApiError>>;
+
+    fn create_rule(&self, rule: RuleRequest) -> BoxFuture<'_, Result<(), ApiError>>;
+
+    /// Ends the rule, and not the replications that it began.
+    fn delete_rule(&self, rule: RuleName) -> BoxFuture<'_, Result<(), ApiError>>;
+
+    /// Of this cluster as a leader.
+    fn leader_stats(&self) -> LeaderStats;
+
+    fn follower_stats(&self) -> FollowerStats;
+
+    fn auto_follow_stats(&self) -> AutoFollowStats;
 
     /// The indices that are read-only now because they follow; cheap, asked on every request.
     fn followed(&self) -> Arc<HashSet<IndexName>>;

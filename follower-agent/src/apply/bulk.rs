@@ -1,6 +1,6 @@
 //! Sends a batch and reads the answer item by item: applied, already there, to be tried again, or refused for good.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
@@ -90,7 +90,7 @@ impl Sink<'_> {
         };
         let mut delays = backoff();
         while !writes.is_empty() {
-            match self.request(&writes).await {
+            match self.timed_request(&writes).await {
                 Ok(answer) => {
                     let before = writes.len();
                     writes = self.sort_out(writes, answer, highest)?;
@@ -110,6 +110,25 @@ impl Sink<'_> {
             tokio::time::sleep(delays.next().unwrap_or(Duration::from_secs(10))).await;
         }
         Ok(())
+    }
+
+    /// Sends a request and counts how it went.
+    async fn timed_request(&self, writes: &[Write]) -> Result<Answer, OpenSearchError> {
+        let labels = [self.index.as_str(), &self.target.shard.to_string()];
+        let sent = Instant::now();
+        let outcome = self.request(writes).await;
+        self.metrics.write_seconds.with_label_values(&labels).inc_by(sent.elapsed().as_secs_f64());
+        match &outcome {
+            Ok(answer) if answer.items.iter().any(|Item::Done(item)| item.status == 429) => {
+                self.metrics.throttled_requests.with_label_values(&labels).inc();
+            }
+            Ok(_) => {}
+            Err(error) if error.status() == Some(429) => {
+                self.metrics.throttled_requests.with_label_values(&labels).inc();
+            }
+            Err(_) => self.metrics.failed_requests.with_label_values(&labels).inc(),
+        }
+        outcome
     }
 
     async fn request(&self, writes: &[Write]) -> Result<Answer, OpenSearchError> {

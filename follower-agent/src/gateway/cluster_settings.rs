@@ -16,8 +16,8 @@ use super::bulk_route::without_shaping;
 use super::setting_values::{REPLICATION_SETTINGS, ReplicationSetting};
 use super::{Call, Gateway, inspect};
 use crate::api::ApiError;
+use crate::api::calls::is_json;
 use crate::api::render;
-use crate::api::routes::is_json;
 use crate::api::settings::scalar_text;
 use shardline_common::wildcard::wildcard_match;
 

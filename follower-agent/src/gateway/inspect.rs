@@ -10,8 +10,8 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::request::Parts;
 
 use crate::api::ApiError;
+use crate::api::calls::is_json;
 use crate::api::query::Query;
-use crate::api::routes::is_json;
 
 /// Most that is held of one body, packed or unpacked, in bytes.
 pub const LIMIT: usize = 200 << 20;

@@ -8,7 +8,9 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::response::Response;
+use follower_agent::api::auto_follow::{RuleName, RuleRequest};
 use follower_agent::api::service::{ReplicationState, SyncingDetails};
+use follower_agent::api::stats::{AutoFollowStats, FollowerStats};
 use follower_agent::api::{
     ApiError, PauseRequest, ReplicationService, ReplicationStatus, ResumeRequest, StartRequest, UpdateRequest,
 };
@@ -16,6 +18,7 @@ use follower_agent::gateway::{self, SettingsStore, Upstream};
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
 use serde_json::{Value, json};
+use shardline_common::leader_stats::LeaderStats;
 use shardline_common::types::IndexName;
 
 pub const BLOCK: &str = "blocked by: [FORBIDDEN/1000/index read-only(cross-cluster-replication)];";
@@ -118,6 +121,30 @@ impl ReplicationService for FakeService {
             })
         });
         ready(Ok(status.unwrap_or_else(|_| ReplicationStatus::not_in_progress()))).boxed()
+    }
+
+    fn create_rule(&self, rule: RuleRequest) -> BoxFuture<'_, Result<(), ApiError>> {
+        ready(match rule.leader_alias.as_str() {
+            "my-connection-alias" => Ok(()),
+            alias => Err(ApiError::no_such_remote_cluster(alias)),
+        })
+        .boxed()
+    }
+
+    fn delete_rule(&self, _: RuleName) -> BoxFuture<'_, Result<(), ApiError>> {
+        ready(Ok(())).boxed()
+    }
+
+    fn leader_stats(&self) -> LeaderStats {
+        LeaderStats::default()
+    }
+
+    fn follower_stats(&self) -> FollowerStats {
+        FollowerStats { num_syncing_indices: self.following.lock().unwrap().len(), ..FollowerStats::default() }
+    }
+
+    fn auto_follow_stats(&self) -> AutoFollowStats {
+        AutoFollowStats::default()
     }
 
     fn followed(&self) -> Arc<HashSet<IndexName>> {

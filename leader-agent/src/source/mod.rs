@@ -39,6 +39,9 @@ pub trait ChangeSource: Send {
     /// Disk that is taken only to keep what Kafka does not have, in bytes.
     fn held_bytes(&self) -> u64;
 
+    /// Disk that the shard's translog takes, in bytes.
+    fn size_bytes(&self) -> u64;
+
     /// Resolves when there may be something new.
     fn changed(&mut self) -> impl Future<Output = ()> + Send;
 }

@@ -102,6 +102,10 @@ impl ChangeSource for PollSource {
         0
     }
 
+    fn size_bytes(&self) -> u64 {
+        0
+    }
+
     async fn changed(&mut self) {
         let sweep = async {
             if self.changed_since_sweep {

@@ -110,6 +110,10 @@ impl ChangeSource for TranslogSource {
         self.spool.extra_bytes()
     }
 
+    fn size_bytes(&self) -> u64 {
+        self.tail.as_ref().map_or(0, ShardTail::size_bytes)
+    }
+
     async fn changed(&mut self) {
         if self.wake.is_watching() {
             self.wake.notified().await;

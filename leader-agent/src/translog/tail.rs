@@ -139,6 +139,11 @@ impl ShardTail {
         Ok(())
     }
 
+    /// What the generations take that are read or kept, in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.generations.values().filter_map(|open| open.checkpoint).map(|checkpoint| checkpoint.offset).sum()
+    }
+
     /// Whether [`Self::release_up_to`] would let anything go.
     pub fn can_release(&self, acked: SeqNo) -> bool {
         self.generations.keys().next().is_some_and(|lowest| *lowest < self.needed_above(acked))

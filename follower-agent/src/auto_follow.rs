@@ -1,0 +1,383 @@
+//! Auto-follow: keeps a task for each rule, which starts to follow the leader's indices that match as they appear, and
+//! tries again, ever more rarely, what could not be started.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value, json};
+use shardline_common::auto_follow::{AutoFollowRule, RuleProgress, StartFailure, StoredProgress};
+use shardline_common::control::{CatalogEntry, Entry};
+use shardline_common::types::{ClusterUuid, IndexName};
+use shardline_common::wildcard::wildcard_match;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::api::auto_follow::{RuleName, RuleRequest};
+use crate::api::error::Cause;
+use crate::api::service::ReplicationState;
+use crate::api::stats::{AutoFollowStats, RuleStats};
+use crate::api::{ApiError, names};
+use crate::leaders::{from_cluster, from_control};
+use crate::progress::now_ms;
+use crate::replication::Replication;
+use crate::slots::Slot;
+
+/// Changes of the leader's catalogue come in bursts.
+const SETTLE: Duration = Duration::from_millis(100);
+const FIRST_RETRY: Duration = Duration::from_secs(5);
+/// How often it is asked whether an index is copied, while others wait for its place.
+const COPY_POLL: Duration = Duration::from_millis(500);
+/// How often a rule's progress is written down at most.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Makes a rule; it is carried out from then on.
+pub async fn create(replication: &Replication, request: RuleRequest) -> Result<(), ApiError> {
+    replication.leaders().resolve(&request.leader_alias).await?;
+    let rule = AutoFollowRule {
+        follower_cluster: replication.cluster().clone(),
+        leader_alias: request.leader_alias,
+        name: request.name,
+        pattern: request.pattern,
+        follower_index_pattern: request.follower_index_pattern,
+        settings: request.settings.into_iter().collect(),
+    };
+    let key = rule.key();
+    let _one_at_a_time = replication.lock(&key).await;
+    if replication.follower_table().get::<AutoFollowRule>(&key).is_some() {
+        return Err(already_there(&rule));
+    }
+    check_settings(replication, &rule.settings).await?;
+    replication.follower_table().publish(&rule).await.map_err(|error| from_control(&error))?;
+    info!(rule = rule.name, leader = rule.leader_alias, pattern = rule.pattern, "auto-follow rule made");
+    Ok(())
+}
+
+pub async fn delete(replication: &Replication, rule: RuleName) -> Result<(), ApiError> {
+    let RuleName { leader_alias, name } = rule;
+    let key = AutoFollowRule::key_of(replication.cluster(), &leader_alias, &name);
+    let _one_at_a_time = replication.lock(&key).await;
+    if replication.follower_table().get::<AutoFollowRule>(&key).is_none() {
+        let reason = format!("Autofollow replication rule {leader_alias}:{name} does not exist");
+        return Err(ApiError::generic(reason));
+    }
+    replication.follower_table().remove(&key).await.map_err(|error| from_control(&error))?;
+    info!(rule = name, leader = leader_alias, "auto-follow rule deleted");
+    Ok(())
+}
+
+pub fn stats(replication: &Replication) -> AutoFollowStats {
+    let of_rule = |rule: AutoFollowRule| RuleStats {
+        progress: stored_progress(replication, &rule.key()),
+        name: rule.name,
+        pattern: rule.pattern,
+        leader_alias: rule.leader_alias,
+    };
+    AutoFollowStats::of(rules(replication).map(of_rule).collect())
+}
+
+/// The words are the plugin's.
+fn already_there(rule: &AutoFollowRule) -> ApiError {
+    let task = format!("task with id {{autofollow:{}:{}}} already exist", rule.leader_alias, rule.name);
+    let cause = Cause::new("exception", "Exisiting autofollow replication rule cannot be recreated/updated")
+        .with_cause(Cause::new("resource_already_exists_exception", task));
+    ApiError::from_cause(http::StatusCode::INTERNAL_SERVER_ERROR, cause)
+}
+
+/// Has the follower cluster check index settings, by simulating a template that has them.
+async fn check_settings(replication: &Replication, settings: &Map<String, Value>) -> Result<(), ApiError> {
+    if settings.is_empty() {
+        return Ok(());
+    }
+    let template = json!({
+        "index_patterns": ["shardline-settings-of-an-auto-follow-rule"],
+        "priority": i32::MAX,
+        "template": {"settings": settings},
+    });
+    let simulated = replication.opensearch().post::<Value>("/_index_template/_simulate", &template).await;
+    simulated.map(drop).map_err(|error| from_cluster(&error))
+}
+
+fn rules(replication: &Replication) -> impl Iterator<Item = AutoFollowRule> {
+    let all = replication.follower_table().all::<AutoFollowRule>().into_iter();
+    all.filter(|rule| rule.follower_cluster == *replication.cluster())
+}
+
+fn stored_progress(replication: &Replication, rule: &str) -> RuleProgress {
+    let stored: Option<StoredProgress> = replication.follower_table().get(&StoredProgress::key_of(rule));
+    stored.map(|stored| stored.progress).unwrap_or_default()
+}
+
+struct Running {
+    rule: AutoFollowRule,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    async fn end(self) {
+        self.stop.cancel();
+        if let Err(error) = self.task.await {
+            warn!(rule = self.rule.name, %error, "an auto-follow rule's task did not end cleanly");
+        }
+    }
+}
+
+/// Keeps a task for each rule, until told to stop.
+pub async fn run(replication: Arc<Replication>, stop: CancellationToken) {
+    let mut running: HashMap<String, Running> = HashMap::new();
+    let mut changes = replication.follower_table().changes();
+    let mut slots = replication.slots().changes();
+    loop {
+        changes.mark_unchanged();
+        // One of a cluster's agents carries them out.
+        let is_holder = replication.slots().holds(Slot::CLUSTER);
+        let there: BTreeMap<String, AutoFollowRule> = rules(&replication).map(|rule| (rule.key(), rule)).collect();
+        let mut wanted = if is_holder { there.clone() } else { BTreeMap::new() };
+        let ended: Vec<String> = running
+            .iter()
+            .filter(|(key, one)| wanted.get(*key) != Some(&one.rule))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in ended {
+            let Some(one) = running.remove(&key) else { continue };
+            let rule = one.rule.clone();
+            one.end().await;
+            // Another rule of that name begins anew.
+            if there.get(&key) != Some(&rule)
+                && let Err(error) = replication.follower_table().remove(&StoredProgress::key_of(&key)).await
+            {
+                warn!(rule = key, %error, "the statistics of a deleted auto-follow rule stay behind");
+            }
+        }
+        wanted.retain(|key, _| !running.contains_key(key));
+        for (key, rule) in wanted {
+            let stop = stop.child_token();
+            let runner = Runner::new(Arc::clone(&replication), rule.clone());
+            let task = tokio::spawn(runner.run(stop.clone()));
+            running.insert(key, Running { rule, stop, task });
+        }
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { break },
+            () = slots.next() => {}
+            () = stop.cancelled() => break,
+        }
+    }
+    for (_, one) in running {
+        one.end().await;
+    }
+}
+
+/// Carries out one rule.
+struct Runner {
+    replication: Arc<Replication>,
+    rule: AutoFollowRule,
+    progress: RuleProgress,
+    written: RuleProgress,
+    written_at: Instant,
+    /// Indices to start, in the order in which they are.
+    queue: VecDeque<CatalogEntry>,
+    starts: JoinSet<(CatalogEntry, Result<(), ApiError>)>,
+    starting: HashSet<IndexName>,
+    /// Followers that were started and may still be copied.
+    copying: HashSet<IndexName>,
+}
+
+impl Runner {
+    fn new(replication: Arc<Replication>, rule: AutoFollowRule) -> Self {
+        let progress = stored_progress(&replication, &rule.key());
+        Self {
+            replication,
+            rule,
+            written: progress.clone(),
+            progress,
+            written_at: Instant::now(),
+            queue: VecDeque::new(),
+            starts: JoinSet::new(),
+            starting: HashSet::new(),
+            copying: HashSet::new(),
+        }
+    }
+
+    async fn run(mut self, stop: CancellationToken) {
+        let mut catalogue = self.replication.leaders().leader_table.changes();
+        let mut next_look = Instant::now();
+        loop {
+            if Instant::now() >= next_look {
+                catalogue.mark_unchanged();
+                self.look().await;
+                next_look = Instant::now() + self.until_next_look();
+            }
+            self.fill_places();
+            self.write_progress().await;
+            let wait = next_look.saturating_duration_since(Instant::now()).min(self.attention());
+            tokio::select! {
+                Some(started) = self.starts.join_next() => match started {
+                    Ok((index, outcome)) => self.started(&index, outcome),
+                    Err(error) => warn!(rule = self.rule.name, %error, "the start of an index did not end cleanly"),
+                },
+                changed = catalogue.changed() => {
+                    if changed.is_err() {
+                        break;
+                    }
+                    catalogue.mark_unchanged();
+                    next_look = next_look.min(Instant::now() + SETTLE);
+                }
+                () = tokio::time::sleep(wait) => {}
+                () = stop.cancelled() => break,
+            }
+        }
+        // What has been begun is finished: a start must not be broken off half-way.
+        self.starts.detach_all();
+    }
+
+    /// Looks at the leader's indices and finds those to start.
+    async fn look(&mut self) {
+        self.progress.last_execution_time = now_ms();
+        let alias = &self.rule.leader_alias;
+        let cluster = match self.replication.leaders().resolve(alias).await {
+            Ok(cluster) => cluster,
+            Err(error) => {
+                self.progress.num_failed_leader_calls += 1;
+                warn!(rule = self.rule.name, alias, %error, "the leader's indices are unknown");
+                return;
+            }
+        };
+        let matching = self.matching(&cluster);
+        let names: HashSet<&IndexName> = matching.iter().map(|entry| &entry.index).collect();
+        self.progress.failures.retain(|index, _| names.contains(index));
+        let followed = self.replication.followed_indices();
+        let now = now_ms();
+        let mut candidates: Vec<CatalogEntry> = matching
+            .iter()
+            .filter(|entry| !followed.contains(&self.rule.follower_index(&entry.index)))
+            .filter(|entry| !self.starting.contains(&entry.index))
+            .filter(|entry| self.progress.failures.get(&entry.index).is_none_or(|failure| failure.next_attempt <= now))
+            .cloned()
+            .collect();
+        if !candidates.is_empty() {
+            match self.local_indices().await {
+                // An index of that name, ordinary or once followed, stays what it is.
+                Ok(local) => candidates.retain(|entry| !local.contains(&self.rule.follower_index(&entry.index))),
+                Err(error) => {
+                    warn!(rule = self.rule.name, %error, "the follower cluster's indices are unknown");
+                    return;
+                }
+            }
+        }
+        self.queue = candidates.into();
+        self.count_failures();
+    }
+
+    fn matching(&self, cluster: &ClusterUuid) -> Vec<CatalogEntry> {
+        let pattern = &self.rule.pattern;
+        let is_plain = |entry: &CatalogEntry| !entry.hidden && !entry.index.as_str().starts_with('.');
+        let matches = |entry: &CatalogEntry| {
+            let names = std::iter::once(entry.index.as_str()).chain(entry.aliases.iter().map(String::as_str));
+            names.into_iter().any(|name| wildcard_match(pattern, name))
+        };
+        let all = self.replication.leaders().catalogue(cluster).into_iter();
+        all.filter(|entry| entry.open && (is_plain(entry) || entry.index.as_str() == pattern) && matches(entry))
+            .collect()
+    }
+
+    async fn local_indices(&self) -> Result<HashSet<IndexName>, ApiError> {
+        let path = "/_cluster/state/metadata?filter_path=metadata.indices.*.state";
+        let state: Value = self.replication.opensearch().get(path).await.map_err(|error| from_cluster(&error))?;
+        let indices = state.pointer("/metadata/indices").and_then(Value::as_object);
+        Ok(indices.into_iter().flatten().map(|(name, _)| IndexName::from(name.as_str())).collect())
+    }
+
+    /// Starts as many as the setting allows; one that is being copied keeps its place.
+    fn fill_places(&mut self) {
+        let is_going = |follower: &IndexName| {
+            let status = self.replication.status_of(follower, false).status;
+            matches!(status, ReplicationState::Running | ReplicationState::Bootstrapping)
+        };
+        self.copying.retain(is_going);
+        let places = self.replication.settings().auto_follow_jobs();
+        while self.starting.len() + self.copying.len() < places {
+            let Some(entry) = self.queue.pop_front() else { return };
+            self.starting.insert(entry.index.clone());
+            let (replication, rule) = (Arc::clone(&self.replication), self.rule.clone());
+            self.starts.spawn(async move {
+                let outcome = start(&replication, &rule, entry.clone()).await;
+                (entry, outcome)
+            });
+        }
+    }
+
+    fn started(&mut self, entry: &CatalogEntry, outcome: Result<(), ApiError>) {
+        let index = &entry.index;
+        self.starting.remove(index);
+        let follower = self.rule.follower_index(index);
+        match outcome {
+            // It was made meanwhile, by somebody else.
+            Err(error) if error == ApiError::index_taken(&follower) => {
+                self.progress.failures.remove(index);
+            }
+            // A start that took too long goes on by itself.
+            Err(error) if !self.replication.followed_indices().contains(&follower) => {
+                let attempts = self.progress.failures.get(index).map_or(0, |failure| failure.attempts) + 1;
+                let delay = FIRST_RETRY * 2_u32.saturating_pow(attempts - 1);
+                let delay = delay.min(self.replication.settings().auto_follow_retry());
+                warn!(rule = self.rule.name, %index, %error, attempts, retry_in_s = delay.as_secs(), "auto-follow failed");
+                let next_attempt = now_ms() + i64::try_from(delay.as_millis()).unwrap_or(i64::MAX / 2);
+                let failure = StartFailure { reason: error.reason(), attempts, next_attempt };
+                self.progress.failures.insert(index.clone(), failure);
+            }
+            _ => {
+                self.progress.num_success_start_replication += 1;
+                self.progress.failures.remove(index);
+                self.copying.insert(follower);
+            }
+        }
+        self.count_failures();
+    }
+
+    fn count_failures(&mut self) {
+        self.progress.failed_indices = self.progress.failures.keys().cloned().collect();
+        self.progress.num_failed_start_replication = self.progress.failures.len() as u64;
+    }
+
+    fn until_next_look(&self) -> Duration {
+        let retries = self.progress.failures.values().map(|failure| failure.next_attempt - now_ms());
+        let retry = retries.min().map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or_default()));
+        self.replication.settings().auto_follow_interval().min(retry.unwrap_or(Duration::MAX))
+    }
+
+    /// How long the runner may rest at most.
+    fn attention(&self) -> Duration {
+        if !self.copying.is_empty() && !self.queue.is_empty() {
+            COPY_POLL
+        } else if self.progress != self.written {
+            PROGRESS_INTERVAL.saturating_sub(self.written_at.elapsed())
+        } else {
+            Duration::MAX
+        }
+    }
+
+    async fn write_progress(&mut self) {
+        if self.progress == self.written || self.written_at.elapsed() < PROGRESS_INTERVAL {
+            return;
+        }
+        let stored = StoredProgress { key: self.rule.key(), progress: self.progress.clone() };
+        self.written_at = Instant::now();
+        match self.replication.follower_table().publish(&stored).await {
+            Ok(()) => self.written = stored.progress,
+            Err(error) => warn!(rule = self.rule.name, %error, "an auto-follow rule's statistics are not written down"),
+        }
+    }
+}
+
+async fn start(replication: &Replication, rule: &AutoFollowRule, entry: CatalogEntry) -> Result<(), ApiError> {
+    let follower = rule.follower_index(&entry.index);
+    let mut problems = Vec::new();
+    names::check(follower.as_str(), &mut problems);
+    if !problems.is_empty() {
+        return Err(ApiError::validation(&problems));
+    }
+    let body = json!({"leader_alias": rule.leader_alias, "leader_index": entry.index, "settings": rule.settings});
+    replication.own_gateway().call(http::Method::PUT, &follower, "_start", &body).await
+}
