@@ -125,6 +125,18 @@ pub struct AppliedMetadata {
     pub versions: MetadataVersions,
 }
 
+/// `control.leader`: operations of a shard that its primary's agent has missed, for the agents beside other copies to ship;
+/// removed when they are there, or given up.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FillRequest {
+    pub cluster_uuid: ClusterUuid,
+    pub index_uuid: IndexUuid,
+    pub shard: ShardId,
+    pub from: SeqNo,
+    pub to: SeqNo,
+    pub nonce: String,
+}
+
 /// `control.follower`: what the agent that follows a shard asks of the one that looks after the index; removed when it
 /// is taken up.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -204,6 +216,19 @@ impl Entry for Capture {
 impl Capture {
     pub fn key_of(cluster: &ClusterUuid, uuid: &IndexUuid) -> String {
         format!("{}/{cluster}/{uuid}", Self::KIND)
+    }
+}
+
+impl Entry for FillRequest {
+    const KIND: &'static str = "fill";
+    fn key(&self) -> String {
+        Self::key_of(&self.cluster_uuid, &self.index_uuid, self.shard)
+    }
+}
+
+impl FillRequest {
+    pub fn key_of(cluster: &ClusterUuid, uuid: &IndexUuid, shard: ShardId) -> String {
+        format!("{}/{cluster}/{uuid}/{shard}", Self::KIND)
     }
 }
 

@@ -23,7 +23,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::api::ReplicationService;
-use crate::auto_follow;
 use crate::checkpoint::CheckpointStore;
 use crate::config::FollowerConfig;
 use crate::followed::Shared;
@@ -39,6 +38,7 @@ use crate::replication::Replication;
 use crate::settings::ControlSettings;
 use crate::slots::Slots;
 use crate::stream::Streams;
+use crate::{auto_follow, bulk};
 
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(10);
@@ -131,6 +131,7 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
         .layer(middleware::from_fn_with_state(peers, peers::route));
     let front = tokio::spawn(telemetry::serve(front, gateway, stop.clone()));
     let rules = tokio::spawn(auto_follow::run(Arc::clone(&replication), stop.clone()));
+    let tasks = tokio::spawn(bulk::run(Arc::clone(&replication), stop.clone()));
     let watch = tokio::spawn(leader_watch::run(Arc::clone(&replication), leader_table, stop.clone()));
     // Set once, here.
     let _ = page.set(Arc::clone(&replication));
@@ -155,6 +156,7 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
     }
     watch.await.context("the leader watch panicked")?;
     rules.await.context("auto-follow panicked")?;
+    tasks.await.context("a bulk task panicked")?;
     end.cancel();
     admin.await.context("the admin server panicked")?.context("the admin server failed")
 }

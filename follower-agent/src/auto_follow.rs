@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 use shardline_common::auto_follow::{AutoFollowRule, RuleProgress, StartFailure, StoredProgress};
 use shardline_common::control::{CatalogEntry, Entry};
-use shardline_common::types::{ClusterUuid, IndexName};
-use shardline_common::wildcard::wildcard_match;
+use shardline_common::types::IndexName;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -244,7 +243,7 @@ impl Runner {
                 return;
             }
         };
-        let matching = self.matching(&cluster);
+        let matching = self.replication.leaders().matching(&cluster, &self.rule.pattern);
         let names: HashSet<&IndexName> = matching.iter().map(|entry| &entry.index).collect();
         self.progress.failures.retain(|index, _| names.contains(index));
         let followed = self.replication.followed_indices();
@@ -257,7 +256,7 @@ impl Runner {
             .cloned()
             .collect();
         if !candidates.is_empty() {
-            match self.local_indices().await {
+            match self.replication.local_indices().await {
                 // An index of that name, ordinary or once followed, stays what it is.
                 Ok(local) => candidates.retain(|entry| !local.contains(&self.rule.follower_index(&entry.index))),
                 Err(error) => {
@@ -268,25 +267,6 @@ impl Runner {
         }
         self.queue = candidates.into();
         self.count_failures();
-    }
-
-    fn matching(&self, cluster: &ClusterUuid) -> Vec<CatalogEntry> {
-        let pattern = &self.rule.pattern;
-        let is_plain = |entry: &CatalogEntry| !entry.hidden && !entry.index.as_str().starts_with('.');
-        let matches = |entry: &CatalogEntry| {
-            let names = std::iter::once(entry.index.as_str()).chain(entry.aliases.iter().map(String::as_str));
-            names.into_iter().any(|name| wildcard_match(pattern, name))
-        };
-        let all = self.replication.leaders().catalogue(cluster).into_iter();
-        all.filter(|entry| entry.open && (is_plain(entry) || entry.index.as_str() == pattern) && matches(entry))
-            .collect()
-    }
-
-    async fn local_indices(&self) -> Result<HashSet<IndexName>, ApiError> {
-        let path = "/_cluster/state/metadata?filter_path=metadata.indices.*.state";
-        let state: Value = self.replication.opensearch().get(path).await.map_err(|error| from_cluster(&error))?;
-        let indices = state.pointer("/metadata/indices").and_then(Value::as_object);
-        Ok(indices.into_iter().flatten().map(|(name, _)| IndexName::from(name.as_str())).collect())
     }
 
     /// Starts as many as the setting allows; one that is being copied keeps its place.

@@ -1,5 +1,5 @@
 //! Watches what becomes of the leader indices: a closed one pauses its followers until it is open again, a deleted one
-//! for good.
+//! for good, or is followed into its grave if `plugins.replication.replicate.delete_index` says so.
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use crate::api::ReplicationService;
 use crate::api::request::ResumeRequest;
+use crate::index::FollowerIndex;
 use crate::replication::Replication;
 
 /// Reasons as the plugin words them; the first also marks a pause that ends by itself.
@@ -50,7 +51,10 @@ async fn check(replication: &Replication, leader_table: &ControlTopic, subscript
     match (entry, subscription.state) {
         (None, SubscriptionState::Running) => {
             warn!(index = %follower_index, leader = %leader_index, "the leader index was deleted");
-            replication.auto_pause(subscription, deleted_reason(follower_index, leader_index)).await;
+            match replication.settings().deletes_with_leader() {
+                true => delete(replication, subscription).await,
+                false => replication.auto_pause(subscription, deleted_reason(follower_index, leader_index)).await,
+            }
         }
         (Some(entry), SubscriptionState::Running) if !entry.open => {
             info!(index = %follower_index, leader = %leader_index, "the leader index was closed");
@@ -65,5 +69,18 @@ async fn check(replication: &Replication, leader_table: &ControlTopic, subscript
             }
         }
         _ => {}
+    }
+}
+
+/// As `plugins.replication.replicate.delete_index` asks for.
+async fn delete(replication: &Replication, subscription: &Subscription) {
+    let name = &subscription.follower_index;
+    let index = FollowerIndex::new(replication.opensearch().clone(), name.clone(), subscription.settings.clone());
+    if let Err(error) = replication.stop(name.clone()).await {
+        warn!(index = %name, %error, "the follower index is not deleted, as it could not be stopped");
+    } else if let Err(error) = index.delete().await {
+        warn!(index = %name, %error, "the follower index could not be deleted with its leader index");
+    } else {
+        info!(index = %name, "deleted with its leader index");
     }
 }

@@ -8,6 +8,7 @@ use shardline_common::control::{CatalogEntry, Entry, NodeAnnouncement, RefreshRe
 use shardline_common::kafka::{ControlError, ControlTopic};
 use shardline_common::opensearch::{OpenSearch, OpenSearchError};
 use shardline_common::types::{ClusterUuid, IndexName};
+use shardline_common::wildcard::wildcard_match;
 use uuid::Uuid;
 
 use crate::api::ApiError;
@@ -77,6 +78,20 @@ impl Leaders {
         all.filter(|entry| entry.cluster_uuid == *cluster).collect()
     }
 
+    /// The open indices that a pattern finds by name or alias. Hidden ones, and those that begin with a dot, have to be
+    /// named.
+    pub fn matching(&self, cluster: &ClusterUuid, pattern: &str) -> Vec<CatalogEntry> {
+        let is_plain = |entry: &CatalogEntry| !entry.hidden && !entry.index.as_str().starts_with('.');
+        let matches = |entry: &CatalogEntry| {
+            let names = std::iter::once(entry.index.as_str()).chain(entry.aliases.iter().map(String::as_str));
+            names.into_iter().any(|name| wildcard_match(pattern, name))
+        };
+        let mut found = self.catalogue(cluster);
+        found.retain(|entry| entry.open && (is_plain(entry) || entry.index.as_str() == pattern) && matches(entry));
+        found
+    }
+
+    /// Has the leader's agents write down the indices as they are now.
     pub async fn refresh(&self, cluster: &ClusterUuid) -> Result<(), ApiError> {
         let nonce = Uuid::new_v4().to_string();
         let request = RefreshRequest { cluster_uuid: cluster.clone(), nonce: nonce.clone() };

@@ -5,6 +5,7 @@ pub mod api;
 pub mod apply;
 pub mod auto_follow;
 pub mod bootstrap;
+pub mod bulk;
 pub mod checkpoint;
 pub mod config;
 pub mod copy;

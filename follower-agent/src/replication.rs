@@ -9,6 +9,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Map, Value};
+use shardline_common::bulk::BulkOperation;
 use shardline_common::control::{AppliedMetadata, BootstrapRequest, CatalogEntry, Subscription, SubscriptionState};
 use shardline_common::kafka::ControlTopic;
 use shardline_common::leader_stats::LeaderStats;
@@ -22,9 +23,11 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use crate::api::auto_follow::{RuleName, RuleRequest};
+use crate::api::bulk::{BulkRequest, TaskStatus};
 use crate::api::request::{PauseRequest, ResumeRequest, StartRequest, UpdateRequest};
 use crate::api::stats::{AutoFollowStats, FollowerStats};
 use crate::api::{ApiError, ReplicationService, ReplicationStatus};
+use crate::bulk::{self, TaskIds};
 use crate::checkpoint::Copy;
 use crate::followed::{Followed, Phase, Shared, TransitionError};
 use crate::index::FollowerIndex;
@@ -59,6 +62,7 @@ pub struct Replication {
     calls: EntryLocks,
     settings: ControlSettings,
     own_gateway: OwnGateway,
+    task_ids: TaskIds,
     stop: CancellationToken,
 }
 
@@ -82,8 +86,22 @@ impl Replication {
         stop: CancellationToken,
     ) -> Arc<Self> {
         let followed = RwLock::new((Offset(-1), Arc::default()));
+        let task_ids = TaskIds::default();
         let (running, known, calls) = (Mutex::default(), Mutex::default(), EntryLocks::default());
-        Arc::new(Self { shared, leaders, cluster, running, known, acted, followed, calls, settings, own_gateway, stop })
+        Arc::new(Self {
+            shared,
+            leaders,
+            cluster,
+            running,
+            known,
+            acted,
+            followed,
+            calls,
+            settings,
+            own_gateway,
+            task_ids,
+            stop,
+        })
     }
 
     pub fn cluster(&self) -> &ClusterUuid {
@@ -292,7 +310,7 @@ impl Replication {
         Subscription::key_of(&self.cluster, follower)
     }
 
-    fn subscription(&self, follower: &IndexName) -> Option<Subscription> {
+    pub fn subscription(&self, follower: &IndexName) -> Option<Subscription> {
         self.shared.follower_table.get(&self.key(follower))
     }
 
@@ -473,6 +491,14 @@ impl Replication {
         indices
     }
 
+    /// The indices that the follower cluster has.
+    pub async fn local_indices(&self) -> Result<HashSet<IndexName>, OpenSearchError> {
+        let path = "/_cluster/state/metadata?filter_path=metadata.indices.*.state";
+        let state: Value = self.shared.opensearch.get(path).await?;
+        let indices = state.pointer("/metadata/indices").and_then(Value::as_object);
+        Ok(indices.into_iter().flatten().map(|(name, _)| IndexName::from(name.as_str())).collect())
+    }
+
     pub fn status_of(&self, follower: &IndexName, verbose: bool) -> ReplicationStatus {
         match self.subscription(follower) {
             Some(subscription) => status::of(&subscription, self.phase(follower), verbose),
@@ -513,6 +539,22 @@ impl ReplicationService for Replication {
 
     fn delete_rule(&self, rule: RuleName) -> BoxFuture<'_, Result<(), ApiError>> {
         auto_follow::delete(self, rule).boxed()
+    }
+
+    fn begin_bulk(&self, operation: BulkOperation, request: BulkRequest) -> BoxFuture<'_, Result<String, ApiError>> {
+        bulk::begin(self, &self.task_ids, operation, request).boxed()
+    }
+
+    fn bulk_status(&self, pattern: String) -> BoxFuture<'_, Result<Vec<(IndexName, ReplicationStatus)>, ApiError>> {
+        bulk::status(self, pattern).boxed()
+    }
+
+    fn task_status(&self, id: &str) -> Result<TaskStatus, ApiError> {
+        bulk::task_status(self, id)
+    }
+
+    fn cancel_task(&self, id: String) -> BoxFuture<'_, Result<(), ApiError>> {
+        async move { bulk::cancel(self, &id).await }.boxed()
     }
 
     fn leader_stats(&self) -> LeaderStats {

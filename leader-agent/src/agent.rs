@@ -77,6 +77,8 @@ async fn follow_cluster(
 
     let context = Arc::new(Context {
         opensearch: opensearch.clone(),
+        cluster: node.cluster().clone(),
+        leader_table: leader_table.clone(),
         publisher: Publisher::new(kafka.clone())?,
         kafka,
         watcher: TranslogWatcher::start(),

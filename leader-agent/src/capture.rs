@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use shardline_common::kafka::{Kafka, Reach, TopicError};
+use shardline_common::kafka::{ControlError, ControlTopic, Kafka, Reach, TopicError};
 use shardline_common::metadata::MetadataVersions;
 use shardline_common::opensearch::{OpenSearch, OpenSearchError};
 use shardline_common::record::{Body, Operation, OperationKind, Record};
 use shardline_common::scan::ScanError;
-use shardline_common::types::{IndexName, IndexUuid, Offset, SeqNo, ShardId, TopicName};
+use shardline_common::types::{ClusterUuid, IndexName, IndexUuid, Offset, SeqNo, ShardId, TopicName};
 use tokio::sync::watch;
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +23,7 @@ use tracing::{debug, info, warn};
 use crate::cluster;
 use crate::metrics::Metrics;
 use crate::publish::{Pending, PublishError, Publisher};
+use crate::resync::Reason;
 use crate::snapshot::NoSource;
 use crate::source::{Change, ChangeSource, Checkpoints, PollSource, TranslogSource};
 use crate::translog::{self, ShardSpool, TailError, TranslogWatcher};
@@ -54,6 +55,8 @@ pub enum CaptureError {
     IndexGone,
     #[error("reading the translog did not come to an end: {0}")]
     Reader(#[from] JoinError),
+    #[error(transparent)]
+    Control(#[from] ControlError),
     #[error("the shard went back from operation {from} to {to}")]
     Rewound { from: SeqNo, to: SeqNo },
     #[error("the translog was left in the middle of being read")]
@@ -75,6 +78,8 @@ pub struct Shard {
     pub uuid: IndexUuid,
     pub shard: ShardId,
     pub number_of_shards: u32,
+    /// Whether it had other copies when this was made.
+    pub has_replicas: bool,
     pub topic: TopicName,
 }
 
@@ -96,6 +101,8 @@ pub struct Files {
 pub struct Context {
     pub opensearch: OpenSearch,
     pub kafka: Kafka,
+    pub cluster: ClusterUuid,
+    pub leader_table: ControlTopic,
     pub publisher: Publisher,
     pub watcher: TranslogWatcher,
     pub metrics: Metrics,
@@ -236,7 +243,11 @@ impl<'a> Capture<'a> {
                     self.sent = missing.to;
                     self.send_and_wait(Body::Gap { from: SeqNo(0) }).await?;
                 }
-                Change::Missing(missing) => self.resync(missing).await?,
+                Change::Missing(missing) => {
+                    if !(self.shard.has_replicas && missing.reason == Reason::Lost && self.fill(&missing).await?) {
+                        self.resync(missing).await?;
+                    }
+                }
                 Change::Rewound { to } => {
                     let from = self.sent;
                     warn!(index = %self.shard.index, shard = %self.shard.shard, %from, %to,
@@ -353,14 +364,14 @@ impl<'a> Capture<'a> {
         Ok(())
     }
 
-    fn acknowledged(&mut self, seq_no: SeqNo, offset: Offset) {
+    pub fn acknowledged(&mut self, seq_no: SeqNo, offset: Offset) {
         self.acked = seq_no;
         self.context.metrics.shipped_seq_no.with_label_values(&self.labels()).set(seq_no.0);
         self.shipped.send_replace((!self.in_frame).then_some(Shipped { seq_no, offset }));
     }
 }
 
-fn to_record(operation: translog::Operation, timestamp_ms: i64) -> Record {
+pub fn to_record(operation: translog::Operation, timestamp_ms: i64) -> Record {
     Record { seq_no: operation.seq_no, timestamp_ms, body: Body::Operation(to_operation(operation)) }
 }
 

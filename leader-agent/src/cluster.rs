@@ -44,6 +44,8 @@ pub struct IndexView {
     pub hidden: bool,
     pub refusal: Option<String>,
     /// Shards whose primary is on the local node.
+    /// Whether shards have copies beside their primaries.
+    pub has_replicas: bool,
     pub local_primaries: BTreeSet<ShardId>,
     /// Shards of which the local node has, or is getting, another copy.
     pub local_replicas: BTreeSet<ShardId>,
@@ -122,11 +124,13 @@ impl IndexView {
     fn new(name: IndexName, index: &StateIndex, routing: Option<&IndexRouting>, node: &LocalNode) -> Option<Self> {
         let uuid = index.settings.get("index.uuid")?.as_str()?.into();
         let number_of_shards = index.settings.get("index.number_of_shards")?.as_str()?.parse().ok()?;
+        let mut has_replicas = false;
         let mut local_primaries = BTreeSet::new();
         let mut local_replicas = BTreeSet::new();
         for (shard, copies) in routing.into_iter().flat_map(|routing| &routing.shards) {
             let Ok(shard) = shard.parse::<ShardId>() else { continue };
             let is_here = |id: &Option<String>| id.as_deref() == Some(&node.id);
+            has_replicas |= copies.iter().any(|copy| !copy.primary && copy.node.is_some());
             for copy in copies {
                 match node.source {
                     Source::Translog if is_here(&copy.node) && copy.primary && copy.is_serving() => {
@@ -152,6 +156,7 @@ impl IndexView {
             versions: index.versions(),
             aliases: index.aliases.clone(),
             hidden: index.settings.get("index.hidden").and_then(Value::as_str) == Some("true"),
+            has_replicas,
             local_primaries,
             local_replicas,
         })

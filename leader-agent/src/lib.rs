@@ -5,6 +5,7 @@ pub mod capture;
 pub mod catalog;
 pub mod cluster;
 pub mod config;
+pub mod fill;
 pub mod metrics;
 pub mod publish;
 pub mod resync;

@@ -11,6 +11,7 @@ pub struct Metrics {
     pub bytes: IntCounterVec,
     pub shipped_seq_no: IntGaugeVec,
     pub global_checkpoint: IntGaugeVec,
+    pub fills: IntCounterVec,
     pub resyncs: IntCounterVec,
     pub resync_documents: IntCounterVec,
     pub resyncing: IntGaugeVec,
@@ -51,6 +52,12 @@ impl Metrics {
             global_checkpoint: register_int_gauge_vec_with_registry!(
                 "shardline_leader_global_checkpoint",
                 "The shard's persisted global checkpoint",
+                SHARD,
+                registry
+            )?,
+            fills: register_int_counter_vec_with_registry!(
+                "shardline_leader_fills_total",
+                "Stretches that the agents beside other copies shipped, as this one had missed them",
                 SHARD,
                 registry
             )?,

@@ -29,6 +29,7 @@ pub struct Missing {
     pub reason: Reason,
 }
 
+#[derive(PartialEq)]
 pub enum Reason {
     /// The translog no longer has it.
     Lost,

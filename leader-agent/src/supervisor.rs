@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use crate::capture::{self, Context, Files, Origin, Shard, Shipped};
 use crate::cluster::{self, ClusterView, IndexView, LocalNode, LocalState};
 use crate::config::{CaptureConfig, Source};
+use crate::fill;
 use crate::snapshot;
 use crate::source::watch_checkpoints;
 use crate::translog::{ShardTail, Spool};
@@ -307,6 +308,7 @@ fn shard_of(index: &IndexView, shard: ShardId, topic: &TopicName) -> Shard {
         uuid: index.uuid.clone(),
         shard,
         number_of_shards: index.number_of_shards,
+        has_replicas: index.has_replicas,
         topic: topic.clone(),
     }
 }
@@ -326,6 +328,7 @@ enum StartError {
 /// Beside a copy that is not the primary: keeps generations from deletion until Kafka has what is in them, so that this
 /// copy can be shipped from should it become the primary.
 async fn hold(shard: Shard, files: Files, context: Arc<Context>, stop: CancellationToken) {
+    let mut served = String::new();
     loop {
         // Generations are linked as they come.
         let wake = context.watcher.watch(&files.translog, &files.spool);
@@ -349,6 +352,7 @@ async fn hold(shard: Shard, files: Files, context: Arc<Context>, stop: Cancellat
         tokio::select! {
             () = released => {}
             () = wake.lost() => {}
+            () = fill::serve(&shard, &files, &context, &mut served) => {}
             () = stop.cancelled() => return,
         }
     }

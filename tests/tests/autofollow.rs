@@ -1,5 +1,5 @@
-//! Auto-follow on a real stack: existing and new indices, failures and their retries, rules that survive, and many small
-//! indices at once while the API goes on answering.
+//! Many indices by one call on a real stack. Auto-follow: existing and new indices, failures and their retries, rules that
+//! survive, and many small indices at once while the API goes on answering. Then bulk tasks on all of these.
 
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,8 @@ async fn rules_follow_what_matches() -> Result<()> {
     failures_are_listed_and_tried_again(&world).await?;
     rules_survive_a_restart_and_end_when_deleted(&world).await?;
     many_small_indices(&world).await?;
+    bulk_tasks(&world).await?;
+    indices_go_with_their_leaders(&world).await?;
     world.stop().await
 }
 
@@ -206,5 +208,71 @@ async fn many_small_indices(world: &World) -> Result<()> {
     for name in &names {
         wait::caught_up(&world.leader, name, &world.gateway, name, PATIENCE).await?;
     }
+    Ok(())
+}
+
+async fn bulk(world: &World, operation: &str, body: Value) -> Result<Value> {
+    let path = format!("/_plugins/_replication/_bulk_{operation}");
+    let task = world.gateway.ok("POST", &path, Some(&body)).await?["task_id"].as_str().unwrap_or_default().to_owned();
+    let path = format!("/_plugins/_replication/_task_status/{task}");
+    wait::until(&format!("bulk {operation}"), PATIENCE, async || {
+        let status = world.gateway.get(&path).await?;
+        Ok(if status["num_pending"] == 0 { Ok(status) } else { Err(status.to_string()) })
+    })
+    .await
+}
+
+async fn bulk_tasks(world: &World) -> Result<()> {
+    delete_rule(world, "many").await?;
+    let count = |status: &Value| status["indices"].as_object().map_or(0, serde_json::Map::len);
+    let of_all = async |pattern: &str| {
+        world.gateway.get(&format!("/_plugins/_replication/_bulk_status?pattern={pattern}")).await
+    };
+    let all = count(&of_all("many-*").await?);
+    let body = json!({"pattern": "many-*", "filters": {"exclude_index": ["many-0000"]}});
+    let paused = bulk(world, "pause", body.clone()).await?;
+    assert_eq!((&paused["num_success"], &paused["failed_indices"]), (&json!(all - 1), &json!([])), "{paused}");
+    let statuses = of_all("many-*").await?;
+    assert_eq!(statuses["indices"]["many-0000"]["status"], "SYNCING");
+    assert_eq!(statuses["indices"]["many-0001"]["reason"], "bulk_pause");
+    // What is there already is listed, and the rest done.
+    let resumed = bulk(world, "resume", json!({"pattern": "many-*"})).await?;
+    assert_eq!((&resumed["num_success"], &resumed["num_failed"]), (&json!(all - 1), &json!(1)), "{resumed}");
+    assert_eq!(resumed["failed_indices"][0]["failure_reason"], "Replication on Index many-0000 is already running");
+    let stopped = bulk(world, "stop", json!({"pattern": "many-*"})).await?;
+    assert_eq!(stopped["num_success"], all, "{stopped}");
+    assert_eq!(status(world, "many-0001").await?, "REPLICATION NOT IN PROGRESS");
+
+    for index in ["bulk-1", "bulk-2"] {
+        make_index(world, index, json!({})).await?;
+        world.leader.ok("PUT", &format!("/{index}/_doc/1"), Some(&json!({"n": 1}))).await?;
+    }
+    let started = bulk(world, "start", json!({"leader_alias": ALIAS, "pattern": "bulk-*"})).await?;
+    assert_eq!((&started["num_success"], &started["operation_type"]), (&json!(2), &json!("bulk_start_replication")));
+    world.equal("bulk-1", "bulk-1").await?;
+
+    let (code, answer) = world.gateway.call("GET", "/_plugins/_replication/_task_status/no:1", None).await?;
+    assert_eq!((code, &answer["error"]["reason"]), (404, &json!("Task no:1 not found or already completed")));
+    let none = json!({"pattern": "nothing-*"});
+    let (code, answer) = world.gateway.call("POST", "/_plugins/_replication/_bulk_stop", Some(&none)).await?;
+    assert_eq!((code, &answer["error"]["reason"]), (404, &json!("No indices found matching pattern: [nothing-*]")));
+    Ok(())
+}
+
+async fn indices_go_with_their_leaders(world: &World) -> Result<()> {
+    let setting = |on: bool| json!({"persistent": {"plugins.replication.replicate.delete_index": on}});
+    world.gateway.ok("PUT", "/_cluster/settings", Some(&setting(true))).await?;
+    world.leader.ok("DELETE", "/bulk-1", None).await?;
+    wait::until("bulk-1 to go", PATIENCE, async || {
+        let (code, answer) = world.follower.call("GET", "/bulk-1", None).await?;
+        Ok(if code == 404 { Ok(()) } else { Err(answer.to_string()) })
+    })
+    .await?;
+    assert_eq!(status(world, "bulk-1").await?, "REPLICATION NOT IN PROGRESS");
+    // As it was: the other one is kept.
+    world.gateway.ok("PUT", "/_cluster/settings", Some(&setting(false))).await?;
+    world.leader.ok("DELETE", "/bulk-2", None).await?;
+    wait::for_status(&world.gateway, "bulk-2", "PAUSED", PATIENCE).await?;
+    world.follower.ok("GET", "/bulk-2", None).await?;
     Ok(())
 }

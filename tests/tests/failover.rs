@@ -1,5 +1,5 @@
 //! A leader cluster of three nodes with replicas, under a steady load: nodes and agents are killed, primaries move,
-//! translogs are flushed all the time. The stream has no hole, and needs no scan while agents are there.
+//! translogs are flushed all the time. The stream has no hole, and needs no scan as long as the agent of some copy is there.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -42,9 +42,8 @@ async fn a_cluster_that_loses_nodes_and_agents_is_followed_without_a_hole() -> R
     let (written, _, ()) = tokio::try_join!(write(&nodes, 1, &done), flush(&nodes, &done), faults)?;
     world.equal("logs", "logs").await?;
     let report = world.check_topic("logs").await?;
-    // An agent that was killed may miss a generation that is begun and deleted before it is back.
-    println!("{written} operations written, the topic has {report}");
-    let before = report.resyncs;
+    println!("{written} operations written, the topic has {report}; {} fills", logged(&world, "filled: ")?);
+    assert_eq!(logged(&world, "resync: ")?, 0, "the agent of some copy was there all the time");
 
     // All agents are away for a while: there is a hole now, and a scan fills it.
     for agent in 1..=3 {
@@ -62,16 +61,16 @@ async fn a_cluster_that_loses_nodes_and_agents_is_followed_without_a_hole() -> R
     }
     world.equal("logs", "logs").await?;
     let report = world.check_topic("logs").await?;
-    assert!(report.resyncs > before, "what was flushed meanwhile is in no translog: {report}");
+    assert!(report.resyncs >= 1, "what was flushed meanwhile is in no translog: {report}");
     world.stop().await
 }
 
-/// Those that the leader agents have logged; printed, too.
-fn resyncs_logged(world: &World) -> Result<usize> {
+/// How often the leader agents have logged something; printed, too.
+fn logged(world: &World, what: &str) -> Result<usize> {
     let mut count = 0;
     for agent in 1..=3 {
         let log = std::fs::read_to_string(world.stack.process(&format!("leader-agent-{agent}"))?.log_file())?;
-        for line in log.lines().filter(|line| line.contains("resync: ")) {
+        for line in log.lines().filter(|line| line.contains(what)) {
             println!("leader-agent-{agent}: {line}");
             count += 1;
         }
@@ -98,14 +97,14 @@ async fn nodes_and_agents_fail(world: &World, nodes: &[Client]) -> Result<()> {
         relocate_primary(&nodes[0], shard).await?;
         wait_for_status(nodes[0].url(), "green", PATIENCE).await?;
     }
-    assert_eq!(resyncs_logged(world)?, 0, "agents were there all the time");
     for agent in 1..=3 {
         let name = format!("leader-agent-{agent}");
         stack.process(&name)?.kill().await?;
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        // Generations come and go meanwhile; the agents beside the other copies hold theirs.
+        tokio::time::sleep(Duration::from_secs(4)).await;
         stack.restart(&name).await?;
+        tokio::time::sleep(Duration::from_secs(4)).await;
     }
-    tokio::time::sleep(Duration::from_secs(2)).await;
     Ok(())
 }
 

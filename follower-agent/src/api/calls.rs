@@ -1,13 +1,15 @@
 //! Calls of the control API: read from a request, then carried out.
 
 use bytes::Bytes;
-use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::{HeaderMap, StatusCode};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+use shardline_common::bulk::BulkOperation;
 use shardline_common::types::IndexName;
 
 use super::auto_follow::RuleBody;
+use super::bulk::BulkBody;
 use super::error::ApiError;
 use super::query::Query;
 use super::request::{PauseRequest, ResumeRequest, StartBody, StopRequest, UpdateRequest};
@@ -27,6 +29,10 @@ pub enum Call {
     AutoFollowStats,
     CreateRule(RuleBody),
     DeleteRule(RuleBody),
+    Bulk(BulkOperation, BulkBody),
+    BulkStatus { pattern: String },
+    TaskStatus,
+    CancelTask,
 }
 
 pub fn parse(route: Route, headers: &HeaderMap, query: &Query, body: Bytes) -> Result<Call, ApiError> {
@@ -45,6 +51,13 @@ pub fn parse(route: Route, headers: &HeaderMap, query: &Query, body: Bytes) -> R
         Endpoint::AutoFollowStats => Call::AutoFollowStats,
         Endpoint::CreateRule => Call::CreateRule(RuleBody::parse(&checked_body(headers, body)?)?),
         Endpoint::DeleteRule => Call::DeleteRule(RuleBody::parse(&checked_body(headers, body)?)?),
+        Endpoint::Bulk(operation) => Call::Bulk(operation, BulkBody::parse(&body_or_source(headers, query, body)?)?),
+        Endpoint::BulkStatus => {
+            let missing = || ApiError::plain_text(StatusCode::BAD_REQUEST, "pattern parameter is required");
+            Call::BulkStatus { pattern: query.get("pattern").ok_or_else(missing)?.to_owned() }
+        }
+        Endpoint::TaskStatus => Call::TaskStatus,
+        Endpoint::CancelTask => Call::CancelTask,
     };
     for name in ["timeout", "master_timeout", CLUSTER_MANAGER_TIMEOUT] {
         if route.parameters.contains(&name) {
@@ -74,6 +87,19 @@ pub async fn carry_out(service: &dyn ReplicationService, call: Call, named: Stri
         }
         Call::CreateRule(body) => service.create_rule(body.into_rule()?).await?,
         Call::DeleteRule(body) => service.delete_rule(body.into_name()?).await?,
+        Call::Bulk(operation, body) => {
+            let task = service.begin_bulk(operation, body.validate(operation)?).await?;
+            return Ok(json!({"acknowledged": true, "task_id": task}));
+        }
+        Call::BulkStatus { pattern } => {
+            let mut indices = Map::new();
+            for (index, status) in service.bulk_status(pattern).await? {
+                indices.insert(index.0, print(&status)?);
+            }
+            return Ok(json!({"indices": indices}));
+        }
+        Call::TaskStatus => return print(&service.task_status(follower.as_str())?),
+        Call::CancelTask => service.cancel_task(follower.0).await?,
         Call::LeaderStats => return print(&service.leader_stats()),
         Call::FollowerStats => return print(&service.follower_stats()),
         Call::AutoFollowStats => return print(&service.auto_follow_stats()),

@@ -230,6 +230,12 @@ impl ApiError {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "content_too_long_exception", reason)
     }
 
+    /// An answer that the plugin gives without JSON.
+    pub fn plain_text(status: StatusCode, text: &'static str) -> Self {
+        let content_type = HeaderValue::from_static("text/plain; charset=UTF-8");
+        Self::raw(status, Some(content_type), Bytes::from_static(text.as_bytes()))
+    }
+
     /// The follower cluster's own error, passed on.
     pub fn raw(status: StatusCode, content_type: Option<HeaderValue>, body: Bytes) -> Self {
         Self::of(status, Shape::Raw { content_type, body })

@@ -1,6 +1,7 @@
 //! The replication control API: routes, request bodies, answers and errors, as users of the OpenSearch plugin know them.
 
 pub mod auto_follow;
+pub mod bulk;
 pub mod calls;
 pub mod error;
 pub mod filter;

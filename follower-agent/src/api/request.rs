@@ -183,7 +183,7 @@ impl UpdateRequest {
     }
 }
 
-fn require_body(body: &[u8]) -> Result<&[u8], ApiError> {
+pub(super) fn require_body(body: &[u8]) -> Result<&[u8], ApiError> {
     match body.is_empty() {
         true => Err(ApiError::parse("request body or source parameter is required")),
         false => Ok(body),

@@ -8,6 +8,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use http::StatusCode;
 use http::request::Parts;
+use shardline_common::bulk::BulkOperation;
 
 use super::calls;
 use super::error::ApiError;
@@ -34,6 +35,10 @@ pub enum Endpoint {
     AutoFollowStats,
     CreateRule,
     DeleteRule,
+    Bulk(BulkOperation),
+    BulkStatus,
+    TaskStatus,
+    CancelTask,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +67,13 @@ pub const ROUTES: &[Route] = &[
     route("GET", "autofollow_stats", Endpoint::AutoFollowStats, &[]),
     route("POST", "_autofollow", Endpoint::CreateRule, &[CLUSTER_MANAGER_TIMEOUT]),
     route("DELETE", "_autofollow", Endpoint::DeleteRule, &[CLUSTER_MANAGER_TIMEOUT]),
+    route("POST", "_bulk_start", Endpoint::Bulk(BulkOperation::Start), &[]),
+    route("POST", "_bulk_stop", Endpoint::Bulk(BulkOperation::Stop), &[]),
+    route("POST", "_bulk_pause", Endpoint::Bulk(BulkOperation::Pause), &[]),
+    route("POST", "_bulk_resume", Endpoint::Bulk(BulkOperation::Resume), &[]),
+    route("GET", "_bulk_status", Endpoint::BulkStatus, &["pattern"]),
+    route("GET", "_task_status/{task}", Endpoint::TaskStatus, &[]),
+    route("POST", "_task_cancel/{task}", Endpoint::CancelTask, &[]),
     route("PUT", "{index}/_start", Endpoint::Start, &["wait_for_restore", CLUSTER_MANAGER_TIMEOUT]),
     route("POST", "{index}/_stop", Endpoint::Stop, &[CLUSTER_MANAGER_TIMEOUT]),
     route("POST", "{index}/_pause", Endpoint::Pause, &[CLUSTER_MANAGER_TIMEOUT]),

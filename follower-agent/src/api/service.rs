@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use serde::Serialize;
+use shardline_common::bulk::BulkOperation;
 use shardline_common::leader_stats::LeaderStats;
 use shardline_common::types::{IndexName, ShardId};
 
 use super::auto_follow::{RuleName, RuleRequest};
+use super::bulk::{BulkRequest, TaskStatus};
 use super::error::ApiError;
 use super::request::{PauseRequest, ResumeRequest, StartRequest, UpdateRequest};
 use super::stats::{AutoFollowStats, FollowerStats};
@@ -39,6 +41,16 @@ pub trait ReplicationService: Send + Sync + 'static {
 
     /// Ends the rule, and not the replications that it began.
     fn delete_rule(&self, rule: RuleName) -> BoxFuture<'_, Result<(), ApiError>>;
+
+    /// Begins an operation on every index that matches; the id of its task.
+    fn begin_bulk(&self, operation: BulkOperation, request: BulkRequest) -> BoxFuture<'_, Result<String, ApiError>>;
+
+    /// In the order in which they are shown.
+    fn bulk_status(&self, pattern: String) -> BoxFuture<'_, Result<Vec<(IndexName, ReplicationStatus)>, ApiError>>;
+
+    fn task_status(&self, id: &str) -> Result<TaskStatus, ApiError>;
+
+    fn cancel_task(&self, id: String) -> BoxFuture<'_, Result<(), ApiError>>;
 
     /// Of this cluster as a leader.
     fn leader_stats(&self) -> LeaderStats;

@@ -9,6 +9,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::response::Response;
 use follower_agent::api::auto_follow::{RuleName, RuleRequest};
+use follower_agent::api::bulk::{BulkRequest, TaskStatus};
 use follower_agent::api::service::{ReplicationState, SyncingDetails};
 use follower_agent::api::stats::{AutoFollowStats, FollowerStats};
 use follower_agent::api::{
@@ -18,6 +19,7 @@ use follower_agent::gateway::{self, SettingsStore, Upstream};
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
 use serde_json::{Value, json};
+use shardline_common::bulk::BulkOperation;
 use shardline_common::leader_stats::LeaderStats;
 use shardline_common::types::IndexName;
 
@@ -133,6 +135,23 @@ impl ReplicationService for FakeService {
 
     fn delete_rule(&self, _: RuleName) -> BoxFuture<'_, Result<(), ApiError>> {
         ready(Ok(())).boxed()
+    }
+
+    fn begin_bulk(&self, _: BulkOperation, request: BulkRequest) -> BoxFuture<'_, Result<String, ApiError>> {
+        ready(Err(ApiError::resource_not_found(format!("No indices found matching pattern: [{}]", request.pattern))))
+            .boxed()
+    }
+
+    fn bulk_status(&self, _: String) -> BoxFuture<'_, Result<Vec<(IndexName, ReplicationStatus)>, ApiError>> {
+        ready(Ok(Vec::new())).boxed()
+    }
+
+    fn task_status(&self, id: &str) -> Result<TaskStatus, ApiError> {
+        Err(ApiError::resource_not_found(format!("Task {id} not found or already completed")))
+    }
+
+    fn cancel_task(&self, id: String) -> BoxFuture<'_, Result<(), ApiError>> {
+        ready(self.task_status(&id).map(drop)).boxed()
     }
 
     fn leader_stats(&self) -> LeaderStats {

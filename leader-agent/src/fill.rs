@@ -1,0 +1,141 @@
+//! Operations that the primary's agent missed while it was away, from the agents beside the shard's other copies. These
+//! hold what Kafka does not have, and ship it when the primary's agent asks in the control topic. Only what nobody holds
+//! has to be scanned for.
+
+use std::time::Duration;
+
+use shardline_common::control::{Entry, FillRequest};
+use shardline_common::types::SeqNo;
+use tokio::task::JoinError;
+use tokio::time::Instant;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use crate::capture::{Capture, CaptureError, Context, Files, Shard, now_ms, to_record};
+use crate::publish::PublishError;
+use crate::resync::Missing;
+use crate::translog::{Operation, ShardTail, TailError};
+
+/// How long nothing may come before the others are given up.
+const PATIENCE: Duration = Duration::from_secs(3);
+const LOOK: Duration = Duration::from_millis(100);
+/// How long a copy may take to learn that the primary's global checkpoint has gone up.
+const CATCH_UP: Duration = Duration::from_secs(10);
+const BATCH_BYTES: usize = 1024 * 1024;
+
+#[derive(Debug, thiserror::Error)]
+enum FillError {
+    #[error(transparent)]
+    Tail(#[from] TailError),
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    #[error("reading the translog did not come to an end: {0}")]
+    Reader(#[from] JoinError),
+}
+
+impl Capture<'_> {
+    /// Has the agents beside other copies ship what is missing; whether they did.
+    pub async fn fill(&mut self, missing: &Missing) -> Result<bool, CaptureError> {
+        let Shard { index, shard, .. } = self.shard;
+        let (from, to) = (self.sent.next(), missing.to);
+        let request = FillRequest {
+            cluster_uuid: self.context.cluster.clone(),
+            index_uuid: self.shard.uuid.clone(),
+            shard: *shard,
+            from,
+            to,
+            nonce: Uuid::new_v4().to_string(),
+        };
+        self.context.leader_table.publish(&request).await?;
+        let filled = self.await_fill(to).await;
+        self.context.leader_table.remove(&request.key()).await?;
+        let filled = filled?;
+        if filled {
+            self.context.metrics.fills.with_label_values(&self.labels()).inc();
+            info!(%index, %shard, %from, %to, "filled: agents beside other copies had these operations");
+        }
+        Ok(filled)
+    }
+
+    async fn await_fill(&mut self, to: SeqNo) -> Result<bool, CaptureError> {
+        let (mut reached, mut since) = (self.sent, Instant::now());
+        while since.elapsed() < PATIENCE {
+            tokio::time::sleep(LOOK).await;
+            let Some(reach) = self.context.kafka.reach(&self.shard.topic, self.shard.shard).await? else { continue };
+            if reach.seq_no >= to {
+                self.sent = to;
+                self.acknowledged(to, reach.end);
+                return Ok(true);
+            }
+            if reach.seq_no > reached {
+                (reached, since) = (reach.seq_no, Instant::now());
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Beside a copy that is not the primary: ships what the primary's agent asks for, as far as it is held. Ends never.
+pub async fn serve(shard: &Shard, files: &Files, context: &Context, served: &mut String) {
+    let key = FillRequest::key_of(&context.cluster, &shard.uuid, shard.shard);
+    let mut changes = context.leader_table.changes();
+    loop {
+        changes.mark_unchanged();
+        let request = context.leader_table.get::<FillRequest>(&key).filter(|request| request.nonce != *served);
+        if let Some(request) = request {
+            served.clone_from(&request.nonce);
+            match ship(shard, files, context, &request).await {
+                Ok(shipped) if shipped > 0 => {
+                    info!(index = %shard.index, shard = %shard.shard, shipped, from = %request.from, to = %request.to,
+                          "shipped what the primary's agent had missed");
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    warn!(index = %shard.index, shard = %shard.shard, %error,
+                          "what the primary's agent has missed cannot be shipped from here");
+                }
+            }
+        }
+        if changes.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Returns how many operations were shipped.
+async fn ship(shard: &Shard, files: &Files, context: &Context, request: &FillRequest) -> Result<u64, FillError> {
+    let (Files { translog, spool }, from) = (files.clone(), request.from);
+    let opened = tokio::task::spawn_blocking(move || {
+        let mut tail = ShardTail::open(&translog, spool, from)?;
+        tail.reaches_next().map(|()| tail)
+    });
+    let mut tail = match opened.await? {
+        Err(TailError::Gap { .. }) => return Ok(0),
+        opened => opened?,
+    };
+    let (mut shipped, mut next, until) = (0, request.from, Instant::now() + CATCH_UP);
+    while next <= request.to && Instant::now() < until {
+        let read = tokio::task::spawn_blocking(move || {
+            let batch = tail.refresh().and_then(|()| tail.next_batch(BATCH_BYTES));
+            batch.map(|batch| (tail, batch.operations))
+        });
+        let (returned, mut operations): (ShardTail, Vec<Operation>) = read.await??;
+        tail = returned;
+        operations.retain(|operation| operation.seq_no <= request.to);
+        let Some(last) = operations.last().map(|operation| operation.seq_no) else {
+            tokio::time::sleep(LOOK).await;
+            continue;
+        };
+        let is_wanted = context.leader_table.get::<FillRequest>(&request.key());
+        if is_wanted.is_none_or(|current| current.nonce != request.nonce) {
+            break;
+        }
+        let timestamp_ms = now_ms();
+        let records: Vec<_> = operations.into_iter().map(|operation| to_record(operation, timestamp_ms)).collect();
+        let pending = context.publisher.send(&shard.topic, shard.shard, &records).await?;
+        context.publisher.delivered(pending).await?;
+        shipped += records.len() as u64;
+        next = last.next();
+    }
+    Ok(shipped)
+}
