@@ -9,9 +9,11 @@ demo:
 	@$(RUN) cargo build --quiet --locked --workspace --bins
 	@$(RUN) cargo run --quiet --locked --package shardline-tests --bin demo -- $(if $(KEEP),--keep)
 
+# The tests on real servers run one at a time: each fills two cores.
 test:
 	@$(RUN) cargo build --quiet --locked --workspace --bins
-	@$(RUN) cargo test --locked --workspace
+	@$(RUN) cargo test --locked --workspace --exclude shardline-tests
+	@$(RUN) cargo test --locked --package shardline-tests -- --test-threads=1
 
 # Written to the target folder by a run that is not the whole one.
 BENCH_OUTPUT := $(if $(QUICK)$(ONLY),$${CARGO_TARGET_DIR:-target}/bench,docs/benchmarks)

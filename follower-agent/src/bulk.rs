@@ -277,11 +277,10 @@ async fn work(
         .map(|index| {
             let (replication, alias) = (Arc::clone(&replication), alias.clone());
             // To its end, whatever becomes of this task: an operation must not be broken off half-way.
-            let step = tokio::spawn(async move {
+            tokio::spawn(async move {
                 let outcome = carry_out(&replication, operation, &index, alias.as_deref()).await;
                 (index, outcome)
-            });
-            async move { step.await }
+            })
         })
         .buffer_unordered(replication.settings().bulk_batch());
     let mut steps = std::pin::pin!(steps);

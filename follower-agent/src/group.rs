@@ -29,12 +29,12 @@ use tracing::{debug, info, warn};
 use crate::positions::{Committed, Partition, Positions};
 use crate::slots::{SLOTS, Slot, Slots};
 
-/// After this time without a word from a member Kafka gives its slots to others.
-const SESSION: Duration = Duration::from_secs(8);
+/// After this time without a word from a member Kafka gives its slots to others. The least that brokers allow by default.
+const SESSION: Duration = Duration::from_secs(6);
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How long a commit that Kafka took permits to write, from when it was sent on: less than the session, for what is
 /// sent in the last moment.
-const LEASE: Duration = Duration::from_secs(6);
+const LEASE: Duration = Duration::from_millis(4_500);
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 /// All slots are committed this often even if nothing has changed, else one of them, for the lease.
 const FULL_COMMIT_INTERVAL: Duration = Duration::from_secs(15);

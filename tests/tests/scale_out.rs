@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use shardline_dev::Signal;
 use shardline_tests::client::Client;
 use shardline_tests::load::{Load, index_body};
 use shardline_tests::retention::Topic;
@@ -17,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const SHARDS: u32 = 6;
 const BULK: u64 = 300;
 /// Longer than this no shard may stand still when an agent dies.
-const LONGEST_STALL: Duration = Duration::from_secs(15);
+const LONGEST_STALL: Duration = Duration::from_secs(20);
 
 async fn two_agents() -> Result<(World, [Client; 2])> {
     let world = World::with(|options| options.follower_agents = 2).await?;
@@ -287,5 +288,44 @@ async fn either_agent_answers_every_call() -> Result<()> {
     println!("three indices paused and resumed {:?} after the other agent died", since.elapsed());
     leader.bulk("/fresh/_bulk", Load::new(25, "q").bulk(500)).await?;
     wait::caught_up(leader, "fresh", &two, "fresh-1", PATIENCE).await?;
+    world.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_agent_writes_nothing_late() -> Result<()> {
+    let (world, gateways) = two_agents().await?;
+    let World { stack, leader, .. } = &world;
+    leader.ok("PUT", "/logs", Some(&index_body(SHARDS))).await?;
+    world.follow("logs", "logs").await?;
+    shared(&world, "logs").await?;
+    let mut load = Load::new(31, "z");
+    for (frozen, awake) in [(0, 1), (1, 0)] {
+        // Stopped in the middle of its writes, like a machine that hangs.
+        let agent = stack.process(&format!("follower-agent-{}", frozen + 1))?;
+        for bulk in 0..12 {
+            leader.bulk("/logs/_bulk", load.bulk(1_000)).await?;
+            if bulk == 8 {
+                agent.signal(Signal::SIGSTOP)?;
+            }
+        }
+        // The other has its shards, and what was just written is deleted, when it wakes up.
+        wait::until("the other agent to have all shards", PATIENCE, async || {
+            let held = held_by(&world, awake, "logs").await?;
+            Ok(if held.len() == SHARDS as usize { Ok(()) } else { Err(format!("{held:?}")) })
+        })
+        .await?;
+        leader.ok("POST", "/logs/_refresh", None).await?;
+        let all = json!({"query": {"match_all": {}}});
+        leader.ok("POST", "/logs/_delete_by_query?conflicts=proceed", Some(&all)).await?;
+        wait::caught_up(leader, "logs", &gateways[awake], "logs", PATIENCE).await?;
+        agent.signal(Signal::SIGCONT)?;
+        wait::until("the frozen agent to notice", PATIENCE, async || {
+            let log = std::fs::read_to_string(agent.log_file())?;
+            Ok(if log.contains("the session was lost") { Ok(()) } else { Err("it has not".to_owned()) })
+        })
+        .await?;
+        shared(&world, "logs").await?;
+        world.equal("logs", "logs").await?;
+    }
     world.stop().await
 }

@@ -16,6 +16,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+use tokio::sync::Semaphore;
 
 pub use control_topic::{ControlError, ControlTopic};
 pub use producer::{Delivery, Group, Outgoing, Producer};
@@ -32,6 +33,8 @@ pub const MAX_RECORD_BYTES: usize = 100 * 1024 * 1024 - 64 * 1024;
 const REACH_RECORDS: i64 = 64;
 /// How long one call to a broker may take before it is tried again or reported.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Questions at once. An agent that takes over many shards has several for each.
+const READERS: usize = 8;
 
 #[derive(Debug, thiserror::Error)]
 pub enum TopicError {
@@ -92,14 +95,20 @@ impl Reach {
 #[derive(Clone)]
 pub struct Kafka {
     config: KafkaConfig,
-    /// For questions about partitions and single records; made with the first one, and anew after an error.
-    reader: Arc<Mutex<Option<BaseConsumer>>>,
+    readers: Arc<Readers>,
+}
+
+/// For questions about partitions and single records: made when they are needed, and anew after an error.
+struct Readers {
+    idle: Mutex<Vec<BaseConsumer>>,
+    at_once: Semaphore,
 }
 
 impl Kafka {
     pub fn new(config: KafkaConfig) -> Result<Self, ConfigError> {
         config.validate()?;
-        let kafka = Self { config, reader: Arc::default() };
+        let readers = Arc::new(Readers { idle: Mutex::default(), at_once: Semaphore::new(READERS) });
+        let kafka = Self { config, readers };
         // A property that librdkafka does not know, or a value it does not take, shows here rather than later.
         kafka.client().create_native_config().map_err(|error| ConfigError::BadValue {
             key: "kafka.properties",
@@ -277,22 +286,23 @@ impl Kafka {
         .await
     }
 
-    /// Asks with the common reader, one question at a time.
+    /// Asks with one of the readers that the agent's questions share.
     async fn ask<T: Send + 'static>(
         &self,
         topic: &TopicName,
         question: impl FnOnce(&Self, &BaseConsumer, &TopicName) -> Result<T, TopicError> + Send + 'static,
     ) -> Result<T, TopicError> {
         let (kafka, topic) = (self.clone(), topic.clone());
+        let _permit = self.readers.at_once.acquire().await.map_err(|_| TopicError::Cancelled)?;
         let answered = tokio::task::spawn_blocking(move || {
-            let mut slot = kafka.reader.lock();
-            let reader = match slot.take() {
+            let idle = kafka.readers.idle.lock().pop();
+            let reader = match idle {
                 Some(reader) => reader,
                 None => BaseConsumer::from_config(&kafka.consumer("shardline-reader"))
                     .map_err(|source| kafka.failed("open a reader of", &topic, source))?,
             };
             let answer = question(&kafka, &reader, &topic)?;
-            *slot = Some(reader);
+            kafka.readers.idle.lock().push(reader);
             Ok(answer)
         });
         answered.await.map_err(|_| TopicError::Cancelled)?
