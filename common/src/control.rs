@@ -112,6 +112,13 @@ pub struct Checkpoint {
     /// The highest sequence number that may already stand in the follower index: a snapshot holds documents from after
     /// its checkpoint. The copy is consistent once `seq_no` has reached it.
     pub highest: SeqNo,
+    /// Writes of others that were found in the follower shard.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub foreign_writes: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// `control.follower`: the metadata that a follower index has.

@@ -146,6 +146,11 @@ impl ExternalVersion {
         debug_assert!(seq_no.0 >= 0 && seq_no.0 < (1 << Self::EPOCH_SHIFT) - 1);
         Self((i64::from(epoch.0) << Self::EPOCH_SHIFT) + seq_no.0 + 1)
     }
+
+    /// The operation's, whatever the epoch.
+    pub fn seq_no(self) -> SeqNo {
+        SeqNo((self.0 & ((1 << Self::EPOCH_SHIFT) - 1)) - 1)
+    }
 }
 
 #[cfg(test)]
@@ -157,5 +162,6 @@ mod tests {
         let last_of_first = ExternalVersion::new(Epoch(0), SeqNo((1 << 44) - 2));
         assert!(ExternalVersion::new(Epoch(1), SeqNo(0)) > last_of_first);
         assert_eq!(ExternalVersion::new(Epoch(0), SeqNo(0)), ExternalVersion(1));
+        assert_eq!(ExternalVersion::new(Epoch(7), SeqNo(12)).seq_no(), SeqNo(12));
     }
 }

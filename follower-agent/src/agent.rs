@@ -38,7 +38,7 @@ use crate::replication::Replication;
 use crate::settings::ControlSettings;
 use crate::slots::Slots;
 use crate::stream::Streams;
-use crate::{auto_follow, bulk};
+use crate::{auto_follow, bulk, verify};
 
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(10);
@@ -132,6 +132,7 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
     let front = tokio::spawn(telemetry::serve(front, gateway, stop.clone()));
     let rules = tokio::spawn(auto_follow::run(Arc::clone(&replication), stop.clone()));
     let tasks = tokio::spawn(bulk::run(Arc::clone(&replication), stop.clone()));
+    let verifications = tokio::spawn(verify::run(Arc::clone(&replication), stop.clone()));
     let watch = tokio::spawn(leader_watch::run(Arc::clone(&replication), leader_table, stop.clone()));
     // Set once, here.
     let _ = page.set(Arc::clone(&replication));
@@ -157,6 +158,7 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
     watch.await.context("the leader watch panicked")?;
     rules.await.context("auto-follow panicked")?;
     tasks.await.context("a bulk task panicked")?;
+    verifications.await.context("a verification panicked")?;
     end.cancel();
     admin.await.context("the admin server panicked")?.context("the admin server failed")
 }

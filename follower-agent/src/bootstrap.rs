@@ -184,7 +184,8 @@ impl Loader<'_> {
             Body::SnapshotEnd(end) => {
                 let ShardCopy { begin, .. } = self.copy.as_ref().ok_or_else(|| self.no_beginning())?;
                 let highest = self.highest.max(end.max_seq_no).max(begin.seq_no);
-                return Ok(Taken::End(Checkpoint { seq_no: begin.seq_no, offset: begin.offset, highest }));
+                let (seq_no, offset) = (begin.seq_no, begin.offset);
+                return Ok(Taken::End(Checkpoint { seq_no, offset, highest, foreign_writes: 0 }));
             }
             Body::Metadata(metadata) => return Ok(Taken::Metadata(metadata)),
             // Of data topics.

@@ -170,8 +170,12 @@ mod tests {
     use super::*;
 
     fn checkpoints() -> impl Strategy<Value = Option<Checkpoint>> {
-        let checkpoint =
-            |(seq_no, offset)| Checkpoint { seq_no: SeqNo(seq_no), offset: Offset(offset), highest: SeqNo(0) };
+        let checkpoint = |(seq_no, offset)| Checkpoint {
+            seq_no: SeqNo(seq_no),
+            offset: Offset(offset),
+            highest: SeqNo(0),
+            foreign_writes: 0,
+        };
         prop::option::of((-1i64..5, 0i64..5).prop_map(checkpoint))
     }
 
@@ -190,7 +194,7 @@ mod tests {
     #[test]
     fn checkpoints_survive_reopening_and_are_forgotten_by_subscription() {
         let folder = tempfile::tempdir().unwrap();
-        let checkpoint = Checkpoint { seq_no: SeqNo(7), offset: Offset(9), highest: SeqNo(12) };
+        let checkpoint = Checkpoint { seq_no: SeqNo(7), offset: Offset(9), highest: SeqNo(12), foreign_writes: 2 };
         {
             let store = CheckpointStore::open(folder.path()).unwrap();
             store.save("a", ShardId(1), &checkpoint).unwrap();

@@ -1,14 +1,14 @@
 //! One copy of a leader index in a follower index, as its shards' tasks share it: where they go on, what metadata the
 //! follower index has, and how they ask the agent that looks after the index.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use shardline_common::control::{AppliedMetadata, Ask, Entry, IndexCopy, ShardRequest, Subscription};
 use shardline_common::kafka::{ControlError, Kafka};
 use shardline_common::metadata::{IndexMetadata, MetadataVersions};
-use shardline_common::types::{ClusterUuid, ShardId, TopicName};
-use tokio::sync::Mutex;
+use shardline_common::types::{ClusterUuid, SeqNo, ShardId, TopicName};
+use tokio::sync::{Mutex, watch};
 use tracing::info;
 
 use crate::checkpoint::{Checkpoint, CheckpointError, CheckpointStore, furthest};
@@ -33,6 +33,8 @@ pub struct Index {
     pub streams: Streams,
     pub checkpoints: CheckpointStore,
     pub progress: Arc<IndexProgress>,
+    /// The highest number that each follower shard has given to an operation, as last asked.
+    pub given_away: watch::Sender<HashMap<ShardId, SeqNo>>,
     /// Held while metadata is brought over.
     applying: Mutex<()>,
 }
@@ -57,6 +59,7 @@ impl Index {
             streams: shared.streams.clone(),
             checkpoints: shared.checkpoints.clone(),
             progress,
+            given_away: watch::Sender::default(),
             applying: Mutex::new(()),
             shared,
         }

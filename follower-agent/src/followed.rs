@@ -32,6 +32,7 @@ use crate::copy::Index;
 use crate::group::Group;
 use crate::index::{FollowerIndex, Load};
 use crate::metrics::Metrics;
+use crate::observe;
 use crate::positions::Positions;
 use crate::progress::IndexProgress;
 use crate::shard::ShardError;
@@ -275,7 +276,7 @@ impl Followed {
             served
         };
         // All shards are waited for, so that none writes on when the index is to be copied or paused.
-        let (_, asked) = tokio::join!(join_all(shards), served);
+        let (_, asked, ()) = tokio::join!(join_all(shards), served, observe::run(&index, &all));
         match asked? {
             Some(()) => self.ask_for_copy(&index, stop).await,
             None => Ok(()),

@@ -169,6 +169,27 @@ impl FollowerIndex {
         Ok(())
     }
 
+    /// How the index's metadata differs from the leader's, in words; only what is brought over counts.
+    pub async fn differences(&self, metadata: &IndexMetadata) -> Result<Vec<String>, OpenSearchError> {
+        let answer: Map<String, Value> = self.opensearch.get(&format!("/{}?flat_settings=true", self.path())).await?;
+        let index = answer.values().next().cloned().unwrap_or_default();
+        let part = |name: &str| index[name].as_object().cloned().unwrap_or_default();
+        let settings = settings_changes(&copied_settings(&part("settings")), &self.wanted_settings(metadata));
+        let setting = |(key, value): (String, Value)| match value {
+            Value::Null => format!("setting {key}: the leader does not have it"),
+            value => format!("setting {key}: to be {value}"),
+        };
+        let mut differences: Vec<String> = settings.into_iter().map(setting).collect();
+        differing_paths("mapping", &metadata.mappings, &Value::Object(part("mappings")), &mut differences);
+        let aliases = alias_actions(&self.name, &part("aliases"), &copied_aliases(&metadata.aliases));
+        let actions = aliases.iter().filter_map(|action| action.as_object()?.iter().next());
+        differences.extend(actions.map(|(action, alias)| {
+            let what = if action == "add" { "is not as the leader's" } else { "the leader does not have it" };
+            format!("alias {}: {what}", alias["alias"].as_str().unwrap_or_default())
+        }));
+        Ok(differences)
+    }
+
     fn wanted_settings(&self, metadata: &IndexMetadata) -> Map<String, Value> {
         let mut settings = copied_settings(&metadata.settings);
         settings.insert(GC_DELETES.0.to_owned(), Value::String(GC_DELETES.1.to_owned()));
@@ -195,6 +216,22 @@ fn settings_changes(current: &Map<String, Value>, wanted: &Map<String, Value>) -
     let set = wanted.iter().filter(different).map(|(key, value)| (key.clone(), value.clone()));
     let unset = current.keys().filter(|key| !wanted.contains_key(*key)).map(|key| (key.clone(), Value::Null));
     set.chain(unset).filter(|(key, _)| !is_final(key)).collect()
+}
+
+/// Names the places at which two objects differ.
+fn differing_paths(path: &str, leader: &Value, follower: &Value, differences: &mut Vec<String>) {
+    match (leader, follower) {
+        (Value::Object(one), Value::Object(other)) => {
+            for (key, value) in one {
+                differing_paths(&format!("{path}.{key}"), value, other.get(key).unwrap_or(&Value::Null), differences);
+            }
+            let unknown = other.keys().filter(|key| !one.contains_key(*key));
+            differences.extend(unknown.map(|key| format!("{path}.{key}: the leader does not have it")));
+        }
+        (one, other) if one == other => {}
+        (Value::Object(_), Value::Null) => differences.push(format!("{path}: is not there")),
+        (one, other) => differences.push(format!("{path}: {other}, and the leader has {one}")),
+    }
 }
 
 fn alias_actions(index: &IndexName, current: &Map<String, Value>, wanted: &Map<String, Value>) -> Vec<Value> {
@@ -226,6 +263,20 @@ mod tests {
             Value::Object(settings_changes(&map(current), &map(wanted))),
             json!({"index.refresh_interval": "1s", "index.gone": null})
         );
+    }
+
+    #[test]
+    fn differing_mappings_are_told_by_path() {
+        let leader = json!({"properties": {"a": {"type": "long"}, "b": {"type": "text"}, "c": {"type": "text"}}});
+        let follower = json!({"properties": {"a": {"type": "long"}, "b": {"type": "keyword"}, "d": {}}});
+        let mut found = Vec::new();
+        differing_paths("mapping", &leader, &follower, &mut found);
+        let expected = [
+            r#"mapping.properties.b.type: "keyword", and the leader has "text""#,
+            "mapping.properties.c: is not there",
+            "mapping.properties.d: the leader does not have it",
+        ];
+        assert_eq!(found, expected);
     }
 
     #[test]

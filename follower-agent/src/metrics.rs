@@ -22,6 +22,8 @@ pub struct Metrics {
     pub leader_checkpoint: IntGaugeVec,
     pub lag_operations: IntGaugeVec,
     pub resyncing: IntGaugeVec,
+    pub foreign_writes: IntGaugeVec,
+    pub verified_equal: IntGaugeVec,
     pub lag_seconds: GaugeVec,
     pub bootstrap_documents: IntCounterVec,
     pub state: IntGaugeVec,
@@ -105,6 +107,12 @@ impl Metrics {
                 SHARD,
                 registry
             )?,
+            verified_equal: register_int_gauge_vec_with_registry!(
+                "shardline_follower_verified_equal",
+                "1 if the last verification of the index found it equal to its leader's, 0 if it did not",
+                INDEX,
+                registry
+            )?,
             resyncing: register_int_gauge_vec_with_registry!(
                 "shardline_follower_resyncing",
                 "1 while the shard goes through a resync",
@@ -114,6 +122,12 @@ impl Metrics {
             lag_operations: register_int_gauge_vec_with_registry!(
                 "shardline_follower_lag_operations",
                 "Operations of the leader that are not applied yet",
+                SHARD,
+                registry
+            )?,
+            foreign_writes: register_int_gauge_vec_with_registry!(
+                "shardline_follower_foreign_writes",
+                "Operations of others that were found in the follower shard and not dealt with since",
                 SHARD,
                 registry
             )?,
@@ -142,7 +156,8 @@ impl Metrics {
     /// Takes a shard's gauges away when another agent has it.
     pub fn forget_progress(&self, index: &str, shard: ShardId) {
         let labels = [index, &shard.to_string()];
-        for gauge in [&self.follower_checkpoint, &self.leader_checkpoint, &self.lag_operations] {
+        let gauges = [&self.follower_checkpoint, &self.leader_checkpoint, &self.lag_operations, &self.foreign_writes];
+        for gauge in gauges {
             let _ = gauge.remove_label_values(&labels);
         }
         let _ = self.lag_seconds.remove_label_values(&labels);

@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     fn checkpoint(n: i64) -> Checkpoint {
-        Checkpoint { seq_no: SeqNo(n), offset: Offset(n + 3), highest: SeqNo(n + 5) }
+        Checkpoint { seq_no: SeqNo(n), offset: Offset(n + 3), highest: SeqNo(n + 5), foreign_writes: 0 }
     }
 
     proptest! {

@@ -30,6 +30,8 @@ pub struct ShardProgress {
     /// Capture time of the oldest record that is not applied; 0 when there is none.
     oldest_pending_ms: AtomicI64,
     last_record_ms: AtomicI64,
+    /// Writes of others to the follower shard.
+    pub foreign_writes: AtomicU64,
     resync: Mutex<Option<Resync>>,
 }
 
@@ -56,11 +58,13 @@ pub struct ShardReport {
     pub snapshot: Option<(u64, u64, u64)>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resync: Option<Resync>,
+    #[serde(rename = "w", default)]
+    pub foreign_writes: u64,
 }
 
 impl Default for ShardReport {
     fn default() -> Self {
-        Self { follower: SeqNo::NONE, leader: SeqNo::NONE, snapshot: None, resync: None }
+        Self { follower: SeqNo::NONE, leader: SeqNo::NONE, snapshot: None, resync: None, foreign_writes: 0 }
     }
 }
 
@@ -85,6 +89,7 @@ impl Default for ShardProgress {
             leader_checkpoint: AtomicI64::new(SeqNo::NONE.0),
             oldest_pending_ms: AtomicI64::new(0),
             last_record_ms: AtomicI64::new(now_ms()),
+            foreign_writes: AtomicU64::new(0),
             resync: Mutex::new(None),
         }
     }
@@ -141,7 +146,8 @@ impl ShardProgress {
             (count(&self.documents_total), count(&self.documents_done), count(&self.bytes_done))
         });
         let (follower, leader) = (self.follower_checkpoint(), self.leader_checkpoint());
-        ShardReport { follower, leader, snapshot, resync: self.resync() }
+        let foreign_writes = self.foreign_writes.load(Relaxed);
+        ShardReport { follower, leader, snapshot, resync: self.resync(), foreign_writes }
     }
 
     /// Takes over what the agent reports that has the shard.
@@ -154,6 +160,7 @@ impl ShardProgress {
             self.documents_done.store(done, Relaxed);
             self.bytes_done.store(bytes, Relaxed);
         }
+        self.foreign_writes.store(report.foreign_writes, Relaxed);
         *self.resync.lock() = report.resync;
     }
 
@@ -177,6 +184,8 @@ impl ShardProgress {
         let (leader, follower) = (self.leader_checkpoint().0, self.follower_checkpoint().0);
         metrics.follower_checkpoint.with_label_values(&labels).set(follower);
         metrics.leader_checkpoint.with_label_values(&labels).set(leader);
+        let foreign_writes = i64::try_from(self.foreign_writes.load(Relaxed)).unwrap_or(i64::MAX);
+        metrics.foreign_writes.with_label_values(&labels).set(foreign_writes);
         metrics.lag_operations.with_label_values(&labels).set(leader - follower);
         metrics.resyncing.with_label_values(&labels).set(i64::from(self.resync.lock().is_some()));
         metrics.lag_seconds.with_label_values(&labels).set(self.lag_seconds());

@@ -38,6 +38,7 @@ use crate::positions::copy_key;
 use crate::settings::ControlSettings;
 use crate::slots::{Slot, Slots};
 use crate::state::{Command, Refusal, USER_INITIATED};
+use crate::verify::{self, Verification, VerifyRequest};
 use crate::{auto_follow, stats, status};
 
 /// How long `_start` and `_resume` wait for the index to get going, as the plugin does.
@@ -118,6 +119,10 @@ impl Replication {
 
     pub fn own_gateway(&self) -> &OwnGateway {
         &self.own_gateway
+    }
+
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// What follower agents have written.
@@ -314,7 +319,8 @@ impl Replication {
         self.shared.follower_table.get(&self.key(follower))
     }
 
-    fn phase(&self, follower: &IndexName) -> Option<Phase> {
+    /// What the index is doing, if it is running.
+    pub fn phase(&self, follower: &IndexName) -> Option<Phase> {
         self.running.lock().get(follower).map(|running| running.phase.borrow().clone())
     }
 
@@ -431,7 +437,8 @@ impl Replication {
         let applied = AppliedMetadata::key_of(&subscription.follower_cluster, follower);
         let bootstrap =
             subscription.bootstrap.as_ref().map(|id| BootstrapRequest::key_of(&subscription.leader_cluster, id));
-        for key in bootstrap.into_iter().chain([applied]) {
+        let verification = Verification::key_of(&subscription.follower_cluster, follower);
+        for key in bootstrap.into_iter().chain([applied, verification]) {
             self.shared.follower_table.remove(&key).await.map_err(|error| from_control(&error))?;
         }
         self.settled(subscription).await
@@ -531,6 +538,18 @@ impl ReplicationService for Replication {
 
     fn status(&self, follower: IndexName, verbose: bool) -> BoxFuture<'_, Result<ReplicationStatus, ApiError>> {
         std::future::ready(Ok(self.status_of(&follower, verbose))).boxed()
+    }
+
+    fn verify(&self, follower: IndexName, request: VerifyRequest) -> BoxFuture<'_, Result<String, ApiError>> {
+        verify::begin(self, follower, request).boxed()
+    }
+
+    fn verification(&self, follower: &IndexName) -> Result<Verification, ApiError> {
+        verify::last(self, follower)
+    }
+
+    fn forget_verification(&self, follower: IndexName) -> BoxFuture<'_, Result<(), ApiError>> {
+        async move { verify::forget(self, &follower).await }.boxed()
     }
 
     fn create_rule(&self, rule: RuleRequest) -> BoxFuture<'_, Result<(), ApiError>> {

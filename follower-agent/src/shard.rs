@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use shardline_common::kafka::{ControlError, TopicError};
@@ -19,6 +20,7 @@ use crate::apply::source::SourceError;
 use crate::apply::tracker::{Hole, Tracker, Verdict};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::copy::Index;
+use crate::foreign::Ledger;
 use crate::group::GroupError;
 use crate::stream::{PartitionStream, StreamError};
 use crate::sweep::sweep;
@@ -131,6 +133,7 @@ async fn follow_once(index: &Index, destination: &Destination, stop: &Cancellati
         batch_since_ms: 0,
         put_aside: None,
         frame: None,
+        ledger: Ledger::new(checkpoint.foreign_writes, Instant::now()),
         last_save: Instant::now(),
     };
     // Dropping a run at any point is safe: what it has read and not handed to the pipeline is read again.
@@ -148,7 +151,8 @@ async fn follow_once(index: &Index, destination: &Destination, stop: &Cancellati
 /// Where to read from: the checkpoint's offset, or if the partition has moved on, its first record, provided that
 /// nothing lies between.
 async fn start(index: &Index, shard: ShardId, saved: Option<Checkpoint>) -> Result<Checkpoint, ShardError> {
-    let mut checkpoint = saved.unwrap_or(Checkpoint { seq_no: SeqNo::NONE, offset: Offset(-1), highest: SeqNo::NONE });
+    let beginning = Checkpoint { seq_no: SeqNo::NONE, offset: Offset(-1), highest: SeqNo::NONE, foreign_writes: 0 };
+    let mut checkpoint = saved.unwrap_or(beginning);
     let marks = index.kafka.watermarks(&index.topic, shard).await?;
     if checkpoint.offset >= marks.low && checkpoint.offset <= marks.high {
         return Ok(checkpoint);
@@ -188,6 +192,8 @@ struct Follower<'a> {
     put_aside: Option<(Offset, Record)>,
     /// The resync that is being read.
     frame: Option<Frame>,
+    /// Whose writes the follower shard holds.
+    ledger: Ledger,
     last_save: Instant,
 }
 
@@ -203,11 +209,18 @@ struct Frame {
 
 impl Follower<'_> {
     async fn run(&mut self, destination: &Destination) -> Result<(), ShardError> {
+        let mut given_away = self.index.given_away.subscribe();
         loop {
             let next = tokio::select! {
                 biased;
                 applied = self.pipeline.finish_one() => {
                     self.applied(applied?, destination)?;
+                    continue;
+                }
+                Ok(()) = given_away.changed() => {
+                    let highest = given_away.borrow_and_update().get(&self.shard).copied();
+                    self.ledger.given_away(highest.unwrap_or(SeqNo::NONE), Instant::now());
+                    self.note_foreign_writes()?;
                     continue;
                 }
                 next = self.stream.next() => next,
@@ -297,12 +310,15 @@ impl Follower<'_> {
         destination.metrics.writes.with_label_values(&labels).inc_by(batch.writes().len() as u64);
         destination.metrics.bytes.with_label_values(&labels).inc_by(batch.bytes() as u64);
         self.waiting.push_back(self.batch_since_ms);
+        self.ledger.request_started();
         self.pipeline.start(batch, self.tracker.last(), offset, self.highest);
         Ok(())
     }
 
     fn applied(&mut self, applied: Applied, destination: &Destination) -> Result<(), ShardError> {
         self.waiting.pop_front();
+        self.ledger.request_finished(&applied.written.seq_nos, applied.written.repeated, Instant::now());
+        self.note_foreign_writes()?;
         self.checkpoint.seq_no = applied.seq_no;
         self.checkpoint.offset = applied.offset;
         self.checkpoint.highest = self.checkpoint.highest.max(applied.seq_no);
@@ -349,6 +365,7 @@ impl Follower<'_> {
                 self.finish(destination).await?;
                 if end.complete {
                     sweep(index, destination, reached, self.highest).await?;
+                    self.ledger.forgive(Instant::now());
                 }
                 self.tracker = Tracker::after(reached);
                 self.checkpoint.seq_no = reached;
@@ -410,6 +427,20 @@ impl Follower<'_> {
         if let Ok(finished) = tokio::time::timeout(DRAIN_TIMEOUT, self.finish(destination)).await {
             finished?;
         }
+        self.save()
+    }
+
+    fn note_foreign_writes(&mut self) -> Result<(), ShardError> {
+        let (known, found) = (self.checkpoint.foreign_writes, self.ledger.foreign());
+        self.index.progress.shards[self.shard.0 as usize].foreign_writes.store(found, Relaxed);
+        if found == known {
+            return Ok(());
+        }
+        if found > known {
+            warn!(index = %self.index.follower.name, shard = %self.shard, more = found - known,
+                  "somebody else writes to the follower index: _verify says which documents differ");
+        }
+        self.checkpoint.foreign_writes = found;
         self.save()
     }
 

@@ -20,6 +20,7 @@ pub fn of(subscription: &Subscription, phase: Option<Phase>, verbose: bool) -> R
         syncing_details: None,
         bootstrap_details: None,
         resync_details: Vec::new(),
+        foreign_writes: None,
         shard_replication_details: None,
     };
     match subscription.state {
@@ -29,6 +30,8 @@ pub fn of(subscription: &Subscription, phase: Option<Phase>, verbose: bool) -> R
             Some(Phase::Syncing(progress)) => {
                 status.status = ReplicationState::Syncing;
                 status.resync_details = resyncs(&progress);
+                let foreign_writes = progress.shards.iter().map(|shard| shard.foreign_writes.load(Relaxed)).sum();
+                status.foreign_writes = (foreign_writes > 0).then_some(foreign_writes);
                 status.syncing_details = Some(sum(progress.shards.iter().map(syncing)));
                 status.shard_replication_details = verbose.then(|| {
                     let details = |shard, progress: &ShardProgress| {

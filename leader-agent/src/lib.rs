@@ -14,3 +14,4 @@ pub mod source;
 pub mod stats;
 pub mod supervisor;
 pub mod translog;
+pub mod verify;

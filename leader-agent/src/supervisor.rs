@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use shardline_common::control::{BootstrapRequest, Capture as CaptureEntry, Subscription};
+use shardline_common::control::{BootstrapRequest, Capture as CaptureEntry, Entry, Subscription};
 use shardline_common::kafka::ControlTopic;
 use shardline_common::topic::replication_topic;
 use shardline_common::types::{IndexUuid, SeqNo, ShardId, TopicName};
+use shardline_common::verify::{Question, Reply};
 use shardline_common::wildcard::wildcard_match;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -22,6 +23,7 @@ use crate::fill;
 use crate::snapshot;
 use crate::source::watch_checkpoints;
 use crate::translog::{ShardTail, Spool};
+use crate::verify;
 
 /// How often an agent beside a replica asks Kafka what it may let go.
 const HOLD_INTERVAL: Duration = Duration::from_secs(5);
@@ -46,6 +48,8 @@ pub struct Supervisor {
     holds: HashMap<ShardKey, Task>,
     snapshots: HashMap<(String, ShardId), Task>,
     bootstrap_topics: HashMap<String, TopicName>,
+    /// By nonce.
+    questions: HashMap<String, Task>,
 }
 
 struct RunningCapture {
@@ -101,6 +105,7 @@ impl Supervisor {
             holds: HashMap::new(),
             snapshots: HashMap::new(),
             bootstrap_topics: HashMap::new(),
+            questions: HashMap::new(),
         }
     }
 
@@ -137,9 +142,11 @@ impl Supervisor {
         }
         self.context.metrics.captures.set(i64::try_from(self.captures.len()).unwrap_or(i64::MAX));
         self.reconcile_snapshots().await;
+        self.reconcile_questions().await;
     }
 
     pub async fn stop(&mut self) {
+        end_all(&mut self.questions, |_| true, |task| task).await;
         end_all(&mut self.snapshots, |_| true, |task| task).await;
         end_all(&mut self.captures, |_| true, |capture| capture.task).await;
         end_all(&mut self.holds, |_| true, |task| task).await;
@@ -271,6 +278,35 @@ impl Supervisor {
         for (id, request) in requests {
             if let Err(error) = self.start_snapshots(&id, &request).await {
                 warn!(bootstrap = id, %error, "a bootstrap cannot be served yet");
+            }
+        }
+    }
+
+    /// Answers the questions of verifications about the shards that are captured here, each once.
+    async fn reconcile_questions(&mut self) {
+        let asked = self.follower_table.all::<Question>().into_iter();
+        let of_here = |question: &Question| {
+            question.leader_cluster == *self.node.cluster()
+                && self.captures.contains_key(&(question.leader_uuid.clone(), question.shard))
+        };
+        let asked: HashMap<String, Question> =
+            asked.filter(of_here).map(|question| (question.nonce.clone(), question)).collect();
+        end_all(&mut self.questions, |nonce| !asked.contains_key(nonce), |task| task).await;
+        for (nonce, question) in asked {
+            let Some(running) = self.captures.get(&(question.leader_uuid.clone(), question.shard)) else { continue };
+            self.questions.entry(nonce).or_insert_with(|| {
+                let (shard, context, shipped) =
+                    (running.shard.clone(), Arc::clone(&self.context), running.shipped.clone());
+                Task::spawn(|stop| verify::answer(shard, question, context, shipped, stop))
+            });
+        }
+        for reply in self.leader_table.all::<Reply>() {
+            let is_own = self.captures.contains_key(&(reply.leader_uuid.clone(), reply.shard));
+            if is_own
+                && self.follower_table.get::<Question>(&reply.question_key()).is_none()
+                && let Err(error) = self.leader_table.remove(&reply.key()).await
+            {
+                warn!(%error, "a reply that nobody waits for could not be removed");
             }
         }
     }

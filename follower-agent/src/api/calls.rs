@@ -15,6 +15,8 @@ use super::query::Query;
 use super::request::{PauseRequest, ResumeRequest, StartBody, StopRequest, UpdateRequest};
 use super::routes::{CLUSTER_MANAGER_TIMEOUT, Endpoint, Route};
 use super::service::ReplicationService;
+use super::verify::VerificationStatus;
+use crate::verify::VerifyRequest;
 
 /// A call whose request has been read; what is left are checks on content, and the deed.
 pub enum Call {
@@ -24,6 +26,9 @@ pub enum Call {
     Resume(ResumeRequest),
     Update(UpdateRequest),
     Status { verbose: bool },
+    Verify(VerifyRequest),
+    Verification,
+    ForgetVerification,
     LeaderStats,
     FollowerStats,
     AutoFollowStats,
@@ -46,6 +51,9 @@ pub fn parse(route: Route, headers: &HeaderMap, query: &Query, body: Bytes) -> R
         Endpoint::Resume => Call::Resume(ResumeRequest::parse(&body_or_source(headers, query, body)?)?),
         Endpoint::Update => Call::Update(UpdateRequest::parse(&checked_body(headers, body)?)?),
         Endpoint::Status => Call::Status { verbose: query.boolean("verbose")? },
+        Endpoint::Verify => Call::Verify(VerifyRequest::parse(&body_or_source(headers, query, body)?)?),
+        Endpoint::Verification => Call::Verification,
+        Endpoint::ForgetVerification => Call::ForgetVerification,
         Endpoint::LeaderStats => Call::LeaderStats,
         Endpoint::FollowerStats => Call::FollowerStats,
         Endpoint::AutoFollowStats => Call::AutoFollowStats,
@@ -85,6 +93,12 @@ pub async fn carry_out(service: &dyn ReplicationService, call: Call, named: Stri
             }
             return print(&service.status(follower, verbose).await?);
         }
+        Call::Verify(request) => {
+            let id = service.verify(follower, request).await?;
+            return Ok(json!({"acknowledged": true, "verification_id": id}));
+        }
+        Call::Verification => return print(&VerificationStatus::from(service.verification(&follower)?)),
+        Call::ForgetVerification => service.forget_verification(follower).await?,
         Call::CreateRule(body) => service.create_rule(body.into_rule()?).await?,
         Call::DeleteRule(body) => service.delete_rule(body.into_name()?).await?,
         Call::Bulk(operation, body) => {

@@ -17,6 +17,7 @@ pub mod stats;
 pub mod suggest;
 pub mod syntax_error;
 pub mod units;
+pub mod verify;
 
 pub use error::ApiError;
 pub use request::{PauseRequest, ResumeRequest, StartRequest, UpdateRequest, UseRoles};

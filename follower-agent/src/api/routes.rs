@@ -30,6 +30,9 @@ pub enum Endpoint {
     Resume,
     Update,
     Status,
+    Verify,
+    Verification,
+    ForgetVerification,
     LeaderStats,
     FollowerStats,
     AutoFollowStats,
@@ -80,6 +83,9 @@ pub const ROUTES: &[Route] = &[
     route("POST", "{index}/_resume", Endpoint::Resume, &[CLUSTER_MANAGER_TIMEOUT]),
     route("PUT", "{index}/_update", Endpoint::Update, UPDATE_PARAMETERS),
     route("GET", "{index}/_status", Endpoint::Status, &["verbose"]),
+    route("POST", "{index}/_verify", Endpoint::Verify, &[]),
+    route("GET", "{index}/_verify", Endpoint::Verification, &[]),
+    route("DELETE", "{index}/_verify", Endpoint::ForgetVerification, &[]),
 ];
 
 const UPDATE_PARAMETERS: &[&str] = &[

@@ -14,6 +14,7 @@ use super::bulk::{BulkRequest, TaskStatus};
 use super::error::ApiError;
 use super::request::{PauseRequest, ResumeRequest, StartRequest, UpdateRequest};
 use super::stats::{AutoFollowStats, FollowerStats};
+use crate::verify::{Verification, VerifyRequest};
 
 /// Carries out the calls of the control API. Requests have passed the checks that need neither cluster nor state.
 pub trait ReplicationService: Send + Sync + 'static {
@@ -36,6 +37,15 @@ pub trait ReplicationService: Send + Sync + 'static {
 
     /// Never fails for an index that is not followed: that is a status too.
     fn status(&self, follower: IndexName, verbose: bool) -> BoxFuture<'_, Result<ReplicationStatus, ApiError>>;
+
+    /// Begins to compare an index with its leader's; the id of the verification.
+    fn verify(&self, follower: IndexName, request: VerifyRequest) -> BoxFuture<'_, Result<String, ApiError>>;
+
+    /// The one under way, or the last one.
+    fn verification(&self, follower: &IndexName) -> Result<Verification, ApiError>;
+
+    /// Ends it, if it is under way.
+    fn forget_verification(&self, follower: IndexName) -> BoxFuture<'_, Result<(), ApiError>>;
 
     fn create_rule(&self, rule: RuleRequest) -> BoxFuture<'_, Result<(), ApiError>>;
 
@@ -99,6 +109,9 @@ pub struct ReplicationStatus {
     /// Not in the plugin: the shards that go through a resync at this time.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub resync_details: Vec<ResyncDetails>,
+    /// Not in the plugin: operations of others that were found in the follower index, past the gateway.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub foreign_writes: Option<u64>,
     /// Primaries only, and only when `verbose`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shard_replication_details: Option<Vec<ShardReplicationDetails>>,
@@ -115,6 +128,7 @@ impl ReplicationStatus {
             syncing_details: None,
             bootstrap_details: None,
             resync_details: Vec::new(),
+            foreign_writes: None,
             shard_replication_details: None,
         }
     }

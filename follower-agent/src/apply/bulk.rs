@@ -57,6 +57,8 @@ enum Item {
 #[derive(Deserialize)]
 struct ItemResult {
     status: u16,
+    #[serde(rename = "_seq_no")]
+    seq_no: Option<SeqNo>,
     error: Option<ItemError>,
 }
 
@@ -66,6 +68,15 @@ struct ItemError {
     error_type: String,
     #[serde(default)]
     reason: String,
+}
+
+/// What the follower cluster said of a request's writes.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// The follower shard's own numbers of them; a write that was there already has none.
+    pub seq_nos: Vec<SeqNo>,
+    /// Whether something was sent again: what was sent before may have got numbers too.
+    pub repeated: bool,
 }
 
 /// A follower index to which batches are sent.
@@ -79,7 +90,7 @@ pub struct Sink<'a> {
 impl Sink<'_> {
     /// Returns once the follower cluster has acknowledged every write. What it cannot take now is sent again, as long
     /// as it takes; `highest` is the highest sequence number that this replication can have written to the shard.
-    pub async fn write(&self, mut writes: Vec<Write>, highest: SeqNo) -> Result<(), ApplyError> {
+    pub async fn write(&self, mut writes: Vec<Write>, highest: SeqNo) -> Result<Written, ApplyError> {
         let backoff = || {
             ExponentialBuilder::default()
                 .with_min_delay(Duration::from_millis(100))
@@ -89,10 +100,12 @@ impl Sink<'_> {
                 .build()
         };
         let mut delays = backoff();
+        let mut written = Written::default();
         while !writes.is_empty() {
             match self.timed_request(&writes).await {
                 Ok(answer) => {
                     let before = writes.len();
+                    written.seq_nos.extend(answer.items.iter().filter_map(|Item::Done(result)| result.seq_no));
                     writes = self.sort_out(writes, answer, highest)?;
                     if writes.len() < before {
                         delays = backoff();
@@ -106,10 +119,11 @@ impl Sink<'_> {
             if writes.is_empty() {
                 break;
             }
+            written.repeated = true;
             self.metrics.retried_writes.with_label_values(&[self.index.as_str()]).inc_by(writes.len() as u64);
             tokio::time::sleep(delays.next().unwrap_or(Duration::from_secs(10))).await;
         }
-        Ok(())
+        Ok(written)
     }
 
     /// Sends a request and counts how it went.
@@ -133,7 +147,8 @@ impl Sink<'_> {
 
     async fn request(&self, writes: &[Write]) -> Result<Answer, OpenSearchError> {
         let path = format!(
-            "/{}/_bulk?pipeline=_none&timeout={PRIMARY_TIMEOUT}&filter_path=errors,items.*.status,items.*.error.type,items.*.error.reason",
+            "/{}/_bulk?pipeline=_none&timeout={PRIMARY_TIMEOUT}&filter_path=errors,items.*.status,items.*._seq_no,\
+             items.*.error.type,items.*.error.reason",
             path_segment(self.index.as_str())
         );
         let body = Some(("application/x-ndjson", bulk_body(writes, &self.target)));

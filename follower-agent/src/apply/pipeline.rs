@@ -13,7 +13,7 @@ use shardline_common::opensearch::OpenSearch;
 use shardline_common::types::{IndexName, Offset, SeqNo};
 
 use super::batch::{Batch, Target};
-use super::bulk::{ApplyError, Sink};
+use super::bulk::{ApplyError, Sink, Written};
 use crate::metrics::Metrics;
 
 /// What a pipeline writes to.
@@ -26,12 +26,13 @@ pub struct Destination {
 }
 
 /// Everything up to here is in the follower index.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Applied {
     pub seq_no: SeqNo,
     /// The next record to read.
     pub offset: Offset,
     pub operations: u64,
+    pub written: Written,
 }
 
 pub struct Pipeline {
@@ -66,7 +67,7 @@ impl Pipeline {
     /// number that this replication can have written to the shard.
     pub fn start(&mut self, batch: Batch, seq_no: SeqNo, offset: Offset, highest: SeqNo) {
         debug_assert!(self.has_room_for(&batch));
-        let applied = Applied { seq_no, offset, operations: batch.operations() };
+        let operations = batch.operations();
         let ids: Vec<String> = batch.writes().iter().map(|write| write.id.clone()).collect();
         self.ids.extend(ids.iter().cloned());
         let destination = self.destination.clone();
@@ -77,8 +78,8 @@ impl Pipeline {
                 target: destination.target,
                 metrics: &destination.metrics,
             };
-            sink.write(batch.into_writes(), highest).await?;
-            Ok(Finished { applied, ids })
+            let written = sink.write(batch.into_writes(), highest).await?;
+            Ok(Finished { applied: Applied { seq_no, offset, operations, written }, ids })
         }));
     }
 

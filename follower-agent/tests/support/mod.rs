@@ -16,6 +16,7 @@ use follower_agent::api::{
     ApiError, PauseRequest, ReplicationService, ReplicationStatus, ResumeRequest, StartRequest, UpdateRequest,
 };
 use follower_agent::gateway::{self, SettingsStore, Upstream};
+use follower_agent::verify::{Verification, VerifyRequest};
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
 use serde_json::{Value, json};
@@ -118,11 +119,24 @@ impl ReplicationService for FakeService {
                 follower_index: Some(follower.to_string()),
                 syncing_details: state.paused.is_none().then_some(details),
                 resync_details: Vec::new(),
+                foreign_writes: None,
                 bootstrap_details: None,
                 shard_replication_details: None,
             })
         });
         ready(Ok(status.unwrap_or_else(|_| ReplicationStatus::not_in_progress()))).boxed()
+    }
+
+    fn verify(&self, follower: IndexName, _: VerifyRequest) -> BoxFuture<'_, Result<String, ApiError>> {
+        ready(self.with(&follower, |_| Ok("verification".to_owned()))).boxed()
+    }
+
+    fn verification(&self, follower: &IndexName) -> Result<Verification, ApiError> {
+        Err(ApiError::resource_not_found(format!("Index {follower} has not been verified")))
+    }
+
+    fn forget_verification(&self, follower: IndexName) -> BoxFuture<'_, Result<(), ApiError>> {
+        ready(self.verification(&follower).map(drop)).boxed()
     }
 
     fn create_rule(&self, rule: RuleRequest) -> BoxFuture<'_, Result<(), ApiError>> {

@@ -1,0 +1,68 @@
+//! What a cluster says of the sequence numbers of an index's shards.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+
+use crate::opensearch::{OpenSearch, OpenSearchError, path_segment};
+use crate::types::{IndexName, SeqNo, ShardId};
+
+#[derive(Default, Deserialize)]
+struct Stats {
+    #[serde(default)]
+    indices: HashMap<String, IndexStats>,
+}
+
+#[derive(Deserialize)]
+struct IndexStats {
+    #[serde(default)]
+    shards: HashMap<ShardId, Vec<CopyStats>>,
+}
+
+#[derive(Deserialize)]
+struct CopyStats {
+    routing: Routing,
+    seq_no: Option<SeqNoStats>,
+}
+
+#[derive(Deserialize)]
+struct Routing {
+    primary: bool,
+}
+
+#[derive(Deserialize)]
+struct SeqNoStats {
+    max_seq_no: SeqNo,
+}
+
+/// The highest sequence number that each primary has given to an operation. A primary that is away is left out.
+pub async fn highest_seq_nos(
+    opensearch: &OpenSearch,
+    index: &IndexName,
+) -> Result<HashMap<ShardId, SeqNo>, OpenSearchError> {
+    let path = format!(
+        "/{}/_stats/docs?level=shards&filter_path=indices.*.shards.*.routing.primary,indices.*.shards.*.seq_no.max_seq_no",
+        path_segment(index.as_str())
+    );
+    let stats: Stats = opensearch.get(&path).await?;
+    let shards = stats.indices.into_values().flat_map(|index| index.shards);
+    let primary = |(shard, copies): (ShardId, Vec<CopyStats>)| {
+        let primary = copies.into_iter().find(|copy| copy.routing.primary)?;
+        Some((shard, primary.seq_no?.max_seq_no))
+    };
+    Ok(shards.filter_map(primary).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_of_the_server_is_read() {
+        let answer = r#"{"indices":{"a":{"shards":{
+            "0":[{"routing":{"primary":false},"seq_no":{"max_seq_no":4}},{"routing":{"primary":true},"seq_no":{"max_seq_no":5}}],
+            "1":[{"routing":{"primary":true}}]}}}}"#;
+        let stats: Stats = serde_json::from_str(answer).unwrap();
+        assert_eq!(stats.indices["a"].shards[&ShardId(0)].len(), 2);
+    }
+}

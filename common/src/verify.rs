@@ -1,0 +1,524 @@
+//! Verification: how documents of the two sides become comparable, and what their agents ask and answer.
+//!
+//! A document's fingerprint covers its id, its routing, the leader's sequence number of the operation that made it what
+//! it is and, if asked for, its source. Documents are dealt into buckets by their ids. A bucket's digest is the sum of
+//! its fingerprints, so the order in which a shard is scanned is of no matter.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::Method;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+use crate::control::Entry;
+use crate::metadata::IndexMetadata;
+use crate::opensearch::{OpenSearch, OpenSearchError, path_segment};
+use crate::scan::{Hit, ScanError, ShardScan, Stretch};
+use crate::types::{ClusterUuid, ExternalVersion, IndexName, IndexUuid, SeqNo, ShardId};
+
+/// Documents that are listed at once, at most, unless they are of one bucket.
+const LISTED: usize = 50_000;
+const LEAST_BUCKETS: u64 = 256;
+const MOST_BUCKETS: u64 = 65_536;
+const DOCUMENTS_IN_A_BUCKET: u64 = 16;
+const STATES_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// `control.follower`: a question to the agent beside the primary of a leader shard; removed when it is answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Question {
+    pub leader_cluster: ClusterUuid,
+    pub leader_uuid: IndexUuid,
+    pub shard: ShardId,
+    /// Of one verification there is one question at a time about a shard.
+    pub verification: String,
+    pub nonce: String,
+    pub how: How,
+    pub ask: Ask,
+}
+
+/// How documents are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct How {
+    /// Whether sources are compared, too.
+    pub content: bool,
+    /// No more are read on either side; 0 is no limit.
+    pub documents_per_second: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ask {
+    Metadata,
+    Digests { buckets: u32 },
+    Documents { buckets: u32, of: BTreeSet<u32> },
+    States { documents: Vec<DocumentName> },
+}
+
+/// `control.leader`: what became of a question; removed when the question is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reply {
+    pub leader_cluster: ClusterUuid,
+    pub leader_uuid: IndexUuid,
+    pub shard: ShardId,
+    pub verification: String,
+    pub nonce: String,
+    pub answer: Answer,
+}
+
+/// What is told of documents is of their state when every operation up to the checkpoint had been carried out, and
+/// perhaps later ones.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// Scanning; so many documents have been read.
+    Working {
+        checkpoint: SeqNo,
+        documents: u64,
+    },
+    Failed {
+        reason: String,
+    },
+    Metadata(Box<IndexMetadata>),
+    Digests {
+        checkpoint: SeqNo,
+        digests: Digests,
+    },
+    Documents {
+        checkpoint: SeqNo,
+        listing: Listing,
+    },
+    States {
+        checkpoint: SeqNo,
+        states: Vec<Option<Fingerprint>>,
+    },
+}
+
+/// Enough to get a document by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DocumentName {
+    pub id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routing: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fingerprint {
+    pub seq_no: SeqNo,
+    pub hash: u64,
+}
+
+/// The digests of all buckets of a shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "WrittenDigests", into = "WrittenDigests")]
+pub struct Digests {
+    pub documents: u64,
+    sums: Vec<u64>,
+}
+
+/// Sums are written as base64 of little-endian numbers.
+#[derive(Serialize, Deserialize)]
+struct WrittenDigests {
+    documents: u64,
+    sums: String,
+}
+
+impl From<Digests> for WrittenDigests {
+    fn from(digests: Digests) -> Self {
+        let bytes: Vec<u8> = digests.sums.iter().flat_map(|sum| sum.to_le_bytes()).collect();
+        Self { documents: digests.documents, sums: STANDARD.encode(bytes) }
+    }
+}
+
+impl TryFrom<WrittenDigests> for Digests {
+    type Error = base64::DecodeError;
+
+    fn try_from(written: WrittenDigests) -> Result<Self, Self::Error> {
+        let bytes = STANDARD.decode(written.sums)?;
+        let (sums, _) = bytes.as_chunks::<8>();
+        Ok(Self { documents: written.documents, sums: sums.iter().copied().map(u64::from_le_bytes).collect() })
+    }
+}
+
+impl Digests {
+    fn new(buckets: u32) -> Self {
+        Self { documents: 0, sums: vec![0; buckets as usize] }
+    }
+
+    fn add(&mut self, bucket: u32, fingerprint: Fingerprint) {
+        self.documents += 1;
+        let sum = &mut self.sums[bucket as usize];
+        *sum = sum.wrapping_add(fingerprint.hash);
+    }
+
+    /// The buckets in which the two sides differ.
+    pub fn differing(&self, other: &Self) -> BTreeSet<u32> {
+        let pairs = self.sums.iter().zip(&other.sums);
+        (0..).zip(pairs).filter(|(_, (one, other))| one != other).map(|(bucket, _)| bucket).collect()
+    }
+}
+
+/// The documents of some buckets: of all that are asked for and lie below `below`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listing {
+    pub below: u32,
+    documents: BTreeMap<u32, Vec<(DocumentName, Fingerprint)>>,
+    #[serde(skip)]
+    count: usize,
+}
+
+impl Listing {
+    fn new(below: u32) -> Self {
+        Self { below, documents: BTreeMap::new(), count: 0 }
+    }
+
+    fn add(&mut self, bucket: u32, name: DocumentName, fingerprint: Fingerprint) {
+        if bucket >= self.below {
+            return;
+        }
+        self.documents.entry(bucket).or_default().push((name, fingerprint));
+        self.count += 1;
+        if self.count > LISTED
+            && self.documents.len() > 1
+            && let Some((last, documents)) = self.documents.pop_last()
+        {
+            self.below = last;
+            self.count -= documents.len();
+        }
+    }
+
+    /// The documents that are not the same in the two, of buckets that both list.
+    pub fn differing(self, other: Self) -> Vec<DocumentName> {
+        let below = self.below.min(other.below);
+        let flat = |listing: Self| {
+            let buckets = listing.documents.into_iter().filter(move |(bucket, _)| *bucket < below);
+            buckets.flat_map(|(_, documents)| documents).map(|(name, print)| (name.id.clone(), (name, print)))
+        };
+        let mut others: BTreeMap<String, (DocumentName, Fingerprint)> = flat(other).collect();
+        let mut differing = Vec::new();
+        for (id, (name, fingerprint)) in flat(self) {
+            match others.remove(&id) {
+                Some((_, other)) if other == fingerprint => {}
+                _ => differing.push(name),
+            }
+        }
+        differing.extend(others.into_values().map(|(name, _)| name));
+        differing
+    }
+}
+
+/// Into how many buckets a shard of so many documents is dealt.
+pub fn buckets_for(documents: u64) -> u32 {
+    let wanted = (documents / DOCUMENTS_IN_A_BUCKET).next_power_of_two();
+    // At most 65,536.
+    wanted.clamp(LEAST_BUCKETS, MOST_BUCKETS) as u32
+}
+
+fn bucket_of(id: &str, buckets: u32) -> u32 {
+    // Less than the number of buckets.
+    (xxh3_64(id.as_bytes()) % u64::from(buckets.max(1))) as u32
+}
+
+fn fingerprint(name: &DocumentName, seq_no: SeqNo, source: Option<&[u8]>) -> Fingerprint {
+    let mut hasher = Xxh3::new();
+    for part in [Some(&name.id), name.routing.as_ref()] {
+        let length = part.map_or(u64::MAX, |part| part.len() as u64);
+        hasher.update(&length.to_le_bytes());
+        hasher.update(part.map_or(&[], |part| part.as_bytes()));
+    }
+    hasher.update(&seq_no.0.to_le_bytes());
+    if let Some(source) = source {
+        // What is no JSON on one side is compared byte by byte.
+        let hash = serde_json::from_slice(source).map_or_else(|_| xxh3_64(source), |value: Value| content_hash(&value));
+        hasher.update(&hash.to_le_bytes());
+    }
+    Fingerprint { seq_no, hash: hasher.digest() }
+}
+
+/// Of a value, however it is spaced and its fields are ordered.
+fn content_hash(value: &Value) -> u64 {
+    let mut hasher = Xxh3::new();
+    match value {
+        Value::Array(items) => {
+            hasher.update(b"[");
+            items.iter().for_each(|item| hasher.update(&content_hash(item).to_le_bytes()));
+        }
+        Value::Object(fields) => {
+            let field = |(name, value): (&String, &Value)| {
+                let mut hasher = Xxh3::with_seed(content_hash(value));
+                hasher.update(name.as_bytes());
+                hasher.digest()
+            };
+            let sum = fields.iter().map(field).fold(0, u64::wrapping_add);
+            hasher.update(b"{");
+            hasher.update(&sum.to_le_bytes());
+        }
+        scalar => hasher.update(scalar.to_string().as_bytes()),
+    }
+    hasher.digest()
+}
+
+/// Whose shard is read: the two keep the leader's sequence numbers in different places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Leader,
+    Follower,
+}
+
+impl Side {
+    fn seq_no(self, own: SeqNo, version: i64) -> SeqNo {
+        match self {
+            Self::Leader => own,
+            Self::Follower => ExternalVersion(version).seq_no(),
+        }
+    }
+}
+
+/// One side's copy of a shard.
+pub struct Reader<'a> {
+    pub opensearch: &'a OpenSearch,
+    pub index: &'a IndexName,
+    pub shard: ShardId,
+    pub side: Side,
+    pub how: How,
+    /// Documents read so far.
+    pub read: &'a AtomicU64,
+}
+
+impl Reader<'_> {
+    /// Of the documents whose last operation is not newer than `up_to`; the shard must have carried out everything up
+    /// to there.
+    pub async fn digests(&self, up_to: SeqNo, buckets: u32) -> Result<Digests, ScanError> {
+        let mut digests = Digests::new(buckets);
+        let add = |name: DocumentName, print| digests.add(bucket_of(&name.id, buckets), print);
+        self.scan(up_to, |_| true, add).await?;
+        Ok(digests)
+    }
+
+    pub async fn listing(&self, up_to: SeqNo, buckets: u32, of: &BTreeSet<u32>) -> Result<Listing, ScanError> {
+        let mut listing = Listing::new(buckets);
+        let is_wanted = |id: &str| of.contains(&bucket_of(id, buckets));
+        self.scan(up_to, is_wanted, |name, print| listing.add(bucket_of(&name.id, buckets), name, print)).await?;
+        Ok(listing)
+    }
+
+    async fn scan(
+        &self,
+        up_to: SeqNo,
+        is_wanted: impl Fn(&str) -> bool,
+        mut take: impl FnMut(DocumentName, Fingerprint),
+    ) -> Result<(), ScanError> {
+        let scan = ShardScan::refreshed(self.opensearch, self.index, self.shard).await?;
+        let to = (self.side == Side::Leader).then_some(up_to);
+        let stretch = Stretch { from: SeqNo(0), to };
+        let scanned = async {
+            let mut pages = if self.how.content { scan.documents(stretch) } else { scan.ids(stretch) };
+            let started = Instant::now();
+            let mut read = 0;
+            loop {
+                let page = pages.next().await?;
+                if page.is_empty() {
+                    return Ok(());
+                }
+                read += page.len() as u64;
+                self.read.fetch_add(page.len() as u64, Relaxed);
+                for hit in page {
+                    let Hit { id, seq_no, version, routing, source, .. } = hit;
+                    let seq_no = self.side.seq_no(seq_no, version);
+                    if seq_no <= up_to && is_wanted(&id) {
+                        let name = DocumentName { id, routing };
+                        let print = fingerprint(&name, seq_no, source.as_deref());
+                        take(name, print);
+                    }
+                }
+                if self.how.documents_per_second > 0 {
+                    // Rates and counts are far below 2^52.
+                    let due = Duration::from_secs_f64(read as f64 / self.how.documents_per_second as f64);
+                    tokio::time::sleep_until(started + due).await;
+                }
+            }
+        };
+        let scanned = scanned.await;
+        scan.close().await;
+        scanned
+    }
+
+    /// What the documents are at this moment.
+    pub async fn states(&self, documents: &[DocumentName]) -> Result<Vec<Option<Fingerprint>>, ScanError> {
+        let named = |name: &DocumentName| match &name.routing {
+            Some(routing) => json!({"_id": name.id, "routing": routing}),
+            None => json!({"_id": name.id}),
+        };
+        let body = json!({"docs": documents.iter().map(named).collect::<Vec<_>>()});
+        let source = self.how.content;
+        let path =
+            format!("/{}/_mget?preference=_primary&realtime=true&_source={source}", path_segment(self.index.as_str()));
+        let body = Some(("application/json", body.to_string().into()));
+        let answer = self.opensearch.send(Method::POST, &path, body, STATES_TIMEOUT).await?;
+        let found: Found<'_> = serde_json::from_slice(&answer)?;
+        if found.docs.len() != documents.len() {
+            let reason = format!("{} documents where {} were asked for", found.docs.len(), documents.len());
+            return Err(OpenSearchError::Unexpected { method: "POST".to_owned(), path, reason }.into());
+        }
+        let state = |document: FoundDocument<'_>| {
+            let (id, seq_no) = (document._id, SeqNo(document._seq_no?));
+            let name = DocumentName { id, routing: document._routing };
+            let seq_no = self.side.seq_no(seq_no, document._version?);
+            let source = document._source.map(|source| source.get().as_bytes());
+            Some(fingerprint(&name, seq_no, source))
+        };
+        if let Some(error) = found.docs.iter().find_map(|document| document.error.as_ref()) {
+            let reason = error.to_string();
+            return Err(OpenSearchError::Unexpected { method: "POST".to_owned(), path, reason }.into());
+        }
+        Ok(found.docs.into_iter().map(|document| document.found.then(|| state(document)).flatten()).collect())
+    }
+}
+
+#[derive(Deserialize)]
+struct Found<'a> {
+    #[serde(borrow)]
+    docs: Vec<FoundDocument<'a>>,
+}
+
+#[derive(Deserialize)]
+struct FoundDocument<'a> {
+    _id: String,
+    #[serde(default)]
+    found: bool,
+    _seq_no: Option<i64>,
+    _version: Option<i64>,
+    _routing: Option<String>,
+    #[serde(borrow)]
+    _source: Option<&'a RawValue>,
+    error: Option<Value>,
+}
+
+fn key_of(kind: &str, cluster: &ClusterUuid, uuid: &IndexUuid, verification: &str, shard: ShardId) -> String {
+    format!("{kind}/{cluster}/{uuid}/{verification}/{shard}")
+}
+
+impl Entry for Question {
+    const KIND: &'static str = "question";
+    fn key(&self) -> String {
+        key_of(Self::KIND, &self.leader_cluster, &self.leader_uuid, &self.verification, self.shard)
+    }
+}
+
+impl Question {
+    pub fn reply_key(&self) -> String {
+        key_of(Reply::KIND, &self.leader_cluster, &self.leader_uuid, &self.verification, self.shard)
+    }
+
+    pub fn reply(&self, answer: Answer) -> Reply {
+        Reply {
+            leader_cluster: self.leader_cluster.clone(),
+            leader_uuid: self.leader_uuid.clone(),
+            shard: self.shard,
+            verification: self.verification.clone(),
+            nonce: self.nonce.clone(),
+            answer,
+        }
+    }
+}
+
+impl Entry for Reply {
+    const KIND: &'static str = "reply";
+    fn key(&self) -> String {
+        key_of(Self::KIND, &self.leader_cluster, &self.leader_uuid, &self.verification, self.shard)
+    }
+}
+
+impl Reply {
+    pub fn question_key(&self) -> String {
+        key_of(Question::KIND, &self.leader_cluster, &self.leader_uuid, &self.verification, self.shard)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn name(id: &str) -> DocumentName {
+        DocumentName { id: id.to_owned(), routing: None }
+    }
+
+    #[test]
+    fn a_fingerprint_covers_everything_but_the_way_json_is_written() {
+        let plain = |source: &str| fingerprint(&name("a"), SeqNo(3), Some(source.as_bytes()));
+        assert_eq!(plain(r#"{"x":[1,2],"y":{"z":null}}"#), plain("{\"y\": {\"z\":null},\n \"x\":[1, 2]}"));
+        assert_ne!(plain(r#"{"x":[1,2]}"#), plain(r#"{"x":[2,1]}"#));
+        assert_ne!(plain(r#"{"x":"1"}"#), plain(r#"{"x":1}"#));
+        assert_ne!(plain(r#"{"a":"b"}"#), plain(r#"{"b":"a"}"#));
+        let of = |name: &DocumentName, seq_no| fingerprint(name, SeqNo(seq_no), None).hash;
+        assert_ne!(of(&name("a"), 3), of(&name("a"), 4));
+        assert_ne!(of(&name("a"), 3), of(&DocumentName { id: "a".into(), routing: Some(String::new()) }, 3));
+    }
+
+    #[test]
+    fn digests_survive_the_way_through_the_control_topic() {
+        let mut digests = Digests::new(256);
+        digests.add(7, fingerprint(&name("a"), SeqNo(1), None));
+        digests.add(255, fingerprint(&name("b"), SeqNo(2), None));
+        let written = serde_json::to_string(&digests).unwrap();
+        assert_eq!(serde_json::from_str::<Digests>(&written).unwrap(), digests);
+        assert_eq!(digests.differing(&Digests::new(256)), BTreeSet::from([7, 255]));
+        assert_eq!((buckets_for(0), buckets_for(1_000_000), buckets_for(u64::MAX / 2)), (256, 65_536, 65_536));
+    }
+
+    #[test]
+    fn a_long_listing_ends_at_a_bucket() {
+        let mut listing = Listing::new(8);
+        for n in 0..(2 * LISTED) {
+            let id = n.to_string();
+            listing.add(bucket_of(&id, 8), name(&id), fingerprint(&name(&id), SeqNo(0), None));
+        }
+        let listed: usize = listing.documents.values().map(Vec::len).sum();
+        assert!(listing.below < 8 && listing.below > 1, "{}", listing.below);
+        assert!(listed <= LISTED, "{listed}");
+        assert!(listing.documents.keys().all(|bucket| *bucket < listing.below));
+    }
+
+    proptest! {
+        /// Whatever differs is found in its bucket and named, and nothing else is.
+        #[test]
+        fn what_differs_is_named(
+            documents in prop::collection::btree_map("[a-z]{1,3}", (0..5i64, prop::bool::weighted(0.1)), 0..200),
+            absent in prop::collection::btree_set("[a-z]{1,3}", 0..5),
+        ) {
+            let side = |is_leader: bool| {
+                let kept = documents.iter().filter(|(id, _)| is_leader || !absent.contains(*id));
+                kept.map(|(id, (seq_no, differs))| {
+                    let seq_no = SeqNo(if *differs && !is_leader { seq_no + 1 } else { *seq_no });
+                    (name(id), fingerprint(&name(id), seq_no, None))
+                }).collect::<Vec<_>>()
+            };
+            let digests = |side: &[(DocumentName, Fingerprint)]| {
+                let mut digests = Digests::new(256);
+                side.iter().for_each(|(name, print)| digests.add(bucket_of(&name.id, 256), *print));
+                digests
+            };
+            let (leader, follower) = (side(true), side(false));
+            let buckets = digests(&leader).differing(&digests(&follower));
+            let listing = |side: Vec<(DocumentName, Fingerprint)>| {
+                let mut listing = Listing::new(256);
+                let wanted = side.into_iter().map(|(name, print)| (bucket_of(&name.id, 256), name, print));
+                for (bucket, name, print) in wanted.filter(|(bucket, ..)| buckets.contains(bucket)) {
+                    listing.add(bucket, name, print);
+                }
+                listing
+            };
+            let found: BTreeSet<_> = listing(leader).differing(listing(follower)).into_iter().map(|name| name.id).collect();
+            let differs = |(id, (_, differs)): (&String, &(i64, bool))| (*differs || absent.contains(id)).then(|| id.clone());
+            prop_assert_eq!(found, documents.iter().filter_map(differs).collect::<BTreeSet<_>>());
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! Asks the follower cluster now and then how many operations the shards of a followed index have had, for
+//! [`crate::foreign`].
+
+use std::time::Duration;
+
+use shardline_common::shard_stats::highest_seq_nos;
+use shardline_common::types::ShardId;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::copy::Index;
+use crate::slots::Slot;
+
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// Runs until stopped.
+pub async fn run(index: &Index, stop: &CancellationToken) {
+    let shards = || (0..).map(ShardId).take(index.progress.shards.len());
+    let has_shards = || shards().any(|shard| index.shared.slots.holds(Slot::of_shard(&index.topic, shard)));
+    let asking = async {
+        loop {
+            if has_shards() {
+                match highest_seq_nos(&index.follower.opensearch, &index.follower.name).await {
+                    Ok(given_away) => drop(index.given_away.send_replace(given_away)),
+                    Err(error) => {
+                        debug!(index = %index.follower.name, %error, "the shards' sequence numbers are unknown")
+                    }
+                }
+            }
+            tokio::time::sleep(INTERVAL).await;
+        }
+    };
+    tokio::select! {
+        () = asking => {}
+        () = stop.cancelled() => {}
+    }
+}

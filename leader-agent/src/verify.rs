@@ -1,0 +1,145 @@
+//! The leader's part of a verification: answers what follower agents ask about a shard, beside its primary.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use shardline_common::kafka::ControlError;
+use shardline_common::opensearch::OpenSearchError;
+use shardline_common::scan::ScanError;
+use shardline_common::shard_stats::highest_seq_nos;
+use shardline_common::types::SeqNo;
+use shardline_common::verify::{Answer, Ask, Question, Reader, Side};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::capture::{Context, Shard, Shipped};
+use crate::cluster;
+
+/// How often a scan says how far it is.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+const RETRY: Duration = Duration::from_secs(1);
+const ATTEMPTS: usize = 5;
+
+#[derive(Debug, thiserror::Error)]
+enum VerifyError {
+    #[error(transparent)]
+    OpenSearch(#[from] OpenSearchError),
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error("the index is not on this cluster any more")]
+    IndexGone,
+    #[error("the shard's primary does not say what its last operation is")]
+    NoPrimary,
+    #[error("the shard's capture has ended")]
+    NoCapture,
+}
+
+/// Answers one question; what fails is tried again a few times, and then said.
+pub async fn answer(
+    shard: Shard,
+    question: Question,
+    context: Arc<Context>,
+    mut shipped: watch::Receiver<Option<Shipped>>,
+    stop: CancellationToken,
+) {
+    let answered = async {
+        for attempt in 1.. {
+            let error = match try_answer(&shard, &question, &context, &mut shipped).await {
+                Ok(()) => return,
+                Err(error) => error,
+            };
+            warn!(index = %shard.index, shard = %shard.shard, %error, "a verification's question could not be answered");
+            if attempt == ATTEMPTS {
+                let answer = Answer::Failed { reason: error.to_string() };
+                if let Err(error) = context.leader_table.publish(&question.reply(answer)).await {
+                    warn!(index = %shard.index, shard = %shard.shard, %error, "a reply could not be written");
+                }
+                return;
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    };
+    tokio::select! {
+        () = answered => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+async fn try_answer(
+    shard: &Shard,
+    question: &Question,
+    context: &Context,
+    shipped: &mut watch::Receiver<Option<Shipped>>,
+) -> Result<(), VerifyError> {
+    let opensearch = &context.opensearch;
+    let read = AtomicU64::new(0);
+    let reader = Reader {
+        opensearch,
+        index: &shard.index,
+        shard: shard.shard,
+        side: Side::Leader,
+        how: question.how,
+        read: &read,
+    };
+    let answer = match &question.ask {
+        Ask::Metadata => {
+            let state = cluster::local_state(opensearch, &shard.index, &shard.uuid).await?;
+            let state = state.ok_or(VerifyError::IndexGone)?;
+            Answer::Metadata(Box::new(cluster::fetch_metadata(opensearch, &shard.index, &shard.uuid, &state).await?))
+        }
+        Ask::Digests { buckets } => {
+            let checkpoint = checkpoint(shipped).await?;
+            let scanned = reader.digests(checkpoint, *buckets);
+            let digests = reporting(question, context, &read, checkpoint, scanned).await?;
+            Answer::Digests { checkpoint, digests }
+        }
+        Ask::Documents { buckets, of } => {
+            let checkpoint = checkpoint(shipped).await?;
+            let scanned = reader.listing(checkpoint, *buckets, of);
+            let listing = reporting(question, context, &read, checkpoint, scanned).await?;
+            Answer::Documents { checkpoint, listing }
+        }
+        Ask::States { documents } => {
+            let states = reader.states(documents).await?;
+            // Nothing that these show is newer.
+            let highest = highest_seq_nos(opensearch, &shard.index).await?;
+            let checkpoint = *highest.get(&shard.shard).ok_or(VerifyError::NoPrimary)?;
+            Answer::States { checkpoint, states }
+        }
+    };
+    debug!(index = %shard.index, shard = %shard.shard, "a verification's question is answered");
+    Ok(context.leader_table.publish(&question.reply(answer)).await?)
+}
+
+/// Up to where Kafka has the shard: a scan that begins later sees it all.
+async fn checkpoint(shipped: &mut watch::Receiver<Option<Shipped>>) -> Result<SeqNo, VerifyError> {
+    let shipped = shipped.wait_for(Option::is_some).await.map_err(|_| VerifyError::NoCapture)?;
+    Ok(shipped.map_or(SeqNo::NONE, |shipped| shipped.seq_no))
+}
+
+/// Says how far a scan is while it goes on.
+async fn reporting<T>(
+    question: &Question,
+    context: &Context,
+    read: &AtomicU64,
+    checkpoint: SeqNo,
+    scan: impl Future<Output = Result<T, ScanError>>,
+) -> Result<T, VerifyError> {
+    let report = async {
+        loop {
+            let answer = Answer::Working { checkpoint, documents: read.load(Relaxed) };
+            if let Err(error) = context.leader_table.publish(&question.reply(answer)).await {
+                break error;
+            }
+            tokio::time::sleep(PROGRESS_INTERVAL).await;
+        }
+    };
+    tokio::select! {
+        scanned = scan => Ok(scanned?),
+        error = report => Err(error.into()),
+    }
+}

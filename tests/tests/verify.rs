@@ -1,0 +1,144 @@
+//! What somebody does to a follower index past the gateway is noticed, found, named and repaired.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+use shardline_tests::client::Client;
+use shardline_tests::load::{Load, index_body};
+use shardline_tests::wait;
+use shardline_tests::world::World;
+use tokio_util::sync::CancellationToken;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn foreign_changes_are_noticed_found_and_repaired() -> Result<()> {
+    let world = World::start().await?;
+    foreign_writes_are_counted(&world).await?;
+    differences_are_named_and_repaired(&world).await?;
+    world.stop().await
+}
+
+async fn verify(world: &World, body: &Value) -> Result<Value> {
+    let path = "/_plugins/_replication/logs/_verify";
+    let begun = world.gateway.ok("POST", path, Some(body)).await?;
+    wait::until("the verification to end", PATIENCE, async || {
+        let found = world.gateway.get(path).await?;
+        ensure!(found["verification_id"] == begun["verification_id"], "{found}");
+        let is_done = ["equal", "different", "failed"].iter().any(|state| found["state"] == *state);
+        Ok(if is_done { Ok(found) } else { Err(found.to_string()) })
+    })
+    .await
+}
+
+async fn differences_are_named_and_repaired(world: &World) -> Result<()> {
+    let World { leader, follower, gateway, .. } = world;
+    leader.ok("PUT", "/logs", Some(&index_body(2))).await?;
+    let mut load = Load::new(41, "v");
+    for _ in 0..20 {
+        leader.bulk("/logs/_bulk", load.bulk(1_000)).await?;
+    }
+    for id in ["deleted", "changed"] {
+        leader.ok("PUT", &format!("/logs/_doc/{id}"), Some(&json!({"status": 1}))).await?;
+    }
+    world.follow("logs", "logs").await?;
+    world.equal("logs", "logs").await?;
+
+    // While everything is written to, updated and deleted all the time.
+    let stop = CancellationToken::new();
+    let writing = async {
+        while !stop.is_cancelled() {
+            leader.bulk("/logs/_bulk", load.bulk(200)).await?;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok::<_, anyhow::Error>(())
+    };
+    let verifying = async {
+        let _stops = stop.clone().drop_guard();
+        for body in [json!({}), json!({"content": true}), json!({"documents_per_second": 5_000})] {
+            let found = verify(world, &body).await?;
+            ensure!(found["state"] == "equal", "{body}: {found}");
+        }
+        // What the leader has lies in both shards, and each kind of change is found.
+        follower.ok("DELETE", "/logs/_doc/deleted", None).await?;
+        follower.ok("PUT", "/logs/_doc/changed", Some(&json!({"status": 2}))).await?;
+        follower.ok("PUT", "/logs/_doc/added?routing=r", Some(&json!({"status": 3}))).await?;
+        follower.ok("PUT", "/logs/_mapping", Some(&json!({"properties": {"mine": {"type": "long"}}}))).await?;
+        let alias = json!({"actions": [{"add": {"index": "logs", "alias": "mine"}}]});
+        follower.ok("POST", "/_aliases", Some(&alias)).await?;
+        let found = verify(world, &json!({})).await?;
+        ensure!(found["state"] == "different", "{found}");
+        for (kind, id) in [("missing", "deleted"), ("different", "changed"), ("extra", "added")] {
+            ensure!(found[kind] == json!({"count": 1, "ids": [id]}), "{kind}: {found}");
+        }
+        let metadata = found["metadata"].to_string();
+        ensure!(metadata.contains("mapping.properties.mine") && metadata.contains("alias mine"), "{found}");
+        let busy = gateway.call("POST", "/_plugins/_replication/none/_verify", None).await?;
+        ensure!(busy.0 == 400, "{busy:?}");
+
+        // A field cannot be taken out of a mapping.
+        let repaired = verify(world, &json!({"repair": true})).await?;
+        let left = json!(["mapping.properties.mine: the leader does not have it"]);
+        ensure!(repaired["metadata"] == left, "{repaired}");
+        for kind in ["missing", "different", "extra"] {
+            ensure!(repaired[kind]["count"] == 0 && repaired["before_repair"][kind]["count"] == 1, "{repaired}");
+        }
+        Ok(())
+    };
+    tokio::try_join!(writing, verifying)?;
+    world.equal("logs", "logs").await?;
+    gateway.ok("DELETE", "/_plugins/_replication/logs/_verify", None).await?;
+    let (status, answer) = gateway.call("GET", "/_plugins/_replication/logs/_verify", None).await?;
+    ensure!(status == 404, "{answer}");
+    Ok(())
+}
+
+async fn foreign_writes(world: &World, follower: &str) -> Result<u64> {
+    let status = wait::status(&world.gateway, follower).await?;
+    Ok(status["foreign_writes"].as_u64().unwrap_or_default())
+}
+
+async fn foreign_writes_are_counted(world: &World) -> Result<()> {
+    world.leader.ok("PUT", "/counted", Some(&index_body(1))).await?;
+    for n in 0..20 {
+        world.leader.ok("PUT", &format!("/counted/_doc/{n}"), Some(&json!({"status": n}))).await?;
+    }
+    world.follow("counted", "counted").await?;
+    world.equal("counted", "counted").await?;
+    assert_eq!(foreign_writes(world, "counted").await?, 0);
+
+    // An agent that has just started does not judge at once.
+    wait::until("a foreign write to be noticed", PATIENCE, async || {
+        world.follower.ok("PUT", "/counted/_doc/foreign", Some(&json!({"status": 1}))).await?;
+        let found = foreign_writes(world, "counted").await?;
+        Ok(if found > 0 { Ok(()) } else { Err(found.to_string()) })
+    })
+    .await?;
+    let before = rested(world).await?;
+    world.follower.ok("PUT", "/counted/_doc/3", Some(&json!({"status": 77}))).await?;
+    world.follower.ok("DELETE", "/counted/_doc/4", None).await?;
+    world.follower.ok("PUT", "/counted/_doc/added", Some(&json!({"status": 77}))).await?;
+    assert_eq!(rested(world).await?, before + 3);
+    let admin = Client::new(format!("http://127.0.0.1:{}", world.stack.ports().follower_agents[0].admin))?;
+    let metrics = admin.get("/metrics").await?;
+    let wanted = format!("shardline_follower_foreign_writes{{index=\"counted\",shard=\"0\"}} {}", before + 3);
+    assert!(metrics.to_string().contains(&wanted.replace('"', "\\\"")), "{wanted} in {metrics}");
+    world.gateway.ok("POST", "/_plugins/_replication/counted/_stop", Some(&json!({}))).await?;
+    Ok(())
+}
+
+/// The count when it no longer changes while replication itself writes on.
+async fn rested(world: &World) -> Result<u64> {
+    let mut last = (0, Instant::now());
+    wait::until("the count of foreign writes to rest", PATIENCE, async || {
+        world.leader.ok("PUT", "/counted/_doc/own", Some(&json!({"status": 1}))).await?;
+        let found = foreign_writes(world, "counted").await?;
+        if found != last.0 {
+            last = (found, Instant::now());
+        }
+        // Twice as long as it takes to ask the shard once more.
+        Ok(if last.1.elapsed() > Duration::from_secs(11) { Ok(found) } else { Err(found.to_string()) })
+    })
+    .await
+}
