@@ -1,4 +1,5 @@
-//! Real translog folders, recorded from a running OpenSearch 3.8.0, against what the server's own reader says of them.
+//! Real translog folders, recorded from running servers: of OpenSearch 3.8.0, against what the server's own reader says of
+//! them; and of older versions, against the requests that made them.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -11,6 +12,10 @@ fn sample(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/translog-sample").join(name)
 }
 
+fn of_version(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/versions").join(name)
+}
+
 /// A copy of a sample, because tails link files into a spool beside it.
 struct Shard {
     folder: tempfile::TempDir,
@@ -18,9 +23,13 @@ struct Shard {
 
 impl Shard {
     fn of(name: &str) -> Self {
+        Self::copied(&sample(name))
+    }
+
+    fn copied(sample: &Path) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("translog")).unwrap();
-        for entry in fs::read_dir(sample(name)).unwrap() {
+        for entry in fs::read_dir(sample).unwrap() {
             let entry = entry.unwrap();
             fs::copy(entry.path(), folder.path().join("translog").join(entry.file_name())).unwrap();
         }
@@ -101,6 +110,58 @@ fn samples_read_as_the_server_reads_them() {
                 "{name}: {read}\n{dumped}"
             );
         }
+    }
+}
+
+/// What `tests/data/versions/record.sh` writes.
+fn recorded() -> Vec<String> {
+    let mut operations = vec![
+        r#"INDEX seq=0 term=1 ver=1 id=1 routing=null source={"n":1,"text":"first"}"#.to_owned(),
+        r#"INDEX seq=1 term=1 ver=1 id=2 routing=röute source={"n":2,"text":"ünïcode 😀"}"#.to_owned(),
+        r#"INDEX seq=2 term=1 ver=1 id=3 routing=null source={"n":3}"#.to_owned(),
+        r#"INDEX seq=3 term=1 ver=2 id=1 routing=null source={"n":10}"#.to_owned(),
+        "DELETE seq=4 term=1 ver=2 id=3".to_owned(),
+        "DELETE seq=5 term=1 ver=1 id=never".to_owned(),
+        r#"INDEX seq=6 term=1 ver=77 id=ext routing=null source={"n":4}"#.to_owned(),
+    ];
+    let pad = "x".repeat(50);
+    let bulk = (1..=20)
+        .map(|n| format!(r#"INDEX seq={} term=1 ver=1 id=b{n} routing=null source={{"n":{n},"pad":"{pad}"}}"#, n + 6));
+    operations.extend(bulk);
+    operations.push(r#"INDEX seq=27 term=1 ver=1 id=last routing=null source={"n":99}"#.to_owned());
+    operations
+}
+
+#[test]
+fn every_version_s_files_are_read() {
+    for (version, operations) in [
+        ("elasticsearch-6.3.2", 27),
+        ("elasticsearch-6.8.0", 27),
+        ("elasticsearch-7.10.2", 28),
+        ("opensearch-1.3.2", 28),
+        ("opensearch-2.19.1", 28),
+    ] {
+        let shard = Shard::copied(&of_version(version));
+        let read: Vec<String> = shard.operations(0).iter().map(describe).collect();
+        assert_eq!(read, recorded()[..operations], "{version}");
+    }
+}
+
+#[test]
+fn an_unknown_version_stops_the_shard_with_an_error_that_names_it() {
+    for (file, at, value, expected) in [
+        // Behind the magic number, the codec's name and its length.
+        ("translog.ckp", 11, 9, "version 9"),
+        ("translog-3.tlog", 16, 7, "version 7"),
+    ] {
+        let shard = Shard::copied(&of_version("opensearch-2.19.1"));
+        let path = shard.translog().join(file);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[at] = value;
+        fs::write(&path, bytes).unwrap();
+        let outcome = shard.tail(0).and_then(|mut tail| tail.next_batch(usize::MAX));
+        let message = outcome.map(|batch| batch.operations.len()).unwrap_err().to_string();
+        assert!(message.contains(file) && message.contains(expected) && message.contains("known"), "{message}");
     }
 }
 
