@@ -130,6 +130,9 @@ pub struct AppliedMetadata {
     /// The copy's id.
     pub copy: String,
     pub versions: MetadataVersions,
+    /// Aliases that write to the leader index, with their definitions: not while it is followed, but when that ends.
+    #[serde(default)]
+    pub write_aliases: Map<String, Value>,
 }
 
 /// `control.leader`: operations of a shard that its primary's agent has missed, for the agents beside other copies to ship;

@@ -51,7 +51,7 @@ impl Entry for NodeReads {
 }
 
 /// Answer of `leader_stats`, in the plugin's order.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaderStats {
     pub num_replicated_indices: usize,
     #[serde(flatten)]

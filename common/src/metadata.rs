@@ -90,6 +90,12 @@ pub fn copied_aliases(leader: &Map<String, Value>) -> Map<String, Value> {
     aliases
 }
 
+/// The leader's aliases for which the index is the one that is written to.
+pub fn write_aliases(leader: &Map<String, Value>) -> Map<String, Value> {
+    let writing = leader.iter().filter(|(_, definition)| definition["is_write_index"] == true);
+    writing.map(|(alias, definition)| (alias.clone(), definition.clone())).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -114,5 +120,7 @@ mod tests {
             Value::Object(copied_aliases(leader.as_object().unwrap())),
             json!({"a": {"filter": {"term": {"x": 1}}}})
         );
+        assert_eq!(Value::Object(write_aliases(leader.as_object().unwrap())), leader);
+        assert!(write_aliases(json!({"a": {}}).as_object().unwrap()).is_empty());
     }
 }

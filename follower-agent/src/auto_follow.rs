@@ -20,7 +20,7 @@ use crate::api::stats::{AutoFollowStats, RuleStats};
 use crate::api::{ApiError, names};
 use crate::leaders::{from_cluster, from_control};
 use crate::progress::now_ms;
-use crate::replication::Replication;
+use crate::replication::{Replication, refuse_leaders_settings};
 use crate::slots::Slot;
 
 /// Changes of the leader's catalogue come in bursts.
@@ -47,6 +47,7 @@ pub async fn create(replication: &Replication, request: RuleRequest) -> Result<(
     if replication.follower_table().get::<AutoFollowRule>(&key).is_some() {
         return Err(already_there(&rule));
     }
+    refuse_leaders_settings(&rule.settings)?;
     check_settings(replication, &rule.settings).await?;
     replication.follower_table().publish(&rule).await.map_err(|error| from_control(&error))?;
     info!(rule = rule.name, leader = rule.leader_alias, pattern = rule.pattern, "auto-follow rule made");

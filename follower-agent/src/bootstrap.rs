@@ -14,7 +14,7 @@ use crate::apply::batch::Batch;
 use crate::apply::pipeline::{Applied, Destination, Pipeline};
 use crate::checkpoint::{Checkpoint, ShardCopy};
 use crate::copy::Index;
-use crate::shard::{BATCH_BYTES, BATCH_OPERATIONS, ShardError, WRITERS};
+use crate::shard::{BATCH_BYTES, ShardError};
 use crate::stream::{PartitionStream, StreamError};
 use crate::sweep::sweep;
 
@@ -60,11 +60,13 @@ async fn load_once(
         progress.documents_done.store(copy.documents, Relaxed);
         progress.bytes_done.store(copy.bytes, Relaxed);
     }
+    let settings = index.settings();
     let mut loader = Loader {
         index,
         shard,
         stream: index.streams.open(topic, shard, copy.as_ref().map_or(Offset(0), |copy| copy.offset))?,
-        pipeline: Pipeline::new(destination.clone(), WRITERS),
+        pipeline: Pipeline::new(destination.clone(), settings.writers()),
+        batch_operations: settings.batch_operations(),
         highest: copy.as_ref().map_or(SeqNo::NONE, |copy| copy.highest),
         copy,
         in_place,
@@ -102,6 +104,7 @@ struct Loader<'a> {
     shard: ShardId,
     stream: PartitionStream,
     pipeline: Pipeline,
+    batch_operations: u64,
     /// What is acknowledged. Its beginning is the first that was read: see [`SnapshotBegin`].
     copy: Option<ShardCopy>,
     /// The highest sequence number that was read.
@@ -122,7 +125,10 @@ impl Loader<'_> {
                 next = self.stream.next() => next?,
             };
             let mut taken = self.take(&mut batch, record.seq_no, record.body)?;
-            while matches!(taken, Taken::More) && batch.bytes() < BATCH_BYTES && batch.operations() < BATCH_OPERATIONS {
+            while matches!(taken, Taken::More)
+                && batch.bytes() < BATCH_BYTES
+                && batch.operations() < self.batch_operations
+            {
                 let Some(ready) = self.stream.ready() else { break };
                 let (at, record) = ready?;
                 offset = at;

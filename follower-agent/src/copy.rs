@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use shardline_common::control::{AppliedMetadata, Ask, Entry, IndexCopy, ShardRequest, Subscription};
 use shardline_common::kafka::{ControlError, Kafka};
-use shardline_common::metadata::{IndexMetadata, MetadataVersions};
+use shardline_common::metadata::{IndexMetadata, MetadataVersions, write_aliases};
 use shardline_common::types::{ClusterUuid, SeqNo, ShardId, TopicName};
 use tokio::sync::{Mutex, watch};
 use tracing::info;
@@ -16,6 +16,7 @@ use crate::followed::Shared;
 use crate::index::FollowerIndex;
 use crate::positions::{Committed, Partition, copy_key};
 use crate::progress::IndexProgress;
+use crate::settings::ControlSettings;
 use crate::shard::ShardError;
 use crate::slots::Slot;
 use crate::stream::Streams;
@@ -65,6 +66,11 @@ impl Index {
         }
     }
 
+    /// As they are now.
+    pub fn settings(&self) -> ControlSettings {
+        ControlSettings::new(self.shared.follower_table.clone(), self.cluster.clone())
+    }
+
     fn partition(&self, shard: ShardId) -> Partition {
         (self.topic.clone(), shard)
     }
@@ -111,21 +117,32 @@ impl Index {
     }
 
     /// The metadata that the follower index has.
-    fn applied(&self) -> MetadataVersions {
+    fn applied(&self) -> Option<AppliedMetadata> {
         let key = AppliedMetadata::key_of(&self.cluster, &self.follower.name);
         let applied = self.shared.follower_table.get::<AppliedMetadata>(&key);
-        let of_this = applied.filter(|found| found.subscription == self.subscription && found.copy == self.copy.id);
-        of_this.map(|applied| applied.versions).unwrap_or_default()
+        applied.filter(|found| found.subscription == self.subscription && found.copy == self.copy.id)
     }
 
-    /// Writes down what metadata the follower index has.
-    pub async fn note_metadata(&self, versions: MetadataVersions) -> Result<(), ControlError> {
+    fn applied_versions(&self) -> MetadataVersions {
+        self.applied().map(|applied| applied.versions).unwrap_or_default()
+    }
+
+    /// Writes down what metadata the follower index has now.
+    pub async fn note_metadata(&self, metadata: &IndexMetadata) -> Result<(), ControlError> {
+        let (mut versions, mut write_aliases) = (metadata.versions, write_aliases(&metadata.aliases));
+        if let Some(before) = self.applied() {
+            if before.versions.aliases >= versions.aliases {
+                write_aliases = before.write_aliases;
+            }
+            versions = versions.union(before.versions);
+        }
         let applied = AppliedMetadata {
             follower_cluster: self.cluster.clone(),
             follower_index: self.follower.name.clone(),
             subscription: self.subscription.clone(),
             copy: self.copy.id.clone(),
             versions,
+            write_aliases,
         };
         self.shared.follower_table.publish(&applied).await
     }
@@ -133,7 +150,7 @@ impl Index {
     /// Brings metadata over that the follower index does not have yet: the agent that holds the index's slot does it,
     /// for all shards, so that older metadata never comes after newer.
     pub async fn apply_metadata(&self, shard: ShardId, metadata: &IndexMetadata) -> Result<(), ShardError> {
-        while metadata.versions.newer_than(self.applied()) {
+        while metadata.versions.newer_than(self.applied_versions()) {
             let Some(claim) = self.shared.slots.try_claim(Slot::of_index(&self.follower.name)) else {
                 self.ask(shard, Ask::Metadata(Box::new(metadata.clone()))).await?;
                 continue;
@@ -149,12 +166,12 @@ impl Index {
 
     async fn apply_here(&self, metadata: &IndexMetadata) -> Result<(), ShardError> {
         let _one_at_a_time = self.applying.lock().await;
-        let applied = self.applied();
+        let applied = self.applied_versions();
         if !metadata.versions.newer_than(applied) {
             return Ok(());
         }
         self.follower.apply(metadata, applied).await.map_err(ShardError::Metadata)?;
-        Ok(self.note_metadata(applied.union(metadata.versions)).await?)
+        Ok(self.note_metadata(metadata).await?)
     }
 
     /// Asks the agent that looks after the index, and waits until it has taken the request up.

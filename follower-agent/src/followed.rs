@@ -246,7 +246,7 @@ impl Followed {
             }
             outcome => outcome?,
         }
-        Ok(index.note_metadata(metadata.versions).await?)
+        Ok(index.note_metadata(metadata).await?)
     }
 
     /// Follows the shards whose slots this agent holds, and looks after the index while it holds that one's.

@@ -17,6 +17,15 @@ const FINAL_SETTINGS: &[&str] = &[
     "index.uuid",
 ];
 
+/// Settings that decide which document is in which shard, and so are the leader's on every follower.
+const LEADERS_SETTINGS: &[&str] =
+    &["index.number_of_shards", "index.number_of_routing_shards", "index.routing_partition_size", "index.uuid"];
+
+/// The first of the settings with which a follower index could not be made.
+pub fn not_to_override(settings: &Map<String, Value>) -> Option<&str> {
+    settings.keys().map(String::as_str).find(|key| LEADERS_SETTINGS.contains(key))
+}
+
 /// A copy that is being loaded into the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Load {
@@ -190,6 +199,19 @@ impl FollowerIndex {
         Ok(differences)
     }
 
+    /// Makes the index the one that these aliases write to, where it still has them.
+    pub async fn give_back(&self, mut write_aliases: Map<String, Value>) -> Result<(), OpenSearchError> {
+        let answer: Map<String, Value> = self.opensearch.get(&format!("/{}/_alias", self.path())).await?;
+        let current = answer.values().next().and_then(|index| index.get("aliases")).and_then(Value::as_object);
+        let is_there = |alias: &str| current.is_some_and(|current| current.contains_key(alias));
+        write_aliases.retain(|alias, _| is_there(alias));
+        let actions = alias_actions(&self.name, &Map::new(), &write_aliases);
+        if !actions.is_empty() {
+            let _: Value = self.opensearch.post("/_aliases", &json!({"actions": actions})).await?;
+        }
+        Ok(())
+    }
+
     fn wanted_settings(&self, metadata: &IndexMetadata) -> Map<String, Value> {
         let mut settings = copied_settings(&metadata.settings);
         settings.insert(GC_DELETES.0.to_owned(), Value::String(GC_DELETES.1.to_owned()));
@@ -277,6 +299,13 @@ mod tests {
             "mapping.properties.d: the leader does not have it",
         ];
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_follower_has_the_leader_s_shards() {
+        let settings = map(json!({"index.number_of_replicas": 0, "index.number_of_shards": 3}));
+        assert_eq!(not_to_override(&settings), Some("index.number_of_shards"));
+        assert_eq!(not_to_override(&map(json!({"index.number_of_replicas": 0}))), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod bulk;
 pub mod checkpoint;
 pub mod config;
 pub mod copy;
+pub mod ctl;
 pub mod followed;
 pub mod foreign;
 pub mod gateway;

@@ -1,18 +1,36 @@
 //! Command line of the follower agent.
 
-use clap::Parser;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use follower_agent::ctl::{self, CtlArguments};
 use follower_agent::{agent, config::FollowerConfig};
 use shardline_common::launch::{LaunchArguments, launch};
 
 /// Follows indices of leader clusters from Kafka, and serves the replication API in front of the follower cluster.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true)]
 struct Arguments {
     #[command(flatten)]
     launch: LaunchArguments,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Ask a running agent, or tell it what to follow
+    Ctl(CtlArguments),
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    launch(Arguments::parse().launch, FollowerConfig::validate, agent::run).await
+async fn main() -> anyhow::Result<ExitCode> {
+    let arguments = Arguments::parse();
+    match arguments.command {
+        Some(Command::Ctl(arguments)) => Ok(ctl::run(arguments).await),
+        None => {
+            launch(arguments.launch, FollowerConfig::validate, agent::run).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
 }

@@ -49,7 +49,7 @@ fn slot_of(method: &Method, path: &str) -> Option<Slot> {
     if let Some(rest) = path.strip_prefix(BASE) {
         let mut segments = rest.strip_suffix('/').unwrap_or(rest).split('/');
         return match (segments.next(), segments.next()) {
-            (Some(_), Some("_status")) => None,
+            (Some(_), Some("_status")) | (Some("_status" | "_openapi"), None) => None,
             (Some(index), Some(_)) if !index.starts_with('_') => {
                 Some(Slot::of_index(&IndexName(decode_component(index))))
             }
@@ -147,6 +147,7 @@ mod tests {
         assert_eq!(slot(Method::PUT, "/_plugins/_replication/books-%C3%BC/_start"), books);
         assert_eq!(slot(Method::POST, "/_plugins/_replication/books-%C3%BC/_stop/"), books);
         assert_eq!(slot(Method::GET, "/_plugins/_replication/books/_status"), None);
+        assert_eq!(slot(Method::GET, "/_plugins/_replication/_status"), None);
         assert_eq!(slot(Method::POST, "/_plugins/_replication/_autofollow"), Some(Slot::CLUSTER));
         assert_eq!(slot(Method::POST, "/_plugins/_replication/_bulk/_start"), Some(Slot::CLUSTER));
         assert_eq!(slot(Method::PUT, "/_cluster/settings"), Some(Slot::CLUSTER));

@@ -9,6 +9,8 @@ use shardline_common::types::{SeqNo, ShardId};
 
 use crate::metrics::Metrics;
 
+/// Within which the agents tell each other when they last heard of the leader, in milliseconds.
+const HEARD_STEP_MS: i64 = 10_000;
 /// Silence of this length says that the leader's capture is not running: heartbeats come every few seconds.
 const SILENCE_MS: i64 = 15_000;
 
@@ -32,6 +34,8 @@ pub struct ShardProgress {
     last_record_ms: AtomicI64,
     /// Writes of others to the follower shard.
     pub foreign_writes: AtomicU64,
+    /// Whether it is known how far the leader is: metadata of an index comes before anything that says so.
+    heard: AtomicBool,
     resync: Mutex<Option<Resync>>,
 }
 
@@ -60,11 +64,26 @@ pub struct ShardReport {
     pub resync: Option<Resync>,
     #[serde(rename = "w", default)]
     pub foreign_writes: u64,
+    /// Capture time of the oldest operation that is not applied.
+    #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
+    pub pending_ms: Option<i64>,
+    /// End of the [`HEARD_STEP_MS`] in which the leader was last heard of, or 0: seldom another, so that a quiet shard
+    /// is seldom reported.
+    #[serde(rename = "h", default)]
+    pub heard_ms: i64,
 }
 
 impl Default for ShardReport {
     fn default() -> Self {
-        Self { follower: SeqNo::NONE, leader: SeqNo::NONE, snapshot: None, resync: None, foreign_writes: 0 }
+        Self {
+            follower: SeqNo::NONE,
+            leader: SeqNo::NONE,
+            snapshot: None,
+            resync: None,
+            foreign_writes: 0,
+            pending_ms: None,
+            heard_ms: 0,
+        }
     }
 }
 
@@ -75,6 +94,10 @@ impl IndexProgress {
 
     pub fn is_loaded(&self) -> bool {
         self.shards.iter().all(|shard| shard.loaded.load(Relaxed))
+    }
+
+    pub fn is_restored(&self) -> bool {
+        self.shards.iter().all(ShardProgress::is_restored)
     }
 }
 
@@ -90,6 +113,7 @@ impl Default for ShardProgress {
             oldest_pending_ms: AtomicI64::new(0),
             last_record_ms: AtomicI64::new(now_ms()),
             foreign_writes: AtomicU64::new(0),
+            heard: AtomicBool::new(false),
             resync: Mutex::new(None),
         }
     }
@@ -108,6 +132,26 @@ impl ShardProgress {
     pub fn heard(&self, checkpoint: SeqNo, timestamp_ms: i64) {
         self.leader_checkpoint.fetch_max(checkpoint.0, Relaxed);
         self.last_record_ms.store(timestamp_ms, Relaxed);
+        if checkpoint > SeqNo::NONE {
+            self.heard.store(true, Relaxed);
+        }
+    }
+
+    /// The leader is at `checkpoint`: [`SeqNo::NONE`] says that the shard is empty.
+    pub fn heard_checkpoint(&self, checkpoint: SeqNo, timestamp_ms: i64) {
+        self.heard(checkpoint, timestamp_ms);
+        self.heard.store(true, Relaxed);
+    }
+
+    /// Whether how far the leader is, and so the lag, is known.
+    pub fn is_heard(&self) -> bool {
+        self.heard.load(Relaxed)
+    }
+
+    /// Whether nothing has to be copied before the stream: it has been, or the stream has got going without.
+    pub fn is_restored(&self) -> bool {
+        let is_empty = self.leader_checkpoint() == SeqNo::NONE;
+        self.loaded.load(Relaxed) && self.is_heard() && (is_empty || self.follower_checkpoint() > SeqNo::NONE)
     }
 
     /// An operation captured at this time waits to be applied.
@@ -146,8 +190,18 @@ impl ShardProgress {
             (count(&self.documents_total), count(&self.documents_done), count(&self.bytes_done))
         });
         let (follower, leader) = (self.follower_checkpoint(), self.leader_checkpoint());
-        let foreign_writes = self.foreign_writes.load(Relaxed);
-        ShardReport { follower, leader, snapshot, resync: self.resync(), foreign_writes }
+        let pending = self.oldest_pending_ms.load(Relaxed);
+        let step = self.last_record_ms.load(Relaxed) / HEARD_STEP_MS;
+        let heard_ms = if self.is_heard() { (step + 1) * HEARD_STEP_MS } else { 0 };
+        ShardReport {
+            follower,
+            leader,
+            snapshot,
+            resync: self.resync(),
+            pending_ms: (pending > 0).then_some(pending),
+            foreign_writes: self.foreign_writes.load(Relaxed),
+            heard_ms,
+        }
     }
 
     /// Takes over what the agent reports that has the shard.
@@ -161,10 +215,16 @@ impl ShardProgress {
             self.bytes_done.store(bytes, Relaxed);
         }
         self.foreign_writes.store(report.foreign_writes, Relaxed);
+        self.oldest_pending_ms.store(report.pending_ms.unwrap_or_default(), Relaxed);
+        if report.heard_ms > 0 {
+            self.last_record_ms.store(report.heard_ms, Relaxed);
+            self.heard.store(true, Relaxed);
+        }
         *self.resync.lock() = report.resync;
     }
 
-    pub fn lag_seconds(&self) -> f64 {
+    /// Age of the oldest operation that is not applied, or of the last word from the leader if that is too long ago.
+    pub fn lag_millis(&self) -> i64 {
         let now = now_ms();
         let pending = self.oldest_pending_ms.load(Relaxed);
         let silence = now - self.last_record_ms.load(Relaxed);
@@ -175,8 +235,7 @@ impl ShardProgress {
         } else {
             0
         };
-        // Milliseconds of a lag are far below 2^52.
-        lag.max(0) as f64 / 1000.0
+        lag.max(0)
     }
 
     pub fn export(&self, metrics: &Metrics, index: &str, shard: ShardId) {
@@ -188,11 +247,44 @@ impl ShardProgress {
         metrics.foreign_writes.with_label_values(&labels).set(foreign_writes);
         metrics.lag_operations.with_label_values(&labels).set(leader - follower);
         metrics.resyncing.with_label_values(&labels).set(i64::from(self.resync.lock().is_some()));
-        metrics.lag_seconds.with_label_values(&labels).set(self.lag_seconds());
+        // Milliseconds of a lag are far below 2^52.
+        metrics.lag_seconds.with_label_values(&labels).set(self.lag_millis() as f64 / 1000.0);
     }
 }
 
 pub fn now_ms() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_agent_sees_the_lag_of_a_shard() {
+        let (here, there) = (ShardProgress::default(), ShardProgress::default());
+        let mut last = here.report();
+        there.reported(last.clone());
+        assert!(!there.is_heard() && !there.is_restored());
+        let tell = |last: &mut ShardReport| {
+            *last = here.report();
+            there.reported(last.clone());
+            there.lag_millis()
+        };
+        here.heard(SeqNo(4), now_ms() - 2_000);
+        assert_eq!(tell(&mut last), 0);
+        assert!(there.is_heard() && !there.is_restored());
+        // A heartbeat soon after the last is no news.
+        here.heard(SeqNo(4), 30_000);
+        last = here.report();
+        here.heard(SeqNo(4), 39_999);
+        assert_eq!(here.report(), last);
+        here.pending(now_ms() - 3_000);
+        assert!((3_000..5_000).contains(&tell(&mut last)));
+        here.applied(SeqNo(4), 0);
+        assert!(tell(&mut last) > SILENCE_MS && there.is_restored());
+        here.heard(SeqNo(4), now_ms() - 14_000);
+        assert_eq!(tell(&mut last), 0);
+    }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -16,6 +15,7 @@ use shardline_common::leader_stats::LeaderStats;
 use shardline_common::opensearch::{OpenSearch, OpenSearchError};
 use shardline_common::topic::bootstrap_topic;
 use shardline_common::types::{ClusterUuid, Epoch, IndexName, Offset, ShardId};
+use shardline_common::wildcard::wildcard_match;
 use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -25,12 +25,13 @@ use uuid::Uuid;
 use crate::api::auto_follow::{RuleName, RuleRequest};
 use crate::api::bulk::{BulkRequest, TaskStatus};
 use crate::api::request::{PauseRequest, ResumeRequest, StartRequest, UpdateRequest};
+use crate::api::service::FollowedStatus;
 use crate::api::stats::{AutoFollowStats, FollowerStats};
 use crate::api::{ApiError, ReplicationService, ReplicationStatus};
 use crate::bulk::{self, TaskIds};
 use crate::checkpoint::Copy;
 use crate::followed::{Followed, Phase, Shared, TransitionError};
-use crate::index::FollowerIndex;
+use crate::index::{FollowerIndex, not_to_override};
 use crate::leaders::{Leaders, from_cluster, from_control};
 use crate::locks::EntryLocks;
 use crate::own_gateway::OwnGateway;
@@ -45,6 +46,7 @@ use crate::{auto_follow, stats, status};
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a call waits for all agents to comply: longer than it takes to notice that one is gone.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(25);
+const PROGRESS_POLL: Duration = Duration::from_millis(50);
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
@@ -334,12 +336,12 @@ impl Replication {
     }
 
     /// Waits until the task that the control topic asks for now has got going.
-    async fn await_phase(&self, follower: &IndexName, until_loaded: bool) -> Result<(), StartFailure> {
+    async fn await_phase(&self, follower: &IndexName, until_restored: bool) -> Result<(), StartFailure> {
         let now = *self.shared.follower_table.changes().borrow();
         // It ends with the agent only.
         let _ = self.acted.subscribe().wait_for(|acted| *acted >= now).await;
         let phase = self.running.lock().get(follower).map(|running| running.phase.subscribe());
-        await_phase(&mut phase.ok_or(StartFailure::Ended)?, until_loaded).await
+        await_phase(&mut phase.ok_or(StartFailure::Ended)?, until_restored).await
     }
 
     async fn do_start(
@@ -372,6 +374,7 @@ impl Replication {
             let reason = "[FORBIDDEN] Replication START block is set";
             return Err(ApiError::status_exception(http::StatusCode::FORBIDDEN, reason));
         }
+        refuse_leaders_settings(&overrides)?;
         let index = FollowerIndex::new(self.shared.opensearch.clone(), follower.clone(), overrides);
         let taken = index.exists().await.map_err(|e| from_cluster(&e))? || self.subscription(&follower).is_some();
         if taken {
@@ -409,11 +412,21 @@ impl Replication {
             let copy = self.shared.checkpoints.load_copy(&copy_key(&subscription.id, id));
             copy.unwrap_or_default()
         });
+        let applied = AppliedMetadata::key_of(&self.cluster, &follower);
+        let applied = self.shared.follower_table.get::<AppliedMetadata>(&applied);
         self.remove(&subscription).await?;
-        match copy {
-            Some(copy) => self.give_up_copy(&subscription, copy).await.map_err(|error| from_cluster(&error)),
-            None => Ok(()),
+        if let Some(copy) = copy {
+            return self.give_up_copy(&subscription, copy).await.map_err(|error| from_cluster(&error));
         }
+        let write_aliases = applied.map(|applied| applied.write_aliases).unwrap_or_default();
+        if !write_aliases.is_empty() {
+            let index = FollowerIndex::new(self.shared.opensearch.clone(), follower.clone(), Map::new());
+            if let Err(error) = index.give_back(write_aliases).await {
+                // Such as when another index is the write index by now.
+                warn!(index = %follower, %error, "its aliases do not write to the index as they did on the leader");
+            }
+        }
+        Ok(())
     }
 
     /// Half a copy is of no use to anybody; an index that was whole before stays, with its settings.
@@ -552,6 +565,23 @@ impl ReplicationService for Replication {
         async move { verify::forget(self, &follower).await }.boxed()
     }
 
+    fn statuses(&self, pattern: &str, verbose: bool) -> Vec<(IndexName, FollowedStatus)> {
+        let mut statuses = Vec::new();
+        for subscription in self.subscriptions() {
+            let follower = subscription.follower_index.clone();
+            if wildcard_match(pattern, follower.as_str()) {
+                let phase = self.phase(&follower);
+                let lag_details = status::lag(phase.as_ref());
+                statuses.push((
+                    follower,
+                    FollowedStatus { status: status::of(&subscription, phase, verbose), lag_details },
+                ));
+            }
+        }
+        statuses.sort_by(|(one, _), (other, _)| one.cmp(other));
+        statuses
+    }
+
     fn create_rule(&self, rule: RuleRequest) -> BoxFuture<'_, Result<(), ApiError>> {
         auto_follow::create(self, rule).boxed()
     }
@@ -595,6 +625,14 @@ impl ReplicationService for Replication {
 
     fn followed(&self) -> Arc<HashSet<IndexName>> {
         self.followed_indices()
+    }
+}
+
+/// A follower index with other values of these could not hold the leader's documents.
+pub fn refuse_leaders_settings(overrides: &Map<String, Value>) -> Result<(), ApiError> {
+    match not_to_override(overrides) {
+        Some(key) => Err(ApiError::illegal_argument(format!("setting [{key}] has to be the leader index's own"))),
+        None => Ok(()),
     }
 }
 
@@ -663,22 +701,24 @@ impl StartFailure {
     }
 }
 
-async fn await_phase(phase: &mut watch::Receiver<Phase>, until_loaded: bool) -> Result<(), StartFailure> {
-    let going = phase.wait_for(|phase| match phase {
-        Phase::Starting => false,
-        Phase::Bootstrapping(_) => !until_loaded,
-        Phase::Syncing(progress) => progress.shards.iter().all(|shard| shard.loaded.load(Relaxed)),
-        Phase::Refused(_) => true,
-    });
-    let phase = match tokio::time::timeout(START_TIMEOUT, going).await {
-        Err(_) => return Err(StartFailure::Timeout),
-        Ok(Err(_)) => return Err(StartFailure::Ended),
-        Ok(Ok(phase)) => phase.clone(),
+async fn await_phase(phase: &mut watch::Receiver<Phase>, until_restored: bool) -> Result<(), StartFailure> {
+    let going = async {
+        loop {
+            match &*phase.borrow_and_update() {
+                Phase::Bootstrapping(_) if !until_restored => return Ok(()),
+                Phase::Syncing(progress) if progress.is_restored() => return Ok(()),
+                Phase::Syncing(progress) if progress.is_loaded() && !until_restored => return Ok(()),
+                Phase::Refused(error) => return Err(StartFailure::Refused(Arc::clone(error))),
+                Phase::Starting | Phase::Bootstrapping(_) | Phase::Syncing(_) => {}
+            }
+            tokio::select! {
+                changed = phase.changed() => changed.map_err(|_| StartFailure::Ended)?,
+                // Progress says nothing when it is made.
+                () = tokio::time::sleep(PROGRESS_POLL) => {}
+            }
+        }
     };
-    match phase {
-        Phase::Refused(error) => Err(StartFailure::Refused(error)),
-        _ => Ok(()),
-    }
+    tokio::time::timeout(START_TIMEOUT, going).await.map_err(|_| StartFailure::Timeout)?
 }
 
 fn transition_error(error: TransitionError, follower: &IndexName) -> ApiError {

@@ -15,6 +15,9 @@ use crate::api::{ApiError, units};
 use crate::gateway::{ReplicationSetting, SettingsStore};
 use crate::leaders::from_control;
 
+const MOST_WRITERS: usize = 16;
+const MOST_OPERATIONS: u64 = 5_000;
+
 #[derive(Clone)]
 pub struct ControlSettings {
     table: ControlTopic,
@@ -50,6 +53,16 @@ impl ControlSettings {
     /// How many indices of an auto-follow rule are started or copied at a time.
     pub fn auto_follow_jobs(&self) -> usize {
         self.number("autofollow.concurrent_replication_jobs_trigger_size")
+    }
+
+    /// Bulk requests of a shard that may be under way at once; each may take several megabytes.
+    pub fn writers(&self) -> usize {
+        self.number("follower.concurrent_writers_per_shard").min(MOST_WRITERS)
+    }
+
+    /// Operations of a bulk request.
+    pub fn batch_operations(&self) -> u64 {
+        (self.number("follower.index.ops_batch_size") as u64).min(MOST_OPERATIONS)
     }
 
     /// How many indices of a bulk task are worked on at a time.

@@ -25,11 +25,8 @@ use crate::group::GroupError;
 use crate::stream::{PartitionStream, StreamError};
 use crate::sweep::sweep;
 
-/// A bulk request's size, in bytes of ids and sources, and in operations.
+/// A bulk request's size, in bytes of ids and sources.
 pub const BATCH_BYTES: usize = 4 * 1024 * 1024;
-pub const BATCH_OPERATIONS: u64 = 5_000;
-/// Bulk requests of a shard that may be under way at once.
-pub const WRITERS: usize = 2;
 /// How often the position of an idle shard is saved, so that it does not fall behind Kafka's retention.
 const IDLE_SAVE: Duration = Duration::from_secs(10);
 /// How long a shard that is told to stop waits for the writes under way.
@@ -120,12 +117,14 @@ async fn follow_once(index: &Index, destination: &Destination, stop: &Cancellati
     let progress = &index.progress.shards[shard.0 as usize];
     progress.applied(checkpoint.seq_no, 0);
     progress.heard(tail, crate::progress::now_ms());
+    let settings = index.settings();
     let mut follower = Follower {
         index,
         shard,
         stream: index.streams.open(&index.topic, shard, checkpoint.offset)?,
         tracker: Tracker::after(checkpoint.seq_no),
-        pipeline: Pipeline::new(destination.clone(), WRITERS),
+        pipeline: Pipeline::new(destination.clone(), settings.writers()),
+        batch_operations: settings.batch_operations(),
         highest: checkpoint.highest.max(tail),
         checkpoint,
         waiting: VecDeque::new(),
@@ -187,6 +186,7 @@ struct Follower<'a> {
     /// Capture times of the batches under way, oldest first.
     waiting: VecDeque<i64>,
     batch: Batch,
+    batch_operations: u64,
     batch_since_ms: i64,
     /// A record that was read behind the batch and has to wait for it.
     put_aside: Option<(Offset, Record)>,
@@ -230,7 +230,7 @@ impl Follower<'_> {
             self.take(next)?;
             while self.put_aside.is_none()
                 && self.batch.bytes() < BATCH_BYTES
-                && self.batch.operations() < BATCH_OPERATIONS
+                && self.batch.operations() < self.batch_operations
             {
                 let Some(ready) = self.stream.ready() else { break };
                 let ready = ready?;
@@ -350,7 +350,7 @@ impl Follower<'_> {
             }
             Body::Heartbeat { global_checkpoint } => {
                 self.tracker.marker(reached)?;
-                progress.heard(global_checkpoint, record.timestamp_ms);
+                progress.heard_checkpoint(global_checkpoint, record.timestamp_ms);
             }
             // A poll that found nothing new may still bring deletions.
             Body::ResyncBegin(begin) if begin.to >= self.tracker.last() => {

@@ -6,7 +6,9 @@ use shardline_common::control::{Subscription, SubscriptionState};
 use shardline_common::types::ShardId;
 
 use crate::api::ReplicationStatus;
-use crate::api::service::{BootstrapDetails, ReplicationState, ResyncDetails, ShardReplicationDetails, SyncingDetails};
+use crate::api::service::{
+    BootstrapDetails, LagDetails, ReplicationState, ResyncDetails, ShardReplicationDetails, SyncingDetails,
+};
 use crate::followed::Phase;
 use crate::progress::{IndexProgress, ShardProgress, now_ms};
 
@@ -59,6 +61,19 @@ pub fn of(subscription: &Subscription, phase: Option<Phase>, verbose: bool) -> R
         },
     }
     status
+}
+
+/// None before the leader was heard of.
+pub fn lag(phase: Option<&Phase>) -> Option<LagDetails> {
+    let Some(Phase::Syncing(progress)) = phase else { return None };
+    if !progress.shards.iter().all(ShardProgress::is_heard) {
+        return None;
+    }
+    let behind = |shard: &ShardProgress| shard.leader_checkpoint().0 - shard.follower_checkpoint().0;
+    Some(LagDetails {
+        operations: progress.shards.iter().map(behind).sum(),
+        millis: progress.shards.iter().map(ShardProgress::lag_millis).max().unwrap_or_default(),
+    })
 }
 
 fn shards(

@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod compare;
+pub mod ctl;
 pub mod load;
 pub mod retention;
 pub mod topic_check;

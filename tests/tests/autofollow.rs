@@ -1,11 +1,14 @@
 //! Many indices by one call on a real stack. Auto-follow: existing and new indices, failures and their retries, rules that
-//! survive, and many small indices at once while the API goes on answering. Then bulk tasks on all of these.
+//! survive, and many small indices at once while the API goes on answering. Then bulk tasks on all of these, and the same from
+//! the command line.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use futures::{StreamExt, TryStreamExt};
 use serde_json::{Value, json};
+use shardline_tests::client::Client;
+use shardline_tests::ctl::{ctl, ctl_ok};
 use shardline_tests::wait;
 use shardline_tests::world::{ALIAS, World};
 
@@ -24,6 +27,7 @@ async fn rules_follow_what_matches() -> Result<()> {
     many_small_indices(&world).await?;
     bulk_tasks(&world).await?;
     indices_go_with_their_leaders(&world).await?;
+    the_command_line_does_all_of_it(&world).await?;
     world.stop().await
 }
 
@@ -274,5 +278,61 @@ async fn indices_go_with_their_leaders(world: &World) -> Result<()> {
     world.leader.ok("DELETE", "/bulk-2", None).await?;
     wait::for_status(&world.gateway, "bulk-2", "PAUSED", PATIENCE).await?;
     world.follower.ok("GET", "/bulk-2", None).await?;
+    Ok(())
+}
+
+async fn the_command_line_does_all_of_it(world: &World) -> Result<()> {
+    for index in ["cli-1", "cli-2"] {
+        make_index(world, index, json!({})).await?;
+        world.leader.ok("PUT", &format!("/{index}/_doc/1"), Some(&json!({"n": 1}))).await?;
+    }
+    let run = async |command: &str| ctl_ok(&world.gateway, command).await;
+    let start = format!("start cli-1 --leader-alias {ALIAS} --setting index.refresh_interval=5s --wait");
+    assert_eq!(run(&start).await?, "cli-1 is synchronised\n");
+    world.equal("cli-1", "cli-1").await?;
+    let table = run("status cli-* --shards").await?;
+    let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    let leader = format!("{ALIAS}:cli-1");
+    assert_eq!(lines[0], ["INDEX", "LEADER", "STATUS", "LAG", "BEHIND", "PROGRESS", "REASON"], "{table}");
+    assert_eq!(lines[1][..6], ["cli-1", &leader, "SYNCING", "0", "0", "ms"], "{table}");
+    assert_eq!(lines[4], ["[cli-1][0]", "0", "0", "0"], "{table}");
+    assert_eq!(run("pause cli-1 --reason maintenance").await?, "cli-1 is paused\n");
+    let statuses: Value = serde_json::from_str(&run("--json status").await?)?;
+    assert_eq!(statuses["indices"]["cli-1"]["reason"], "maintenance", "{statuses}");
+
+    let refused = ctl(&world.gateway, "pause cli-1").await?;
+    let words = "error: Index cli-1 is already paused (resource_already_exists_exception, status 400)\n";
+    assert_eq!((refused.success, refused.stdout.as_str(), refused.stderr.as_str()), (false, "", words));
+    let refused = ctl(&world.gateway, "--json resume no-such-index").await?;
+    let answer: Value = serde_json::from_str(&refused.stdout)?;
+    assert_eq!((refused.success, &answer["status"]), (false, &json!(400)));
+    assert!(run("status no-such-index").await?.contains("REPLICATION NOT IN PROGRESS"));
+    let nobody = ctl(&Client::new("http://127.0.0.1:1")?, "status").await?;
+    assert!(!nobody.success && nobody.stderr.starts_with("error: http://127.0.0.1:1 does not answer"), "{nobody:?}");
+
+    assert_eq!(run("resume cli-1 --wait").await?, "cli-1 is synchronised\n");
+    run("update cli-1 --setting index.refresh_interval=9s").await?;
+    let settings = world.follower.get("/cli-1/_settings?flat_settings=true").await?;
+    assert_eq!(settings["cli-1"]["settings"]["index.refresh_interval"], "9s");
+    run(&format!("autofollow create by-hand --leader-alias {ALIAS} --pattern cli-*")).await?;
+    syncing(world, "cli-2").await?;
+    assert!(run("autofollow list").await?.contains(&format!("by-hand  {ALIAS}  cli-*")));
+    run(&format!("autofollow delete by-hand --leader-alias {ALIAS}")).await?;
+    assert!(run("stats follower").await?.contains("cli-2"));
+    assert!(run("stats leader").await?.starts_with("INDEX"));
+
+    let done = run("bulk pause cli-* --exclude cli-2 --wait").await?;
+    assert!(done.contains("bulk_pause_replication  cli-*       1       0"), "{done}");
+    let partly = ctl(&world.gateway, "bulk pause cli-* --wait").await?;
+    assert_eq!(partly.stderr, "error: of 2 indices 1 failed and 0 were cancelled\n");
+    assert!(partly.stdout.contains("Index cli-1 is already paused"), "{partly:?}");
+    let begun: Value = serde_json::from_str(&run("bulk resume cli-* --json").await?)?;
+    let id = begun["task_id"].as_str().unwrap_or_default();
+    assert!(run(&format!("task status {id} --wait")).await?.contains("bulk_resume_replication"));
+    let over = ctl(&world.gateway, &format!("task cancel {id}")).await?;
+    assert!(over.stderr.contains("not found or already completed"), "{over:?}");
+    assert_eq!(run("stop cli-1").await?, "cli-1 is no longer followed\n");
+    assert_eq!(status(world, "cli-1").await?, "REPLICATION NOT IN PROGRESS");
+    run("bulk stop cli-2 --wait").await?;
     Ok(())
 }

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use serde_json::json;
+use shardline_tests::ctl::ctl_ok;
 use shardline_tests::load::{Load, index_body};
 use shardline_tests::retention::Topic;
 use shardline_tests::wait;
-use shardline_tests::world::World;
+use shardline_tests::world::{ALIAS, World};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 const BULK: u64 = 1_000;
@@ -82,5 +84,20 @@ async fn what_the_log_no_longer_holds_is_copied() -> Result<()> {
         equal = world.equal("old", "new") => equal?,
     }
     assert!(copied_anew()?, "the records that are gone were not noticed");
+
+    // Asked to, `_start` answers when the copy is complete.
+    leader.ok("PUT", "/older", Some(&index_body(2))).await?;
+    let documents: String = (0..5_000).map(|n| format!("{{\"index\":{{\"_id\":\"{n}\"}}}}\n{{\"n\":{n}}}\n")).collect();
+    leader.bulk("/older/_bulk", documents).await?;
+    leader.ok("POST", "/older/_flush?force=true", None).await?;
+    let body = json!({"leader_alias": ALIAS, "leader_index": "older"});
+    gateway.ok("PUT", "/_plugins/_replication/older/_start?wait_for_restore=true", Some(&body)).await?;
+    assert_eq!(wait::status(gateway, "older").await?["status"], "SYNCING");
+    follower.ok("POST", "/older/_refresh", None).await?;
+    assert_eq!(follower.get("/older/_count").await?["count"], 5_000);
+    let start = format!("start older-too --leader-alias {ALIAS} --leader-index older --wait");
+    assert_eq!(ctl_ok(gateway, &start).await?, "older-too is synchronised\n");
+    follower.ok("POST", "/older-too/_refresh", None).await?;
+    assert_eq!(follower.get("/older-too/_count").await?["count"], 5_000);
     world.stop().await
 }

@@ -9,7 +9,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use shardline_tests::client::Client;
 use shardline_tests::wait;
-use shardline_tests::world::World;
+use shardline_tests::world::{ALIAS, World};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -19,6 +19,7 @@ async fn one_stack_through_all_of_it() -> Result<()> {
     documents_of_every_kind_arrive_intact(&world).await?;
     both_agents_can_be_watched(&world).await?;
     recorded_answers_are_reproduced(&world).await?;
+    settings_of_replication_count(&world).await?;
     metadata_follows(&world).await?;
     a_closed_leader_pauses_and_a_reopened_one_resumes(&world).await?;
     a_deleted_leader_pauses_for_good(&world).await?;
@@ -263,6 +264,55 @@ fn strip(value: &mut Value, keys: &[&str]) {
     }
 }
 
+async fn settings_of_replication_count(world: &World) -> Result<()> {
+    let path = "/_plugins/_replication/tuned/_start";
+    let body = json!({"leader_alias": ALIAS, "leader_index": "tuned", "settings": {"index.number_of_shards": 3}});
+    world.leader.ok("PUT", "/tuned", Some(&json!({"settings": {"number_of_replicas": 0}}))).await?;
+    let (status, answer) = world.gateway.call("PUT", path, Some(&body)).await?;
+    let words = "setting [index.number_of_shards] has to be the leader index's own";
+    assert_eq!((status, &answer["error"]["reason"]), (400, &json!(words)));
+
+    let set = async |operations: Value, writers: Value| {
+        let settings = json!({"persistent": {
+            "plugins.replication.follower.index.ops_batch_size": operations,
+            "plugins.replication.follower.concurrent_writers_per_shard": writers,
+        }});
+        world.gateway.ok("PUT", "/_cluster/settings", Some(&settings)).await
+    };
+    // Of the whole cluster; nothing else is written at this time.
+    let requests = async || {
+        let usage = world.follower.get("/_nodes/usage/rest_actions").await?;
+        let nodes = usage["nodes"].as_object().into_iter().flatten();
+        Ok::<_, anyhow::Error>(nodes.filter_map(|(_, node)| node["rest_actions"]["bulk_action"].as_u64()).sum::<u64>())
+    };
+    let read_only = async |on: Value| {
+        let settings = json!({"persistent": {"cluster.blocks.read_only": on}});
+        world.gateway.ok("PUT", "/_cluster/settings", Some(&settings)).await
+    };
+    world.follow("tuned", "tuned").await?;
+    read_only(json!(true)).await?;
+    let body = json!({"leader_alias": ALIAS, "leader_index": "tuned"});
+    let (status, answer) = world.gateway.call("PUT", "/_plugins/_replication/tuned-2/_start", Some(&body)).await?;
+    let words = "index [tuned-2] blocked by: [FORBIDDEN/6/cluster read-only (api)];";
+    assert_eq!((status, &answer["error"]["reason"]), (403, &json!(words)), "{answer}");
+    for action in ["_pause", "_resume", "_pause"] {
+        world.gateway.ok("POST", &format!("/_plugins/_replication/tuned/{action}"), Some(&json!({}))).await?;
+    }
+    read_only(Value::Null).await?;
+
+    let documents: String = (0..320).map(|n| format!("{{\"index\":{{\"_id\":\"{n}\"}}}}\n{{\"n\":{n}}}\n")).collect();
+    world.leader.bulk("/tuned/_bulk", documents).await?;
+    set(json!(16), json!(5)).await?;
+    let before = requests().await?;
+    world.gateway.ok("POST", "/_plugins/_replication/tuned/_resume", Some(&json!({}))).await?;
+    world.equal("tuned", "tuned").await?;
+    let sent = requests().await? - before;
+    assert!((20..40).contains(&sent), "{sent}");
+    set(Value::Null, Value::Null).await?;
+    world.gateway.ok("POST", "/_plugins/_replication/tuned/_stop", Some(&json!({}))).await?;
+    Ok(())
+}
+
 async fn metadata_follows(world: &World) -> Result<()> {
     let body = json!({
         "settings": {"number_of_shards": 2, "number_of_replicas": 0, "analysis": {"analyzer": {"mine": {"type": "custom", "tokenizer": "whitespace"}}}},
@@ -309,6 +359,11 @@ async fn a_deleted_leader_pauses_for_good(world: &World) -> Result<()> {
     assert_eq!(status, 404);
     assert_eq!(world.follower.get("/meta/_count").await?["count"], 11);
     world.gateway.ok("POST", "/_plugins/_replication/meta/_stop", Some(&json!({}))).await?;
+    // From now on the alias writes to it as it did to the leader's.
+    assert_eq!(
+        world.follower.get("/meta/_alias").await?["meta"]["aliases"],
+        json!({"write": {"is_write_index": true}})
+    );
     Ok(())
 }
 

@@ -120,6 +120,15 @@ async fn shards_are_taken_over_with_and_without_rocksdb() -> Result<()> {
     println!("longest stall of a shard: {stall:?}");
     ensure!(stall < LONGEST_STALL, "a shard stood still for {stall:?}");
     world.equal("logs", "logs").await?;
+    for gateway in &gateways {
+        // Each says of all shards how far behind they are, the other's too.
+        wait::until("no lag to be shown", PATIENCE, async || {
+            let statuses = gateway.get("/_plugins/_replication/_status").await?;
+            let done = statuses["indices"]["logs"]["lag_details"] == json!({"operations": 0, "millis": 0});
+            Ok(if done { Ok(()) } else { Err(statuses.to_string()) })
+        })
+        .await?;
+    }
 
     // Its folder is set back to an older copy while the other had the shards.
     let agent = stack.process("follower-agent-1")?;

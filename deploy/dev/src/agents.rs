@@ -123,8 +123,8 @@ fn address(port: u16) -> String {
     format!("127.0.0.1:{port}")
 }
 
-/// Beside this program, or one folder up for tests, which cargo builds into `deps`.
-fn find_binary(name: &str) -> Result<PathBuf> {
+/// One of the programs that are built with this one: beside it, or one folder up for tests, which cargo builds into `deps`.
+pub fn find_binary(name: &str) -> Result<PathBuf> {
     let folders: Vec<PathBuf> = match std::env::var_os(BIN_DIR_VARIABLE) {
         Some(folder) => vec![folder.into()],
         None => {

@@ -15,7 +15,7 @@ mod process_id;
 mod ready;
 mod stack;
 
-pub use agents::AgentConfig;
+pub use agents::{AgentConfig, find_binary};
 pub use down::{down, wipe};
 pub use endpoints::{Endpoint, Endpoints};
 pub use jars::Jars;

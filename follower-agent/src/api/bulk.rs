@@ -1,6 +1,6 @@
 //! The bulk routes: their bodies, and the status of a task.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shardline_common::bulk::{BulkOperation, BulkTask, FailedIndex};
 
@@ -70,7 +70,7 @@ fn excluded(filters: &str) -> Vec<String> {
 }
 
 /// Answer of `_task_status`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TaskStatus {
     pub operation_type: BulkOperation,
     pub pattern: String,

@@ -11,6 +11,7 @@ use shardline_common::types::IndexName;
 use super::auto_follow::RuleBody;
 use super::bulk::BulkBody;
 use super::error::ApiError;
+use super::openapi;
 use super::query::Query;
 use super::request::{PauseRequest, ResumeRequest, StartBody, StopRequest, UpdateRequest};
 use super::routes::{CLUSTER_MANAGER_TIMEOUT, Endpoint, Route};
@@ -29,6 +30,7 @@ pub enum Call {
     Verify(VerifyRequest),
     Verification,
     ForgetVerification,
+    Statuses { pattern: String, verbose: bool },
     LeaderStats,
     FollowerStats,
     AutoFollowStats,
@@ -38,6 +40,7 @@ pub enum Call {
     BulkStatus { pattern: String },
     TaskStatus,
     CancelTask,
+    OpenApi,
 }
 
 pub fn parse(route: Route, headers: &HeaderMap, query: &Query, body: Bytes) -> Result<Call, ApiError> {
@@ -54,6 +57,10 @@ pub fn parse(route: Route, headers: &HeaderMap, query: &Query, body: Bytes) -> R
         Endpoint::Verify => Call::Verify(VerifyRequest::parse(&body_or_source(headers, query, body)?)?),
         Endpoint::Verification => Call::Verification,
         Endpoint::ForgetVerification => Call::ForgetVerification,
+        Endpoint::Statuses => {
+            let pattern = query.get("pattern").unwrap_or("*").to_owned();
+            Call::Statuses { pattern, verbose: query.boolean("verbose")? }
+        }
         Endpoint::LeaderStats => Call::LeaderStats,
         Endpoint::FollowerStats => Call::FollowerStats,
         Endpoint::AutoFollowStats => Call::AutoFollowStats,
@@ -66,6 +73,7 @@ pub fn parse(route: Route, headers: &HeaderMap, query: &Query, body: Bytes) -> R
         }
         Endpoint::TaskStatus => Call::TaskStatus,
         Endpoint::CancelTask => Call::CancelTask,
+        Endpoint::OpenApi => Call::OpenApi,
     };
     for name in ["timeout", "master_timeout", CLUSTER_MANAGER_TIMEOUT] {
         if route.parameters.contains(&name) {
@@ -99,6 +107,9 @@ pub async fn carry_out(service: &dyn ReplicationService, call: Call, named: Stri
         }
         Call::Verification => return print(&VerificationStatus::from(service.verification(&follower)?)),
         Call::ForgetVerification => service.forget_verification(follower).await?,
+        Call::Statuses { pattern, verbose } => {
+            return Ok(json!({"indices": by_index(service.statuses(&pattern, verbose))?}));
+        }
         Call::CreateRule(body) => service.create_rule(body.into_rule()?).await?,
         Call::DeleteRule(body) => service.delete_rule(body.into_name()?).await?,
         Call::Bulk(operation, body) => {
@@ -106,19 +117,20 @@ pub async fn carry_out(service: &dyn ReplicationService, call: Call, named: Stri
             return Ok(json!({"acknowledged": true, "task_id": task}));
         }
         Call::BulkStatus { pattern } => {
-            let mut indices = Map::new();
-            for (index, status) in service.bulk_status(pattern).await? {
-                indices.insert(index.0, print(&status)?);
-            }
-            return Ok(json!({"indices": indices}));
+            return Ok(json!({"indices": by_index(service.bulk_status(pattern).await?)?}));
         }
         Call::TaskStatus => return print(&service.task_status(follower.as_str())?),
         Call::CancelTask => service.cancel_task(follower.0).await?,
         Call::LeaderStats => return print(&service.leader_stats()),
         Call::FollowerStats => return print(&service.follower_stats()),
         Call::AutoFollowStats => return print(&service.auto_follow_stats()),
+        Call::OpenApi => return openapi::document(),
     }
     Ok(json!({"acknowledged": true}))
+}
+
+fn by_index(statuses: Vec<(IndexName, impl Serialize)>) -> Result<Map<String, Value>, ApiError> {
+    statuses.into_iter().map(|(index, status)| Ok((index.0, print(&status)?))).collect()
 }
 
 fn print(answer: &impl Serialize) -> Result<Value, ApiError> {

@@ -12,7 +12,6 @@ use super::render::{self, Rendering};
 
 /// The block that every followed index carries, as `_cluster/state/blocks` of the plugin shows it.
 const REPLICATION_BLOCK: &str = "FORBIDDEN/1000/index read-only(cross-cluster-replication)";
-const METADATA_BLOCK: &str = "FORBIDDEN/6/cluster read-only (api)";
 
 /// One level of an error: what the envelope shows at its top, in `root_cause` and in each `caused_by`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,12 +176,6 @@ impl ApiError {
         Cause::new("cluster_block_exception", reason)
     }
 
-    /// The follower cluster as a whole refuses changes to metadata.
-    pub fn cluster_block() -> Self {
-        let reason = format!("blocked by: [{METADATA_BLOCK}];");
-        Self::new(StatusCode::FORBIDDEN, "cluster_block_exception", reason)
-    }
-
     pub fn status_exception(status: StatusCode, reason: impl Into<String>) -> Self {
         Self::new(status, "status_exception", reason)
     }
@@ -318,7 +311,7 @@ impl ApiError {
                 body.insert("status".to_owned(), json!(self.status.as_u16()));
             }
         }
-        let mut response = render::json(self.status, &Value::Object(body), &rendering.unfiltered());
+        let mut response = render::answer(self.status, &Value::Object(body), &rendering.unfiltered());
         if let Some(method) = allowed_method {
             response.headers_mut().insert(ALLOW, method);
         }

@@ -7,6 +7,7 @@ pub mod error;
 pub mod filter;
 pub mod names;
 pub mod object_parser;
+pub mod openapi;
 pub mod query;
 pub mod render;
 pub mod request;

@@ -6,11 +6,12 @@ use percent_encoding::percent_decode_str;
 
 use super::error::ApiError;
 use super::filter::PathFilter;
-use super::render::Rendering;
+use super::render::{Format, Rendering};
 use super::{suggest, units};
 
 /// Parameters that every route takes.
-const COMMON: [&str; 7] = ["error_trace", "filter_path", "format", "human", "pretty", "source", "source_content_type"];
+pub const COMMON: [&str; 7] =
+    ["error_trace", "filter_path", "format", "human", "pretty", "source", "source_content_type"];
 
 /// The decoded parameters of a request; of a repeated one the last counts.
 #[derive(Clone, Debug, Default)]
@@ -81,6 +82,7 @@ impl Query {
         Rendering {
             pretty: self.boolean("pretty").unwrap_or(false),
             filter: self.get("filter_path").and_then(PathFilter::parse),
+            format: self.get("format").map(Format::named).unwrap_or_default(),
         }
     }
 

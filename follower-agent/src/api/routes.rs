@@ -13,7 +13,7 @@ use shardline_common::bulk::BulkOperation;
 use super::calls;
 use super::error::ApiError;
 use super::query::{Query, decode_component};
-use super::render::{self, Rendering};
+use super::render::{self, Format, Rendering};
 use super::service::ReplicationService;
 
 /// Path under which all routes lie.
@@ -33,6 +33,7 @@ pub enum Endpoint {
     Verify,
     Verification,
     ForgetVerification,
+    Statuses,
     LeaderStats,
     FollowerStats,
     AutoFollowStats,
@@ -42,6 +43,7 @@ pub enum Endpoint {
     BulkStatus,
     TaskStatus,
     CancelTask,
+    OpenApi,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -77,6 +79,8 @@ pub const ROUTES: &[Route] = &[
     route("GET", "_bulk_status", Endpoint::BulkStatus, &["pattern"]),
     route("GET", "_task_status/{task}", Endpoint::TaskStatus, &[]),
     route("POST", "_task_cancel/{task}", Endpoint::CancelTask, &[]),
+    route("GET", "_status", Endpoint::Statuses, &["pattern", "verbose"]),
+    route("GET", "_openapi", Endpoint::OpenApi, &[]),
     route("PUT", "{index}/_start", Endpoint::Start, &["wait_for_restore", CLUSTER_MANAGER_TIMEOUT]),
     route("POST", "{index}/_stop", Endpoint::Stop, &[CLUSTER_MANAGER_TIMEOUT]),
     route("POST", "{index}/_pause", Endpoint::Pause, &[CLUSTER_MANAGER_TIMEOUT]),
@@ -164,15 +168,16 @@ async fn answer(
     let call = calls::parse(route, &parts.headers, query, body)?;
     query.check_known(parts.uri.path(), route.parameters)?;
     let value = calls::carry_out(service, call, named).await?;
-    Ok(render::json(StatusCode::OK, &value, &rendering(route.endpoint, query)))
+    Ok(render::answer(StatusCode::OK, &value, &rendering(route.endpoint, query)))
 }
 
-/// Statistics are always pretty and whole.
+/// Statistics are always pretty, whole and JSON; bulk and task routes are always JSON.
 fn rendering(endpoint: Endpoint, query: &Query) -> Rendering {
     match endpoint {
         Endpoint::LeaderStats | Endpoint::FollowerStats | Endpoint::AutoFollowStats => {
-            Rendering { pretty: true, filter: None }
+            Rendering { pretty: true, ..Rendering::default() }
         }
+        Endpoint::BulkStatus | Endpoint::TaskStatus => Rendering { format: Format::Json, ..query.rendering() },
         _ => query.rendering(),
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use shardline_common::bulk::BulkOperation;
 use shardline_common::leader_stats::LeaderStats;
 use shardline_common::types::{IndexName, ShardId};
@@ -47,6 +47,9 @@ pub trait ReplicationService: Send + Sync + 'static {
     /// Ends it, if it is under way.
     fn forget_verification(&self, follower: IndexName) -> BoxFuture<'_, Result<(), ApiError>>;
 
+    /// Of every followed index whose name matches, sorted by name.
+    fn statuses(&self, pattern: &str, verbose: bool) -> Vec<(IndexName, FollowedStatus)>;
+
     fn create_rule(&self, rule: RuleRequest) -> BoxFuture<'_, Result<(), ApiError>>;
 
     /// Ends the rule, and not the replications that it began.
@@ -74,7 +77,7 @@ pub trait ReplicationService: Send + Sync + 'static {
 }
 
 /// The status words of the API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ReplicationState {
     #[serde(rename = "SYNCING")]
     Syncing,
@@ -91,7 +94,7 @@ pub enum ReplicationState {
 }
 
 /// Answer of `_status`; keys are printed in the plugin's order.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ReplicationStatus {
     pub status: ReplicationState,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -107,7 +110,7 @@ pub struct ReplicationStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bootstrap_details: Option<BootstrapDetails>,
     /// Not in the plugin: the shards that go through a resync at this time.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub resync_details: Vec<ResyncDetails>,
     /// Not in the plugin: operations of others that were found in the follower index, past the gateway.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -134,8 +137,26 @@ impl ReplicationStatus {
     }
 }
 
+/// The status of one index in the answer of `_status` without an index, which the plugin does not have.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FollowedStatus {
+    #[serde(flatten)]
+    pub status: ReplicationStatus,
+    /// While the stream is being followed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lag_details: Option<LagDetails>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LagDetails {
+    /// That the leader has and the follower has not, over all shards.
+    pub operations: i64,
+    /// Age of the oldest operation that is not applied; of the shard that is furthest behind.
+    pub millis: i64,
+}
+
 /// A stretch of operations that the leader could not ship one by one; what they left behind is being scanned and compared.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResyncDetails {
     pub shard_id: u32,
     pub from_seq_no: i64,
@@ -147,7 +168,7 @@ pub struct ResyncDetails {
 }
 
 /// Of one shard, or summed over shards: an empty shard counts −1, −1, 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SyncingDetails {
     pub leader_checkpoint: i64,
     pub follower_checkpoint: i64,
@@ -155,7 +176,7 @@ pub struct SyncingDetails {
 }
 
 /// Progress of a bootstrap, of one shard or of all. Times are in milliseconds; `start_time` since the epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BootstrapDetails {
     pub bytes_total: i64,
     pub bytes_recovered: i64,
@@ -172,14 +193,14 @@ pub struct BootstrapDetails {
     pub documents_recovered: Option<u64>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ShardReplicationDetails {
     /// As `[follower][0]`.
-    shard_id: String,
+    pub shard_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    syncing_task_details: Option<SyncingDetails>,
+    pub syncing_task_details: Option<SyncingDetails>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    bootstrap_task_details: Option<BootstrapDetails>,
+    pub bootstrap_task_details: Option<BootstrapDetails>,
 }
 
 impl ShardReplicationDetails {

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::ops::AddAssign;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use shardline_common::auto_follow::RuleProgress;
 use shardline_common::types::IndexName;
 
 /// Counters of one followed index, or of all; checkpoints are sums over shards.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FollowerCounters {
     pub operations_written: u64,
     pub operations_read: u64,
@@ -37,7 +37,7 @@ impl AddAssign for FollowerCounters {
 }
 
 /// Answer of `follower_stats`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FollowerStats {
     pub num_syncing_indices: usize,
     pub num_bootstrapping_indices: usize,
@@ -52,7 +52,7 @@ pub struct FollowerStats {
 }
 
 /// Answer of `autofollow_stats`: all rules together, and each of them.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct AutoFollowStats {
     pub num_success_start_replication: u64,
     pub num_failed_start_replication: u64,
@@ -61,7 +61,7 @@ pub struct AutoFollowStats {
     pub autofollow_stats: Vec<RuleStats>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RuleStats {
     pub name: String,
     pub pattern: String,

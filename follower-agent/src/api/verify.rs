@@ -1,6 +1,6 @@
 //! `_verify`: its body, and what it answers.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use shardline_common::types::IndexName;
 use shardline_common::verify::How;
 
@@ -39,7 +39,7 @@ fn rate(field: &Field<'_>) -> Result<u64, ApiError> {
 }
 
 /// Answer of `GET _verify`. Times are in milliseconds; `start_time` since the epoch.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VerificationStatus {
     pub verification_id: String,
     pub follower_index: IndexName,

@@ -49,7 +49,7 @@ impl Gateway {
         }
         if outcomes.iter().all(Option::is_some) {
             let answer = bulk::all_blocked(outcomes.into_iter().flatten().collect());
-            return Ok(render::json(StatusCode::OK, &answer, &call.query.rendering()));
+            return Ok(render::answer(StatusCode::OK, &answer, &call.query.rendering()));
         }
         let rest = rest_of(&inspected.content, &items, &outcomes);
         drop(items);
@@ -69,7 +69,7 @@ impl Gateway {
         }
         let merged = bulk::merge(&answer.body, outcomes)
             .map_err(|error| ApiError::status_exception(StatusCode::BAD_GATEWAY, error.to_string()))?;
-        Ok(render::json(StatusCode::OK, &merged, &call.query.rendering()))
+        Ok(render::answer(StatusCode::OK, &merged, &call.query.rendering()))
     }
 }
 

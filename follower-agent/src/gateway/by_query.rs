@@ -158,5 +158,5 @@ fn outcome(call: &Call<'_>, operation: ByQueryOperation, matching: u64, followed
     put("throttled_until_millis", json!(0));
     put("failures", Value::Array(failures));
     let status = if is_blocked { StatusCode::FORBIDDEN } else { StatusCode::OK };
-    render::json(status, &Value::Object(body), &call.query.rendering())
+    render::answer(status, &Value::Object(body), &call.query.rendering())
 }

@@ -56,7 +56,7 @@ impl Gateway {
                 edit(&mut settings, "defaults", |defaults| insert(defaults, setting.key, setting.default, flat));
             }
         }
-        Ok(render::json(StatusCode::OK, &Value::Object(settings), &call.query.rendering()))
+        Ok(render::answer(StatusCode::OK, &Value::Object(settings), &call.query.rendering()))
     }
 
     pub(super) async fn write_cluster_settings(&self, call: &Call<'_>, body: Body) -> Result<Response, ApiError> {
@@ -101,7 +101,7 @@ impl Gateway {
                 }
             }
         }
-        Ok(render::json(StatusCode::OK, &answered, &call.query.rendering()))
+        Ok(render::answer(StatusCode::OK, &answered, &call.query.rendering()))
     }
 }
 

@@ -10,7 +10,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use follower_agent::api::auto_follow::{RuleName, RuleRequest};
 use follower_agent::api::bulk::{BulkRequest, TaskStatus};
-use follower_agent::api::service::{ReplicationState, SyncingDetails};
+use follower_agent::api::service::{FollowedStatus, LagDetails, ReplicationState, SyncingDetails};
 use follower_agent::api::stats::{AutoFollowStats, FollowerStats};
 use follower_agent::api::{
     ApiError, PauseRequest, ReplicationService, ReplicationStatus, ResumeRequest, StartRequest, UpdateRequest,
@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 use shardline_common::bulk::BulkOperation;
 use shardline_common::leader_stats::LeaderStats;
 use shardline_common::types::IndexName;
+use shardline_common::wildcard::wildcard_match;
 
 pub const BLOCK: &str = "blocked by: [FORBIDDEN/1000/index read-only(cross-cluster-replication)];";
 
@@ -137,6 +138,15 @@ impl ReplicationService for FakeService {
 
     fn forget_verification(&self, follower: IndexName) -> BoxFuture<'_, Result<(), ApiError>> {
         ready(self.verification(&follower).map(drop)).boxed()
+    }
+
+    fn statuses(&self, pattern: &str, verbose: bool) -> Vec<(IndexName, FollowedStatus)> {
+        let mut names: Vec<_> = self.following.lock().unwrap().keys().cloned().collect();
+        names.retain(|name| wildcard_match(pattern, name.as_str()));
+        names.sort();
+        let lag_details = Some(LagDetails { operations: 0, millis: 0 });
+        let status = |name: &IndexName| self.status(name.clone(), verbose).now_or_never().unwrap().unwrap();
+        names.iter().map(|name| (name.clone(), FollowedStatus { status: status(name), lag_details })).collect()
     }
 
     fn create_rule(&self, rule: RuleRequest) -> BoxFuture<'_, Result<(), ApiError>> {
