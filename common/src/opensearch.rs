@@ -1,8 +1,10 @@
 //! A thin REST client: one cluster, JSON in and out, errors classified where they are born.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use reqwest::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -17,9 +19,48 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub struct OpenSearch {
     base: String,
-    http: reqwest::Client,
-    login: Option<(String, Option<crate::config::Secret>)>,
+    transport: Arc<dyn Transport>,
     lease: Option<Lease>,
+}
+
+/// A request to the cluster.
+pub struct Request<'a> {
+    pub method: Method,
+    /// Behind the cluster's address, with the query.
+    pub path: &'a str,
+    /// Its content type and its bytes.
+    pub body: Option<(&'a str, Bytes)>,
+    pub timeout: Duration,
+}
+
+/// How requests get to the cluster: over HTTP, or in the simulation into a cluster in memory.
+pub trait Transport: Send + Sync {
+    /// The answer's status and body, or in words why there is none.
+    fn send<'a>(&'a self, request: Request<'a>) -> BoxFuture<'a, Result<(StatusCode, Bytes), String>>;
+}
+
+struct Http {
+    base: String,
+    client: reqwest::Client,
+    login: Option<(String, Option<crate::config::Secret>)>,
+}
+
+impl Transport for Http {
+    fn send<'a>(&'a self, request: Request<'a>) -> BoxFuture<'a, Result<(StatusCode, Bytes), String>> {
+        Box::pin(async move {
+            let url = format!("{}{}", self.base, request.path);
+            let mut http = self.client.request(request.method, url).timeout(request.timeout);
+            if let Some((name, password)) = &self.login {
+                http = http.basic_auth(name, password.as_ref().map(crate::config::Secret::reveal));
+            }
+            if let Some((content_type, bytes)) = request.body {
+                http = http.header(reqwest::header::CONTENT_TYPE, content_type).body(bytes);
+            }
+            let failed = |error: reqwest::Error| innermost(&error);
+            let response = http.send().await.map_err(failed)?;
+            Ok((response.status(), response.bytes().await.map_err(failed)?))
+        })
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -86,9 +127,15 @@ impl OpenSearch {
     pub fn new(config: &OpenSearchConfig) -> Result<Self, ConfigError> {
         config.validate()?;
         let http = builder(config)?.timeout(REQUEST_TIMEOUT).pool_idle_timeout(Duration::from_secs(50));
-        let http = build(http, config)?;
+        let client = build(http, config)?;
         let login = config.username.clone().map(|name| (name, config.password.clone()));
-        Ok(Self { base: config.url.trim_end_matches('/').to_owned(), http, login, lease: None })
+        let base = config.url.trim_end_matches('/').to_owned();
+        Ok(Self::over(base.clone(), Arc::new(Http { base, client, login })))
+    }
+
+    /// A client of the cluster that is called `base` and reached in this way.
+    pub fn over(base: String, transport: Arc<dyn Transport>) -> Self {
+        Self { base, transport, lease: None }
     }
 
     /// The same client, which writes only while the lease lasts: what is under way when it ends is given up.
@@ -162,18 +209,8 @@ impl OpenSearch {
         body: Option<(&str, Bytes)>,
         timeout: Duration,
     ) -> Result<Bytes, OpenSearchError> {
-        let mut request = self.http.request(method.clone(), format!("{}{path}", self.base)).timeout(timeout);
-        if let Some((name, password)) = &self.login {
-            request = request.basic_auth(name, password.as_ref().map(crate::config::Secret::reveal));
-        }
-        if let Some((content_type, bytes)) = body {
-            request = request.header(reqwest::header::CONTENT_TYPE, content_type).body(bytes);
-        }
-        let unreachable =
-            |error: reqwest::Error| OpenSearchError::Unreachable { url: self.base.clone(), reason: innermost(&error) };
-        let response = request.send().await.map_err(unreachable)?;
-        let status = response.status();
-        let bytes = response.bytes().await.map_err(unreachable)?;
+        let sent = self.transport.send(Request { method: method.clone(), path, body, timeout }).await;
+        let (status, bytes) = sent.map_err(|reason| OpenSearchError::Unreachable { url: self.base.clone(), reason })?;
         if status.is_success() {
             return Ok(bytes);
         }

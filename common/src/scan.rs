@@ -33,10 +33,15 @@ impl ScanError {
     /// Whether a scan may succeed when it is tried again.
     pub fn retryable(&self) -> bool {
         match self {
-            Self::OpenSearch(error) => error.retryable(),
+            Self::OpenSearch(error) => error.retryable() || is_context_lost(error),
             Self::Answer(_) => false,
         }
     }
+}
+
+/// A point in time does not outlive its node, or the shard's move to another one.
+fn is_context_lost(error: &OpenSearchError) -> bool {
+    matches!(error, OpenSearchError::Refused { status: 404, error_type, .. } if error_type != "index_not_found_exception")
 }
 
 /// A point in time of a shard's primary.

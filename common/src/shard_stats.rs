@@ -30,25 +30,27 @@ struct Routing {
     primary: bool,
 }
 
-#[derive(Deserialize)]
-struct SeqNoStats {
-    max_seq_no: SeqNo,
+#[derive(Clone, Copy, Deserialize)]
+pub struct SeqNoStats {
+    /// The highest that was given to an operation.
+    pub max_seq_no: SeqNo,
+    pub global_checkpoint: SeqNo,
 }
 
-/// The highest sequence number that each primary has given to an operation. A primary that is away is left out.
-pub async fn highest_seq_nos(
+/// What each primary says. One that is away is left out.
+pub async fn primaries(
     opensearch: &OpenSearch,
     index: &IndexName,
-) -> Result<HashMap<ShardId, SeqNo>, OpenSearchError> {
+) -> Result<HashMap<ShardId, SeqNoStats>, OpenSearchError> {
     let path = format!(
-        "/{}/_stats/docs?level=shards&filter_path=indices.*.shards.*.routing.primary,indices.*.shards.*.seq_no.max_seq_no",
+        "/{}/_stats/docs?level=shards&filter_path=indices.*.shards.*.routing.primary,indices.*.shards.*.seq_no",
         path_segment(index.as_str())
     );
     let stats: Stats = opensearch.get(&path).await?;
     let shards = stats.indices.into_values().flat_map(|index| index.shards);
     let primary = |(shard, copies): (ShardId, Vec<CopyStats>)| {
         let primary = copies.into_iter().find(|copy| copy.routing.primary)?;
-        Some((shard, primary.seq_no?.max_seq_no))
+        Some((shard, primary.seq_no?))
     };
     Ok(shards.filter_map(primary).collect())
 }
@@ -60,7 +62,8 @@ mod tests {
     #[test]
     fn an_answer_of_the_server_is_read() {
         let answer = r#"{"indices":{"a":{"shards":{
-            "0":[{"routing":{"primary":false},"seq_no":{"max_seq_no":4}},{"routing":{"primary":true},"seq_no":{"max_seq_no":5}}],
+            "0":[{"routing":{"primary":false},"seq_no":{"max_seq_no":4,"global_checkpoint":3}},
+                 {"routing":{"primary":true},"seq_no":{"max_seq_no":5,"local_checkpoint":5,"global_checkpoint":4}}],
             "1":[{"routing":{"primary":true}}]}}}}"#;
         let stats: Stats = serde_json::from_str(answer).unwrap();
         assert_eq!(stats.indices["a"].shards[&ShardId(0)].len(), 2);

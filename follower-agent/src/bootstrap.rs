@@ -13,9 +13,9 @@ use tracing::info;
 use crate::apply::batch::Batch;
 use crate::apply::pipeline::{Applied, Destination, Pipeline};
 use crate::checkpoint::{Checkpoint, ShardCopy};
-use crate::copy::Index;
+use crate::ports::{FollowedIndex, Records};
 use crate::shard::{BATCH_BYTES, ShardError};
-use crate::stream::{PartitionStream, StreamError};
+use crate::stream::StreamError;
 use crate::sweep::sweep;
 
 /// How often a bootstrap topic that is not there yet is looked for.
@@ -24,16 +24,16 @@ const STREAM_RETRY: Duration = Duration::from_millis(500);
 
 /// Loads one shard's snapshot and saves the checkpoint behind it. `in_place` says that the shard held documents before:
 /// those that the snapshot does not have are deleted.
-pub async fn load(
-    index: Arc<Index>,
+pub async fn load<I: FollowedIndex>(
+    index: Arc<I>,
     destination: Destination,
     topic: TopicName,
     in_place: bool,
 ) -> Result<(), ShardError> {
     loop {
-        match load_once(&index, &destination, &topic, in_place).await {
+        match load_once(&*index, &destination, &topic, in_place).await {
             Err(error) if error.retryable() => {
-                info!(index = %index.follower.name, shard = %destination.target.shard, %error, "snapshot not readable yet");
+                info!(index = %index.name(), shard = %destination.target.shard, %error, "snapshot not readable yet");
                 tokio::time::sleep(STREAM_RETRY).await;
             }
             outcome => return outcome,
@@ -42,32 +42,33 @@ pub async fn load(
 }
 
 async fn load_once(
-    index: &Index,
+    index: &impl FollowedIndex,
     destination: &Destination,
     topic: &TopicName,
     in_place: bool,
 ) -> Result<(), ShardError> {
     let shard = destination.target.shard;
-    let progress = &index.progress.shards[shard.0 as usize];
-    if index.checkpoints.load(&index.key, shard)?.is_some() {
+    let progress = index.progress(shard);
+    if index.checkpoints().load(index.key(), shard)?.is_some() {
         progress.loaded.store(true, Relaxed);
         return Ok(());
     }
     wait_for_topic(index, topic, shard).await;
-    let copy = index.checkpoints.load_shard_copy(&index.key, shard)?;
+    let copy = index.checkpoints().load_shard_copy(index.key(), shard)?;
     if let Some(copy) = &copy {
         progress.documents_total.store(copy.begin.documents, Relaxed);
         progress.documents_done.store(copy.documents, Relaxed);
         progress.bytes_done.store(copy.bytes, Relaxed);
     }
-    let settings = index.settings();
+    // Another agent, or this one with other checkpoints, may have loaded all of it before.
+    let known = index.reach(topic, shard).await?.map_or(SeqNo::NONE, |reach| reach.seq_no);
     let mut loader = Loader {
         index,
         shard,
-        stream: index.streams.open(topic, shard, copy.as_ref().map_or(Offset(0), |copy| copy.offset))?,
-        pipeline: Pipeline::new(destination.clone(), settings.writers()),
-        batch_operations: settings.batch_operations(),
-        highest: copy.as_ref().map_or(SeqNo::NONE, |copy| copy.highest),
+        stream: index.open(topic, shard, copy.as_ref().map_or(Offset(0), |copy| copy.offset))?,
+        pipeline: Pipeline::new(destination.clone(), index.writers()),
+        batch_operations: index.batch_operations(),
+        highest: copy.as_ref().map_or(known, |copy| copy.highest.max(known)),
         copy,
         in_place,
     };
@@ -76,15 +77,15 @@ async fn load_once(
         sweep(index, destination, checkpoint.seq_no, checkpoint.highest).await?;
     }
     index.save(shard, &checkpoint)?;
-    index.checkpoints.forget_named(&index.key, shard)?;
+    index.checkpoints().forget_named(index.key(), shard)?;
     progress.loaded.store(true, Relaxed);
     let documents = progress.documents_done.load(Relaxed);
-    info!(index = %index.follower.name, %shard, documents, after = %checkpoint.seq_no, "snapshot loaded");
+    info!(index = %index.name(), %shard, documents, after = %checkpoint.seq_no, "snapshot loaded");
     Ok(())
 }
 
-async fn wait_for_topic(index: &Index, topic: &TopicName, shard: ShardId) {
-    while index.kafka.watermarks(topic, shard).await.is_err() {
+async fn wait_for_topic(index: &impl FollowedIndex, topic: &TopicName, shard: ShardId) {
+    while index.watermarks(topic, shard).await.is_err() {
         tokio::time::sleep(TOPIC_POLL).await;
     }
 }
@@ -99,20 +100,20 @@ enum Taken {
     End(Checkpoint),
 }
 
-struct Loader<'a> {
-    index: &'a Index,
+struct Loader<'a, I: FollowedIndex> {
+    index: &'a I,
     shard: ShardId,
-    stream: PartitionStream,
+    stream: I::Records,
     pipeline: Pipeline,
     batch_operations: u64,
     /// What is acknowledged. Its beginning is the first that was read: see [`SnapshotBegin`].
     copy: Option<ShardCopy>,
-    /// The highest sequence number that was read.
+    /// The highest sequence number that may stand in the follower index.
     highest: SeqNo,
     in_place: bool,
 }
 
-impl Loader<'_> {
+impl<I: FollowedIndex> Loader<'_, I> {
     async fn run(&mut self) -> Result<Checkpoint, ShardError> {
         let mut batch = Batch::default();
         loop {
@@ -157,20 +158,20 @@ impl Loader<'_> {
     async fn start(&mut self, batch: Batch, offset: Offset) -> Result<(), ShardError> {
         if self.in_place {
             let ids = batch.writes().iter().map(|write| &*write.id);
-            self.index.checkpoints.name(&self.index.key, self.shard, ids)?;
+            self.index.checkpoints().name(self.index.key(), self.shard, ids)?;
         }
         while !self.pipeline.has_room_for(&batch) {
             let applied = self.pipeline.finish_one().await?;
             self.done(applied)?;
         }
-        let progress = &self.index.progress.shards[self.shard.0 as usize];
+        let progress = self.index.progress(self.shard);
         progress.bytes_done.fetch_add(batch.bytes() as u64, Relaxed);
         self.pipeline.start(batch, self.highest, offset, self.highest);
         Ok(())
     }
 
     fn take(&mut self, batch: &mut Batch, seq_no: SeqNo, body: Body) -> Result<Taken, ShardError> {
-        let progress = &self.index.progress.shards[self.shard.0 as usize];
+        let progress = self.index.progress(self.shard);
         match body {
             Body::SnapshotBegin(begin) => {
                 progress.documents_total.store(begin.documents, Relaxed);
@@ -208,7 +209,7 @@ impl Loader<'_> {
 
     fn no_beginning(&self) -> StreamError {
         StreamError::Record {
-            topic: self.index.topic.clone(),
+            topic: self.index.topic().clone(),
             shard: self.shard,
             offset: Offset(0),
             source: RecordError::BadBody {
@@ -220,13 +221,13 @@ impl Loader<'_> {
     }
 
     fn done(&mut self, applied: Applied) -> Result<(), ShardError> {
-        let progress = &self.index.progress.shards[self.shard.0 as usize];
+        let progress = self.index.progress(self.shard);
         let documents = progress.documents_done.fetch_add(applied.operations, Relaxed) + applied.operations;
         let Some(copy) = &mut self.copy else { return Ok(()) };
         copy.offset = applied.offset;
         copy.highest = copy.highest.max(applied.seq_no);
         copy.documents = documents;
         copy.bytes = progress.bytes_done.load(Relaxed);
-        Ok(self.index.checkpoints.save_shard_copy(&self.index.key, self.shard, copy)?)
+        Ok(self.index.checkpoints().save_shard_copy(self.index.key(), self.shard, copy)?)
     }
 }

@@ -4,27 +4,31 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use shardline_common::control::{AppliedMetadata, Ask, Entry, IndexCopy, ShardRequest, Subscription};
-use shardline_common::kafka::{ControlError, Kafka};
+use shardline_common::control::{AppliedMetadata, Ask, Capture, Entry, IndexCopy, ShardRequest, Subscription};
+use shardline_common::kafka::{ControlError, Kafka, Reach, TopicError, Watermarks};
 use shardline_common::metadata::{IndexMetadata, MetadataVersions, write_aliases};
-use shardline_common::types::{ClusterUuid, SeqNo, ShardId, TopicName};
+use shardline_common::record::Record;
+use shardline_common::types::{ClusterUuid, IndexName, Offset, SeqNo, ShardId, TopicName};
 use tokio::sync::{Mutex, watch};
 use tracing::info;
 
 use crate::checkpoint::{Checkpoint, CheckpointError, CheckpointStore, furthest};
 use crate::followed::Shared;
 use crate::index::FollowerIndex;
+use crate::ports::FollowedIndex;
 use crate::positions::{Committed, Partition, copy_key};
-use crate::progress::IndexProgress;
+use crate::progress::{IndexProgress, ShardProgress};
 use crate::settings::ControlSettings;
 use crate::shard::ShardError;
 use crate::slots::Slot;
-use crate::stream::Streams;
+use crate::stream::{PartitionStream, StreamError, Streams};
 
 pub struct Index {
     pub shared: Arc<Shared>,
     cluster: ClusterUuid,
     subscription: String,
+    /// Of the leader's descriptor of the index, in the control topic.
+    descriptor: String,
     pub copy: IndexCopy,
     /// Under which positions of this copy are kept.
     pub key: String,
@@ -52,6 +56,7 @@ impl Index {
         Self {
             cluster: subscription.follower_cluster.clone(),
             subscription: subscription.id.clone(),
+            descriptor: Capture::key_of(&subscription.leader_cluster, &subscription.leader_uuid),
             key: copy_key(&subscription.id, &copy.id),
             copy,
             topic,
@@ -201,6 +206,74 @@ impl Index {
             request.follower_cluster == self.cluster && request.follower_index == self.follower.name
         };
         self.shared.follower_table.all().into_iter().filter(of_this).collect()
+    }
+}
+
+impl FollowedIndex for Index {
+    type Records = PartitionStream;
+
+    fn name(&self) -> &IndexName {
+        &self.follower.name
+    }
+
+    fn topic(&self) -> &TopicName {
+        &self.topic
+    }
+
+    fn progress(&self, shard: ShardId) -> &ShardProgress {
+        &self.progress.shards[shard.0 as usize]
+    }
+
+    fn given_away(&self) -> watch::Receiver<HashMap<ShardId, SeqNo>> {
+        self.given_away.subscribe()
+    }
+
+    fn writers(&self) -> usize {
+        self.settings().writers()
+    }
+
+    fn batch_operations(&self) -> u64 {
+        self.settings().batch_operations()
+    }
+
+    fn checkpoints(&self) -> &CheckpointStore {
+        &self.checkpoints
+    }
+
+    fn key(&self) -> &str {
+        &self.key
+    }
+
+    async fn recover(&self, shard: ShardId) -> Result<Option<Checkpoint>, ShardError> {
+        Self::recover(self, shard).await
+    }
+
+    fn save(&self, shard: ShardId, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
+        Self::save(self, shard, checkpoint)
+    }
+
+    fn announced_metadata(&self) -> Option<IndexMetadata> {
+        self.shared.leader_table.get::<Capture>(&self.descriptor).map(|capture| capture.metadata)
+    }
+
+    async fn apply_metadata(&self, shard: ShardId, metadata: &IndexMetadata) -> Result<(), ShardError> {
+        Self::apply_metadata(self, shard, metadata).await
+    }
+
+    async fn watermarks(&self, topic: &TopicName, shard: ShardId) -> Result<Watermarks, TopicError> {
+        self.kafka.watermarks(topic, shard).await
+    }
+
+    async fn reach(&self, topic: &TopicName, shard: ShardId) -> Result<Option<Reach>, TopicError> {
+        self.kafka.reach(topic, shard).await
+    }
+
+    async fn first_record(&self, shard: ShardId) -> Result<Option<(Offset, Record)>, TopicError> {
+        self.kafka.first_record(&self.topic, shard).await
+    }
+
+    fn open(&self, topic: &TopicName, shard: ShardId, offset: Offset) -> Result<PartitionStream, StreamError> {
+        self.streams.open(topic, shard, offset)
     }
 }
 

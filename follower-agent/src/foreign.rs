@@ -7,9 +7,10 @@
 //! better to miss a foreign write than to raise a false alarm.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use shardline_common::types::SeqNo;
+use tokio::time::Instant;
 
 /// For how long after a lost answer unclaimed numbers are forgiven: longer than a request may wait in the follower
 /// cluster.

@@ -22,6 +22,7 @@ pub mod metrics;
 pub mod observe;
 pub mod own_gateway;
 pub mod peers;
+pub mod ports;
 pub mod positions;
 pub mod progress;
 pub mod replication;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use shardline_common::shard_stats::highest_seq_nos;
+use shardline_common::shard_stats::primaries;
 use shardline_common::types::ShardId;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -20,8 +20,11 @@ pub async fn run(index: &Index, stop: &CancellationToken) {
     let asking = async {
         loop {
             if has_shards() {
-                match highest_seq_nos(&index.follower.opensearch, &index.follower.name).await {
-                    Ok(given_away) => drop(index.given_away.send_replace(given_away)),
+                match primaries(&index.follower.opensearch, &index.follower.name).await {
+                    Ok(primaries) => {
+                        let highest = primaries.into_iter().map(|(shard, primary)| (shard, primary.max_seq_no));
+                        index.given_away.send_replace(highest.collect());
+                    }
                     Err(error) => {
                         debug!(index = %index.follower.name, %error, "the shards' sequence numbers are unknown")
                     }

@@ -3,13 +3,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use shardline_common::kafka::{ControlError, TopicError};
 use shardline_common::opensearch::OpenSearchError;
 use shardline_common::record::{Body, FrameId, Operation, OperationKind, Record, ResyncBegin};
 use shardline_common::scan::ScanError;
-use shardline_common::types::{IndexName, Offset, SeqNo, ShardId};
+use shardline_common::types::{ExternalVersion, IndexName, Offset, SeqNo, ShardId};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -19,10 +20,10 @@ use crate::apply::pipeline::{Applied, Destination, Pipeline};
 use crate::apply::source::SourceError;
 use crate::apply::tracker::{Hole, Tracker, Verdict};
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::copy::Index;
 use crate::foreign::Ledger;
 use crate::group::GroupError;
-use crate::stream::{PartitionStream, StreamError};
+use crate::ports::{FollowedIndex, Records};
+use crate::stream::StreamError;
 use crate::sweep::sweep;
 
 /// A bulk request's size, in bytes of ids and sources.
@@ -85,22 +86,37 @@ impl ShardError {
 }
 
 /// Follows the shard until stopped, trying again after what may pass. What comes back is for somebody else to solve.
-pub async fn follow(index: Arc<Index>, destination: Destination, stop: CancellationToken) -> Result<(), ShardError> {
+pub async fn follow<I: FollowedIndex>(
+    index: Arc<I>,
+    destination: Destination,
+    stop: CancellationToken,
+) -> Result<(), ShardError> {
     let shard = destination.target.shard;
+    let mut highest = SeqNo::NONE;
     loop {
-        let error = match follow_once(&index, &destination, &stop).await {
+        let error = match follow_once(&*index, &destination, highest, &stop).await {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
-        let labels = [index.follower.name.as_str(), &shard.to_string()];
+        let labels = [index.name().as_str(), &shard.to_string()];
         destination.metrics.errors.with_label_values(&labels).inc();
         if matches!(error, ShardError::Stream(_) | ShardError::Topic(_)) {
             destination.metrics.failed_reads.with_label_values(&labels).inc();
         }
-        if !error.retryable() {
+        let may_pass = match &error {
+            ShardError::Apply(ApplyError::ForeignWrite { found, .. }) => match highest_in_log(&*index, shard).await {
+                Ok(known) => {
+                    highest = known;
+                    known > SeqNo::NONE && ExternalVersion::new(destination.target.epoch, known).0 >= *found
+                }
+                Err(unknown) => unknown.retryable(),
+            },
+            error => error.retryable(),
+        };
+        if !may_pass {
             return Err(error);
         }
-        warn!(index = %index.follower.name, %shard, %error, "shard stopped; starting again from its checkpoint");
+        warn!(index = %index.name(), %shard, %error, "shard stopped; starting again from its checkpoint");
         tokio::select! {
             () = tokio::time::sleep(STREAM_RETRY) => {}
             () = stop.cancelled() => return Ok(()),
@@ -108,24 +124,28 @@ pub async fn follow(index: Arc<Index>, destination: Destination, stop: Cancellat
     }
 }
 
-async fn follow_once(index: &Index, destination: &Destination, stop: &CancellationToken) -> Result<(), ShardError> {
+async fn follow_once(
+    index: &impl FollowedIndex,
+    destination: &Destination,
+    highest: SeqNo,
+    stop: &CancellationToken,
+) -> Result<(), ShardError> {
     let shard = destination.target.shard;
     let saved = index.recover(shard).await?;
     let checkpoint = start(index, shard, saved).await?;
-    let tail = index.kafka.reach(&index.topic, shard).await?.map_or(SeqNo::NONE, |reach| reach.seq_no);
-    info!(index = %index.follower.name, %shard, after = %checkpoint.seq_no, offset = %checkpoint.offset, "following");
-    let progress = &index.progress.shards[shard.0 as usize];
+    let tail = index.reach(index.topic(), shard).await?.map_or(SeqNo::NONE, |reach| reach.seq_no);
+    info!(index = %index.name(), %shard, after = %checkpoint.seq_no, offset = %checkpoint.offset, "following");
+    let progress = index.progress(shard);
     progress.applied(checkpoint.seq_no, 0);
     progress.heard(tail, crate::progress::now_ms());
-    let settings = index.settings();
     let mut follower = Follower {
         index,
         shard,
-        stream: index.streams.open(&index.topic, shard, checkpoint.offset)?,
+        stream: index.open(index.topic(), shard, checkpoint.offset)?,
         tracker: Tracker::after(checkpoint.seq_no),
-        pipeline: Pipeline::new(destination.clone(), settings.writers()),
-        batch_operations: settings.batch_operations(),
-        highest: checkpoint.highest.max(tail),
+        pipeline: Pipeline::new(destination.clone(), index.writers()),
+        batch_operations: index.batch_operations(),
+        highest: checkpoint.highest.max(tail).max(highest),
         checkpoint,
         waiting: VecDeque::new(),
         batch: Batch::default(),
@@ -147,21 +167,44 @@ async fn follow_once(index: &Index, destination: &Destination, stop: &Cancellati
     }
 }
 
+/// The highest operation that anybody with a later checkpoint than this agent's can have written: somebody may have read a
+/// resync, which is ahead of the operations before and behind it.
+async fn highest_in_log(index: &impl FollowedIndex, shard: ShardId) -> Result<SeqNo, ShardError> {
+    let checkpoint = start(index, shard, index.recover(shard).await?).await?;
+    let end = index.watermarks(index.topic(), shard).await?.high;
+    let mut highest = checkpoint.highest;
+    if checkpoint.offset < end {
+        let mut stream = index.open(index.topic(), shard, checkpoint.offset)?;
+        loop {
+            let (offset, Record { seq_no, body, .. }) = stream.next().await?;
+            highest = highest.max(if let Body::ResyncBegin(begin) = body { begin.to } else { seq_no });
+            if offset.0 + 1 >= end.0 {
+                break;
+            }
+        }
+    }
+    Ok(highest)
+}
+
 /// Where to read from: the checkpoint's offset, or if the partition has moved on, its first record, provided that
 /// nothing lies between.
-async fn start(index: &Index, shard: ShardId, saved: Option<Checkpoint>) -> Result<Checkpoint, ShardError> {
+async fn start(
+    index: &impl FollowedIndex,
+    shard: ShardId,
+    saved: Option<Checkpoint>,
+) -> Result<Checkpoint, ShardError> {
     let beginning = Checkpoint { seq_no: SeqNo::NONE, offset: Offset(-1), highest: SeqNo::NONE, foreign_writes: 0 };
     let mut checkpoint = saved.unwrap_or(beginning);
-    let marks = index.kafka.watermarks(&index.topic, shard).await?;
+    let marks = index.watermarks(index.topic(), shard).await?;
     if checkpoint.offset >= marks.low && checkpoint.offset <= marks.high {
         return Ok(checkpoint);
     }
-    let Some((offset, first)) = index.kafka.first_record(&index.topic, shard).await? else {
+    let Some((offset, first)) = index.first_record(shard).await? else {
         if checkpoint.seq_no == SeqNo::NONE || checkpoint.offset <= marks.high {
             checkpoint.offset = marks.low;
             return Ok(checkpoint);
         }
-        return Err(StreamError::PositionLost { topic: index.topic.clone(), shard, offset: checkpoint.offset }.into());
+        return Err(StreamError::PositionLost { topic: index.topic().clone(), shard, offset: checkpoint.offset }.into());
     };
     let before_first = match first.body {
         Body::Operation(_) => SeqNo(first.seq_no.0 - 1),
@@ -171,14 +214,18 @@ async fn start(index: &Index, shard: ShardId, saved: Option<Checkpoint>) -> Resu
     if before_first > checkpoint.seq_no {
         return Err(Hole { from: checkpoint.seq_no.next(), to: before_first }.into());
     }
+    // Metadata may have been among the records that are gone.
+    if let Some(metadata) = index.announced_metadata() {
+        index.apply_metadata(shard, &metadata).await?;
+    }
     checkpoint.offset = offset;
     Ok(checkpoint)
 }
 
-struct Follower<'a> {
-    index: &'a Index,
+struct Follower<'a, I: FollowedIndex> {
+    index: &'a I,
     shard: ShardId,
-    stream: PartitionStream,
+    stream: I::Records,
     tracker: Tracker,
     pipeline: Pipeline,
     checkpoint: Checkpoint,
@@ -207,9 +254,9 @@ struct Frame {
     ids: Vec<String>,
 }
 
-impl Follower<'_> {
+impl<I: FollowedIndex> Follower<'_, I> {
     async fn run(&mut self, destination: &Destination) -> Result<(), ShardError> {
-        let mut given_away = self.index.given_away.subscribe();
+        let mut given_away = self.index.given_away();
         loop {
             let next = tokio::select! {
                 biased;
@@ -251,7 +298,7 @@ impl Follower<'_> {
     /// Adds a record to the batch, or puts it aside if it is no operation.
     fn take(&mut self, (offset, record): (Offset, Record)) -> Result<(), ShardError> {
         let Record { seq_no, timestamp_ms, body } = record;
-        let progress = &self.index.progress.shards[self.shard.0 as usize];
+        let progress = self.index.progress(self.shard);
         match body {
             Body::Operation(operation) => {
                 progress.heard(seq_no, timestamp_ms);
@@ -285,7 +332,7 @@ impl Follower<'_> {
         if self.batch.is_empty() {
             self.batch_since_ms = timestamp_ms;
         }
-        self.index.progress.shards[self.shard.0 as usize].pending(timestamp_ms);
+        self.index.progress(self.shard).pending(timestamp_ms);
         let added = self.batch.add(seq_no, operation.kind);
         added.map_err(|(id, source)| ShardError::Source { id, seq_no, source })
     }
@@ -297,7 +344,7 @@ impl Follower<'_> {
         let mut offset = offset;
         if let Some(frame) = &mut self.frame {
             let ids = std::mem::take(&mut frame.ids);
-            self.index.checkpoints.name(&self.index.key, self.shard, ids.iter().map(String::as_str))?;
+            self.index.checkpoints().name(self.index.key(), self.shard, ids.iter().map(String::as_str))?;
             offset = frame.offset;
         }
         while !self.pipeline.has_room_for(&self.batch) {
@@ -305,7 +352,7 @@ impl Follower<'_> {
             self.applied(applied, destination)?;
         }
         let batch = std::mem::take(&mut self.batch);
-        let labels = [self.index.follower.name.as_str(), &self.shard.to_string()];
+        let labels = [self.index.name().as_str(), &self.shard.to_string()];
         destination.metrics.operations_read.with_label_values(&labels).inc_by(batch.operations());
         destination.metrics.writes.with_label_values(&labels).inc_by(batch.writes().len() as u64);
         destination.metrics.bytes.with_label_values(&labels).inc_by(batch.bytes() as u64);
@@ -324,9 +371,9 @@ impl Follower<'_> {
         self.checkpoint.highest = self.checkpoint.highest.max(applied.seq_no);
         self.save()?;
         let next_pending = self.waiting.front().copied().unwrap_or_default();
-        let progress = &self.index.progress.shards[self.shard.0 as usize];
+        let progress = self.index.progress(self.shard);
         progress.applied(applied.seq_no, next_pending);
-        let labels = [self.index.follower.name.as_str(), &self.shard.to_string()];
+        let labels = [self.index.name().as_str(), &self.shard.to_string()];
         destination.metrics.operations.with_label_values(&labels).inc_by(applied.operations);
         Ok(())
     }
@@ -334,7 +381,7 @@ impl Follower<'_> {
     /// Deals with a record that is no operation; everything before it has been handed to the pipeline.
     async fn marker(&mut self, offset: Offset, record: Record, destination: &Destination) -> Result<(), ShardError> {
         let index = self.index;
-        let progress = &index.progress.shards[self.shard.0 as usize];
+        let progress = index.progress(self.shard);
         let (reached, next) = (record.seq_no, Offset(offset.0 + 1));
         progress.heard(reached, record.timestamp_ms);
         match record.body {
@@ -358,7 +405,7 @@ impl Follower<'_> {
                 self.begin_frame(begin, offset, destination).await?;
             }
             Body::ResyncIds { frame: id, ids } if self.frame.as_ref().is_some_and(|frame| frame.id == id) => {
-                index.checkpoints.name(&index.key, self.shard, ids.iter().map(String::as_str))?;
+                index.checkpoints().name(index.key(), self.shard, ids.iter().map(String::as_str))?;
                 progress.resynced(ids.len() as u64);
             }
             Body::ResyncEnd(end) if self.frame.as_ref().is_some_and(|frame| frame.id == end.frame) => {
@@ -394,23 +441,23 @@ impl Follower<'_> {
         destination: &Destination,
     ) -> Result<(), ShardError> {
         let ResyncBegin { frame: id, from, to, cause, documents } = begin;
-        info!(index = %self.index.follower.name, shard = %self.shard, %from, %to, cause, documents, "resync");
+        info!(index = %self.index.name(), shard = %self.shard, %from, %to, cause, documents, "resync");
         self.finish(destination).await?;
         // Noted before anything of the frame is written.
         self.highest = self.highest.max(to);
         self.checkpoint.highest = self.checkpoint.highest.max(to);
         self.checkpoint.offset = offset;
         self.save()?;
-        self.index.checkpoints.forget_named(&self.index.key, self.shard)?;
-        self.index.progress.shards[self.shard.0 as usize].resync_began(from, to, cause, documents);
+        self.index.checkpoints().forget_named(self.index.key(), self.shard)?;
+        self.index.progress(self.shard).resync_began(from, to, cause, documents);
         self.frame = Some(Frame { id, to, offset, ids: Vec::new() });
         Ok(())
     }
 
     fn end_frame(&mut self) -> Result<(), ShardError> {
         self.frame = None;
-        self.index.progress.shards[self.shard.0 as usize].resync_ended();
-        Ok(self.index.checkpoints.forget_named(&self.index.key, self.shard)?)
+        self.index.progress(self.shard).resync_ended();
+        Ok(self.index.checkpoints().forget_named(self.index.key(), self.shard)?)
     }
 
     /// Waits for everything that is under way.
@@ -432,12 +479,12 @@ impl Follower<'_> {
 
     fn note_foreign_writes(&mut self) -> Result<(), ShardError> {
         let (known, found) = (self.checkpoint.foreign_writes, self.ledger.foreign());
-        self.index.progress.shards[self.shard.0 as usize].foreign_writes.store(found, Relaxed);
+        self.index.progress(self.shard).foreign_writes.store(found, Relaxed);
         if found == known {
             return Ok(());
         }
         if found > known {
-            warn!(index = %self.index.follower.name, shard = %self.shard, more = found - known,
+            warn!(index = %self.index.name(), shard = %self.shard, more = found - known,
                   "somebody else writes to the follower index: _verify says which documents differ");
         }
         self.checkpoint.foreign_writes = found;

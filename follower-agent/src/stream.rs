@@ -16,6 +16,8 @@ use shardline_common::types::{Offset, ShardId, TopicName};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::ports::Records;
+
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
     #[error("topic {topic} partition {shard} cannot be read: {source}")]
@@ -103,9 +105,8 @@ pub struct PartitionStream {
     members: Arc<Mutex<Vec<Member>>>,
 }
 
-impl PartitionStream {
-    /// The next record and its offset. Nothing is lost when the future is dropped before it resolves.
-    pub async fn next(&mut self) -> Result<(Offset, Record), StreamError> {
+impl Records for PartitionStream {
+    async fn next(&mut self) -> Result<(Offset, Record), StreamError> {
         let received = match &self.queue {
             Some(queue) => match queue.recv().await {
                 Ok(message) => Ok(read(&self.partition, &message)),
@@ -116,11 +117,12 @@ impl PartitionStream {
         self.take(received)
     }
 
-    /// The next record if one has arrived already.
-    pub fn ready(&mut self) -> Option<Result<(Offset, Record), StreamError>> {
+    fn ready(&mut self) -> Option<Result<(Offset, Record), StreamError>> {
         self.next().now_or_never()
     }
+}
 
+impl PartitionStream {
     fn take(
         &mut self,
         received: Result<Result<(Offset, Record), StreamError>, KafkaError>,

@@ -8,14 +8,19 @@ use shardline_common::types::{ExternalVersion, SeqNo};
 use tracing::info;
 
 use crate::apply::batch::Write;
-use crate::apply::bulk::Sink;
+use crate::apply::bulk::{ApplyError, Sink};
 use crate::apply::pipeline::Destination;
-use crate::copy::Index;
+use crate::ports::FollowedIndex;
 use crate::shard::ShardError;
 
 /// Deletes the documents that the scan, complete up to `newest`, did not name. Returns how many. May be repeated as long
 /// as the names are there: whoever calls it forgets them once it has noted that the sweep is done.
-pub async fn sweep(index: &Index, destination: &Destination, newest: SeqNo, highest: SeqNo) -> Result<u64, ShardError> {
+pub async fn sweep(
+    index: &impl FollowedIndex,
+    destination: &Destination,
+    newest: SeqNo,
+    highest: SeqNo,
+) -> Result<u64, ShardError> {
     let shard = destination.target.shard;
     let scan = ShardScan::refreshed(&destination.opensearch, &destination.index, shard).await?;
     let swept = delete_unnamed(index, destination, &scan, newest, highest).await;
@@ -26,7 +31,7 @@ pub async fn sweep(index: &Index, destination: &Destination, newest: SeqNo, high
 }
 
 async fn delete_unnamed(
-    index: &Index,
+    index: &impl FollowedIndex,
     destination: &Destination,
     scan: &ShardScan<'_>,
     newest: SeqNo,
@@ -36,7 +41,9 @@ async fn delete_unnamed(
     let sink =
         Sink { opensearch: &destination.opensearch, index: &destination.index, target, metrics: &destination.metrics };
     let newest = SeqNo(newest.0.max(0));
+    let highest = highest.max(newest);
     let limit = ExternalVersion::new(target.epoch, newest).0;
+    let possible = ExternalVersion::new(target.epoch, highest).0;
     let mut deleted = 0;
     let mut pages = scan.ids(Stretch { from: SeqNo(0), to: None });
     loop {
@@ -44,14 +51,18 @@ async fn delete_unnamed(
         if page.is_empty() {
             return Ok(deleted);
         }
+        if let Some(Hit { id, version, .. }) = page.iter().find(|hit| hit.version > possible) {
+            let (id, seq_no, found) = (id.clone(), newest, *version);
+            return Err(ApplyError::ForeignWrite { id, seq_no, found, highest: possible }.into());
+        }
         let older: Vec<Hit> = page.into_iter().filter(|hit| hit.version <= limit).collect();
-        let named = index.checkpoints.are_named(&index.key, target.shard, older.iter().map(|hit| &*hit.id))?;
+        let named = index.checkpoints().are_named(index.key(), target.shard, older.iter().map(|hit| &*hit.id))?;
         let unnamed = older.into_iter().zip(named).filter(|(_, named)| !named);
         let writes: Vec<Write> =
             unnamed.map(|(hit, _)| Write { id: hit.id, seq_no: newest, source: None, routing: hit.routing }).collect();
         if !writes.is_empty() {
             deleted += writes.len() as u64;
-            sink.write(writes, highest.max(newest)).await?;
+            sink.write(writes, highest).await?;
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The agent's life: wait for its node and Kafka, then follow the cluster's state until told to stop.
 
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use parking_lot::Mutex;
@@ -10,6 +10,7 @@ use shardline_common::kafka::{ControlTopic, Kafka};
 use shardline_common::opensearch::{OpenSearch, OpenSearchError};
 use shardline_common::telemetry::{self, Readiness};
 use shardline_common::topic::{follower_control_topic, leader_control_topic};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -78,8 +79,8 @@ async fn follow_cluster(
     let context = Arc::new(Context {
         opensearch: opensearch.clone(),
         cluster: node.cluster().clone(),
-        leader_table: leader_table.clone(),
-        publisher: Publisher::new(kafka.clone())?,
+        fills: Arc::new(leader_table.clone()),
+        log: Arc::new(Publisher::new(kafka.clone())?),
         kafka,
         watcher: TranslogWatcher::start(),
         metrics,

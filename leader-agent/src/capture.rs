@@ -6,10 +6,10 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use shardline_common::kafka::{ControlError, ControlTopic, Kafka, Reach, TopicError};
+use shardline_common::kafka::{ControlError, Kafka, Reach, TopicError};
 use shardline_common::metadata::MetadataVersions;
 use shardline_common::opensearch::{OpenSearch, OpenSearchError};
 use shardline_common::record::{Body, Operation, OperationKind, Record};
@@ -17,12 +17,14 @@ use shardline_common::scan::ScanError;
 use shardline_common::types::{ClusterUuid, IndexName, IndexUuid, Offset, SeqNo, ShardId, TopicName};
 use tokio::sync::watch;
 use tokio::task::JoinError;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::cluster;
+use crate::log::{FillBoard, Log, Pending, Session};
 use crate::metrics::Metrics;
-use crate::publish::{Pending, PublishError, Publisher};
+use crate::publish::PublishError;
 use crate::resync::Reason;
 use crate::snapshot::NoSource;
 use crate::source::{Change, ChangeSource, Checkpoints, PollSource, TranslogSource};
@@ -102,8 +104,8 @@ pub struct Context {
     pub opensearch: OpenSearch,
     pub kafka: Kafka,
     pub cluster: ClusterUuid,
-    pub leader_table: ControlTopic,
-    pub publisher: Publisher,
+    pub fills: Arc<dyn FillBoard>,
+    pub log: Arc<dyn Log>,
     pub watcher: TranslogWatcher,
     pub metrics: Metrics,
     pub heartbeat: Duration,
@@ -151,6 +153,8 @@ enum Never {}
 pub struct Capture<'a> {
     pub shard: &'a Shard,
     pub context: &'a Context,
+    /// Of this run: begun before the partition was asked how far it reaches.
+    pub session: Arc<dyn Session>,
     shipped: &'a watch::Sender<Option<Shipped>>,
     /// The last operation handed to Kafka's queue.
     pub sent: SeqNo,
@@ -178,10 +182,11 @@ impl<'a> Capture<'a> {
         shipped: &'a watch::Sender<Option<Shipped>>,
         cluster_changes: &mut watch::Receiver<i64>,
     ) -> Result<Never, CaptureError> {
-        let reach = match context.kafka.reach(&shard.topic, shard.shard).await {
+        let session = context.log.session();
+        let reach = match context.log.reach(&shard.topic, shard.shard).await {
             // It was made before the capture was started, and somebody has deleted it since.
             Err(error) if error.is_missing() => {
-                context.kafka.create_replication_topic(&shard.topic, shard.number_of_shards).await?;
+                context.log.create_replication_topic(&shard.topic, shard.number_of_shards).await?;
                 return Err(error.into());
             }
             asked => asked?,
@@ -191,6 +196,7 @@ impl<'a> Capture<'a> {
         let capture = Self {
             shard,
             context,
+            session,
             shipped,
             sent,
             acked: sent,
@@ -244,6 +250,9 @@ impl<'a> Capture<'a> {
                     self.send_and_wait(Body::Gap { from: SeqNo(0) }).await?;
                 }
                 Change::Missing(missing) => {
+                    self.settle(0).await?;
+                    // For what another agent ships.
+                    self.ship_metadata().await?;
                     if !(self.shard.has_replicas && missing.reason == Reason::Lost && self.fill(&missing).await?) {
                         self.resync(missing).await?;
                     }
@@ -285,6 +294,7 @@ impl<'a> Capture<'a> {
     ) -> Result<(), CaptureError> {
         let until_heartbeat = self.context.heartbeat.saturating_sub(self.last_record.elapsed()).max(LEAST_PAUSE);
         tokio::select! {
+            biased;
             () = source.changed() => {}
             changed = cluster_changes.changed() => {
                 if changed.is_ok() {
@@ -331,7 +341,7 @@ impl<'a> Capture<'a> {
             }
             records.push(to_record(operation, timestamp_ms));
         }
-        let pending = self.context.publisher.send(&self.shard.topic, self.shard.shard, &records).await?;
+        let pending = self.session.send(&self.shard.topic, self.shard.shard, &records).await?;
         self.last_record = Instant::now();
         let operations = records.len() as u64;
         self.in_flight.push_back(BatchInFlight { last: self.sent, operations, bytes, pending });
@@ -342,7 +352,7 @@ impl<'a> Capture<'a> {
     pub async fn settle(&mut self, allowed: usize) -> Result<(), CaptureError> {
         while self.in_flight.len() > allowed {
             let Some(batch) = self.in_flight.pop_front() else { break };
-            let last_offset = self.context.publisher.delivered(batch.pending).await?;
+            let last_offset = batch.pending.await?;
             let labels = self.labels();
             self.context.metrics.operations.with_label_values(&labels).inc_by(batch.operations);
             self.context.metrics.bytes.with_label_values(&labels).inc_by(batch.bytes);
@@ -358,7 +368,8 @@ impl<'a> Capture<'a> {
 
     pub async fn send_and_wait(&mut self, body: Body) -> Result<(), CaptureError> {
         let record = self.record(body);
-        let offset = self.context.publisher.send_and_wait(&self.shard.topic, self.shard.shard, &record).await?;
+        let sent = self.session.send(&self.shard.topic, self.shard.shard, std::slice::from_ref(&record)).await?;
+        let offset = sent.await?;
         self.last_record = Instant::now();
         self.acknowledged(self.sent, Offset(offset.0 + 1));
         Ok(())

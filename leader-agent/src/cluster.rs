@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use shardline_common::control::NodeAnnouncement;
 use shardline_common::metadata::{IndexMetadata, MetadataVersions};
 use shardline_common::opensearch::{OpenSearch, OpenSearchError, path_segment};
-use shardline_common::types::{ClusterUuid, IndexName, IndexUuid, ShardId};
+use shardline_common::types::{ClusterUuid, IndexName, IndexUuid, PrimaryTerm, ShardId};
 
 use crate::config::Source;
 
@@ -221,6 +221,20 @@ pub struct LocalState {
     pub routing_num_shards: u32,
 }
 
+/// Under which the local node's own cluster state has a shard's primary; `None` when the index is gone.
+pub async fn primary_term(
+    opensearch: &OpenSearch,
+    index: &IndexName,
+    shard: ShardId,
+) -> Result<Option<PrimaryTerm>, OpenSearchError> {
+    let path = format!(
+        "/_cluster/state/metadata/{}?local=true&filter_path=metadata.indices.*.primary_terms",
+        path_segment(index.as_str())
+    );
+    let state: State = opensearch.get(&path).await?;
+    Ok(state.metadata.indices.get(index.as_str()).and_then(|found| found.primary_terms.get(&shard).copied()))
+}
+
 /// An index's metadata at the versions of `state` or newer.
 pub async fn fetch_metadata(
     opensearch: &OpenSearch,
@@ -314,6 +328,8 @@ struct StateIndex {
     settings_version: i64,
     #[serde(default)]
     aliases_version: i64,
+    #[serde(default)]
+    primary_terms: HashMap<ShardId, PrimaryTerm>,
 }
 
 impl StateIndex {

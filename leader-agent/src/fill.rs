@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 use uuid::Uuid;
 
+use crate::blocking::blocking;
 use crate::capture::{Capture, CaptureError, Context, Files, Shard, now_ms, to_record};
 use crate::publish::PublishError;
 use crate::resync::Missing;
@@ -46,9 +47,9 @@ impl Capture<'_> {
             to,
             nonce: Uuid::new_v4().to_string(),
         };
-        self.context.leader_table.publish(&request).await?;
+        self.context.fills.post(&request).await?;
         let filled = self.await_fill(to).await;
-        self.context.leader_table.remove(&request.key()).await?;
+        self.context.fills.take_down(&request.key()).await?;
         let filled = filled?;
         if filled {
             self.context.metrics.fills.with_label_values(&self.labels()).inc();
@@ -61,7 +62,7 @@ impl Capture<'_> {
         let (mut reached, mut since) = (self.sent, Instant::now());
         while since.elapsed() < PATIENCE {
             tokio::time::sleep(LOOK).await;
-            let Some(reach) = self.context.kafka.reach(&self.shard.topic, self.shard.shard).await? else { continue };
+            let Some(reach) = self.context.log.reach(&self.shard.topic, self.shard.shard).await? else { continue };
             if reach.seq_no >= to {
                 self.sent = to;
                 self.acknowledged(to, reach.end);
@@ -78,10 +79,10 @@ impl Capture<'_> {
 /// Beside a copy that is not the primary: ships what the primary's agent asks for, as far as it is held. Ends never.
 pub async fn serve(shard: &Shard, files: &Files, context: &Context, served: &mut String) {
     let key = FillRequest::key_of(&context.cluster, &shard.uuid, shard.shard);
-    let mut changes = context.leader_table.changes();
+    let mut changes = context.fills.changes();
     loop {
         changes.mark_unchanged();
-        let request = context.leader_table.get::<FillRequest>(&key).filter(|request| request.nonce != *served);
+        let request = context.fills.posted(&key).filter(|request| request.nonce != *served);
         if let Some(request) = request {
             served.clone_from(&request.nonce);
             match ship(shard, files, context, &request).await {
@@ -104,38 +105,39 @@ pub async fn serve(shard: &Shard, files: &Files, context: &Context, served: &mut
 
 /// Returns how many operations were shipped.
 async fn ship(shard: &Shard, files: &Files, context: &Context, request: &FillRequest) -> Result<u64, FillError> {
-    let (Files { translog, spool }, from) = (files.clone(), request.from);
-    let opened = tokio::task::spawn_blocking(move || {
-        let mut tail = ShardTail::open(&translog, spool, from)?;
-        tail.reaches_next().map(|()| tail)
-    });
-    let mut tail = match opened.await? {
-        Err(TailError::Gap { .. }) => return Ok(0),
-        opened => opened?,
-    };
-    let (mut shipped, mut next, until) = (0, request.from, Instant::now() + CATCH_UP);
-    while next <= request.to && Instant::now() < until {
-        let read = tokio::task::spawn_blocking(move || {
-            let batch = tail.refresh().and_then(|()| tail.next_batch(BATCH_BYTES));
-            batch.map(|batch| (tail, batch.operations))
+    let session = context.log.session();
+    let (mut next, until) = (request.from, Instant::now() + CATCH_UP);
+    'looks: while Instant::now() < until {
+        // Opened anew for each look: this copy may be rolled back at any time, and only what stood in its translog with
+        // the global checkpoint above it is certain.
+        let Files { translog, spool } = files.clone();
+        let opened = blocking(move || {
+            let mut tail = ShardTail::open(&translog, spool, next)?;
+            tail.reaches_next().map(|()| tail)
         });
-        let (returned, mut operations): (ShardTail, Vec<Operation>) = read.await??;
-        tail = returned;
-        operations.retain(|operation| operation.seq_no <= request.to);
-        let Some(last) = operations.last().map(|operation| operation.seq_no) else {
-            tokio::time::sleep(LOOK).await;
-            continue;
+        let mut tail = match opened.await? {
+            Err(TailError::Gap { .. }) => break,
+            opened => opened?,
         };
-        let is_wanted = context.leader_table.get::<FillRequest>(&request.key());
-        if is_wanted.is_none_or(|current| current.nonce != request.nonce) {
+        loop {
+            let read = blocking(move || tail.next_batch(BATCH_BYTES).map(|batch| (tail, batch.operations)));
+            let (returned, mut operations): (ShardTail, Vec<Operation>) = read.await??;
+            tail = returned;
+            operations.retain(|operation| operation.seq_no <= request.to);
+            let Some(last) = operations.last().map(|operation| operation.seq_no) else { break };
+            let is_wanted = context.fills.posted(&request.key());
+            if is_wanted.is_none_or(|current| current.nonce != request.nonce) {
+                break 'looks;
+            }
+            let timestamp_ms = now_ms();
+            let records: Vec<_> = operations.into_iter().map(|operation| to_record(operation, timestamp_ms)).collect();
+            session.send(&shard.topic, shard.shard, &records).await?.await?;
+            next = last.next();
+        }
+        if next > request.to {
             break;
         }
-        let timestamp_ms = now_ms();
-        let records: Vec<_> = operations.into_iter().map(|operation| to_record(operation, timestamp_ms)).collect();
-        let pending = context.publisher.send(&shard.topic, shard.shard, &records).await?;
-        context.publisher.delivered(pending).await?;
-        shipped += records.len() as u64;
-        next = last.next();
+        tokio::time::sleep(LOOK).await;
     }
-    Ok(shipped)
+    Ok((next.0 - request.from.0).unsigned_abs())
 }

@@ -1,14 +1,17 @@
 //! The leader agent: captures the operations of the shards on one OpenSearch node into Kafka.
 
 pub mod agent;
+pub mod blocking;
 pub mod capture;
 pub mod catalog;
 pub mod cluster;
 pub mod config;
 pub mod fill;
+pub mod log;
 pub mod metrics;
 pub mod publish;
 pub mod resync;
+pub mod settled;
 pub mod snapshot;
 pub mod source;
 pub mod stats;

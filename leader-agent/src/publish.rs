@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use parking_lot::RwLock;
 use rdkafka::error::KafkaError;
-use shardline_common::kafka::{Delivery, Group, Kafka, MAX_RECORD_BYTES, Outgoing, Producer};
+use shardline_common::kafka::{Group, Kafka, MAX_RECORD_BYTES, Outgoing, Producer, Reach, TopicError};
 use shardline_common::record::{Body, OperationKind, Record};
 use shardline_common::types::{Offset, ShardId, TopicName};
 use tokio::sync::Semaphore;
 use tracing::warn;
+
+use crate::log::{Log, Pending, Session};
 
 /// What all shards together may have on its way to Kafka, in KiB. One larger record takes all of it.
 const IN_FLIGHT_KIB: u32 = 24 * 1024;
@@ -35,71 +38,10 @@ pub struct Publisher {
     budget: Arc<Semaphore>,
 }
 
-/// Records on their way.
-pub struct Pending {
-    topic: TopicName,
-    shard: ShardId,
-    delivery: Delivery,
-    producer: Producer,
-}
-
 impl Publisher {
     pub fn new(kafka: Kafka) -> Result<Self, KafkaError> {
         let producer = Arc::new(RwLock::new(kafka.producer()?));
         Ok(Self { kafka, producer, budget: Arc::new(Semaphore::new(IN_FLIGHT_KIB as usize)) })
-    }
-
-    /// Hands records to Kafka's queue, waiting while too much is on its way. Records of one partition keep the order in
-    /// which they were handed over.
-    ///
-    /// What they weigh is taken from the budget at once and comes back when Kafka has them, whether or not anybody waits
-    /// for that. So shards that hold parts of the budget never wait for each other.
-    pub async fn send(&self, topic: &TopicName, shard: ShardId, records: &[Record]) -> Result<Pending, PublishError> {
-        let mut weight = 0;
-        for record in records {
-            let bytes = weigh(record);
-            if bytes > MAX_RECORD_BYTES {
-                return Err(PublishError::TooLarge { topic: topic.clone(), shard, seq_no: record.seq_no.0, bytes });
-            }
-            weight += bytes;
-        }
-        let kib = u32::try_from(weight.div_ceil(1024)).unwrap_or(IN_FLIGHT_KIB).min(IN_FLIGHT_KIB);
-        let budget = Arc::clone(&self.budget).acquire_many_owned(kib).await.map_err(|_| PublishError::Stopping)?;
-        let producer = self.producer.read().clone();
-        let (group, delivery) = Group::new(Some(budget));
-        for record in records {
-            let encoded = record.encode();
-            let outgoing = Outgoing {
-                key: encoded.key,
-                value: Some(&encoded.value),
-                headers: encoded.headers,
-                timestamp_ms: record.timestamp_ms,
-            };
-            if let Err(source) = producer.send(topic, shard, outgoing, &group).await {
-                self.renew_if_fatal(&producer);
-                return Err(PublishError::Kafka { topic: topic.clone(), shard, source: Box::new(source) });
-            }
-        }
-        Ok(Pending { topic: topic.clone(), shard, delivery, producer })
-    }
-
-    /// Waits until Kafka has all the records; says where the last one is.
-    pub async fn delivered(&self, pending: Pending) -> Result<Offset, PublishError> {
-        pending.delivery.wait().await.map_err(|source| {
-            self.renew_if_fatal(&pending.producer);
-            PublishError::Kafka { topic: pending.topic, shard: pending.shard, source: Box::new(source) }
-        })
-    }
-
-    /// Sends one record and waits until Kafka has it.
-    pub async fn send_and_wait(
-        &self,
-        topic: &TopicName,
-        shard: ShardId,
-        record: &Record,
-    ) -> Result<Offset, PublishError> {
-        let pending = self.send(topic, shard, std::slice::from_ref(record)).await?;
-        self.delivered(pending).await
     }
 
     /// An idempotent producer that has failed for good is of no use any more; every capture starts again from its
@@ -117,6 +59,89 @@ impl Publisher {
             }
             Err(error) => warn!(%error, "a new Kafka producer could not be made; trying again with the next record"),
         }
+    }
+}
+
+/// Sends with one producer, even when others have renewed it meanwhile: the renewed one would take what follows records
+/// that the failed one has lost.
+struct Pinned {
+    publisher: Publisher,
+    producer: Producer,
+}
+
+impl Pinned {
+    /// What records weigh is taken from the budget at once and comes back when Kafka has them, whether or not anybody waits
+    /// for that. So shards that hold parts of the budget never wait for each other.
+    async fn hand_over(&self, topic: &TopicName, shard: ShardId, records: &[Record]) -> Result<Pending, PublishError> {
+        let mut weight = 0;
+        for record in records {
+            let bytes = weigh(record);
+            if bytes > MAX_RECORD_BYTES {
+                return Err(PublishError::TooLarge { topic: topic.clone(), shard, seq_no: record.seq_no.0, bytes });
+            }
+            weight += bytes;
+        }
+        let kib = u32::try_from(weight.div_ceil(1024)).unwrap_or(IN_FLIGHT_KIB).min(IN_FLIGHT_KIB);
+        let budget =
+            Arc::clone(&self.publisher.budget).acquire_many_owned(kib).await.map_err(|_| PublishError::Stopping)?;
+        let (group, delivery) = Group::new(Some(budget));
+        for record in records {
+            let encoded = record.encode();
+            let outgoing = Outgoing {
+                key: encoded.key,
+                value: Some(&encoded.value),
+                headers: encoded.headers,
+                timestamp_ms: record.timestamp_ms,
+            };
+            if let Err(source) = self.producer.send(topic, shard, outgoing, &group).await {
+                self.publisher.renew_if_fatal(&self.producer);
+                return Err(PublishError::Kafka { topic: topic.clone(), shard, source: Box::new(source) });
+            }
+        }
+        let (publisher, producer, topic) = (self.publisher.clone(), self.producer.clone(), topic.clone());
+        Ok(Box::pin(async move {
+            delivery.wait().await.map_err(|source| {
+                publisher.renew_if_fatal(&producer);
+                PublishError::Kafka { topic, shard, source: Box::new(source) }
+            })
+        }))
+    }
+}
+
+impl Session for Pinned {
+    fn send<'a>(
+        &'a self,
+        topic: &'a TopicName,
+        shard: ShardId,
+        records: &'a [Record],
+    ) -> BoxFuture<'a, Result<Pending, PublishError>> {
+        Box::pin(self.hand_over(topic, shard, records))
+    }
+}
+
+impl Log for Publisher {
+    fn reach<'a>(&'a self, topic: &'a TopicName, shard: ShardId) -> BoxFuture<'a, Result<Option<Reach>, TopicError>> {
+        Box::pin(self.kafka.reach(topic, shard))
+    }
+
+    fn last_record<'a>(
+        &'a self,
+        topic: &'a TopicName,
+        shard: ShardId,
+    ) -> BoxFuture<'a, Result<Option<(Offset, Record)>, TopicError>> {
+        Box::pin(self.kafka.last_record(topic, shard))
+    }
+
+    fn create_replication_topic<'a>(
+        &'a self,
+        topic: &'a TopicName,
+        shards: u32,
+    ) -> BoxFuture<'a, Result<(), TopicError>> {
+        Box::pin(self.kafka.create_replication_topic(topic, shards))
+    }
+
+    fn session(&self) -> Arc<dyn Session> {
+        Arc::new(Pinned { publisher: self.clone(), producer: self.producer.read().clone() })
     }
 }
 

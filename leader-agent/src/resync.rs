@@ -6,16 +6,17 @@
 //! frame does not name.
 
 use std::collections::VecDeque;
-use std::time::Instant;
 
 use shardline_common::record::{Body, FrameId, Record, ResyncBegin, ResyncEnd};
 use shardline_common::scan::{Hit, ShardScan, Stretch};
 use shardline_common::types::SeqNo;
+use tokio::time::Instant;
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::capture::{Capture, CaptureError};
-use crate::publish::Pending;
+use crate::log::Pending;
+use crate::settled;
 use crate::snapshot::document;
 
 /// Ids of a record, in bytes.
@@ -41,15 +42,12 @@ impl Capture<'_> {
     /// Ships everything behind the partition's last operation up to `missing.to`, which the shard's global checkpoint has
     /// reached.
     pub async fn resync(&mut self, missing: Missing) -> Result<(), CaptureError> {
-        self.settle(0).await?;
         if let Reason::Lost = missing.reason {
             self.context.metrics.resyncs.with_label_values(&self.labels()).inc();
             warn!(index = %self.shard.index, shard = %self.shard.shard, from = %self.sent.next(), to = %missing.to,
                   "resync: neither translog nor spool has these operations any more");
         }
-        // Refreshed after the global checkpoint was read: it shows every operation up to it.
-        let opensearch = &self.context.opensearch;
-        let scan = ShardScan::refreshed(opensearch, &self.shard.index, self.shard.shard).await?;
+        let scan = settled::open(&self.context.opensearch, self.shard, missing.to).await?;
         let resyncing = self.context.metrics.resyncing.with_label_values(&self.labels());
         resyncing.set(1);
         self.in_frame = true;
@@ -101,7 +99,7 @@ impl Capture<'_> {
             }
         }
         while let Some(pending) = in_flight.pop_front() {
-            self.context.publisher.delivered(pending).await?;
+            pending.await?;
         }
         (self.sent, self.in_frame) = (to, false);
         self.send_and_wait(Body::ResyncEnd(ResyncEnd { frame, documents, complete })).await?;
@@ -141,11 +139,11 @@ impl Capture<'_> {
         }
     }
 
-    async fn send(&self, records: &[Record], in_flight: &mut VecDeque<Pending>) -> Result<(), CaptureError> {
-        in_flight.push_back(self.context.publisher.send(&self.shard.topic, self.shard.shard, records).await?);
+    async fn send(&mut self, records: &[Record], in_flight: &mut VecDeque<Pending>) -> Result<(), CaptureError> {
+        in_flight.push_back(self.session.send(&self.shard.topic, self.shard.shard, records).await?);
         while in_flight.len() > IN_FLIGHT {
             let Some(oldest) = in_flight.pop_front() else { break };
-            self.context.publisher.delivered(oldest).await?;
+            oldest.await?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use shardline_common::kafka::TopicError;
 use shardline_common::opensearch::OpenSearchError;
@@ -15,12 +15,15 @@ use shardline_common::record::{Body, Operation, OperationKind, Record, SnapshotB
 use shardline_common::scan::{Hit, ScanError, ShardScan, Stretch};
 use shardline_common::types::{SeqNo, TopicName};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::capture::{Context, Shard, Shipped, now_ms};
 use crate::cluster;
-use crate::publish::{Pending, PublishError};
+use crate::log::{Pending, Session};
+use crate::publish::PublishError;
+use crate::settled;
 
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -63,7 +66,7 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     loop {
-        let scan = Scan { shard: &shard, topic: &topic, context: &context };
+        let scan = Scan { shard: &shard, topic: &topic, context: &context, session: context.log.session() };
         let outcome = tokio::select! {
             outcome = scan.run(shipped.clone()) => outcome,
             () = stop.cancelled() => return,
@@ -83,11 +86,12 @@ struct Scan<'a> {
     shard: &'a Shard,
     topic: &'a TopicName,
     context: &'a Context,
+    session: Arc<dyn Session>,
 }
 
 impl Scan<'_> {
     async fn run(&self, mut shipped: watch::Receiver<Option<Shipped>>) -> Result<(), SnapshotError> {
-        let last = self.context.kafka.last_record(self.topic, self.shard.shard).await?;
+        let last = self.context.log.last_record(self.topic, self.shard.shard).await?;
         let (mut position, start) = match last.map(|(_, record)| record) {
             Some(Record { body: Body::SnapshotEnd(_), .. }) => return Ok(()),
             Some(record) => (record.seq_no, None),
@@ -96,7 +100,8 @@ impl Scan<'_> {
                 (SeqNo::NONE, Some(shipped.ok_or(SnapshotError::NoCapture)?))
             }
         };
-        let scan = ShardScan::refreshed(&self.context.opensearch, &self.shard.index, self.shard.shard).await?;
+        let at_least = start.as_ref().map_or(position, |start| start.seq_no);
+        let scan = settled::open(&self.context.opensearch, self.shard, at_least).await?;
         let scanned = self.ship(&scan, start, &mut position).await;
         scan.close().await;
         let documents = scanned?;
@@ -154,7 +159,7 @@ impl Scan<'_> {
                 *position = hit.seq_no;
                 records.push(Record { seq_no: hit.seq_no, timestamp_ms, body: Body::Operation(document(hit)?) });
             }
-            in_flight.push_back(self.context.publisher.send(self.topic, self.shard.shard, &records).await?);
+            in_flight.push_back(self.session.send(self.topic, self.shard.shard, &records).await?);
         }
         self.drain(&mut in_flight).await?;
         Ok(documents)
@@ -162,14 +167,15 @@ impl Scan<'_> {
 
     async fn drain(&self, in_flight: &mut VecDeque<Pending>) -> Result<(), SnapshotError> {
         while let Some(pending) = in_flight.pop_front() {
-            self.context.publisher.delivered(pending).await?;
+            pending.await?;
         }
         Ok(())
     }
 
     async fn send(&self, seq_no: SeqNo, body: Body) -> Result<(), SnapshotError> {
         let record = Record { seq_no, timestamp_ms: now_ms(), body };
-        self.context.publisher.send_and_wait(self.topic, self.shard.shard, &record).await?;
+        let sent = self.session.send(self.topic, self.shard.shard, std::slice::from_ref(&record)).await?;
+        sent.await?;
         Ok(())
     }
 }

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::blocking::blocking;
 use crate::capture::{self, Context, Files, Origin, Shard, Shipped};
 use crate::cluster::{self, ClusterView, IndexView, LocalNode, LocalState};
 use crate::config::{CaptureConfig, Source};
@@ -295,9 +296,9 @@ impl Supervisor {
         for (nonce, question) in asked {
             let Some(running) = self.captures.get(&(question.leader_uuid.clone(), question.shard)) else { continue };
             self.questions.entry(nonce).or_insert_with(|| {
-                let (shard, context, shipped) =
-                    (running.shard.clone(), Arc::clone(&self.context), running.shipped.clone());
-                Task::spawn(|stop| verify::answer(shard, question, context, shipped, stop))
+                let (shard, shipped) = (running.shard.clone(), running.shipped.clone());
+                let (opensearch, table) = (self.context.opensearch.clone(), self.leader_table.clone());
+                Task::spawn(|stop| verify::answer(shard, question, opensearch, table, shipped, stop))
             });
         }
         for reply in self.leader_table.all::<Reply>() {
@@ -363,7 +364,7 @@ enum StartError {
 
 /// Beside a copy that is not the primary: keeps generations from deletion until Kafka has what is in them, so that this
 /// copy can be shipped from should it become the primary.
-async fn hold(shard: Shard, files: Files, context: Arc<Context>, stop: CancellationToken) {
+pub async fn hold(shard: Shard, files: Files, context: Arc<Context>, stop: CancellationToken) {
     let mut served = String::new();
     loop {
         // Generations are linked as they come.
@@ -396,7 +397,7 @@ async fn hold(shard: Shard, files: Files, context: Arc<Context>, stop: Cancellat
 
 /// Lets go of what Kafka has.
 async fn release(shard: &Shard, files: &Files, context: &Context) {
-    let reach = match context.kafka.reach(&shard.topic, shard.shard).await {
+    let reach = match context.log.reach(&shard.topic, shard.shard).await {
         Ok(reach) => reach,
         Err(error) => {
             warn!(index = %shard.index, shard = %shard.shard, %error, "the shard's tail is unknown");
@@ -405,7 +406,7 @@ async fn release(shard: &Shard, files: &Files, context: &Context) {
     };
     let acked = reach.map_or(SeqNo::NONE, |reach| reach.seq_no);
     let Files { translog, spool } = files.clone();
-    let held = tokio::task::spawn_blocking(move || {
+    let held = blocking(move || {
         let mut tail = ShardTail::open(&translog, spool, acked.next())?;
         tail.release_up_to(acked)
     });

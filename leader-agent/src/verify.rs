@@ -1,20 +1,19 @@
 //! The leader's part of a verification: answers what follower agents ask about a shard, beside its primary.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use shardline_common::kafka::ControlError;
-use shardline_common::opensearch::OpenSearchError;
+use shardline_common::kafka::{ControlError, ControlTopic};
+use shardline_common::opensearch::{OpenSearch, OpenSearchError};
 use shardline_common::scan::ScanError;
-use shardline_common::shard_stats::highest_seq_nos;
+use shardline_common::shard_stats::primaries;
 use shardline_common::types::SeqNo;
 use shardline_common::verify::{Answer, Ask, Question, Reader, Side};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::capture::{Context, Shard, Shipped};
+use crate::capture::{Shard, Shipped};
 use crate::cluster;
 
 /// How often a scan says how far it is.
@@ -42,20 +41,21 @@ enum VerifyError {
 pub async fn answer(
     shard: Shard,
     question: Question,
-    context: Arc<Context>,
+    opensearch: OpenSearch,
+    leader_table: ControlTopic,
     mut shipped: watch::Receiver<Option<Shipped>>,
     stop: CancellationToken,
 ) {
     let answered = async {
         for attempt in 1.. {
-            let error = match try_answer(&shard, &question, &context, &mut shipped).await {
+            let error = match try_answer(&shard, &question, &opensearch, &leader_table, &mut shipped).await {
                 Ok(()) => return,
                 Err(error) => error,
             };
             warn!(index = %shard.index, shard = %shard.shard, %error, "a verification's question could not be answered");
             if attempt == ATTEMPTS {
                 let answer = Answer::Failed { reason: error.to_string() };
-                if let Err(error) = context.leader_table.publish(&question.reply(answer)).await {
+                if let Err(error) = leader_table.publish(&question.reply(answer)).await {
                     warn!(index = %shard.index, shard = %shard.shard, %error, "a reply could not be written");
                 }
                 return;
@@ -72,10 +72,10 @@ pub async fn answer(
 async fn try_answer(
     shard: &Shard,
     question: &Question,
-    context: &Context,
+    opensearch: &OpenSearch,
+    leader_table: &ControlTopic,
     shipped: &mut watch::Receiver<Option<Shipped>>,
 ) -> Result<(), VerifyError> {
-    let opensearch = &context.opensearch;
     let read = AtomicU64::new(0);
     let reader = Reader {
         opensearch,
@@ -94,25 +94,25 @@ async fn try_answer(
         Ask::Digests { buckets } => {
             let checkpoint = checkpoint(shipped).await?;
             let scanned = reader.digests(checkpoint, *buckets);
-            let digests = reporting(question, context, &read, checkpoint, scanned).await?;
+            let digests = reporting(question, leader_table, &read, checkpoint, scanned).await?;
             Answer::Digests { checkpoint, digests }
         }
         Ask::Documents { buckets, of } => {
             let checkpoint = checkpoint(shipped).await?;
             let scanned = reader.listing(checkpoint, *buckets, of);
-            let listing = reporting(question, context, &read, checkpoint, scanned).await?;
+            let listing = reporting(question, leader_table, &read, checkpoint, scanned).await?;
             Answer::Documents { checkpoint, listing }
         }
         Ask::States { documents } => {
             let states = reader.states(documents).await?;
             // Nothing that these show is newer.
-            let highest = highest_seq_nos(opensearch, &shard.index).await?;
-            let checkpoint = *highest.get(&shard.shard).ok_or(VerifyError::NoPrimary)?;
+            let primaries = primaries(opensearch, &shard.index).await?;
+            let checkpoint = primaries.get(&shard.shard).ok_or(VerifyError::NoPrimary)?.max_seq_no;
             Answer::States { checkpoint, states }
         }
     };
     debug!(index = %shard.index, shard = %shard.shard, "a verification's question is answered");
-    Ok(context.leader_table.publish(&question.reply(answer)).await?)
+    Ok(leader_table.publish(&question.reply(answer)).await?)
 }
 
 /// Up to where Kafka has the shard: a scan that begins later sees it all.
@@ -124,7 +124,7 @@ async fn checkpoint(shipped: &mut watch::Receiver<Option<Shipped>>) -> Result<Se
 /// Says how far a scan is while it goes on.
 async fn reporting<T>(
     question: &Question,
-    context: &Context,
+    leader_table: &ControlTopic,
     read: &AtomicU64,
     checkpoint: SeqNo,
     scan: impl Future<Output = Result<T, ScanError>>,
@@ -132,7 +132,7 @@ async fn reporting<T>(
     let report = async {
         loop {
             let answer = Answer::Working { checkpoint, documents: read.load(Relaxed) };
-            if let Err(error) = context.leader_table.publish(&question.reply(answer)).await {
+            if let Err(error) = leader_table.publish(&question.reply(answer)).await {
                 break error;
             }
             tokio::time::sleep(PROGRESS_INTERVAL).await;

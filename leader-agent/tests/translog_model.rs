@@ -1,101 +1,15 @@
 //! Random histories of a shard, written as OpenSearch writes them, against a model of what a tail must yield.
 #![allow(clippy::unwrap_used)]
 
+mod writer;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 
 use leader_agent::translog::{OperationKind, ShardTail, Spool, TailError};
 use proptest::prelude::*;
 use shardline_common::types::{SeqNo, ShardId};
-
-const CODEC_MAGIC: u32 = 0x3fd7_6c17;
-
-#[derive(Debug, Clone)]
-struct Generation {
-    term: i64,
-    /// In the order of the file: seq_no, term, document.
-    operations: Vec<(i64, i64, String)>,
-    /// Written but not durable when the node went down.
-    lost: Vec<(i64, i64, String)>,
-    trimmed_above: Option<i64>,
-}
-
-fn header() -> impl Fn(&str, i32) -> Vec<u8> {
-    |name, version| {
-        let mut bytes = CODEC_MAGIC.to_be_bytes().to_vec();
-        bytes.push(name.len() as u8);
-        bytes.extend(name.as_bytes());
-        bytes.extend(version.to_be_bytes());
-        bytes
-    }
-}
-
-fn vint(mut value: usize) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    while value >= 0x80 {
-        bytes.push((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
-    bytes
-}
-
-fn operation(seq_no: i64, term: i64, document: &str) -> Vec<u8> {
-    let mut body = vec![2, 11];
-    body.extend(vint(document.len()));
-    body.extend(document.as_bytes());
-    let source = format!("{{\"d\":\"{document}\",\"t\":{term}}}");
-    body.extend(vint(source.len()));
-    body.extend(source.as_bytes());
-    body.push(0);
-    for number in [1, -1, seq_no, term] {
-        body.extend(number.to_be_bytes());
-    }
-    let mut bytes = (body.len() as u32 + 4).to_be_bytes().to_vec();
-    bytes.extend(&body);
-    bytes.extend(crc32fast::hash(&body).to_be_bytes());
-    bytes
-}
-
-/// Writes a generation; returns its durable length.
-fn write_generation(folder: &Path, number: usize, generation: &Generation) -> u64 {
-    let mut bytes = header()("translog", 3);
-    bytes.extend(22u32.to_be_bytes());
-    bytes.extend(b"ibhFku_AQZ2fBjSXIclm_A");
-    bytes.extend(generation.term.to_be_bytes());
-    bytes.extend(crc32fast::hash(&bytes).to_be_bytes());
-    for (seq_no, term, document) in &generation.operations {
-        bytes.extend(operation(*seq_no, *term, document));
-    }
-    let durable = bytes.len() as u64;
-    for (seq_no, term, document) in &generation.lost {
-        bytes.extend(operation(*seq_no, *term, document));
-    }
-    fs::write(folder.join(format!("translog-{number}.tlog")), bytes).unwrap();
-    durable
-}
-
-fn write_checkpoint(path: &Path, number: usize, generation: &Generation, offset: u64, global: i64) {
-    let seq_nos = || generation.operations.iter().map(|(seq_no, ..)| *seq_no);
-    let mut bytes = header()("ckp", 4);
-    bytes.extend((offset as i64).to_le_bytes());
-    bytes.extend((generation.operations.len() as i32).to_le_bytes());
-    for value in [
-        number as i64,
-        seq_nos().min().unwrap_or(-1),
-        seq_nos().max().unwrap_or(-1),
-        global,
-        1,
-        generation.trimmed_above.unwrap_or(-2),
-    ] {
-        bytes.extend(value.to_le_bytes());
-    }
-    bytes.extend((!CODEC_MAGIC).to_be_bytes());
-    bytes.extend([0; 4]);
-    bytes.extend(i64::from(crc32fast::hash(&bytes)).to_be_bytes());
-    fs::write(path, bytes).unwrap();
-}
+use writer::{Generation, UUID, write_checkpoint, write_generation};
 
 /// A history: operations 0..n, out of order within a window, cut into generations; then perhaps a failover that rolled
 /// back what was above the global checkpoint and wrote it anew under the next term.
@@ -156,7 +70,7 @@ proptest! {
         fs::create_dir(&translog).unwrap();
         let mut expected = BTreeMap::new();
         for (number, generation) in (1..).zip(&files) {
-            let offset = write_generation(&translog, number, generation);
+            let offset = write_generation(&translog, UUID, number, generation);
             let is_newest = number == files.len();
             let name = if is_newest { "translog.ckp".to_owned() } else { format!("translog-{number}.ckp") };
             write_checkpoint(&translog.join(name), number, generation, offset, global);

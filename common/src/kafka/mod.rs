@@ -30,7 +30,7 @@ use crate::types::{Offset, SeqNo, ShardId, TopicName};
 pub const MAX_RECORD_BYTES: usize = 100 * 1024 * 1024 - 64 * 1024;
 
 /// How many of a partition's last records are asked how far it reaches.
-const REACH_RECORDS: i64 = 64;
+pub const REACH_RECORDS: i64 = 64;
 /// How long one call to a broker may take before it is tried again or reported.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Questions at once. An agent that takes over many shards has several for each.
@@ -79,6 +79,13 @@ pub struct Reach {
 }
 
 impl Reach {
+    /// Of a partition that ends at `end`, from its last records, of which there are to be [`REACH_RECORDS`].
+    pub fn of(last_records: impl IntoIterator<Item = Record>, end: Offset) -> Self {
+        let mut reach = Self { seq_no: SeqNo::NONE, last: None, end };
+        last_records.into_iter().for_each(|record| reach.extend(record));
+        reach
+    }
+
     fn extend(&mut self, Record { seq_no, body, .. }: Record) {
         match body {
             Body::Rewound { .. } => (self.seq_no, self.last) = (seq_no, None),
@@ -246,7 +253,7 @@ impl Kafka {
                 return Ok(None);
             }
             let from = Offset(marks.low.0.max(marks.high.0 - REACH_RECORDS));
-            let mut reach = Reach { seq_no: SeqNo::NONE, last: None, end: marks.high };
+            let mut reach = Reach::of([], marks.high);
             kafka.read(reader, topic, shard, from, marks.high, |_, record| reach.extend(record))?;
             Ok(Some(reach))
         })

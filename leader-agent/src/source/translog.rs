@@ -1,11 +1,13 @@
 //! The translog as a source: woken when it is written, and kept from deletion until Kafka has what is in it.
 
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use shardline_common::types::SeqNo;
+use tokio::time::Instant;
 
 use super::{Change, ChangeSource};
+use crate::blocking::blocking;
 use crate::capture::{CaptureError, to_operation};
 use crate::resync::{Missing, Reason};
 use crate::translog::{Operation, ShardSpool, ShardTail, TailError, TranslogWatcher, Wake};
@@ -21,6 +23,7 @@ const CATCH_UP: Duration = Duration::from_secs(60);
 pub struct TranslogSource {
     /// Away while a blocking task works with it.
     tail: Option<ShardTail>,
+    folder: PathBuf,
     spool: ShardSpool,
     wake: Wake,
     /// The translog begins behind this.
@@ -43,11 +46,20 @@ impl TranslogSource {
         last: Option<shardline_common::record::Operation>,
     ) -> Result<Self, CaptureError> {
         let wake = watcher.watch(folder, &spool);
-        let (folder, kept, is_known) = (folder.to_owned(), spool.clone(), last.is_some());
-        let opened = tokio::task::spawn_blocking(move || open_tail(&folder, &kept, sent, is_known));
+        let (translog, kept, is_known) = (folder.to_owned(), spool.clone(), last.is_some());
+        let opened = blocking(move || open_tail(&translog, &kept, sent, is_known));
         let Opened { tail, missing, with_last } = opened.await??;
         let last = last.filter(|_| with_last);
-        Ok(Self { tail: Some(tail), spool, wake, missing, last, behind_since: None, global_checkpoint: SeqNo::NONE })
+        Ok(Self {
+            tail: Some(tail),
+            folder: folder.to_owned(),
+            spool,
+            wake,
+            missing,
+            last,
+            behind_since: None,
+            global_checkpoint: SeqNo::NONE,
+        })
     }
 
     /// Where the shard's history goes on if it is not the one that Kafka has.
@@ -67,12 +79,20 @@ impl TranslogSource {
         (to_operation(own) != shipped).then_some(self.global_checkpoint)
     }
 
+    /// Looks anew whether the translog reaches back to what comes behind `sent`.
+    async fn reopen(&mut self, sent: SeqNo) -> Result<(), CaptureError> {
+        let (folder, spool) = (self.folder.clone(), self.spool.clone());
+        let opened = blocking(move || open_tail(&folder, &spool, sent, false)).await??;
+        (self.tail, self.missing, self.last) = (Some(opened.tail), opened.missing, None);
+        Ok(())
+    }
+
     async fn blocking<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut ShardTail) -> Result<T, TailError> + Send + 'static,
     ) -> Result<T, CaptureError> {
         let mut tail = self.tail.take().ok_or(CaptureError::Interrupted)?;
-        let (tail, outcome) = tokio::task::spawn_blocking(move || {
+        let (tail, outcome) = blocking(move || {
             let outcome = work(&mut tail);
             (tail, outcome)
         })
@@ -88,10 +108,18 @@ impl ChangeSource for TranslogSource {
     }
 
     async fn next(&mut self, sent: SeqNo) -> Result<Change, CaptureError> {
-        if let Some(to) = self.missing.take() {
-            return Ok(Change::Missing(Missing { to, reason: Reason::Lost }));
-        }
-        let mut batch = self.blocking(|tail| tail.refresh().and_then(|()| tail.next_batch(BATCH_BYTES))).await?;
+        let mut is_open_anew = false;
+        let mut batch = loop {
+            if let Some(to) = self.missing.take() {
+                return Ok(Change::Missing(Missing { to, reason: Reason::Lost }));
+            }
+            let read = |tail: &mut ShardTail| tail.refresh().and_then(|()| tail.next_batch(BATCH_BYTES));
+            match self.blocking(read).await {
+                Err(CaptureError::Translog(TailError::Gap { .. })) if !is_open_anew => self.reopen(sent).await?,
+                outcome => break outcome?,
+            }
+            is_open_anew = true;
+        };
         self.global_checkpoint = batch.global_checkpoint;
         if let Some(to) = self.rewound(sent, &mut batch.operations) {
             return Ok(Change::Rewound { to });

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -74,6 +75,12 @@ impl GenerationFile {
         metadata
             .map(|metadata| metadata.len())
             .map_err(|source| GenerationError::Io { path: self.path.clone(), source })
+    }
+
+    /// Whether this is the file that a path leads to now.
+    pub fn is_at(&self, path: &Path) -> bool {
+        let id = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+        std::fs::metadata(path).is_ok_and(|there| self.file.metadata().is_ok_and(|open| id(open) == id(there)))
     }
 
     /// Where the next operation begins.

@@ -92,7 +92,10 @@ impl ShardSpool {
     /// Links everything that the translog folder has and the spool has not.
     pub fn keep(&self, translog: &Path) -> Result<(), SpoolError> {
         for generation in list_generations(translog).map_err(|source| self.failed(translog, source))? {
-            self.link(translog, &file_name(generation, "tlog"))?;
+            if self.link(translog, &file_name(generation, "tlog"))? {
+                // Of the file that was there before.
+                self.remove(generation, "ckp")?;
+            }
             self.link(translog, &file_name(generation, "ckp"))?;
         }
         self.account()?;
@@ -136,25 +139,20 @@ impl ShardSpool {
         self.held_bytes.load(Relaxed)
     }
 
-    fn link(&self, translog: &Path, name: &str) -> Result<(), SpoolError> {
+    /// Says whether another file of that name was held.
+    fn link(&self, translog: &Path, name: &str) -> Result<bool, SpoolError> {
+        let file = translog.join(name);
         let kept = match &self.store {
-            Store::Links(folder) => link_anew(&translog.join(name), &folder.join(name)),
-            Store::Descriptors(files) => {
-                let mut files = files.lock();
-                match files.contains_key(name) {
-                    true => Ok(()),
-                    false => File::open(translog.join(name)).map(|file| drop(files.insert(name.to_owned(), file))),
-                }
-            }
+            Store::Links(folder) => link_anew(&file, &folder.join(name)),
+            Store::Descriptors(files) => open_anew(&file, name, &mut files.lock()),
         };
         match kept {
-            Ok(()) => Ok(()),
-            // Linked before; or deleted since it was listed; or a generation's checkpoint, which only a closed one has.
-            Err(error) if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => Ok(()),
+            // Deleted since it was listed; or a generation's checkpoint, which only a closed one has.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
                 Err(SpoolError::OtherFileSystem { spool: self.place(), translog: translog.to_owned() })
             }
-            Err(source) => Err(self.failed(&self.place(), source)),
+            kept => kept.map_err(|source| self.failed(&self.place(), source)),
         }
     }
 
@@ -165,22 +163,24 @@ impl ShardSpool {
         }
     }
 
-    fn let_go(&self, generation: Generation) -> Result<(), SpoolError> {
-        for extension in ["tlog", "ckp"] {
-            match &self.store {
-                Store::Links(_) => {
-                    let path = self.path(generation, extension);
-                    match std::fs::remove_file(&path) {
-                        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                            return Err(self.failed(&path, source));
-                        }
-                        _ => {}
-                    }
-                }
-                Store::Descriptors(files) => drop(files.lock().remove(&file_name(generation, extension))),
+    /// Lets go of one generation.
+    pub fn let_go(&self, generation: Generation) -> Result<(), SpoolError> {
+        self.remove(generation, "tlog")?;
+        self.remove(generation, "ckp")
+    }
+
+    fn remove(&self, generation: Generation, extension: &str) -> Result<(), SpoolError> {
+        let path = self.path(generation, extension);
+        match &self.store {
+            Store::Links(_) => match std::fs::remove_file(&path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => Err(self.failed(&path, source)),
+                _ => Ok(()),
+            },
+            Store::Descriptors(files) => {
+                files.lock().remove(&file_name(generation, extension));
+                Ok(())
             }
         }
-        Ok(())
     }
 
     fn held(&self, generation: Generation) -> u64 {
@@ -216,18 +216,31 @@ impl ShardSpool {
     }
 }
 
-/// A link of the same name may be of a file that was there before the node's data was restored from a copy.
-fn link_anew(file: &Path, link: &Path) -> io::Result<()> {
+/// What is held under the same name may be a file of an earlier translog, whose place this one has taken: then the link is
+/// made anew, and that is said.
+fn link_anew(file: &Path, link: &Path) -> io::Result<bool> {
     match std::fs::hard_link(file, link) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            if std::fs::metadata(file)?.ino() != std::fs::metadata(link)?.ino() {
+            let is_other = std::fs::metadata(file)?.ino() != std::fs::metadata(link)?.ino();
+            if is_other {
                 std::fs::remove_file(link)?;
-                return std::fs::hard_link(file, link);
+                std::fs::hard_link(file, link)?;
             }
-            Err(error)
+            Ok(is_other)
         }
-        outcome => outcome,
+        outcome => outcome.map(|()| false),
     }
+}
+
+/// As [`link_anew`], by descriptors.
+fn open_anew(file: &Path, name: &str, held: &mut BTreeMap<String, File>) -> io::Result<bool> {
+    let before = held.get(name).map(File::metadata).transpose()?;
+    let is_other =
+        before.map(|before| Ok::<_, io::Error>(before.ino() != std::fs::metadata(file)?.ino())).transpose()?;
+    if is_other != Some(false) {
+        held.insert(name.to_owned(), File::open(file)?);
+    }
+    Ok(is_other == Some(true))
 }
 
 pub fn file_name(generation: Generation, extension: &str) -> String {

@@ -3,15 +3,15 @@
 //! Files are read forward only as far as the next sequence number demands; what comes early waits in memory, so that is
 //! bounded by how far the file's order strays from `seq_no` order.
 //!
-//! Where a copy was rolled back after a failover, one sequence number may stand in an older generation under a lower
-//! primary term and in a newer one under a higher: the higher counts. Only generations that exist when a tail is opened
-//! can overlap like that. A tail is opened where the shard is a primary, and from then on a primary only adds sequence
-//! numbers that the translog does not have. So the overlap is looked for once, in [`ShardTail::open`].
+//! Where a copy was rolled back after a failover, one sequence number may stand in generations of several primary terms:
+//! the newest generation counts, as it does for OpenSearch, whatever term the operation itself is of. Where the newer
+//! generation is missing, because it came and went while nobody held it, the older one counts only up to the global
+//! checkpoint that it was closed with.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use shardline_common::types::{Generation, PrimaryTerm, SeqNo};
+use shardline_common::types::{Generation, SeqNo};
 
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::generation::{GenerationError, GenerationFile};
@@ -58,16 +58,22 @@ pub struct ShardTail {
     generations: BTreeMap<Generation, OpenGeneration>,
     /// The generation that is read from.
     reading: Generation,
-    early: BTreeMap<SeqNo, Operation>,
+    early: BTreeMap<SeqNo, (Generation, Operation)>,
     early_bytes: usize,
-    /// Sequence numbers that a generation of a higher term has too, with that term.
-    superseded: HashMap<SeqNo, PrimaryTerm>,
+    /// The newest generation that has a sequence number which one of an earlier term may have too.
+    superseded: HashMap<SeqNo, Generation>,
+    /// Up to here [`Self::superseded`] has them all.
+    certain_up_to: SeqNo,
 }
 
 struct OpenGeneration {
     file: GenerationFile,
-    /// Its last checkpoint; for the newest generation, the shard's.
+    /// The last one that was seen; of the newest generation, the shard's.
     checkpoint: Option<Checkpoint>,
+    /// Whether that is its last one: it is closed.
+    is_whole: bool,
+    /// What it holds above may have been rolled back: what would tell is missing.
+    certain_up_to: Option<SeqNo>,
 }
 
 impl ShardTail {
@@ -88,10 +94,13 @@ impl ShardTail {
             early: BTreeMap::new(),
             early_bytes: 0,
             superseded: HashMap::new(),
+            certain_up_to: current.global_checkpoint,
         };
         tail.add_generations()?;
+        tail.check_newest()?;
         tail.complete_deleted()?;
         tail.find_superseded()?;
+        tail.find_uncertain();
         let needed = tail.generations.iter().find(|(_, open)| open.max_seq_no().is_none_or(|max| max >= next));
         tail.reading = needed.map_or(current.generation, |(generation, _)| *generation);
         Ok(tail)
@@ -101,14 +110,28 @@ impl ShardTail {
     pub fn refresh(&mut self) -> Result<(), TailError> {
         let before = self.current;
         self.current = read_current(&self.folder)?;
+        if self.current.generation < before.generation {
+            return Err(TailError::Replaced(self.folder.clone()));
+        }
         if self.current.generation != before.generation {
             self.spool.keep(&self.folder)?;
             self.add_generations()?;
+            self.complete_deleted()?;
+            self.find_uncertain();
         }
         if let Some(newest) = self.generations.get_mut(&self.current.generation) {
             newest.checkpoint = Some(self.current);
         }
-        Ok(())
+        self.check_newest()
+    }
+
+    /// The checkpoint has to be of the translog that is open: one that is made anew begins with the same generations.
+    fn check_newest(&self) -> Result<(), TailError> {
+        let path = self.folder.join(file_name(self.current.generation, "tlog"));
+        match self.generations.get(&self.current.generation) {
+            Some(open) if open.file.is_at(&path) => Ok(()),
+            _ => Err(TailError::Replaced(self.folder.clone())),
+        }
     }
 
     /// The next operations, up to about `max_bytes` of sources; none when there is nothing new.
@@ -117,7 +140,7 @@ impl ShardTail {
         let (mut operations, mut bytes) = (Vec::new(), 0);
         while self.next <= global_checkpoint && bytes < max_bytes {
             match self.find_next()? {
-                Some(operation) => {
+                Some((_, operation)) => {
                     bytes += weight(&operation);
                     operations.push(operation);
                     self.next = self.next.next();
@@ -134,8 +157,8 @@ impl ShardTail {
         if self.next > self.current.global_checkpoint {
             return Ok(());
         }
-        let operation = self.find_next()?.ok_or_else(|| self.gap())?;
-        self.put_aside(operation);
+        let (generation, operation) = self.find_next()?.ok_or_else(|| self.gap())?;
+        self.put_aside(generation, operation);
         Ok(())
     }
 
@@ -172,33 +195,42 @@ impl ShardTail {
     }
 
     /// The next operation, from among the early ones or by reading on; `None` when the translog does not have it.
-    fn find_next(&mut self) -> Result<Option<Operation>, TailError> {
+    fn find_next(&mut self) -> Result<Option<(Generation, Operation)>, TailError> {
         loop {
-            if let Some(operation) = self.early.remove(&self.next) {
-                self.early_bytes -= weight(&operation);
-                return Ok(Some(operation));
+            let (generation, operation) = match self.early.remove(&self.next) {
+                Some((generation, operation)) => {
+                    self.early_bytes -= weight(&operation);
+                    (generation, operation)
+                }
+                None if self.early_bytes >= WINDOW_BYTES => return Ok(None),
+                None => match self.read()? {
+                    Some(operation) => (self.reading, operation),
+                    None => return Ok(None),
+                },
+            };
+            let seq_no = operation.seq_no;
+            if seq_no == self.next && self.certain_up_to < seq_no && self.is_of_earlier_term(generation) {
+                self.find_superseded()?;
+                self.certain_up_to = self.current.global_checkpoint;
             }
-            if self.early_bytes >= WINDOW_BYTES {
-                return Ok(None);
-            }
-            let Some(operation) = self.read()? else { return Ok(None) };
-            let (seq_no, term) = (operation.seq_no, operation.primary_term);
-            let outdated = seq_no < self.next
-                || self.superseded.get(&seq_no).is_some_and(|higher| *higher > term)
-                || self.early.get(&seq_no).is_some_and(|other| other.primary_term > term);
-            if outdated {
+            if seq_no < self.next || self.superseded.get(&seq_no).is_some_and(|newer| *newer > generation) {
                 continue;
             }
             if seq_no == self.next {
-                return Ok(Some(operation));
+                return Ok(Some((generation, operation)));
             }
-            self.put_aside(operation);
+            self.put_aside(generation, operation);
         }
     }
 
-    fn put_aside(&mut self, operation: Operation) {
+    fn is_of_earlier_term(&self, generation: Generation) -> bool {
+        let term = |generation| self.generations.get(&generation).map(|open| open.file.primary_term);
+        term(generation) != term(self.current.generation)
+    }
+
+    fn put_aside(&mut self, generation: Generation, operation: Operation) {
         self.early_bytes += weight(&operation);
-        if let Some(replaced) = self.early.insert(operation.seq_no, operation) {
+        if let Some((_, replaced)) = self.early.insert(operation.seq_no, (generation, operation)) {
             self.early_bytes -= weight(&replaced);
         }
     }
@@ -211,8 +243,14 @@ impl ShardTail {
                     Some(checkpoint) => (checkpoint.offset, checkpoint.trimmed_above),
                     None => (0, None),
                 };
+                let is_above = |limit: Option<SeqNo>, seq_no| limit.is_some_and(|limit| seq_no > limit);
                 match open.file.next(end)? {
-                    Some(operation) if trimmed_above.is_some_and(|limit| operation.seq_no > limit) => continue,
+                    Some(operation)
+                        if is_above(trimmed_above, operation.seq_no)
+                            || is_above(open.certain_up_to, operation.seq_no) =>
+                    {
+                        continue;
+                    }
                     Some(operation) => return Ok(Some(operation)),
                     None => {}
                 }
@@ -235,17 +273,20 @@ impl ShardTail {
             let closed = if is_newest { Some(self.current) } else { self.closed_checkpoint(generation)? };
             if let Some(open) = self.generations.get_mut(&generation) {
                 // A generation whose last checkpoint was missed is durable at least up to the one seen last.
+                open.is_whole |= closed.is_some() && !is_newest;
                 open.checkpoint = closed.or(open.checkpoint);
                 continue;
             }
             let Some(file) = open_generation(&self.folder, &self.spool, generation)? else { continue };
             if file.uuid == self.uuid {
-                self.generations.insert(generation, OpenGeneration { file, checkpoint: closed });
+                let is_whole = closed.is_some() && !is_newest;
+                self.generations
+                    .insert(generation, OpenGeneration { file, checkpoint: closed, is_whole, certain_up_to: None });
             } else if is_newest {
                 return Err(TailError::Replaced(self.folder.clone()));
             } else {
                 // Of a history that has ended.
-                self.spool.release(generation.after())?;
+                self.spool.let_go(generation)?;
             }
         }
         Ok(())
@@ -273,10 +314,13 @@ impl ShardTail {
                 break;
             }
             behind = generation;
-            let is_unknown = self.generations[&generation].checkpoint.is_none();
-            if is_unknown && !self.folder.join(file_name(generation, "tlog")).exists() {
-                let whole = self.whole(generation)?;
-                self.generations.entry(generation).and_modify(|open| open.checkpoint = whole);
+            let is_unknown = !self.generations[&generation].is_whole;
+            if is_unknown
+                && !self.folder.join(file_name(generation, "tlog")).exists()
+                && let Some(whole) = self.whole(generation)?
+                && let Some(open) = self.generations.get_mut(&generation)
+            {
+                (open.checkpoint, open.is_whole) = (Some(whole), true);
             }
         }
         Ok(())
@@ -308,11 +352,36 @@ impl ShardTail {
         }
     }
 
+    /// What nobody held may have had other operations in the place of those in earlier generations, if a term began
+    /// between. What was settled when the last of these was closed has no other.
+    fn find_uncertain(&mut self) {
+        let (mut certain_up_to, mut hidden, mut behind) = (None, None, None);
+        for (generation, open) in self.generations.iter_mut().rev() {
+            let term = open.file.primary_term;
+            if let Some((later, later_term)) = behind
+                && generation.after() != later
+            {
+                hidden = Some(later_term);
+            }
+            if hidden.take_if(|hidden| *hidden > term).is_some() {
+                certain_up_to = Some(open.checkpoint.map_or(SeqNo::NONE, |checkpoint| checkpoint.global_checkpoint));
+            }
+            open.certain_up_to = certain_up_to;
+            if !open.is_whole && *generation != self.current.generation {
+                hidden = hidden.max(Some(term));
+            }
+            behind = Some((*generation, term));
+        }
+    }
+
+    /// Whatever is at or below the global checkpoint has its last operation in the translog.
     fn find_superseded(&mut self) -> Result<(), TailError> {
+        self.superseded.retain(|seq_no, _| *seq_no >= self.next);
         let generations: Vec<Generation> = self.generations.keys().copied().collect();
         for (at, later) in generations.iter().enumerate() {
             let open = &self.generations[later];
             let (term, Some(lowest)) = (open.file.primary_term, open.min_seq_no()) else { continue };
+            let trimmed_above = open.checkpoint.and_then(|checkpoint| checkpoint.trimmed_above);
             let earlier = generations[..at].iter().map(|generation| &self.generations[generation]);
             let overlaps = earlier
                 .filter(|open| open.file.primary_term < term)
@@ -321,8 +390,9 @@ impl ShardTail {
             let (Some(end), true) = (open.checkpoint.map(|checkpoint| checkpoint.offset), overlaps) else { continue };
             let Some(mut file) = open_generation(&self.folder, &self.spool, *later)? else { continue };
             while let Some(operation) = file.next(end)? {
-                let known = self.superseded.entry(operation.seq_no).or_insert(operation.primary_term);
-                *known = (*known).max(operation.primary_term);
+                if trimmed_above.is_none_or(|limit| operation.seq_no <= limit) {
+                    self.superseded.insert(operation.seq_no, *later);
+                }
             }
         }
         Ok(())

@@ -62,7 +62,7 @@ impl Wake {
 
 impl TranslogWatcher {
     pub fn start() -> Self {
-        let state = Arc::new(Mutex::new(State { watches: None, watched: HashMap::new(), limit_reported: false }));
+        let Self { state } = Self::blind();
         match Inotify::init().and_then(|inotify| {
             let watches = inotify.watches();
             Ok((watches, inotify.into_event_stream(vec![0; EVENT_BUFFER_BYTES])?))
@@ -89,6 +89,12 @@ impl TranslogWatcher {
             Err(error) => warn!(%error, "inotify is not available: translogs are polled"),
         }
         Self { state }
+    }
+
+    /// Watches nothing: translogs are polled.
+    pub fn blind() -> Self {
+        let state = State { watches: None, watched: HashMap::new(), limit_reported: false };
+        Self { state: Arc::new(Mutex::new(state)) }
     }
 
     /// Watches a shard's translog. The generations that it has, and those that OpenSearch begins from now on, are kept in

@@ -1,0 +1,86 @@
+//! What following or loading a shard needs of the rest of the agent. In production that is [`crate::copy::Index`]; the
+//! simulation puts a log and a follower index in memory in its place.
+
+use std::collections::HashMap;
+
+use shardline_common::kafka::{Reach, TopicError, Watermarks};
+use shardline_common::metadata::IndexMetadata;
+use shardline_common::record::Record;
+use shardline_common::types::{IndexName, Offset, SeqNo, ShardId, TopicName};
+use tokio::sync::watch;
+
+use crate::checkpoint::{Checkpoint, CheckpointError, CheckpointStore};
+use crate::progress::ShardProgress;
+use crate::shard::ShardError;
+use crate::stream::StreamError;
+
+/// The records of a partition, one after the other.
+pub trait Records: Send {
+    /// The next record and its offset. Nothing is lost when the future is dropped before it resolves.
+    fn next(&mut self) -> impl Future<Output = Result<(Offset, Record), StreamError>> + Send;
+
+    /// The next record if one has arrived already.
+    fn ready(&mut self) -> Option<Result<(Offset, Record), StreamError>>;
+}
+
+/// One copy of a leader index in a follower index, as its shards see it.
+pub trait FollowedIndex: Send + Sync {
+    type Records: Records;
+
+    /// The follower index's.
+    fn name(&self) -> &IndexName;
+
+    /// The replication topic.
+    fn topic(&self) -> &TopicName;
+
+    fn progress(&self, shard: ShardId) -> &ShardProgress;
+
+    /// The follower shards' highest sequence numbers, each time that they are asked for them.
+    fn given_away(&self) -> watch::Receiver<HashMap<ShardId, SeqNo>>;
+
+    /// Bulk requests of a shard that may be under way at once.
+    fn writers(&self) -> usize;
+
+    /// Operations of one bulk request.
+    fn batch_operations(&self) -> u64;
+
+    fn checkpoints(&self) -> &CheckpointStore;
+
+    /// Under which positions of this copy are kept.
+    fn key(&self) -> &str;
+
+    /// Where a shard goes on.
+    fn recover(&self, shard: ShardId) -> impl Future<Output = Result<Option<Checkpoint>, ShardError>> + Send;
+
+    fn save(&self, shard: ShardId, checkpoint: &Checkpoint) -> Result<(), CheckpointError>;
+
+    /// What the leader agents last said of the index beside the stream.
+    fn announced_metadata(&self) -> Option<IndexMetadata>;
+
+    /// Brings metadata over that the follower index does not have yet.
+    fn apply_metadata(
+        &self,
+        shard: ShardId,
+        metadata: &IndexMetadata,
+    ) -> impl Future<Output = Result<(), ShardError>> + Send;
+
+    fn watermarks(
+        &self,
+        topic: &TopicName,
+        shard: ShardId,
+    ) -> impl Future<Output = Result<Watermarks, TopicError>> + Send;
+
+    /// How far a partition reaches.
+    fn reach(
+        &self,
+        topic: &TopicName,
+        shard: ShardId,
+    ) -> impl Future<Output = Result<Option<Reach>, TopicError>> + Send;
+
+    /// The first record of the replication topic's partition that is still there.
+    fn first_record(&self, shard: ShardId)
+    -> impl Future<Output = Result<Option<(Offset, Record)>, TopicError>> + Send;
+
+    /// Reads a partition from an offset on, until what comes back is dropped.
+    fn open(&self, topic: &TopicName, shard: ShardId, offset: Offset) -> Result<Self::Records, StreamError>;
+}

@@ -1,0 +1,83 @@
+//! What a capture needs of Kafka, and of the control topic. In production these are clients of Kafka; the simulation
+//! puts a log in memory in their place.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use shardline_common::control::FillRequest;
+use shardline_common::kafka::{ControlError, ControlTopic, Reach, TopicError};
+use shardline_common::record::Record;
+use shardline_common::types::{Offset, ShardId, TopicName};
+use tokio::sync::watch;
+
+use crate::publish::PublishError;
+
+/// Partitions to which records are appended.
+pub trait Log: Send + Sync {
+    /// See [`shardline_common::kafka::Kafka::reach`].
+    fn reach<'a>(&'a self, topic: &'a TopicName, shard: ShardId) -> BoxFuture<'a, Result<Option<Reach>, TopicError>>;
+
+    /// The last record of a partition; `None` when it is empty.
+    fn last_record<'a>(
+        &'a self,
+        topic: &'a TopicName,
+        shard: ShardId,
+    ) -> BoxFuture<'a, Result<Option<(Offset, Record)>, TopicError>>;
+
+    /// Makes the topic of an index unless it exists.
+    fn create_replication_topic<'a>(
+        &'a self,
+        topic: &'a TopicName,
+        shards: u32,
+    ) -> BoxFuture<'a, Result<(), TopicError>>;
+
+    /// Begins to send.
+    fn session(&self) -> Arc<dyn Session>;
+}
+
+/// Records that are sent one after the other. Those of one partition keep the order in which they were handed over, and
+/// what follows a record that is lost is lost too: so whoever has records on their way goes on in the same session, and
+/// after an error begins another one behind what the partition has.
+pub trait Session: Send + Sync {
+    /// Hands records over, waiting while too much is on its way.
+    fn send<'a>(
+        &'a self,
+        topic: &'a TopicName,
+        shard: ShardId,
+        records: &'a [Record],
+    ) -> BoxFuture<'a, Result<Pending, PublishError>>;
+}
+
+/// Records on their way: resolves to the offset of the last one once the log has them all. They are on their way whether
+/// or not anybody waits for it.
+pub type Pending = BoxFuture<'static, Result<Offset, PublishError>>;
+
+/// Where the agents beside a shard's copies ask each other for operations.
+pub trait FillBoard: Send + Sync {
+    fn post<'a>(&'a self, request: &'a FillRequest) -> BoxFuture<'a, Result<(), ControlError>>;
+
+    fn take_down<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(), ControlError>>;
+
+    fn posted(&self, key: &str) -> Option<FillRequest>;
+
+    /// Resolves after the next change.
+    fn changes(&self) -> watch::Receiver<Offset>;
+}
+
+impl FillBoard for ControlTopic {
+    fn post<'a>(&'a self, request: &'a FillRequest) -> BoxFuture<'a, Result<(), ControlError>> {
+        Box::pin(self.publish(request))
+    }
+
+    fn take_down<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(), ControlError>> {
+        Box::pin(self.remove(key))
+    }
+
+    fn posted(&self, key: &str) -> Option<FillRequest> {
+        self.get(key)
+    }
+
+    fn changes(&self) -> watch::Receiver<Offset> {
+        Self::changes(self)
+    }
+}
