@@ -3,7 +3,7 @@
 
 RUN := deploy/dev/with-toolchain
 
-.PHONY: demo test bench microbench check
+.PHONY: demo test faults bench microbench check
 
 demo:
 	@$(RUN) cargo build --quiet --locked --workspace --bins
@@ -14,6 +14,12 @@ test:
 	@$(RUN) cargo build --quiet --locked --workspace --bins
 	@$(RUN) cargo test --locked --workspace --exclude shardline-tests
 	@$(RUN) cargo test --locked --package shardline-tests -- --test-threads=1
+
+# `make faults ONLY=SIGKILL` lets some of them happen.
+faults:
+	@$(RUN) cargo build --quiet --locked --workspace --bins
+	@$(RUN) cargo run --quiet --locked --package shardline-tests --bin faults -- --only '$(ONLY)' \
+		--output "$${CARGO_TARGET_DIR:-target}/faults.md"
 
 # Written to the target folder by a run that is not the whole one.
 BENCH_OUTPUT := $(if $(QUICK)$(ONLY),$${CARGO_TARGET_DIR:-target}/bench,docs/benchmarks)

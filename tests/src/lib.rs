@@ -3,6 +3,7 @@
 pub mod client;
 pub mod compare;
 pub mod ctl;
+pub mod faults;
 pub mod load;
 pub mod retention;
 pub mod topic_check;
