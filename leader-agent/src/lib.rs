@@ -14,6 +14,7 @@ pub mod resync;
 pub mod settled;
 pub mod snapshot;
 pub mod source;
+pub mod spools;
 pub mod stats;
 pub mod supervisor;
 pub mod translog;

@@ -19,6 +19,9 @@ pub struct Metrics {
     pub metadata_records: IntCounterVec,
     pub snapshot_documents: IntCounterVec,
     pub spool_bytes: IntGaugeVec,
+    pub spool_used_bytes: IntGaugeVec,
+    pub spool_limit_bytes: IntGaugeVec,
+    pub spool_let_go: IntCounterVec,
     pub translog_bytes: IntGaugeVec,
     pub translog_read_seconds: CounterVec,
     pub scan_seconds: CounterVec,
@@ -27,6 +30,7 @@ pub struct Metrics {
 }
 
 const SHARD: &[&str] = &["index", "shard"];
+const DATA_PATH: &[&str] = &["data_path"];
 
 impl Metrics {
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
@@ -101,6 +105,24 @@ impl Metrics {
                 "shardline_leader_spool_bytes",
                 "Disk taken by generations that only the spool still holds",
                 SHARD,
+                registry
+            )?,
+            spool_used_bytes: register_int_gauge_vec_with_registry!(
+                "shardline_leader_spool_used_bytes",
+                "Disk taken by generations that only the spool of a data folder still holds, of all shards together",
+                DATA_PATH,
+                registry
+            )?,
+            spool_limit_bytes: register_int_gauge_vec_with_registry!(
+                "shardline_leader_spool_limit_bytes",
+                "Disk that the spool of a data folder may take: past it, the oldest generations are let go",
+                DATA_PATH,
+                registry
+            )?,
+            spool_let_go: register_int_counter_vec_with_registry!(
+                "shardline_leader_spool_let_go_total",
+                "Generations that Kafka may not have had, let go because the spool was full",
+                DATA_PATH,
                 registry
             )?,
             translog_bytes: register_int_gauge_vec_with_registry!(

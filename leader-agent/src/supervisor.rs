@@ -1,9 +1,9 @@
 //! Decides which shards this agent ships, holds or copies, and keeps a task for each.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shardline_common::control::{BootstrapRequest, Capture as CaptureEntry, Entry, Subscription};
 use shardline_common::kafka::ControlTopic;
@@ -23,16 +23,14 @@ use crate::config::{CaptureConfig, Source};
 use crate::fill;
 use crate::snapshot;
 use crate::source::watch_checkpoints;
-use crate::translog::{ShardTail, Spool};
+use crate::spools::Spools;
+use crate::translog::{ShardKey, ShardTail};
 use crate::verify;
 
 /// How often an agent beside a replica asks Kafka what it may let go.
 const HOLD_INTERVAL: Duration = Duration::from_secs(5);
 const UNWATCHED_HOLD_INTERVAL: Duration = Duration::from_secs(1);
 const MISSING_FOLDER_INTERVAL: Duration = Duration::from_millis(50);
-const SPOOL_FOLDER: &str = "shardline-spool";
-
-type ShardKey = (IndexUuid, ShardId);
 
 pub struct Supervisor {
     node: LocalNode,
@@ -42,8 +40,7 @@ pub struct Supervisor {
     always: Vec<String>,
     /// Instead of the translogs, where those cannot be read.
     poll: Option<Origin>,
-    spool_limit_bytes: u64,
-    spools: HashMap<PathBuf, Spool>,
+    spools: Spools,
     view_versions: watch::Sender<i64>,
     captures: HashMap<ShardKey, RunningCapture>,
     holds: HashMap<ShardKey, Task>,
@@ -99,8 +96,7 @@ impl Supervisor {
             leader_table,
             follower_table,
             always: config.always.clone(),
-            spool_limit_bytes: config.spool_limit_mib * 1024 * 1024,
-            spools: HashMap::new(),
+            spools: Spools::new(config.spool_limit_mib.saturating_mul(1024 * 1024)),
             view_versions: watch::channel(0).0,
             captures: HashMap::new(),
             holds: HashMap::new(),
@@ -142,6 +138,7 @@ impl Supervisor {
             }
         }
         self.context.metrics.captures.set(i64::try_from(self.captures.len()).unwrap_or(i64::MAX));
+        self.tend_spools(view, &followed).await;
         self.reconcile_snapshots().await;
         self.reconcile_questions().await;
     }
@@ -228,7 +225,7 @@ impl Supervisor {
         (0..index.number_of_shards)
             .map(ShardId)
             .filter(|shard| !index.local_primaries.contains(shard))
-            .filter(|shard| index.local_replicas.contains(shard) || self.data_path_of(index, *shard).is_some())
+            .filter(|shard| self.has_copy(index, *shard))
             .collect()
     }
 
@@ -245,17 +242,37 @@ impl Supervisor {
                   "no translog of this shard below the data paths: set capture.data_paths if the agent sees them elsewhere");
             return Ok(None);
         };
-        let spool = self.spool(&data_path)?.shard(&index.uuid, id)?;
+        let spool = self.spools.of(&data_path)?.shard(&index.uuid, id)?;
         Ok(Some(Files { translog: data_path.join(relative), spool }))
     }
 
-    fn spool(&mut self, data_path: &Path) -> Result<&Spool, StartError> {
-        if !self.spools.contains_key(data_path) {
-            let spool = Spool::open(&data_path.join(SPOOL_FOLDER), self.spool_limit_bytes)?;
-            self.spools.insert(data_path.to_owned(), spool);
+    /// A shard's spool is kept while the node has a copy of it and somebody follows its index. Before the node has recovered
+    /// the cluster's state, it knows no index at all.
+    async fn tend_spools(&mut self, view: &ClusterView, followed: &HashSet<IndexUuid>) {
+        if self.poll.is_some() {
+            return;
         }
-        // Just inserted where it was missing.
-        Ok(&self.spools[data_path])
+        let now = Instant::now();
+        if let Some(mut shards) = self.spools.look(&self.node.data_paths, now) {
+            shards.retain(|key| !self.needs_spool(key, view, followed));
+            self.spools.clean_up(shards, now).await;
+        }
+        self.spools.report(&self.context.metrics);
+    }
+
+    fn needs_spool(&self, key: &ShardKey, view: &ClusterView, followed: &HashSet<IndexUuid>) -> bool {
+        let (uuid, shard) = key;
+        let is_wanted = |index: &IndexView| followed.contains(uuid) || self.is_always_captured(index);
+        view.indices.is_empty()
+            || self.captures.contains_key(key)
+            || self.holds.contains_key(key)
+            || view.by_uuid(uuid).is_some_and(|index| is_wanted(index) && self.has_copy(index, *shard))
+    }
+
+    fn has_copy(&self, index: &IndexView, shard: ShardId) -> bool {
+        index.local_primaries.contains(&shard)
+            || index.local_replicas.contains(&shard)
+            || self.data_path_of(index, shard).is_some()
     }
 
     async fn reconcile_snapshots(&mut self) {

@@ -12,121 +12,82 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::SystemTime;
 
 use parking_lot::Mutex;
-use shardline_common::types::{Generation, IndexUuid, ShardId};
-use tracing::warn;
+use shardline_common::types::Generation;
 
-#[derive(Debug, thiserror::Error)]
-pub enum SpoolError {
-    #[error("the spool folder {path} cannot be used: {source}")]
-    Io { path: PathBuf, source: io::Error },
-    #[error(
-        "the spool folder {spool} is on another file system than {translog}: hard links need the same one. Put the \
-         spool beside the node's data"
-    )]
-    OtherFileSystem { spool: PathBuf, translog: PathBuf },
-}
-
-/// The spool of one data folder.
-#[derive(Debug)]
-pub struct Spool {
-    /// `None` where nothing can be written.
-    root: Option<PathBuf>,
-    limit_bytes: u64,
-    held_bytes: Arc<AtomicU64>,
-}
+use super::spool::{Shared, SpoolError};
 
 /// The spool of one shard.
 #[derive(Debug, Clone)]
 pub struct ShardSpool {
-    store: Store,
-    limit_bytes: u64,
-    /// Of all shards in this spool.
-    all_held_bytes: Arc<AtomicU64>,
-    held_bytes: Arc<AtomicU64>,
+    shelf: Arc<Shelf>,
+    spool: Arc<Shared>,
 }
 
-#[derive(Debug, Clone)]
+/// What is kept of one shard.
+#[derive(Debug)]
+pub(super) struct Shelf {
+    store: Store,
+    held_bytes: AtomicU64,
+}
+
+#[derive(Debug)]
 enum Store {
     Links(PathBuf),
     /// Open files by name. What is open can be opened once more after it was deleted, through `/proc/self/fd`.
-    Descriptors(Arc<Mutex<BTreeMap<String, File>>>),
+    Descriptors(Mutex<BTreeMap<String, File>>),
 }
 
-impl Spool {
-    pub fn open(root: &Path, limit_bytes: u64) -> Result<Self, SpoolError> {
-        use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
-        let root = match std::fs::create_dir_all(root) {
-            Ok(()) => Some(root.to_owned()),
-            Err(error) if matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem) => {
-                warn!(root = %root.display(), %error,
-                      "no spool can be made beside the node's data: translogs are held by open descriptors, which end \
-                       with the agent");
-                None
-            }
-            Err(source) => return Err(SpoolError::Io { path: root.to_owned(), source }),
-        };
-        Ok(Self { root, limit_bytes, held_bytes: Arc::default() })
-    }
-
-    pub fn shard(&self, index: &IndexUuid, shard: ShardId) -> Result<ShardSpool, SpoolError> {
-        let store = match &self.root {
-            Some(root) => {
-                let folder = root.join(index.as_str()).join(shard.to_string());
-                std::fs::create_dir_all(&folder).map_err(|source| SpoolError::Io { path: folder.clone(), source })?;
-                Store::Links(folder)
-            }
-            None => Store::Descriptors(Arc::default()),
-        };
-        Ok(ShardSpool {
-            store,
-            limit_bytes: self.limit_bytes,
-            all_held_bytes: Arc::clone(&self.held_bytes),
-            held_bytes: Arc::default(),
-        })
-    }
+/// A generation that only the spool has.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub bytes: u64,
+    /// When OpenSearch wrote it last.
+    pub written: SystemTime,
 }
 
 impl ShardSpool {
-    /// Links everything that the translog folder has and the spool has not.
+    pub(super) fn new(shelf: Arc<Shelf>, spool: Arc<Shared>) -> Self {
+        Self { shelf, spool }
+    }
+
+    /// Links everything that the translog folder has and the spool has not, and keeps the spool's limit.
     pub fn keep(&self, translog: &Path) -> Result<(), SpoolError> {
-        for generation in list_generations(translog).map_err(|source| self.failed(translog, source))? {
-            if self.link(translog, &file_name(generation, "tlog"))? {
+        for generation in list_generations(translog).map_err(|source| failed(translog, source))? {
+            if self.shelf.link(translog, &file_name(generation, "tlog"))? {
                 // Of the file that was there before.
-                self.remove(generation, "ckp")?;
+                self.shelf.remove(generation, "ckp")?;
             }
-            self.link(translog, &file_name(generation, "ckp"))?;
+            self.shelf.link(translog, &file_name(generation, "ckp"))?;
         }
-        self.account()?;
-        self.enforce_limit()
+        self.shelf.account()?;
+        self.spool.enforce_limit();
+        Ok(())
     }
 
     pub fn generations(&self) -> Result<BTreeSet<Generation>, SpoolError> {
-        match &self.store {
-            Store::Links(folder) => list_generations(folder).map_err(|source| self.failed(folder, source)),
-            Store::Descriptors(files) => Ok(files.lock().keys().filter_map(|name| generation_of(name)).collect()),
-        }
+        self.shelf.generations()
     }
 
     /// Where a file can be opened, if it is held.
     pub fn path(&self, generation: Generation, extension: &str) -> PathBuf {
-        let name = file_name(generation, extension);
-        match &self.store {
-            Store::Links(folder) => folder.join(name),
-            Store::Descriptors(files) => match files.lock().get(&name) {
-                Some(file) => PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())),
-                None => PathBuf::from("/nonexistent").join(name),
-            },
-        }
+        self.shelf.path(generation, extension)
     }
 
     /// Lets go of the generations before this one.
     pub fn release(&self, below: Generation) -> Result<(), SpoolError> {
         for generation in self.generations()?.range(..below) {
-            self.let_go(*generation)?;
+            self.shelf.let_go(*generation)?;
         }
-        self.account()
+        self.shelf.account()
+    }
+
+    /// Lets go of one generation.
+    pub fn let_go(&self, generation: Generation) -> Result<(), SpoolError> {
+        self.shelf.let_go(generation)?;
+        self.shelf.account()
     }
 
     /// Lets go of everything: a translog with another history has taken this one's place.
@@ -136,7 +97,73 @@ impl ShardSpool {
 
     /// Disk that only this shard's spool takes, in bytes, as of the last change.
     pub fn extra_bytes(&self) -> u64 {
+        self.shelf.held_bytes()
+    }
+}
+
+impl Shelf {
+    /// Keeps links in a folder, or, without one, open descriptors.
+    pub fn new(folder: Option<PathBuf>) -> Self {
+        let store = folder.map_or_else(|| Store::Descriptors(Mutex::default()), Store::Links);
+        Self { store, held_bytes: AtomicU64::new(0) }
+    }
+
+    pub fn held_bytes(&self) -> u64 {
         self.held_bytes.load(Relaxed)
+    }
+
+    /// The generations that only the spool has.
+    pub fn held(&self) -> BTreeMap<Generation, Held> {
+        let generations = self.generations().unwrap_or_default().into_iter();
+        generations.filter_map(|generation| Some((generation, self.held_one(generation)?))).collect()
+    }
+
+    pub fn account(&self) -> Result<(), SpoolError> {
+        let held = self.generations()?.into_iter().filter_map(|generation| self.held_one(generation));
+        self.held_bytes.store(held.map(|held| held.bytes).sum(), Relaxed);
+        Ok(())
+    }
+
+    /// Lets go of one generation.
+    pub fn let_go(&self, generation: Generation) -> Result<(), SpoolError> {
+        self.remove(generation, "tlog")?;
+        self.remove(generation, "ckp")
+    }
+
+    fn remove(&self, generation: Generation, extension: &str) -> Result<(), SpoolError> {
+        let path = self.path(generation, extension);
+        match &self.store {
+            Store::Links(_) => match std::fs::remove_file(&path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => Err(failed(&path, source)),
+                _ => Ok(()),
+            },
+            Store::Descriptors(files) => {
+                files.lock().remove(&file_name(generation, extension));
+                Ok(())
+            }
+        }
+    }
+
+    fn generations(&self) -> Result<BTreeSet<Generation>, SpoolError> {
+        match &self.store {
+            Store::Links(folder) => match list_generations(folder) {
+                // Removed with its shard.
+                Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(BTreeSet::new()),
+                listed => listed.map_err(|source| failed(folder, source)),
+            },
+            Store::Descriptors(files) => Ok(files.lock().keys().filter_map(|name| generation_of(name)).collect()),
+        }
+    }
+
+    fn path(&self, generation: Generation, extension: &str) -> PathBuf {
+        let name = file_name(generation, extension);
+        match &self.store {
+            Store::Links(folder) => folder.join(name),
+            Store::Descriptors(files) => match files.lock().get(&name) {
+                Some(file) => PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())),
+                None => PathBuf::from("/nonexistent").join(name),
+            },
+        }
     }
 
     /// Says whether another file of that name was held.
@@ -152,7 +179,7 @@ impl ShardSpool {
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
                 Err(SpoolError::OtherFileSystem { spool: self.place(), translog: translog.to_owned() })
             }
-            kept => kept.map_err(|source| self.failed(&self.place(), source)),
+            kept => kept.map_err(|source| failed(&self.place(), source)),
         }
     }
 
@@ -163,57 +190,16 @@ impl ShardSpool {
         }
     }
 
-    /// Lets go of one generation.
-    pub fn let_go(&self, generation: Generation) -> Result<(), SpoolError> {
-        self.remove(generation, "tlog")?;
-        self.remove(generation, "ckp")
-    }
-
-    fn remove(&self, generation: Generation, extension: &str) -> Result<(), SpoolError> {
-        let path = self.path(generation, extension);
-        match &self.store {
-            Store::Links(_) => match std::fs::remove_file(&path) {
-                Err(source) if source.kind() != io::ErrorKind::NotFound => Err(self.failed(&path, source)),
-                _ => Ok(()),
-            },
-            Store::Descriptors(files) => {
-                files.lock().remove(&file_name(generation, extension));
-                Ok(())
-            }
-        }
-    }
-
-    fn held(&self, generation: Generation) -> u64 {
-        let metadata = std::fs::metadata(self.path(generation, "tlog"));
+    fn held_one(&self, generation: Generation) -> Option<Held> {
+        let metadata = std::fs::metadata(self.path(generation, "tlog")).ok()?;
         let own_links = if matches!(self.store, Store::Links(_)) { 1 } else { 0 };
-        metadata.map(|metadata| if metadata.nlink() == own_links { metadata.len() } else { 0 }).unwrap_or(0)
+        let written = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+        (metadata.nlink() == own_links).then_some(Held { bytes: metadata.len(), written })
     }
+}
 
-    fn account(&self) -> Result<(), SpoolError> {
-        let held = self.generations()?.into_iter().map(|generation| self.held(generation)).sum();
-        let before = self.held_bytes.swap(held, Relaxed);
-        self.all_held_bytes.fetch_add(held.wrapping_sub(before), Relaxed);
-        Ok(())
-    }
-
-    fn enforce_limit(&self) -> Result<(), SpoolError> {
-        for generation in self.generations()? {
-            if self.all_held_bytes.load(Relaxed) <= self.limit_bytes {
-                break;
-            }
-            if self.held(generation) > 0 {
-                warn!(spool = %self.place().display(), %generation, limit_bytes = self.limit_bytes,
-                      "the spool is full: a generation that Kafka does not have yet is let go");
-                self.let_go(generation)?;
-                self.account()?;
-            }
-        }
-        Ok(())
-    }
-
-    fn failed(&self, path: &Path, source: io::Error) -> SpoolError {
-        SpoolError::Io { path: path.to_owned(), source }
-    }
+fn failed(path: &Path, source: io::Error) -> SpoolError {
+    SpoolError::Io { path: path.to_owned(), source }
 }
 
 /// What is held under the same name may be a file of an earlier translog, whose place this one has taken: then the link is
@@ -263,6 +249,9 @@ fn generation_of(name: &str) -> Option<Generation> {
 
 #[cfg(test)]
 mod tests {
+    use shardline_common::types::ShardId;
+
+    use super::super::spool::Spool;
     use super::*;
 
     fn translog_with(generations: &[i64]) -> tempfile::TempDir {
@@ -307,9 +296,11 @@ mod tests {
     fn where_nothing_can_be_written_descriptors_hold() {
         let folder = translog_with(&[1, 2]);
         let translog = folder.path().join("translog");
-        let read_only = Spool { root: None, limit_bytes: 10_000, held_bytes: Arc::default() };
+        let read_only = Spool::over(None, 10_000);
         let spool = read_only.shard(&"u".into(), ShardId(0)).unwrap();
         spool.keep(&translog).unwrap();
+        // As when the copy becomes the primary.
+        let spool = read_only.shard(&"u".into(), ShardId(0)).unwrap();
         std::fs::remove_file(translog.join("translog-1.tlog")).unwrap();
         spool.keep(&translog).unwrap();
         assert_eq!(spool.extra_bytes(), 1000);
@@ -334,9 +325,13 @@ mod tests {
     #[test]
     fn another_file_system_is_refused_by_name() {
         let folder = translog_with(&[1]);
-        let Ok(elsewhere) = tempfile::tempdir_in("/dev/shm") else { return };
+        let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
         let spool = Spool::open(elsewhere.path(), 0).unwrap().shard(&"u".into(), ShardId(0)).unwrap();
-        let outcome = spool.keep(&folder.path().join("translog"));
-        assert!(matches!(outcome, Err(SpoolError::OtherFileSystem { .. })), "{outcome:?}");
+        let error = spool.keep(&folder.path().join("translog")).unwrap_err();
+        assert!(matches!(error, SpoolError::OtherFileSystem { .. }), "{error:?}");
+        let message = error.to_string();
+        for path in [elsewhere.path(), folder.path()] {
+            assert!(message.contains(&*path.to_string_lossy()), "{message}");
+        }
     }
 }

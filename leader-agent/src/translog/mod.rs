@@ -1,18 +1,20 @@
 //! The shard's translog on disk, read while OpenSearch writes it.
 //!
-//! Formats (`codec`, `checkpoint`, `operation`, `generation`), keeping files that OpenSearch deletes (`hold`), the
-//! ordered view of a shard (`tail`), and being told of changes (`watch`).
+//! Formats (`codec`, `checkpoint`, `operation`, `generation`), keeping files that OpenSearch deletes (`hold`)
+//! within a limit (`spool`), the ordered view of a shard (`tail`), and being told of changes (`watch`).
 
 pub mod checkpoint;
 pub mod codec;
 pub mod generation;
 pub mod hold;
 pub mod operation;
+pub mod spool;
 pub mod tail;
 pub mod watch;
 
 pub use checkpoint::Checkpoint;
-pub use hold::{ShardSpool, Spool, SpoolError};
+pub use hold::ShardSpool;
 pub use operation::{Operation, OperationKind};
+pub use spool::{ShardKey, Spool, SpoolError, Usage};
 pub use tail::{ShardTail, TailBatch, TailError};
 pub use watch::{TranslogWatcher, Wake};

@@ -15,8 +15,9 @@ use shardline_common::types::{Generation, SeqNo};
 
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::generation::{GenerationError, GenerationFile};
-use super::hold::{ShardSpool, SpoolError, file_name, list_generations};
+use super::hold::{ShardSpool, file_name, list_generations};
 use super::operation::{Operation, OperationKind};
+use super::spool::SpoolError;
 
 /// What may wait for an earlier operation, in bytes of ids and sources. More out of order than this means that it is not
 /// there: a file strays from `seq_no` order by some tens of operations.
@@ -268,6 +269,8 @@ impl ShardTail {
         let failed = |source| TailError::Io { path: self.folder.clone(), source };
         let mut known = list_generations(&self.folder).map_err(failed)?;
         known.extend(self.spool.generations()?);
+        // What was let go for the spool's limit takes disk until it is closed here too.
+        self.generations.retain(|generation, _| known.contains(generation));
         for generation in known.into_iter().filter(|generation| *generation <= self.current.generation) {
             let is_newest = generation == self.current.generation;
             let closed = if is_newest { Some(self.current) } else { self.closed_checkpoint(generation)? };

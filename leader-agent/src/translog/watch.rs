@@ -102,7 +102,8 @@ impl TranslogWatcher {
     pub fn watch(&self, folder: &Path, spool: &ShardSpool) -> Wake {
         let (notify, lost) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let mut state = self.state.lock();
-        let mask = WatchMask::MODIFY | WatchMask::CREATE | WatchMask::MOVED_TO | WatchMask::DELETE_SELF;
+        let mask =
+            WatchMask::MODIFY | WatchMask::CREATE | WatchMask::MOVED_TO | WatchMask::DELETE | WatchMask::DELETE_SELF;
         let added = state.watches.as_mut().map(|watches| watches.add(folder, mask));
         let descriptor = match added {
             Some(Ok(descriptor)) => {
@@ -132,8 +133,8 @@ impl State {
                 watched.wake.notify_one();
             });
         } else if let Some(watched) = self.watched.get(descriptor) {
-            // A generation exists from here to the flush after next at least.
-            if mask.intersects(EventMask::CREATE | EventMask::MOVED_TO) {
+            // A generation exists from here to the flush after next at least, and costs disk from its deletion on.
+            if mask.intersects(EventMask::CREATE | EventMask::MOVED_TO | EventMask::DELETE) {
                 watched.keep();
             }
             watched.wake.notify_one();
@@ -179,7 +180,7 @@ mod tests {
 
     use shardline_common::types::{Generation, ShardId};
 
-    use super::super::hold::Spool;
+    use super::super::spool::Spool;
     use super::*;
 
     #[tokio::test]
