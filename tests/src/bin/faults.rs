@@ -210,12 +210,23 @@ async fn killed_in_bootstrap(world: &World, index: &str) -> Result<()> {
     let large = format!("{index}-large");
     let mut load = Load::new(99, "b");
     world.leader.ok("PUT", &format!("/{large}"), Some(&shardline_tests::load::index_body(2))).await?;
-    for _ in 0..40 {
+    for _ in 0..60 {
         world.leader.bulk(&format!("/{large}/_bulk"), load.bulk(2_500)).await?;
     }
-    world.follow(&large, &large).await?;
-    wait::for_status(&world.gateway, &large, "BOOTSTRAPPING", PATIENCE).await?;
-    kill(world, &["leader-agent-1", "leader-agent-2", FOLLOWER_AGENT]).await?;
+    // The translog is not to have it all: then there would be nothing to copy.
+    world.leader.ok("POST", &format!("/{large}/_flush?force=true"), None).await?;
+    let killed = async {
+        wait::until("a copy in the middle", PATIENCE, async || {
+            let status = wait::status(&world.gateway, &large).await?;
+            let done = status["bootstrap_details"]["documents_recovered"].as_u64();
+            Ok(if done.is_some_and(|done| done > 0) { Ok(()) } else { Err(status.to_string()) })
+        })
+        .await?;
+        kill(world, &["leader-agent-1", "leader-agent-2", FOLLOWER_AGENT]).await
+    };
+    // The call to start it may be cut off with its agent.
+    let (_, killed) = tokio::join!(world.follow(&large, &large), killed);
+    killed?;
     wait::for_status(&world.gateway, &large, "SYNCING", PATIENCE).await?;
     world.equal(&large, &large).await
 }
