@@ -128,7 +128,7 @@ fn bulk(criterion: &mut Criterion) {
             let collect = |operations: Vec<OperationKind>| {
                 let mut batch = Batch::default();
                 for (number, operation) in operations.into_iter().enumerate() {
-                    batch.add(SeqNo(number as i64), operation).unwrap();
+                    batch.add(SeqNo(number as i64), operation);
                 }
                 bulk_body(batch.writes(), &target)
             };

@@ -15,7 +15,7 @@ use crate::writers::Writer;
 pub const PATIENCE: Duration = Duration::from_secs(600);
 /// Indices whose names begin like this are captured without a follower.
 pub const CAPTURED: &str = "captured-";
-pub const HEAP_MB: usize = 1024;
+pub const HEAP_MB: usize = 2048;
 
 pub struct Arena {
     pub stack: Stack,

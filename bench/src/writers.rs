@@ -56,10 +56,16 @@ impl Writer {
     }
 
     async fn bulk(&self, index: &str, body: &Bytes) -> Result<()> {
-        let request =
-            self.http.post(format!("{}/{index}/_bulk", self.base)).header("content-type", "application/x-ndjson");
-        let response = request.body(body.clone()).send().await.context("bulk request")?;
-        let answer = response.bytes().await?;
+        let answer = loop {
+            let request =
+                self.http.post(format!("{}/{index}/_bulk", self.base)).header("content-type", "application/x-ndjson");
+            let response = request.body(body.clone()).send().await.context("bulk request")?;
+            // A client waits when the node's memory is full.
+            if response.status() != reqwest::StatusCode::TOO_MANY_REQUESTS {
+                break response.bytes().await?;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
         // Read no further than this flag: a client's own work is not what is measured.
         let head = String::from_utf8_lossy(&answer[..answer.len().min(200)]);
         ensure!(head.contains("\"errors\":false"), "bulk request: {head}");

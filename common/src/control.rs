@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::metadata::{IndexMetadata, MetadataVersions};
+use crate::record::FrameId;
 use crate::types::{ClusterUuid, Epoch, IndexName, IndexUuid, Offset, SeqNo, ShardId, TopicName};
 
 /// Something that lives under a key of a control topic.
@@ -189,6 +190,20 @@ pub struct BootstrapRequest {
     pub topic: TopicName,
 }
 
+/// `control.follower`: asks the agent beside a shard's primary to ship documents again, as they are now; removed when they
+/// have come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Redelivery {
+    pub follower_cluster: ClusterUuid,
+    pub follower_index: IndexName,
+    pub leader_cluster: ClusterUuid,
+    pub leader_uuid: IndexUuid,
+    pub shard: ShardId,
+    /// In which they come.
+    pub frame: FrameId,
+    pub ids: Vec<String>,
+}
+
 /// `control.follower`: the replication settings that users put into `_cluster/settings` of a follower cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicationSettings {
@@ -305,6 +320,19 @@ impl Entry for BootstrapRequest {
 impl BootstrapRequest {
     pub fn key_of(cluster: &ClusterUuid, id: &str) -> String {
         format!("{}/{cluster}/{id}", Self::KIND)
+    }
+}
+
+impl Entry for Redelivery {
+    const KIND: &'static str = "redelivery";
+    fn key(&self) -> String {
+        Self::key_of(&self.follower_cluster, &self.follower_index, self.shard)
+    }
+}
+
+impl Redelivery {
+    pub fn key_of(cluster: &ClusterUuid, index: &IndexName, shard: ShardId) -> String {
+        format!("{}/{cluster}/{index}/{shard}", Self::KIND)
     }
 }
 

@@ -80,7 +80,7 @@ pub enum OperationKind {
 }
 
 /// Tells the records of one resync from those of another: two agents may overlap for a moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct FrameId(pub i64);
 

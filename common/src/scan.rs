@@ -102,18 +102,24 @@ impl<'a> ShardScan<'a> {
     }
 
     pub fn documents(&self, stretch: Stretch) -> Pages<'_> {
-        Pages { scan: self, stretch, after: Vec::new(), with_source: true, size: FIRST_PAGE }
+        Pages { scan: self, stretch, among: None, after: Vec::new(), with_source: true, size: FIRST_PAGE }
+    }
+
+    /// Those with one of these ids.
+    pub fn documents_among<'s>(&'s self, ids: &'s [String], stretch: Stretch) -> Pages<'s> {
+        Pages { among: Some(ids), ..self.documents(stretch) }
     }
 
     /// The same without their sources.
     pub fn ids(&self, stretch: Stretch) -> Pages<'_> {
-        Pages { scan: self, stretch, after: Vec::new(), with_source: false, size: LARGEST_PAGE_OF_IDS }
+        Pages { scan: self, stretch, among: None, after: Vec::new(), with_source: false, size: LARGEST_PAGE_OF_IDS }
     }
 }
 
 pub struct Pages<'a> {
     scan: &'a ShardScan<'a>,
     stretch: Stretch,
+    among: Option<&'a [String]>,
     /// Where the last page ended.
     after: Vec<i64>,
     with_source: bool,
@@ -127,11 +133,15 @@ impl Pages<'_> {
         if let Some(to) = self.stretch.to {
             range["lte"] = json!(to.0);
         }
+        let mut filters = vec![json!({"range": {"_seq_no": range}})];
+        if let Some(ids) = self.among {
+            filters.push(json!({"ids": {"values": ids}}));
+        }
         // An index made by shrinking has documents of several shards in one, and with them equal sequence numbers.
         let mut request = json!({
             "size": self.size,
             "pit": {"id": self.scan.pit_id, "keep_alive": KEEP_ALIVE},
-            "query": {"range": {"_seq_no": range}},
+            "query": {"bool": {"filter": filters}},
             "sort": [{"_seq_no": "asc"}, {"_shard_doc": "asc"}],
             "_source": self.with_source,
             "seq_no_primary_term": true,

@@ -43,6 +43,11 @@ pub fn slots_topic(prefix: &str, follower_cluster: &ClusterUuid) -> TopicName {
     TopicName(format!("{prefix}.follower.{}.slots", escape(follower_cluster.as_str())))
 }
 
+/// Compacted: documents that a follower cluster refuses.
+pub fn dead_letter_topic(prefix: &str, follower_cluster: &ClusterUuid) -> TopicName {
+    TopicName(format!("{prefix}.follower.{}.dead-letters", escape(follower_cluster.as_str())))
+}
+
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {

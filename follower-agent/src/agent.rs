@@ -16,7 +16,7 @@ use shardline_common::kafka::{ControlError, ControlTopic, Kafka};
 use shardline_common::lease::lease;
 use shardline_common::opensearch::{OpenSearch, proxy_client};
 use shardline_common::telemetry::{self, Readiness};
-use shardline_common::topic::{follower_control_topic, leader_control_topic};
+use shardline_common::topic::{dead_letter_topic, follower_control_topic, leader_control_topic};
 use shardline_common::types::{ClusterUuid, Offset};
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
@@ -69,9 +69,10 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
     let opened = async {
         let leader_table = ControlTopic::open(&kafka, leader_control_topic(&prefix), &stop).await?;
         let follower_table = ControlTopic::open(&kafka, follower_control_topic(&prefix), &stop).await?;
-        Ok::<_, ControlError>((leader_table, follower_table))
+        let dead_letters = ControlTopic::open(&kafka, dead_letter_topic(&prefix, &cluster), &stop).await?;
+        Ok::<_, ControlError>((leader_table, follower_table, dead_letters))
     };
-    let (leader_table, follower_table) = match opened.await {
+    let (leader_table, follower_table, dead_letters) = match opened.await {
         Ok(tables) => tables,
         Err(_) if stop.is_cancelled() => return Ok(()),
         Err(error) => return Err(error.into()),
@@ -102,6 +103,8 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
         lease,
         leader_table: leader_table.clone(),
         follower_table: follower_table.clone(),
+        dead_letters,
+        memory: Arc::default(),
         metrics,
         changing: Mutex::new(()),
     });

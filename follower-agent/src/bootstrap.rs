@@ -11,10 +11,11 @@ use shardline_common::types::{Offset, SeqNo, ShardId, TopicName};
 use tracing::info;
 
 use crate::apply::batch::Batch;
-use crate::apply::pipeline::{Applied, Destination, Pipeline};
+use crate::apply::bulk::Destination;
+use crate::apply::pipeline::{Applied, Pipeline};
 use crate::checkpoint::{Checkpoint, ShardCopy};
 use crate::ports::{FollowedIndex, Records};
-use crate::shard::{BATCH_BYTES, ShardError};
+use crate::shard::ShardError;
 use crate::stream::StreamError;
 use crate::sweep::sweep;
 
@@ -66,8 +67,7 @@ async fn load_once(
         index,
         shard,
         stream: index.open(topic, shard, copy.as_ref().map_or(Offset(0), |copy| copy.offset))?,
-        pipeline: Pipeline::new(destination.clone(), index.writers()),
-        batch_operations: index.batch_operations(),
+        pipeline: Pipeline::new(destination.clone(), index.limits()),
         highest: copy.as_ref().map_or(known, |copy| copy.highest.max(known)),
         copy,
         in_place,
@@ -105,7 +105,6 @@ struct Loader<'a, I: FollowedIndex> {
     shard: ShardId,
     stream: I::Records,
     pipeline: Pipeline,
-    batch_operations: u64,
     /// What is acknowledged. Its beginning is the first that was read: see [`SnapshotBegin`].
     copy: Option<ShardCopy>,
     /// The highest sequence number that may stand in the follower index.
@@ -126,10 +125,7 @@ impl<I: FollowedIndex> Loader<'_, I> {
                 next = self.stream.next() => next?,
             };
             let mut taken = self.take(&mut batch, record.seq_no, record.body)?;
-            while matches!(taken, Taken::More)
-                && batch.bytes() < BATCH_BYTES
-                && batch.operations() < self.batch_operations
-            {
+            while matches!(taken, Taken::More) && !self.pipeline.is_full(&batch) {
                 let Some(ready) = self.stream.ready() else { break };
                 let (at, record) = ready?;
                 offset = at;
@@ -185,8 +181,7 @@ impl<I: FollowedIndex> Loader<'_, I> {
             }
             Body::Operation(operation) => {
                 self.highest = self.highest.max(seq_no);
-                let added = batch.add(seq_no, operation.kind);
-                added.map_err(|(id, source)| ShardError::Source { id, seq_no, source })?;
+                batch.add(seq_no, operation.kind);
             }
             Body::SnapshotEnd(end) => {
                 let ShardCopy { begin, .. } = self.copy.as_ref().ok_or_else(|| self.no_beginning())?;

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use shardline_common::control::{AppliedMetadata, Ask, Capture, Entry, IndexCopy, ShardRequest, Subscription};
 use shardline_common::kafka::{ControlError, Kafka, Reach, TopicError, Watermarks};
 use shardline_common::metadata::{IndexMetadata, MetadataVersions, write_aliases};
-use shardline_common::record::Record;
+use shardline_common::record::{FrameId, Record};
 use shardline_common::types::{ClusterUuid, IndexName, Offset, SeqNo, ShardId, TopicName};
 use tokio::sync::{Mutex, watch};
 use tracing::info;
 
+use crate::apply::pipeline::Limits;
 use crate::checkpoint::{Checkpoint, CheckpointError, CheckpointStore, furthest};
+use crate::dead_letters::LetterBox;
 use crate::followed::Shared;
 use crate::index::FollowerIndex;
 use crate::ports::FollowedIndex;
@@ -36,6 +38,7 @@ pub struct Index {
     pub follower: FollowerIndex,
     pub kafka: Kafka,
     pub streams: Streams,
+    pub dead_letters: LetterBox,
     pub checkpoints: CheckpointStore,
     pub progress: Arc<IndexProgress>,
     /// The highest number that each follower shard has given to an operation, as last asked.
@@ -53,6 +56,7 @@ impl Index {
         follower: FollowerIndex,
         progress: Arc<IndexProgress>,
     ) -> Self {
+        let dead_letters = shared.letter_box(subscription).of(topic.clone());
         Self {
             cluster: subscription.follower_cluster.clone(),
             subscription: subscription.id.clone(),
@@ -63,6 +67,7 @@ impl Index {
             follower,
             kafka: shared.kafka.clone(),
             streams: shared.streams.clone(),
+            dead_letters,
             checkpoints: shared.checkpoints.clone(),
             progress,
             given_away: watch::Sender::default(),
@@ -228,12 +233,8 @@ impl FollowedIndex for Index {
         self.given_away.subscribe()
     }
 
-    fn writers(&self) -> usize {
-        self.settings().writers()
-    }
-
-    fn batch_operations(&self) -> u64 {
-        self.settings().batch_operations()
+    fn limits(&self) -> Limits {
+        Limits { requests: self.settings().writers(), operations: self.settings().batch_operations() }
     }
 
     fn checkpoints(&self) -> &CheckpointStore {
@@ -270,6 +271,10 @@ impl FollowedIndex for Index {
 
     async fn first_record(&self, shard: ShardId) -> Result<Option<(Offset, Record)>, TopicError> {
         self.kafka.first_record(&self.topic, shard).await
+    }
+
+    async fn redelivered(&self, shard: ShardId, frame: FrameId) -> Result<(), ShardError> {
+        Ok(self.dead_letters.redelivered(shard, frame).await?)
     }
 
     fn open(&self, topic: &TopicName, shard: ShardId, offset: Offset) -> Result<PartitionStream, StreamError> {

@@ -24,7 +24,8 @@ use tracing::info;
 use uuid::Uuid;
 
 use crate::apply::batch::Target;
-use crate::apply::pipeline::Destination;
+use crate::apply::bulk::Destination;
+use crate::apply::pipeline::Memory;
 use crate::apply::routing::Spread;
 use crate::bootstrap;
 use crate::checkpoint::{Checkpoint, CheckpointError, CheckpointStore, Copy};
@@ -54,6 +55,9 @@ pub struct Shared {
     pub lease: Lease,
     pub leader_table: ControlTopic,
     pub follower_table: ControlTopic,
+    pub dead_letters: ControlTopic,
+    /// What the batches of all shards share.
+    pub memory: Arc<Memory>,
     pub metrics: Arc<Metrics>,
     /// Held while a subscription is read, changed and written.
     pub changing: Mutex<()>,
@@ -262,7 +266,8 @@ impl Followed {
         self.phase.send_replace(Phase::Syncing(Arc::clone(&index.progress)));
         let all = stop.child_token();
         let shards = (0..shards).map(ShardId).map(|shard| {
-            let task = shard_task::run(Arc::clone(&index), self.destination(&capture.metadata, shard), all.clone());
+            let task =
+                shard_task::run(Arc::clone(&index), self.destination(&index, &capture.metadata, shard), all.clone());
             let task = tokio::spawn(task);
             async move {
                 if let Err(error) = task.await {
@@ -331,7 +336,7 @@ impl Followed {
         }
     }
 
-    fn destination(&self, metadata: &IndexMetadata, shard: ShardId) -> Destination {
+    fn destination(&self, index: &Index, metadata: &IndexMetadata, shard: ShardId) -> Destination {
         let partition_size = metadata.settings.get("index.routing_partition_size").and_then(Value::as_str);
         Destination {
             opensearch: self.shared.opensearch.clone(),
@@ -346,6 +351,9 @@ impl Followed {
                 },
             },
             metrics: Arc::clone(&self.shared.metrics),
+            progress: Arc::clone(&index.progress),
+            memory: Arc::clone(&self.shared.memory),
+            dead_letters: Arc::new(index.dead_letters.clone()),
         }
     }
 
@@ -408,7 +416,7 @@ impl Followed {
         let copy = self.begin_copy(index, metadata, id).await?;
         let topic = bootstrap_topic(&index.topic, id);
         let loads = (0..metadata.number_of_shards).map(ShardId).map(|shard| {
-            let destination = self.destination(metadata, shard);
+            let destination = self.destination(index, metadata, shard);
             let load = bootstrap::load(Arc::clone(index), destination, topic.clone(), copy.in_place);
             let reported = index.report_on(&topic, shard);
             async move {
@@ -436,6 +444,7 @@ impl Followed {
             return Ok(copy);
         }
         index.checkpoints.forget(&self.subscription.id)?;
+        index.dead_letters.clear().await?;
         let in_place = exists && !index.follower.is_empty().await?;
         let load = if in_place { Load::InPlace } else { Load::Fresh };
         if exists {

@@ -10,6 +10,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod copy;
 pub mod ctl;
+pub mod dead_letters;
 pub mod followed;
 pub mod foreign;
 pub mod gateway;

@@ -17,6 +17,8 @@ pub struct Metrics {
     pub writes: IntCounterVec,
     pub bytes: IntCounterVec,
     pub retried_writes: IntCounterVec,
+    pub pace: GaugeVec,
+    pub dead_letters: IntGaugeVec,
     pub errors: IntCounterVec,
     pub follower_checkpoint: IntGaugeVec,
     pub leader_checkpoint: IntGaugeVec,
@@ -86,6 +88,18 @@ impl Metrics {
             retried_writes: register_int_counter_vec_with_registry!(
                 "shardline_follower_retried_writes_total",
                 "Writes sent again after a refusal or failure",
+                INDEX,
+                registry
+            )?,
+            pace: register_gauge_vec_with_registry!(
+                "shardline_follower_pace",
+                "How hard the shard presses the follower cluster: 1 is full speed, less is after refusals for overload",
+                SHARD,
+                registry
+            )?,
+            dead_letters: register_int_gauge_vec_with_registry!(
+                "shardline_follower_dead_letters",
+                "Documents that the follower index refuses and that wait to be replayed",
                 INDEX,
                 registry
             )?,
@@ -160,7 +174,9 @@ impl Metrics {
         for gauge in gauges {
             let _ = gauge.remove_label_values(&labels);
         }
-        let _ = self.lag_seconds.remove_label_values(&labels);
+        for gauge in [&self.lag_seconds, &self.pace] {
+            let _ = gauge.remove_label_values(&labels);
+        }
     }
 
     /// Takes an index's series away when it is no longer followed.
@@ -168,6 +184,7 @@ impl Metrics {
         // A series that was never made cannot be removed, which is as well.
         let _ = self.state.remove_label_values(&[index]);
         let _ = self.retried_writes.remove_label_values(&[index]);
+        let _ = self.dead_letters.remove_label_values(&[index]);
         for shard in 0..shards {
             let labels = [index, &shard.to_string()];
             for counter in [

@@ -5,10 +5,11 @@ use std::collections::HashMap;
 
 use shardline_common::kafka::{Reach, TopicError, Watermarks};
 use shardline_common::metadata::IndexMetadata;
-use shardline_common::record::Record;
+use shardline_common::record::{FrameId, Record};
 use shardline_common::types::{IndexName, Offset, SeqNo, ShardId, TopicName};
 use tokio::sync::watch;
 
+use crate::apply::pipeline::Limits;
 use crate::checkpoint::{Checkpoint, CheckpointError, CheckpointStore};
 use crate::progress::ShardProgress;
 use crate::shard::ShardError;
@@ -38,11 +39,8 @@ pub trait FollowedIndex: Send + Sync {
     /// The follower shards' highest sequence numbers, each time that they are asked for them.
     fn given_away(&self) -> watch::Receiver<HashMap<ShardId, SeqNo>>;
 
-    /// Bulk requests of a shard that may be under way at once.
-    fn writers(&self) -> usize;
-
-    /// Operations of one bulk request.
-    fn batch_operations(&self) -> u64;
+    /// What a shard may send at once.
+    fn limits(&self) -> Limits;
 
     fn checkpoints(&self) -> &CheckpointStore;
 
@@ -80,6 +78,9 @@ pub trait FollowedIndex: Send + Sync {
     /// The first record of the replication topic's partition that is still there.
     fn first_record(&self, shard: ShardId)
     -> impl Future<Output = Result<Option<(Offset, Record)>, TopicError>> + Send;
+
+    /// A resync has been applied: it may have brought documents that were asked for.
+    fn redelivered(&self, shard: ShardId, frame: FrameId) -> impl Future<Output = Result<(), ShardError>> + Send;
 
     /// Reads a partition from an offset on, until what comes back is dropped.
     fn open(&self, topic: &TopicName, shard: ShardId, offset: Offset) -> Result<Self::Records, StreamError>;

@@ -37,6 +37,7 @@ pub struct ShardProgress {
     /// Whether it is known how far the leader is: metadata of an index comes before anything that says so.
     heard: AtomicBool,
     resync: Mutex<Option<Resync>>,
+    held_up: Mutex<Option<String>>,
 }
 
 /// A resync that a shard is going through: the leader could not ship this stretch as operations.
@@ -62,6 +63,9 @@ pub struct ShardReport {
     pub snapshot: Option<(u64, u64, u64)>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resync: Option<Resync>,
+    /// Why the follower cluster does not take writes, while it does not.
+    #[serde(rename = "x", default, skip_serializing_if = "Option::is_none")]
+    pub held_up: Option<String>,
     #[serde(rename = "w", default)]
     pub foreign_writes: u64,
     /// Capture time of the oldest operation that is not applied.
@@ -80,6 +84,7 @@ impl Default for ShardReport {
             leader: SeqNo::NONE,
             snapshot: None,
             resync: None,
+            held_up: None,
             foreign_writes: 0,
             pending_ms: None,
             heard_ms: 0,
@@ -115,6 +120,7 @@ impl Default for ShardProgress {
             foreign_writes: AtomicU64::new(0),
             heard: AtomicBool::new(false),
             resync: Mutex::new(None),
+            held_up: Mutex::new(None),
         }
     }
 }
@@ -184,6 +190,15 @@ impl ShardProgress {
         self.resync.lock().clone()
     }
 
+    /// Why writes are not taken at this time; `None`: they are.
+    pub fn held_up(&self, reason: Option<String>) {
+        *self.held_up.lock() = reason;
+    }
+
+    pub fn why_held_up(&self) -> Option<String> {
+        self.held_up.lock().clone()
+    }
+
     pub fn report(&self) -> ShardReport {
         let snapshot = (!self.loaded.load(Relaxed)).then(|| {
             let count = |counter: &AtomicU64| counter.load(Relaxed);
@@ -198,6 +213,7 @@ impl ShardProgress {
             leader,
             snapshot,
             resync: self.resync(),
+            held_up: self.why_held_up(),
             pending_ms: (pending > 0).then_some(pending),
             foreign_writes: self.foreign_writes.load(Relaxed),
             heard_ms,
@@ -221,6 +237,7 @@ impl ShardProgress {
             self.heard.store(true, Relaxed);
         }
         *self.resync.lock() = report.resync;
+        *self.held_up.lock() = report.held_up;
     }
 
     /// Age of the oldest operation that is not applied, or of the last word from the leader if that is too long ago.

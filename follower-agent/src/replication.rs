@@ -30,6 +30,7 @@ use crate::api::stats::{AutoFollowStats, FollowerStats};
 use crate::api::{ApiError, ReplicationService, ReplicationStatus};
 use crate::bulk::{self, TaskIds};
 use crate::checkpoint::Copy;
+use crate::dead_letters::{self, DeadLetter};
 use crate::followed::{Followed, Phase, Shared, TransitionError};
 use crate::index::{FollowerIndex, not_to_override};
 use crate::leaders::{Leaders, from_cluster, from_control};
@@ -294,6 +295,8 @@ impl Replication {
                 _ => 1,
             };
             self.shared.metrics.state.with_label_values(&[index]).set(state);
+            let dead_letters = i64::try_from(self.dead_letters_of(&subscription)).unwrap_or(i64::MAX);
+            self.shared.metrics.dead_letters.with_label_values(&[index]).set(dead_letters);
             let Some(capture) = self.shared.capture(&subscription) else { continue };
             if let Some(Phase::Syncing(progress) | Phase::Bootstrapping(progress)) = phase {
                 for (shard, progress) in (0..).map(ShardId).zip(&progress.shards) {
@@ -395,6 +398,8 @@ impl Replication {
             bootstrap: None,
             copy: None,
         };
+        // Those of an earlier index of that name.
+        self.shared.letter_box(&subscription).clear().await.map_err(|error| from_control(&error))?;
         self.shared.begin(&subscription).await.map_err(|error| transition_error(error, &follower))?;
         let outcome = self.await_phase(&follower, wait_for_restore).await;
         if let Err(StartFailure::Refused(_)) = &outcome {
@@ -454,7 +459,8 @@ impl Replication {
         for key in bootstrap.into_iter().chain([applied, verification]) {
             self.shared.follower_table.remove(&key).await.map_err(|error| from_control(&error))?;
         }
-        self.settled(subscription).await
+        self.settled(subscription).await?;
+        self.shared.letter_box(subscription).clear().await.map_err(|error| from_control(&error))
     }
 
     async fn do_pause(&self, follower: IndexName, request: PauseRequest) -> Result<(), ApiError> {
@@ -519,9 +525,19 @@ impl Replication {
         Ok(indices.into_iter().flatten().map(|(name, _)| IndexName::from(name.as_str())).collect())
     }
 
+    fn dead_letters_of(&self, subscription: &Subscription) -> usize {
+        self.shared.letter_box(subscription).count()
+    }
+
+    fn status_in(&self, subscription: &Subscription, phase: Option<Phase>, verbose: bool) -> ReplicationStatus {
+        let dead_letters = self.dead_letters_of(subscription);
+        let dead_letters = (dead_letters > 0).then_some(dead_letters as u64);
+        ReplicationStatus { dead_letters, ..status::of(subscription, phase, verbose) }
+    }
+
     pub fn status_of(&self, follower: &IndexName, verbose: bool) -> ReplicationStatus {
         match self.subscription(follower) {
-            Some(subscription) => status::of(&subscription, self.phase(follower), verbose),
+            Some(subscription) => self.status_in(&subscription, self.phase(follower), verbose),
             None => ReplicationStatus::not_in_progress(),
         }
     }
@@ -565,6 +581,14 @@ impl ReplicationService for Replication {
         async move { verify::forget(self, &follower).await }.boxed()
     }
 
+    fn dead_letters(&self, follower: &IndexName) -> Result<Vec<DeadLetter>, ApiError> {
+        dead_letters::list(self, follower)
+    }
+
+    fn replay_dead_letters(&self, follower: IndexName) -> BoxFuture<'_, Result<usize, ApiError>> {
+        async move { dead_letters::replay(self, &follower).await }.boxed()
+    }
+
     fn statuses(&self, pattern: &str, verbose: bool) -> Vec<(IndexName, FollowedStatus)> {
         let mut statuses = Vec::new();
         for subscription in self.subscriptions() {
@@ -574,7 +598,7 @@ impl ReplicationService for Replication {
                 let lag_details = status::lag(phase.as_ref());
                 statuses.push((
                     follower,
-                    FollowedStatus { status: status::of(&subscription, phase, verbose), lag_details },
+                    FollowedStatus { status: self.status_in(&subscription, phase, verbose), lag_details },
                 ));
             }
         }

@@ -65,6 +65,11 @@ impl ControlSettings {
         (self.number("follower.index.ops_batch_size") as u64).min(MOST_OPERATIONS)
     }
 
+    /// Documents that the follower index refuses become dead letters; otherwise they stop it.
+    pub fn keeps_dead_letters(&self) -> bool {
+        self.value("follower.dead_letters") == "true"
+    }
+
     /// How many indices of a bulk task are worked on at a time.
     pub fn bulk_batch(&self) -> usize {
         self.number("follower.bulk_batch_size")

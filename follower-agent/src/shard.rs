@@ -15,9 +15,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::apply::batch::Batch;
-use crate::apply::bulk::ApplyError;
-use crate::apply::pipeline::{Applied, Destination, Pipeline};
-use crate::apply::source::SourceError;
+use crate::apply::bulk::{ApplyError, Destination};
+use crate::apply::pipeline::{Applied, Pipeline};
 use crate::apply::tracker::{Hole, Tracker, Verdict};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::foreign::Ledger;
@@ -26,8 +25,6 @@ use crate::ports::{FollowedIndex, Records};
 use crate::stream::StreamError;
 use crate::sweep::sweep;
 
-/// A bulk request's size, in bytes of ids and sources.
-pub const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// How often the position of an idle shard is saved, so that it does not fall behind Kafka's retention.
 const IDLE_SAVE: Duration = Duration::from_secs(10);
 /// How long a shard that is told to stop waits for the writes under way.
@@ -44,8 +41,6 @@ pub enum ShardError {
     Topic(#[from] TopicError),
     #[error(transparent)]
     Apply(#[from] ApplyError),
-    #[error("document [{id}] at seq_no {seq_no}: {source}")]
-    Source { id: String, seq_no: SeqNo, source: SourceError },
     #[error("the leader's metadata is refused by the follower index: {0}")]
     Metadata(OpenSearchError),
     #[error(transparent)]
@@ -79,7 +74,8 @@ impl ShardError {
             Self::Stream(StreamError::Kafka { .. } | StreamError::Skipped { .. }) => true,
             Self::Topic(_) | Self::Control(_) | Self::Group(_) => true,
             Self::Scan(error) => error.retryable(),
-            Self::Metadata(error) | Self::Apply(ApplyError::OpenSearch(error)) => error.retryable(),
+            Self::Metadata(error) => error.retryable(),
+            Self::Apply(error) => error.retryable(),
             _ => false,
         }
     }
@@ -143,8 +139,7 @@ async fn follow_once(
         shard,
         stream: index.open(index.topic(), shard, checkpoint.offset)?,
         tracker: Tracker::after(checkpoint.seq_no),
-        pipeline: Pipeline::new(destination.clone(), index.writers()),
-        batch_operations: index.batch_operations(),
+        pipeline: Pipeline::new(destination.clone(), index.limits()),
         highest: checkpoint.highest.max(tail).max(highest),
         checkpoint,
         waiting: VecDeque::new(),
@@ -233,7 +228,6 @@ struct Follower<'a, I: FollowedIndex> {
     /// Capture times of the batches under way, oldest first.
     waiting: VecDeque<i64>,
     batch: Batch,
-    batch_operations: u64,
     batch_since_ms: i64,
     /// A record that was read behind the batch and has to wait for it.
     put_aside: Option<(Offset, Record)>,
@@ -275,10 +269,7 @@ impl<I: FollowedIndex> Follower<'_, I> {
             let next = next?;
             let mut offset = Offset(next.0.0 + 1);
             self.take(next)?;
-            while self.put_aside.is_none()
-                && self.batch.bytes() < BATCH_BYTES
-                && self.batch.operations() < self.batch_operations
-            {
+            while self.put_aside.is_none() && !self.pipeline.is_full(&self.batch) {
                 let Some(ready) = self.stream.ready() else { break };
                 let ready = ready?;
                 offset = Offset(ready.0.0 + 1);
@@ -305,7 +296,7 @@ impl<I: FollowedIndex> Follower<'_, I> {
                 if self.tracker.operation(seq_no)? == Verdict::Repeat {
                     return Ok(());
                 }
-                self.add(seq_no, operation, timestamp_ms)?;
+                self.add(seq_no, operation, timestamp_ms);
                 if self.frame.as_ref().is_some_and(|frame| frame.to <= seq_no) {
                     // The agent that began it is gone; another has had the operations.
                     self.end_frame()?;
@@ -318,7 +309,8 @@ impl<I: FollowedIndex> Follower<'_, I> {
                     frame.ids.push(id.clone());
                 }
                 progress.resynced(1);
-                self.add(seq_no, operation, timestamp_ms)
+                self.add(seq_no, operation, timestamp_ms);
+                Ok(())
             }
             body => {
                 self.put_aside = Some((offset, Record { seq_no, timestamp_ms, body }));
@@ -327,14 +319,13 @@ impl<I: FollowedIndex> Follower<'_, I> {
         }
     }
 
-    fn add(&mut self, seq_no: SeqNo, operation: Operation, timestamp_ms: i64) -> Result<(), ShardError> {
+    fn add(&mut self, seq_no: SeqNo, operation: Operation, timestamp_ms: i64) {
         self.highest = self.highest.max(seq_no);
         if self.batch.is_empty() {
             self.batch_since_ms = timestamp_ms;
         }
         self.index.progress(self.shard).pending(timestamp_ms);
-        let added = self.batch.add(seq_no, operation.kind);
-        added.map_err(|(id, source)| ShardError::Source { id, seq_no, source })
+        self.batch.add(seq_no, operation.kind);
     }
 
     async fn start_batch(&mut self, offset: Offset, destination: &Destination) -> Result<(), ShardError> {
@@ -420,6 +411,7 @@ impl<I: FollowedIndex> Follower<'_, I> {
                 self.save()?;
                 self.end_frame()?;
                 progress.applied(reached, 0);
+                index.redelivered(self.shard, end.frame).await?;
             }
             // Its beginning was not read.
             Body::ResyncEnd(_) => self.tracker.marker(reached)?,

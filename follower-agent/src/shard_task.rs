@@ -7,7 +7,7 @@ use shardline_common::control::Ask;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::apply::pipeline::Destination;
+use crate::apply::bulk::Destination;
 use crate::copy::Index;
 use crate::shard::{self, ShardError};
 use crate::slots::Slot;

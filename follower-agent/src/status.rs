@@ -7,7 +7,8 @@ use shardline_common::types::ShardId;
 
 use crate::api::ReplicationStatus;
 use crate::api::service::{
-    BootstrapDetails, LagDetails, ReplicationState, ResyncDetails, ShardReplicationDetails, SyncingDetails,
+    BootstrapDetails, HeldUpDetails, LagDetails, ReplicationState, ResyncDetails, ShardReplicationDetails,
+    SyncingDetails,
 };
 use crate::followed::Phase;
 use crate::progress::{IndexProgress, ShardProgress, now_ms};
@@ -23,6 +24,8 @@ pub fn of(subscription: &Subscription, phase: Option<Phase>, verbose: bool) -> R
         bootstrap_details: None,
         resync_details: Vec::new(),
         foreign_writes: None,
+        dead_letters: None,
+        held_up: Vec::new(),
         shard_replication_details: None,
     };
     match subscription.state {
@@ -32,6 +35,7 @@ pub fn of(subscription: &Subscription, phase: Option<Phase>, verbose: bool) -> R
             Some(Phase::Syncing(progress)) => {
                 status.status = ReplicationState::Syncing;
                 status.resync_details = resyncs(&progress);
+                status.held_up = held_up(&progress);
                 let foreign_writes = progress.shards.iter().map(|shard| shard.foreign_writes.load(Relaxed)).sum();
                 status.foreign_writes = (foreign_writes > 0).then_some(foreign_writes);
                 status.syncing_details = Some(sum(progress.shards.iter().map(syncing)));
@@ -44,6 +48,7 @@ pub fn of(subscription: &Subscription, phase: Option<Phase>, verbose: bool) -> R
             }
             Some(Phase::Bootstrapping(progress)) => {
                 status.status = ReplicationState::Bootstrapping;
+                status.held_up = held_up(&progress);
                 let all: Vec<_> = progress.shards.iter().map(|shard| bootstrap(&progress, shard)).collect();
                 status.bootstrap_details = Some(sum_bootstrap(&all));
                 status.shard_replication_details = verbose.then(|| {
@@ -81,6 +86,12 @@ fn shards(
     details: impl Fn(ShardId, &ShardProgress) -> ShardReplicationDetails,
 ) -> Vec<ShardReplicationDetails> {
     (0..).map(ShardId).zip(&progress.shards).map(|(shard, progress)| details(shard, progress)).collect()
+}
+
+fn held_up(progress: &IndexProgress) -> Vec<HeldUpDetails> {
+    let details =
+        |(shard_id, shard): (u32, &ShardProgress)| shard.why_held_up().map(|reason| HeldUpDetails { shard_id, reason });
+    (0..).zip(&progress.shards).filter_map(details).collect()
 }
 
 fn resyncs(progress: &IndexProgress) -> Vec<ResyncDetails> {

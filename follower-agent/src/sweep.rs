@@ -8,8 +8,7 @@ use shardline_common::types::{ExternalVersion, SeqNo};
 use tracing::info;
 
 use crate::apply::batch::Write;
-use crate::apply::bulk::{ApplyError, Sink};
-use crate::apply::pipeline::Destination;
+use crate::apply::bulk::{ApplyError, Destination};
 use crate::ports::FollowedIndex;
 use crate::shard::ShardError;
 
@@ -38,8 +37,6 @@ async fn delete_unnamed(
     highest: SeqNo,
 ) -> Result<u64, ShardError> {
     let target = destination.target;
-    let sink =
-        Sink { opensearch: &destination.opensearch, index: &destination.index, target, metrics: &destination.metrics };
     let newest = SeqNo(newest.0.max(0));
     let highest = highest.max(newest);
     let limit = ExternalVersion::new(target.epoch, newest).0;
@@ -62,7 +59,7 @@ async fn delete_unnamed(
             unnamed.map(|(hit, _)| Write { id: hit.id, seq_no: newest, source: None, routing: hit.routing }).collect();
         if !writes.is_empty() {
             deleted += writes.len() as u64;
-            sink.write(writes, highest).await?;
+            destination.write(writes, highest).await?;
         }
     }
 }

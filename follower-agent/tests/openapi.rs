@@ -11,8 +11,8 @@ use follower_agent::api::openapi;
 use follower_agent::api::query::COMMON;
 use follower_agent::api::routes::{BASE, ROUTES};
 use follower_agent::api::service::{
-    BootstrapDetails, FollowedStatus, LagDetails, ReplicationState, ResyncDetails, ShardReplicationDetails,
-    SyncingDetails,
+    BootstrapDetails, FollowedStatus, HeldUpDetails, LagDetails, ReplicationState, ResyncDetails,
+    ShardReplicationDetails, SyncingDetails,
 };
 use follower_agent::api::stats::{AutoFollowStats, FollowerCounters, FollowerStats, RuleStats};
 use follower_agent::api::verify::VerificationStatus;
@@ -179,6 +179,7 @@ fn answers_with_everything_in_them_are_as_described() {
         documents_total: 3,
         documents_received: 1,
     };
+    let held_up = HeldUpDetails { shard_id: 0, reason: "a full disk".to_owned() };
     let shards = vec![
         ShardReplicationDetails::syncing(&"f".into(), ShardId(0), syncing),
         ShardReplicationDetails::bootstrapping(&"f".into(), ShardId(1), bootstrap),
@@ -192,6 +193,8 @@ fn answers_with_everything_in_them_are_as_described() {
         bootstrap_details: Some(bootstrap),
         resync_details: vec![resync],
         foreign_writes: Some(1),
+        dead_letters: Some(2),
+        held_up: vec![held_up],
         shard_replication_details: Some(shards),
         ..ReplicationStatus::not_in_progress()
     };
@@ -288,6 +291,9 @@ async fn the_gateway_serves_the_document_and_answers_as_it_says() {
         ("POST", "f/_verify", Some(r#"{"bogus":true}"#)),
         ("GET", "f/_verify", None),
         ("DELETE", "f/_verify", None),
+        ("GET", "f/_dead_letters", None),
+        ("POST", "f/_dead_letters/_replay", None),
+        ("POST", "unknown/_dead_letters/_replay", None),
         ("PUT", "f/_start", Some("[1]")),
     ] {
         let path = format!("{BASE}{path}");

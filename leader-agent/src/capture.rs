@@ -25,6 +25,7 @@ use crate::cluster;
 use crate::log::{FillBoard, Log, Pending, Session};
 use crate::metrics::Metrics;
 use crate::publish::PublishError;
+use crate::redeliver::Asked;
 use crate::resync::Reason;
 use crate::snapshot::NoSource;
 use crate::source::{Change, ChangeSource, Checkpoints, PollSource, TranslogSource};
@@ -121,13 +122,14 @@ pub async fn run(
     context: Arc<Context>,
     shipped: watch::Sender<Option<Shipped>>,
     mut cluster_changes: watch::Receiver<i64>,
+    mut asked: Asked,
     stop: CancellationToken,
 ) {
     let labels = [shard.index.as_str(), &shard.shard.to_string()];
     let mut delay = FIRST_RETRY;
     loop {
         let started = Instant::now();
-        let capture = Capture::ship(&shard, &origin, &context, &shipped, &mut cluster_changes);
+        let capture = Capture::ship(&shard, &origin, &context, &shipped, &mut cluster_changes, &mut asked);
         let error = tokio::select! {
             Err(error) = capture => error,
             () = stop.cancelled() => return,
@@ -181,6 +183,7 @@ impl<'a> Capture<'a> {
         context: &'a Context,
         shipped: &'a watch::Sender<Option<Shipped>>,
         cluster_changes: &mut watch::Receiver<i64>,
+        asked: &mut Asked,
     ) -> Result<Never, CaptureError> {
         let session = context.log.session();
         let reach = match context.log.reach(&shard.topic, shard.shard).await {
@@ -208,12 +211,12 @@ impl<'a> Capture<'a> {
         match origin {
             Origin::Translog(Files { translog, spool }) => {
                 let source = TranslogSource::open(translog, spool.clone(), &context.watcher, sent, last).await?;
-                capture.ship_from(source, reach, cluster_changes).await
+                capture.ship_from(source, reach, cluster_changes, asked).await
             }
             Origin::Poll { checkpoints, sweep_interval } => {
                 let shard = (shard.uuid.clone(), shard.shard);
                 let source = PollSource::open(shard, checkpoints.clone(), *sweep_interval, sent);
-                capture.ship_from(source, reach, cluster_changes).await
+                capture.ship_from(source, reach, cluster_changes, asked).await
             }
         }
     }
@@ -223,6 +226,7 @@ impl<'a> Capture<'a> {
         mut source: impl ChangeSource,
         reach: Option<Reach>,
         cluster_changes: &mut watch::Receiver<i64>,
+        asked: &mut Asked,
     ) -> Result<Never, CaptureError> {
         self.ship_metadata().await?;
         if let Some(reach) = reach {
@@ -233,14 +237,14 @@ impl<'a> Capture<'a> {
         let mut is_first = true;
         loop {
             let mut is_idle = false;
-            let asked = Instant::now();
+            let began = Instant::now();
             let change = source.next(self.sent).await?;
             let labels = self.labels();
             self.context.metrics.global_checkpoint.with_label_values(&labels).set(source.global_checkpoint().0);
             match change {
                 Change::Operations(operations) => {
                     let reading = self.context.metrics.translog_read_seconds.with_label_values(&labels);
-                    reading.inc_by(asked.elapsed().as_secs_f64());
+                    reading.inc_by(began.elapsed().as_secs_f64());
                     self.ship_batch(operations).await?;
                     self.settle(BATCHES_IN_FLIGHT).await?;
                 }
@@ -270,6 +274,7 @@ impl<'a> Capture<'a> {
                     is_idle = true;
                 }
             }
+            self.redeliver(asked).await?;
             is_first = false;
             source.release(self.acked).await?;
             let held = i64::try_from(source.held_bytes()).unwrap_or(i64::MAX);
@@ -277,7 +282,7 @@ impl<'a> Capture<'a> {
             let size = i64::try_from(source.size_bytes()).unwrap_or(i64::MAX);
             self.context.metrics.translog_bytes.with_label_values(&labels).set(size);
             if is_idle {
-                self.idle(&mut source, cluster_changes).await?;
+                self.idle(&mut source, cluster_changes, asked).await?;
             }
         }
     }
@@ -291,11 +296,13 @@ impl<'a> Capture<'a> {
         &mut self,
         source: &mut impl ChangeSource,
         cluster_changes: &mut watch::Receiver<i64>,
+        asked: &mut Asked,
     ) -> Result<(), CaptureError> {
         let until_heartbeat = self.context.heartbeat.saturating_sub(self.last_record.elapsed()).max(LEAST_PAUSE);
         tokio::select! {
             biased;
             () = source.changed() => {}
+            () = asked.wait() => {}
             changed = cluster_changes.changed() => {
                 if changed.is_ok() {
                     self.ship_metadata().await?;

@@ -10,6 +10,7 @@ pub mod fill;
 pub mod log;
 pub mod metrics;
 pub mod publish;
+pub mod redeliver;
 pub mod resync;
 pub mod settled;
 pub mod snapshot;

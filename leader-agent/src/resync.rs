@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 
 use shardline_common::record::{Body, FrameId, Record, ResyncBegin, ResyncEnd};
-use shardline_common::scan::{Hit, ShardScan, Stretch};
+use shardline_common::scan::{Hit, Pages, ShardScan, Stretch};
 use shardline_common::types::SeqNo;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -50,14 +50,13 @@ impl Capture<'_> {
         let scan = settled::open(&self.context.opensearch, self.shard, missing.to).await?;
         let resyncing = self.context.metrics.resyncing.with_label_values(&self.labels());
         resyncing.set(1);
-        self.in_frame = true;
-        let outcome = self.ship_frame(&scan, &missing).await;
+        let outcome = self.ship_missing(&scan, &missing).await;
         resyncing.set(0);
         scan.close().await;
         outcome
     }
 
-    async fn ship_frame(&mut self, scan: &ShardScan<'_>, missing: &Missing) -> Result<(), CaptureError> {
+    async fn ship_missing(&mut self, scan: &ShardScan<'_>, missing: &Missing) -> Result<(), CaptureError> {
         let (from, to) = (self.sent.next(), missing.to);
         let frame = FrameId((Uuid::new_v4().as_u128() >> 65) as i64);
         let (complete, cause) = match missing.reason {
@@ -66,6 +65,19 @@ impl Capture<'_> {
         };
         let documents = if complete { scan.count().await? } else { 0 };
         let begin = ResyncBegin { frame, from, to, cause, documents };
+        self.ship_frame(scan, begin, scan.documents(Stretch { from, to: Some(to) }), complete).await
+    }
+
+    /// Ships the documents that `pages` has; for a complete frame, the ids of all others, too.
+    pub async fn ship_frame(
+        &mut self,
+        scan: &ShardScan<'_>,
+        begin: ResyncBegin,
+        mut pages: Pages<'_>,
+        complete: bool,
+    ) -> Result<(), CaptureError> {
+        self.in_frame = true;
+        let (frame, from, to) = (begin.frame, begin.from, begin.to);
         self.send_and_wait(Body::ResyncBegin(begin)).await?;
         // Asked for after the point in time was opened, so that it covers every document in it.
         self.ship_metadata().await?;
@@ -73,7 +85,6 @@ impl Capture<'_> {
         let counter = self.context.metrics.resync_documents.with_label_values(&self.labels());
         let mut in_flight: VecDeque<Pending> = VecDeque::new();
         let mut documents = 0;
-        let mut pages = scan.documents(Stretch { from, to: Some(to) });
         let scanning = self.context.metrics.scan_seconds.with_label_values(&self.labels());
         loop {
             let asked = Instant::now();

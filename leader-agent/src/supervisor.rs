@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shardline_common::control::{BootstrapRequest, Capture as CaptureEntry, Entry, Subscription};
+use shardline_common::control::{BootstrapRequest, Capture as CaptureEntry, Entry, Redelivery, Subscription};
 use shardline_common::kafka::ControlTopic;
 use shardline_common::topic::replication_topic;
 use shardline_common::types::{IndexUuid, SeqNo, ShardId, TopicName};
@@ -21,6 +21,7 @@ use crate::capture::{self, Context, Files, Origin, Shard, Shipped};
 use crate::cluster::{self, ClusterView, IndexView, LocalNode, LocalState};
 use crate::config::{CaptureConfig, Source};
 use crate::fill;
+use crate::redeliver::{self, Asking};
 use crate::snapshot;
 use crate::source::watch_checkpoints;
 use crate::spools::Spools;
@@ -54,6 +55,7 @@ struct RunningCapture {
     task: Task,
     shard: Shard,
     shipped: watch::Receiver<Option<Shipped>>,
+    asking: Asking,
 }
 
 struct Task {
@@ -141,6 +143,7 @@ impl Supervisor {
         self.tend_spools(view, &followed).await;
         self.reconcile_snapshots().await;
         self.reconcile_questions().await;
+        self.pass_on_redeliveries();
     }
 
     pub async fn stop(&mut self) {
@@ -186,8 +189,9 @@ impl Supervisor {
             let shard = shard_of(index, id, &topic);
             let (sender, shipped) = watch::channel(None);
             let (context, changes) = (Arc::clone(&self.context), self.view_versions.subscribe());
-            let task = Task::spawn(|stop| capture::run(shard.clone(), origin, context, sender, changes, stop));
-            self.captures.insert((index.uuid.clone(), id), RunningCapture { task, shard, shipped });
+            let (asking, asked) = redeliver::channel();
+            let task = Task::spawn(|stop| capture::run(shard.clone(), origin, context, sender, changes, asked, stop));
+            self.captures.insert((index.uuid.clone(), id), RunningCapture { task, shard, shipped, asking });
         }
         for id in self.beside(index) {
             let key = (index.uuid.clone(), id);
@@ -326,6 +330,18 @@ impl Supervisor {
             {
                 warn!(%error, "a reply that nobody waits for could not be removed");
             }
+        }
+    }
+
+    fn pass_on_redeliveries(&mut self) {
+        let mut asked: HashMap<ShardKey, Vec<Redelivery>> = HashMap::new();
+        for request in self.follower_table.all::<Redelivery>() {
+            if request.leader_cluster == *self.node.cluster() {
+                asked.entry((request.leader_uuid.clone(), request.shard)).or_default().push(request);
+            }
+        }
+        for (key, capture) in &mut self.captures {
+            capture.asking.pass_on(asked.get(key).map_or(&[], Vec::as_slice));
         }
     }
 

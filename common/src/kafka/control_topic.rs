@@ -111,10 +111,19 @@ impl ControlTopic {
 
     /// All entries of a kind, in the order of their keys.
     pub fn all<T: Entry>(&self) -> Vec<T> {
-        let prefix = format!("{}/", T::KIND);
+        self.below(&format!("{}/", T::KIND))
+    }
+
+    /// All entries whose keys begin like this, in the order of their keys.
+    pub fn below<T: Entry>(&self, prefix: &str) -> Vec<T> {
         let table = self.table.read();
-        let entries = table.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
+        let entries = table.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix));
         entries.filter_map(|(key, bytes)| self.parse(key, bytes)).collect()
+    }
+
+    pub fn count_below(&self, prefix: &str) -> usize {
+        let table = self.table.read();
+        table.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix)).count()
     }
 
     fn parse<T: Entry>(&self, key: &str, bytes: &Bytes) -> Option<T> {

@@ -10,6 +10,7 @@ use shardline_common::types::IndexName;
 
 use super::auto_follow::RuleBody;
 use super::bulk::BulkBody;
+use super::dead_letters::DeadLetterList;
 use super::error::ApiError;
 use super::openapi;
 use super::query::Query;
@@ -30,6 +31,8 @@ pub enum Call {
     Verify(VerifyRequest),
     Verification,
     ForgetVerification,
+    DeadLetters,
+    ReplayDeadLetters,
     Statuses { pattern: String, verbose: bool },
     LeaderStats,
     FollowerStats,
@@ -57,6 +60,8 @@ pub fn parse(route: Route, headers: &HeaderMap, query: &Query, body: Bytes) -> R
         Endpoint::Verify => Call::Verify(VerifyRequest::parse(&body_or_source(headers, query, body)?)?),
         Endpoint::Verification => Call::Verification,
         Endpoint::ForgetVerification => Call::ForgetVerification,
+        Endpoint::DeadLetters => Call::DeadLetters,
+        Endpoint::ReplayDeadLetters => Call::ReplayDeadLetters,
         Endpoint::Statuses => {
             let pattern = query.get("pattern").unwrap_or("*").to_owned();
             Call::Statuses { pattern, verbose: query.boolean("verbose")? }
@@ -107,6 +112,11 @@ pub async fn carry_out(service: &dyn ReplicationService, call: Call, named: Stri
         }
         Call::Verification => return print(&VerificationStatus::from(service.verification(&follower)?)),
         Call::ForgetVerification => service.forget_verification(follower).await?,
+        Call::DeadLetters => return print(&DeadLetterList::new(follower.clone(), service.dead_letters(&follower)?)),
+        Call::ReplayDeadLetters => {
+            let documents = service.replay_dead_letters(follower).await?;
+            return Ok(json!({"acknowledged": true, "documents": documents}));
+        }
         Call::Statuses { pattern, verbose } => {
             return Ok(json!({"indices": by_index(service.statuses(&pattern, verbose))?}));
         }

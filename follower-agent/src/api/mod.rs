@@ -3,6 +3,7 @@
 pub mod auto_follow;
 pub mod bulk;
 pub mod calls;
+pub mod dead_letters;
 pub mod error;
 pub mod filter;
 pub mod names;

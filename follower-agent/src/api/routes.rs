@@ -33,6 +33,8 @@ pub enum Endpoint {
     Verify,
     Verification,
     ForgetVerification,
+    DeadLetters,
+    ReplayDeadLetters,
     Statuses,
     LeaderStats,
     FollowerStats,
@@ -90,6 +92,8 @@ pub const ROUTES: &[Route] = &[
     route("POST", "{index}/_verify", Endpoint::Verify, &[]),
     route("GET", "{index}/_verify", Endpoint::Verification, &[]),
     route("DELETE", "{index}/_verify", Endpoint::ForgetVerification, &[]),
+    route("GET", "{index}/_dead_letters", Endpoint::DeadLetters, &[]),
+    route("POST", "{index}/_dead_letters/_replay", Endpoint::ReplayDeadLetters, &[]),
 ];
 
 const UPDATE_PARAMETERS: &[&str] = &[

@@ -14,6 +14,7 @@ use super::bulk::{BulkRequest, TaskStatus};
 use super::error::ApiError;
 use super::request::{PauseRequest, ResumeRequest, StartRequest, UpdateRequest};
 use super::stats::{AutoFollowStats, FollowerStats};
+use crate::dead_letters::DeadLetter;
 use crate::verify::{Verification, VerifyRequest};
 
 /// Carries out the calls of the control API. Requests have passed the checks that need neither cluster nor state.
@@ -46,6 +47,12 @@ pub trait ReplicationService: Send + Sync + 'static {
 
     /// Ends it, if it is under way.
     fn forget_verification(&self, follower: IndexName) -> BoxFuture<'_, Result<(), ApiError>>;
+
+    /// What the follower index refuses, the oldest first.
+    fn dead_letters(&self, follower: &IndexName) -> Result<Vec<DeadLetter>, ApiError>;
+
+    /// Has them all delivered again; how many they are.
+    fn replay_dead_letters(&self, follower: IndexName) -> BoxFuture<'_, Result<usize, ApiError>>;
 
     /// Of every followed index whose name matches, sorted by name.
     fn statuses(&self, pattern: &str, verbose: bool) -> Vec<(IndexName, FollowedStatus)>;
@@ -115,6 +122,12 @@ pub struct ReplicationStatus {
     /// Not in the plugin: operations of others that were found in the follower index, past the gateway.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub foreign_writes: Option<u64>,
+    /// Not in the plugin: documents that the follower index refuses, and that wait to be replayed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dead_letters: Option<u64>,
+    /// Not in the plugin: the shards whose writes the follower cluster does not take at this time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held_up: Vec<HeldUpDetails>,
     /// Primaries only, and only when `verbose`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shard_replication_details: Option<Vec<ShardReplicationDetails>>,
@@ -132,6 +145,8 @@ impl ReplicationStatus {
             bootstrap_details: None,
             resync_details: Vec::new(),
             foreign_writes: None,
+            dead_letters: None,
+            held_up: Vec::new(),
             shard_replication_details: None,
         }
     }
@@ -165,6 +180,13 @@ pub struct ResyncDetails {
     /// Documents and ids that the scan expects, and those that were received.
     pub documents_total: u64,
     pub documents_received: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldUpDetails {
+    pub shard_id: u32,
+    /// The follower cluster's own words.
+    pub reason: String,
 }
 
 /// Of one shard, or summed over shards: an empty shard counts −1, −1, 0.

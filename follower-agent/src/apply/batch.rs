@@ -7,8 +7,9 @@ use serde::Serialize;
 use shardline_common::record::OperationKind;
 use shardline_common::types::{Epoch, ExternalVersion, SeqNo, ShardId};
 
+use super::bulk::Rejection;
 use super::routing::Spread;
-use super::source::{SourceError, to_json_line};
+use super::source::to_json_line;
 
 /// One write of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +25,7 @@ pub struct Write {
 #[derive(Debug, Default)]
 pub struct Batch {
     writes: Vec<Write>,
+    unreadable: Vec<Rejection>,
     by_id: HashMap<String, usize>,
     operations: u64,
     bytes: usize,
@@ -35,15 +37,18 @@ const WRITE_OVERHEAD: usize = 100;
 
 impl Batch {
     /// Adds an operation.
-    pub fn add(&mut self, seq_no: SeqNo, kind: OperationKind) -> Result<(), (String, SourceError)> {
+    pub fn add(&mut self, seq_no: SeqNo, kind: OperationKind) {
         self.operations += 1;
         self.last = Some(self.last.map_or(seq_no, |last| last.max(seq_no)));
         let write = match kind {
-            OperationKind::NoOp => return Ok(()),
+            OperationKind::NoOp => return,
             OperationKind::Delete { id, .. } => Write { id, seq_no, source: None, routing: None },
             OperationKind::Index { id, source, routing, .. } => match to_json_line(source) {
                 Ok(source) => Write { id, seq_no, source: Some(source), routing },
-                Err(error) => return Err((id, error)),
+                Err(error) => {
+                    let (error_type, reason) = ("unreadable_source".to_owned(), error.to_string());
+                    return self.unreadable.push(Rejection { id, seq_no, error_type, reason });
+                }
             },
         };
         if let Some(&at) = self.by_id.get(&write.id) {
@@ -57,7 +62,6 @@ impl Batch {
             self.by_id.insert(write.id.clone(), self.writes.len());
             self.writes.push(write);
         }
-        Ok(())
     }
 
     pub fn is_empty(&self) -> bool {
@@ -77,8 +81,9 @@ impl Batch {
         &self.writes
     }
 
-    pub fn into_writes(self) -> Vec<Write> {
-        self.writes
+    /// The writes, and operations whose documents cannot be read.
+    pub fn into_parts(self) -> (Vec<Write>, Vec<Rejection>) {
+        (self.writes, self.unreadable)
     }
 
     /// The highest sequence number that went in.
@@ -154,8 +159,8 @@ mod tests {
     #[test]
     fn the_body_carries_external_versions_and_quoted_ids() {
         let mut batch = Batch::default();
-        batch.add(SeqNo(4), index("a\"/ü", "{}")).unwrap();
-        batch.add(SeqNo(5), OperationKind::Delete { id: "b".into(), version: 9 }).unwrap();
+        batch.add(SeqNo(4), index("a\"/ü", "{}"));
+        batch.add(SeqNo(5), OperationKind::Delete { id: "b".into(), version: 9 });
         assert_eq!(
             std::str::from_utf8(&bulk_body(batch.writes(), &target())).unwrap(),
             "{\"index\":{\"_id\":\"a\\\"/ü\",\"version\":5,\"version_type\":\"external_gte\"}}\n{}\n\
@@ -175,13 +180,14 @@ mod tests {
                     None => OperationKind::Delete { id: id.clone(), version: 1 },
                 };
                 expected.insert(id, (seq_no, value.map(|value| format!("{{\"v\":{value}}}").into_bytes())));
-                batch.add(seq_no, kind).unwrap();
+                batch.add(seq_no, kind);
             }
             prop_assert_eq!(batch.operations(), operations.len() as u64);
             let weight: usize = batch.writes().iter().map(Write::weight).sum();
             prop_assert_eq!(batch.bytes(), weight);
             let found: BTreeMap<_, _> = batch
-                .into_writes()
+                .into_parts()
+                .0
                 .into_iter()
                 .map(|write| (write.id, (write.seq_no, write.source.map(|source| source.to_vec()))))
                 .collect();

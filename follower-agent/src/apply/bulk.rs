@@ -1,27 +1,49 @@
 //! Sends a batch and reads the answer item by item: applied, already there, to be tried again, or refused for good.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use reqwest::Method;
 use serde::Deserialize;
+use shardline_common::kafka::ControlError;
 use shardline_common::opensearch::{OpenSearch, OpenSearchError, path_segment};
-use shardline_common::types::{ExternalVersion, IndexName, SeqNo};
-use tracing::{debug, warn};
+use shardline_common::types::{ExternalVersion, IndexName, SeqNo, ShardId};
+use tracing::warn;
 
 use super::batch::{Target, Write, bulk_body};
+use super::pipeline::Memory;
 use crate::metrics::Metrics;
+use crate::progress::IndexProgress;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long the follower cluster may keep a request for a primary that is away; sent again it is in any case.
 const PRIMARY_TIMEOUT: &str = "30s";
+/// The status of a full queue, of indexing pressure, of a circuit breaker and of the block that a full disk sets.
+const OVERLOAD: u16 = 429;
+
+/// A document that the follower index will never take as it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("document [{id}] at seq_no {seq_no} is refused by the follower index: [{error_type}] {reason}")]
+pub struct Rejection {
+    pub id: String,
+    pub seq_no: SeqNo,
+    pub error_type: String,
+    pub reason: String,
+}
 
 /// Why a shard cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
-    #[error("document [{id}] at seq_no {seq_no} is refused by the follower index: [{error_type}] {reason}")]
-    Rejected { id: String, seq_no: SeqNo, error_type: String, reason: String },
+    #[error(transparent)]
+    Rejected(Rejection),
+    #[error("{0}; the index has {1} dead letters, and no more are kept: mend what is refused, and replay them")]
+    TooManyDeadLetters(Rejection, usize),
+    #[error("a dead letter cannot be written down: {0}")]
+    DeadLetters(#[from] ControlError),
     #[error(
         "document [{id}] at seq_no {seq_no} stands in the follower index with version {found}, which this replication \
          cannot have written (at most {highest}): something else writes to the index"
@@ -31,11 +53,33 @@ pub enum ApplyError {
     OpenSearch(#[from] OpenSearchError),
 }
 
+impl ApplyError {
+    pub fn retryable(&self) -> bool {
+        match self {
+            Self::OpenSearch(error) => error.retryable(),
+            Self::DeadLetters(_) => true,
+            _ => false,
+        }
+    }
+}
+
+/// Where documents are written down that the follower index refuses for good.
+pub trait DeadLetters: Send + Sync {
+    /// Returns once they are; or why the shard is to stop for them.
+    fn keep(&self, shard: ShardId, rejected: Vec<Rejection>) -> BoxFuture<'_, Result<(), ApplyError>>;
+
+    /// The documents of a shard that are written down, with the operations that were refused.
+    fn kept(&self, shard: ShardId) -> HashMap<String, SeqNo>;
+
+    /// What was refused is of the past: a later operation on these documents got through.
+    fn resolve(&self, shard: ShardId, ids: Vec<String>) -> BoxFuture<'_, Result<(), ApplyError>>;
+}
+
 /// What an item's status and error mean.
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
     Applied,
-    Retry,
+    Retry { error_type: String, reason: String },
     Foreign { found: i64 },
     Rejected { error_type: String, reason: String },
 }
@@ -77,19 +121,26 @@ pub struct Written {
     pub seq_nos: Vec<SeqNo>,
     /// Whether something was sent again: what was sent before may have got numbers too.
     pub repeated: bool,
+    /// Whether anything was refused for overload.
+    pub throttled: bool,
 }
 
-/// A follower index to which batches are sent.
-pub struct Sink<'a> {
-    pub opensearch: &'a OpenSearch,
-    pub index: &'a IndexName,
+/// A shard of a follower index to which batches are sent.
+#[derive(Clone)]
+pub struct Destination {
+    pub opensearch: OpenSearch,
+    pub index: IndexName,
     pub target: Target,
-    pub metrics: &'a Metrics,
+    pub metrics: Arc<Metrics>,
+    pub progress: Arc<IndexProgress>,
+    pub memory: Arc<Memory>,
+    pub dead_letters: Arc<dyn DeadLetters>,
 }
 
-impl Sink<'_> {
-    /// Returns once the follower cluster has acknowledged every write. What it cannot take now is sent again, as long
-    /// as it takes; `highest` is the highest sequence number that this replication can have written to the shard.
+impl Destination {
+    /// Returns once the follower cluster has acknowledged every write, or it is a dead letter. What the cluster cannot take
+    /// now is sent again, as long as it takes; `highest` is the highest sequence number that this replication can have
+    /// written to the shard.
     pub async fn write(&self, mut writes: Vec<Write>, highest: SeqNo) -> Result<Written, ApplyError> {
         let backoff = || {
             ExponentialBuilder::default()
@@ -106,13 +157,17 @@ impl Sink<'_> {
                 Ok(answer) => {
                     let before = writes.len();
                     written.seq_nos.extend(answer.items.iter().filter_map(|Item::Done(result)| result.seq_no));
-                    writes = self.sort_out(writes, answer, highest)?;
-                    if writes.len() < before {
+                    written.throttled |= answer.items.iter().any(|Item::Done(item)| item.status == OVERLOAD);
+                    let again = self.sort_out(writes, answer, highest).await?;
+                    if again.writes.len() < before {
                         delays = backoff();
                     }
+                    self.held_up(again.reason);
+                    writes = again.writes;
                 }
                 Err(error) if error.retryable() => {
-                    warn!(index = %self.index, shard = %self.target.shard, %error, "bulk request failed; trying again");
+                    written.throttled |= error.status() == Some(OVERLOAD);
+                    self.held_up(Some(error.to_string()));
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -126,6 +181,14 @@ impl Sink<'_> {
         Ok(written)
     }
 
+    /// Says why the shard does not get on, or that it does.
+    fn held_up(&self, reason: Option<String>) {
+        if let Some(reason) = &reason {
+            warn!(index = %self.index, shard = %self.target.shard, reason, "the follower cluster does not take writes; trying again");
+        }
+        self.progress.shards[self.target.shard.0 as usize].held_up(reason);
+    }
+
     /// Sends a request and counts how it went.
     async fn timed_request(&self, writes: &[Write]) -> Result<Answer, OpenSearchError> {
         let labels = [self.index.as_str(), &self.target.shard.to_string()];
@@ -133,11 +196,11 @@ impl Sink<'_> {
         let outcome = self.request(writes).await;
         self.metrics.write_seconds.with_label_values(&labels).inc_by(sent.elapsed().as_secs_f64());
         match &outcome {
-            Ok(answer) if answer.items.iter().any(|Item::Done(item)| item.status == 429) => {
+            Ok(answer) if answer.items.iter().any(|Item::Done(item)| item.status == OVERLOAD) => {
                 self.metrics.throttled_requests.with_label_values(&labels).inc();
             }
             Ok(_) => {}
-            Err(error) if error.status() == Some(429) => {
+            Err(error) if error.status() == Some(OVERLOAD) => {
                 self.metrics.throttled_requests.with_label_values(&labels).inc();
             }
             Err(_) => self.metrics.failed_requests.with_label_values(&labels).inc(),
@@ -162,27 +225,51 @@ impl Sink<'_> {
         Ok(answer)
     }
 
-    /// The writes that are still to be done.
-    fn sort_out(&self, writes: Vec<Write>, answer: Answer, highest: SeqNo) -> Result<Vec<Write>, ApplyError> {
-        if !answer.errors {
-            return Ok(Vec::new());
+    /// Finds the writes that are still to be done.
+    async fn sort_out(&self, writes: Vec<Write>, answer: Answer, highest: SeqNo) -> Result<Again, ApplyError> {
+        let shard = self.target.shard;
+        let kept = self.dead_letters.kept(shard);
+        let mut again = Again::default();
+        if !answer.errors && kept.is_empty() {
+            return Ok(again);
         }
         let highest = ExternalVersion::new(self.target.epoch, SeqNo(highest.0.max(0))).0;
-        let mut again = Vec::new();
+        let (mut rejected, mut resolved) = (Vec::new(), Vec::new());
         for (write, Item::Done(result)) in writes.into_iter().zip(answer.items) {
-            let (id, seq_no) = (write.id.clone(), write.seq_no);
+            let seq_no = write.seq_no;
             match classify(result.status, result.error, highest) {
-                Outcome::Applied => {}
-                Outcome::Retry => again.push(write),
-                Outcome::Foreign { found } => return Err(ApplyError::ForeignWrite { id, seq_no, found, highest }),
+                Outcome::Applied => {
+                    if kept.get(&write.id).is_some_and(|refused| *refused <= seq_no) {
+                        resolved.push(write.id);
+                    }
+                }
+                Outcome::Retry { error_type, reason } => {
+                    again.reason.get_or_insert_with(|| format!("[{error_type}] {reason}"));
+                    again.writes.push(write);
+                }
+                Outcome::Foreign { found } => {
+                    return Err(ApplyError::ForeignWrite { id: write.id, seq_no, found, highest });
+                }
                 Outcome::Rejected { error_type, reason } => {
-                    return Err(ApplyError::Rejected { id, seq_no, error_type, reason });
+                    rejected.push(Rejection { id: write.id, seq_no, error_type, reason });
                 }
             }
         }
-        debug!(index = %self.index, shard = %self.target.shard, again = again.len(), "some writes are to be repeated");
+        if !rejected.is_empty() {
+            self.dead_letters.keep(shard, rejected).await?;
+        }
+        if !resolved.is_empty() {
+            self.dead_letters.resolve(shard, resolved).await?;
+        }
         Ok(again)
     }
+}
+
+/// What a request left to do, and the first reason why.
+#[derive(Default)]
+struct Again {
+    writes: Vec<Write>,
+    reason: Option<String>,
 }
 
 fn classify(status: u16, error: Option<ItemError>, highest: i64) -> Outcome {
@@ -194,8 +281,9 @@ fn classify(status: u16, error: Option<ItemError>, highest: i64) -> Outcome {
             None => Outcome::Rejected { error_type: error.error_type, reason: error.reason },
         },
         // A full disk's block goes away when there is room again.
-        (429, _) | (403, "cluster_block_exception") => Outcome::Retry,
-        (status, _) if status >= 500 => Outcome::Retry,
+        (OVERLOAD, _) | (403, "cluster_block_exception") | (500.., _) => {
+            Outcome::Retry { error_type: error.error_type, reason: error.reason }
+        }
         _ => Outcome::Rejected { error_type: error.error_type, reason: error.reason },
     }
 }
@@ -232,9 +320,16 @@ mod tests {
 
     #[test]
     fn overload_and_blocks_are_waited_out_and_bad_documents_are_not() {
-        assert_eq!(classify(429, error("rejected_execution_exception", ""), 0), Outcome::Retry);
-        assert_eq!(classify(503, error("unavailable_shards_exception", ""), 0), Outcome::Retry);
-        assert_eq!(classify(403, error("cluster_block_exception", ""), 0), Outcome::Retry);
+        for (status, error_type) in [
+            (429, "rejected_execution_exception"),
+            (429, "circuit_breaking_exception"),
+            (503, "unavailable_shards_exception"),
+            (403, "cluster_block_exception"),
+            (429, "cluster_block_exception"),
+        ] {
+            let outcome = classify(status, error(error_type, "why"), 0);
+            assert_eq!(outcome, Outcome::Retry { error_type: error_type.to_owned(), reason: "why".to_owned() });
+        }
         assert!(matches!(classify(400, error("mapper_parsing_exception", "x"), 0), Outcome::Rejected { .. }));
     }
 }

@@ -4,26 +4,16 @@
 //! request is repeated much later, and nothing depends on how long the follower index remembers a deletion.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
-use shardline_common::opensearch::OpenSearch;
-use shardline_common::types::{IndexName, Offset, SeqNo};
+use shardline_common::types::{Offset, SeqNo};
 
-use super::batch::{Batch, Target};
-use super::bulk::{ApplyError, Sink, Written};
-use crate::metrics::Metrics;
-
-/// What a pipeline writes to.
-#[derive(Clone)]
-pub struct Destination {
-    pub opensearch: OpenSearch,
-    pub index: IndexName,
-    pub target: Target,
-    pub metrics: Arc<Metrics>,
-}
+use super::batch::Batch;
+use super::bulk::{ApplyError, Destination, Written};
+use super::pace::Pace;
 
 /// Everything up to here is in the follower index.
 #[derive(Debug)]
@@ -37,7 +27,8 @@ pub struct Applied {
 
 pub struct Pipeline {
     destination: Destination,
-    writers: usize,
+    limits: Limits,
+    pace: Pace,
     /// Finished in the order of their start, so what comes out is contiguous.
     under_way: FuturesOrdered<BoxFuture<'static, Result<Finished, ApplyError>>>,
     ids: HashSet<String>,
@@ -48,10 +39,46 @@ struct Finished {
     ids: Vec<String>,
 }
 
+/// How much a shard may send while the follower cluster takes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Requests that may be under way at once.
+    pub requests: usize,
+    /// Of a request.
+    pub operations: u64,
+}
+
+/// What all shards' batches of an agent may weigh together, in bytes of ids and sources. Many shards get smaller requests.
+const MEMORY: usize = 128 * 1024 * 1024;
+const LARGEST_BATCH: usize = 4 * 1024 * 1024;
+const SMALLEST_BATCH: usize = 128 * 1024;
+
+/// Counts the pipelines of an agent, which share its memory.
+#[derive(Default)]
+pub struct Memory {
+    pipelines: AtomicUsize,
+}
+
+impl Memory {
+    /// How large a batch may be where `requests` are under way while the next one is made.
+    fn of_a_batch(&self, requests: usize) -> usize {
+        let batches = self.pipelines.load(Relaxed).max(1) * (requests + 1);
+        (MEMORY / batches).clamp(SMALLEST_BATCH, LARGEST_BATCH)
+    }
+}
+
 impl Pipeline {
-    /// `writers` is how many requests may be under way at once.
-    pub fn new(destination: Destination, writers: usize) -> Self {
-        Self { destination, writers: writers.max(1), under_way: FuturesOrdered::new(), ids: HashSet::new() }
+    pub fn new(destination: Destination, limits: Limits) -> Self {
+        destination.memory.pipelines.fetch_add(1, Relaxed);
+        let (under_way, ids) = (FuturesOrdered::new(), HashSet::new());
+        Self { destination, limits, pace: Pace::default(), under_way, ids }
+    }
+
+    /// Whether a batch is as large as a request may be now.
+    pub fn is_full(&self, batch: &Batch) -> bool {
+        let operations = self.pace.operations(self.limits.operations, self.limits.requests);
+        let bytes = self.destination.memory.of_a_batch(self.limits.requests);
+        batch.bytes() >= bytes || batch.operations() >= operations
     }
 
     pub fn is_idle(&self) -> bool {
@@ -60,7 +87,8 @@ impl Pipeline {
 
     /// Whether a batch can be started now.
     pub fn has_room_for(&self, batch: &Batch) -> bool {
-        self.under_way.len() < self.writers && !batch.writes().iter().any(|write| self.ids.contains(&write.id))
+        self.under_way.len() < self.pace.requests(self.limits.requests)
+            && !batch.writes().iter().any(|write| self.ids.contains(&write.id))
     }
 
     /// Starts a batch for which there is room. `offset` is behind its last record, `highest` the highest sequence
@@ -72,13 +100,11 @@ impl Pipeline {
         self.ids.extend(ids.iter().cloned());
         let destination = self.destination.clone();
         self.under_way.push_back(Box::pin(async move {
-            let sink = Sink {
-                opensearch: &destination.opensearch,
-                index: &destination.index,
-                target: destination.target,
-                metrics: &destination.metrics,
-            };
-            let written = sink.write(batch.into_writes(), highest).await?;
+            let (writes, unreadable) = batch.into_parts();
+            if !unreadable.is_empty() {
+                destination.dead_letters.keep(destination.target.shard, unreadable).await?;
+            }
+            let written = destination.write(writes, highest).await?;
             Ok(Finished { applied: Applied { seq_no, offset, operations, written }, ids })
         }));
     }
@@ -91,9 +117,22 @@ impl Pipeline {
                 for id in &finished.ids {
                     self.ids.remove(id);
                 }
+                if finished.applied.written.throttled {
+                    self.pace.overloaded();
+                } else {
+                    self.pace.went_through();
+                }
+                let (index, shard) = (self.destination.index.as_str(), self.destination.target.shard.to_string());
+                self.destination.metrics.pace.with_label_values(&[index, &shard]).set(self.pace.share());
                 Ok(finished.applied)
             }
             None => std::future::pending().await,
         }
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        self.destination.memory.pipelines.fetch_sub(1, Relaxed);
     }
 }

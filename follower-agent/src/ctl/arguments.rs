@@ -98,6 +98,13 @@ pub enum Command {
         #[arg(long, conflicts_with_all = ["content", "repair", "documents_per_second"])]
         last: bool,
     },
+    /// Documents that the follower index refuses
+    DeadLetters {
+        index: String,
+        /// Have the leader's agents deliver them again, as they are now
+        #[arg(long)]
+        replay: bool,
+    },
     /// Rules that follow indices by themselves
     #[command(subcommand)]
     Autofollow(Autofollow),

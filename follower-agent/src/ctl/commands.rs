@@ -58,6 +58,14 @@ async fn carry_out(cli: &Cli, command: Command) -> Result<(), CtlError> {
             }
             cli.verified(&index).await
         }
+        Command::DeadLetters { index, replay: false } => {
+            let answer = cli.client.get(&of_index(&index, "_dead_letters")).await?;
+            cli.output.show(&answer, tables::dead_letters)
+        }
+        Command::DeadLetters { index, replay: true } => {
+            let answer = cli.client.post(&of_index(&index, "_dead_letters/_replay"), json!({})).await?;
+            cli.output.done(&answer, &format!("{} documents of {index} are asked for again", answer["documents"]))
+        }
         Command::Autofollow(command) => cli.autofollow(command).await,
         Command::Stats { of } => cli.stats(of).await,
         Command::Bulk(command) => cli.bulk(command).await,

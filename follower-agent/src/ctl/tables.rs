@@ -9,6 +9,7 @@ use shardline_common::leader_stats::{LeaderStats, ReadCounters};
 use super::text;
 use super::text::{ago, bytes, count, millis};
 use crate::api::bulk::TaskStatus;
+use crate::api::dead_letters::DeadLetterList;
 use crate::api::service::{FollowedStatus, ShardReplicationDetails, SyncingDetails};
 use crate::api::stats::{AutoFollowStats, FollowerCounters, FollowerStats};
 use crate::api::verify::VerificationStatus;
@@ -100,6 +101,14 @@ pub fn verification(verification: VerificationStatus) -> Vec<Table> {
     differences.add_rows(found.cut_short.into_iter().map(too_many));
     differences.add_rows(found.metadata.into_iter().map(|what| ["metadata".to_owned(), what]));
     if differences.is_empty() { vec![outcome] } else { vec![outcome, differences] }
+}
+
+pub fn dead_letters(list: DeadLetterList) -> Vec<Table> {
+    let mut letters = table(["SHARD", "#SEQ_NO", "ID", "ERROR", "REASON"]);
+    letters.add_rows(list.dead_letters.into_iter().map(|letter| {
+        [letter.shard_id.to_string(), count(letter.seq_no), letter.id, letter.error_type, letter.reason]
+    }));
+    vec![letters]
 }
 
 pub fn task(task: TaskStatus) -> Vec<Table> {

@@ -35,7 +35,10 @@ pub fn progress(status: &ReplicationStatus) -> String {
         let (done, total) = (count(resync.documents_received), count(resync.documents_total));
         format!("resync of shard {}: {done} of {total}", resync.shard_id)
     });
-    status.bootstrap_details.iter().map(bootstrap).chain(resyncs).collect::<Vec<_>>().join("; ")
+    let held_up = status.held_up.iter().map(|shard| format!("shard {} is held up: {}", shard.shard_id, shard.reason));
+    let dead_letters = status.dead_letters.map(|number| format!("{} dead letters", count(number)));
+    let parts = status.bootstrap_details.iter().map(bootstrap).chain(resyncs).chain(held_up).chain(dead_letters);
+    parts.collect::<Vec<_>>().join("; ")
 }
 
 /// How much is copied, how fast on average, and how long the rest will take at that rate.

@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn wildcards_reset_and_unknown_keys_are_refused() {
         let (ours, rest) = parted(json!({"plugins.replication.autofollow.*": null, "*": null})).unwrap();
-        assert_eq!((ours.len(), rest), (17, json!({"*": null})));
+        assert_eq!((ours.len(), rest), (18, json!({"*": null})));
         let error = parted(json!({"plugins.replication.bogus": 1}));
         let words = "settings_exception: persistent setting [plugins.replication.bogus], not recognized";
         assert_eq!(error, Err(words.to_owned()));

@@ -38,8 +38,8 @@ const fn switch(key: &'static str) -> ReplicationSetting {
     ReplicationSetting { key, default: "false", kind: SettingKind::Switch }
 }
 
-/// All of them (reference, section 9.1).
-pub const REPLICATION_SETTINGS: [ReplicationSetting; 17] = [
+/// The plugin's (reference, section 9.1), and one that it does not have.
+pub const REPLICATION_SETTINGS: [ReplicationSetting; 18] = [
     number("plugins.replication.follower.index.ops_batch_size", "50000", 16, None),
     number("plugins.replication.follower.concurrent_readers_per_shard", "2", 1, None),
     number("plugins.replication.follower.concurrent_writers_per_shard", "2", 1, None),
@@ -61,6 +61,7 @@ pub const REPLICATION_SETTINGS: [ReplicationSetting; 17] = [
     switch("plugins.replication.replicate.delete_index"),
     number("plugins.replication.leader.thread_pool.size", "0", 0, None),
     number("plugins.replication.leader.thread_pool.queue_size", "1000", 0, None),
+    switch("plugins.replication.follower.dead_letters"),
 ];
 
 impl ReplicationSetting {

@@ -15,6 +15,7 @@ use follower_agent::api::stats::{AutoFollowStats, FollowerStats};
 use follower_agent::api::{
     ApiError, PauseRequest, ReplicationService, ReplicationStatus, ResumeRequest, StartRequest, UpdateRequest,
 };
+use follower_agent::dead_letters::DeadLetter;
 use follower_agent::gateway::{self, SettingsStore, Upstream};
 use follower_agent::verify::{Verification, VerifyRequest};
 use futures::FutureExt;
@@ -22,7 +23,7 @@ use futures::future::{BoxFuture, ready};
 use serde_json::{Value, json};
 use shardline_common::bulk::BulkOperation;
 use shardline_common::leader_stats::LeaderStats;
-use shardline_common::types::IndexName;
+use shardline_common::types::{IndexName, SeqNo, ShardId};
 use shardline_common::wildcard::wildcard_match;
 
 pub const BLOCK: &str = "blocked by: [FORBIDDEN/1000/index read-only(cross-cluster-replication)];";
@@ -121,6 +122,8 @@ impl ReplicationService for FakeService {
                 syncing_details: state.paused.is_none().then_some(details),
                 resync_details: Vec::new(),
                 foreign_writes: None,
+                dead_letters: None,
+                held_up: Vec::new(),
                 bootstrap_details: None,
                 shard_replication_details: None,
             })
@@ -138,6 +141,26 @@ impl ReplicationService for FakeService {
 
     fn forget_verification(&self, follower: IndexName) -> BoxFuture<'_, Result<(), ApiError>> {
         ready(self.verification(&follower).map(drop)).boxed()
+    }
+
+    fn dead_letters(&self, follower: &IndexName) -> Result<Vec<DeadLetter>, ApiError> {
+        let letter = DeadLetter {
+            follower_cluster: "c".into(),
+            follower_index: follower.clone(),
+            topic: "t".into(),
+            shard: ShardId(0),
+            seq_no: SeqNo(7),
+            id: "a".to_owned(),
+            error_type: "mapper_parsing_exception".to_owned(),
+            reason: "why".to_owned(),
+            timestamp_ms: 1,
+            redelivery: None,
+        };
+        self.with(follower, |_| Ok(vec![letter]))
+    }
+
+    fn replay_dead_letters(&self, follower: IndexName) -> BoxFuture<'_, Result<usize, ApiError>> {
+        ready(self.with(&follower, |_| Ok(1))).boxed()
     }
 
     fn statuses(&self, pattern: &str, verbose: bool) -> Vec<(IndexName, FollowedStatus)> {

@@ -179,3 +179,56 @@ fn open_tail(folder: &Path, spool: &ShardSpool, sent: SeqNo, with_last: bool) ->
     };
     Ok(Opened { tail, missing, with_last: false })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use inotify::Inotify;
+    use shardline_common::types::ShardId;
+
+    use super::*;
+    use crate::translog::Spool;
+
+    /// Errors by which inotify says that a limit is reached: ENOSPC for watches, EMFILE for instances.
+    #[tokio::test]
+    async fn what_cannot_be_watched_is_found_by_polling() {
+        for watcher in [
+            TranslogWatcher::start_with(Inotify::init, |_, _, _| Err(io::Error::from_raw_os_error(28))),
+            TranslogWatcher::start_with(
+                || Err(io::Error::from_raw_os_error(24)),
+                |watches, folder, mask| watches.add(folder, mask),
+            ),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let translog = folder.path().join("translog");
+            let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/translog-sample/generations");
+            std::fs::create_dir(&translog).unwrap();
+            // The shard as it was before its third generation.
+            std::fs::copy(sample.join("translog-2.tlog"), translog.join("translog-2.tlog")).unwrap();
+            std::fs::copy(sample.join("translog-2.ckp"), translog.join("translog.ckp")).unwrap();
+            let spool = Spool::open(&folder.path().join("spool"), 1 << 30).unwrap();
+            let spool = spool.shard(&"u".into(), ShardId(0)).unwrap();
+            let mut source = TranslogSource::open(&translog, spool, &watcher, SeqNo::NONE, None).await.unwrap();
+            let before = read(&mut source, SeqNo::NONE).await;
+
+            for entry in std::fs::read_dir(&sample).unwrap().map(Result::unwrap) {
+                std::fs::copy(entry.path(), translog.join(entry.file_name())).unwrap();
+            }
+            tokio::time::timeout(Duration::from_secs(10), source.changed()).await.unwrap();
+            let after = read(&mut source, before.last().copied().unwrap_or(SeqNo::NONE)).await;
+            let read: Vec<i64> = before.iter().chain(&after).map(|seq_no| seq_no.0).collect();
+            assert!(!after.is_empty());
+            assert_eq!(read, (0..=15).collect::<Vec<_>>());
+        }
+    }
+
+    async fn read(source: &mut TranslogSource, mut sent: SeqNo) -> Vec<SeqNo> {
+        let mut seq_nos = Vec::new();
+        while let Change::Operations(operations) = source.next(sent).await.unwrap() {
+            seq_nos.extend(operations.iter().map(|operation| operation.seq_no));
+            sent = seq_nos.last().copied().unwrap_or(sent);
+        }
+        seq_nos
+    }
+}

@@ -1,8 +1,9 @@
 //! Sees what OpenSearch does to the translogs: wakes captures when one is written, and links new generations into the
-//! spool at once, whatever the capture is busy with.
+//! spool at once, whatever the capture is busy with. inotify has limits; where they are reached, translogs are polled.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +16,35 @@ use tracing::warn;
 use super::hold::ShardSpool;
 
 const EVENT_BUFFER_BYTES: usize = 16 * 1024;
+/// Linux's error numbers. inotify means its own limits by them: see inotify_add_watch(2) and inotify_init(2).
+const ENOSPC: i32 = 28;
+const EMFILE: i32 = 24;
+
+/// Why translogs are polled.
+#[derive(Debug, thiserror::Error)]
+enum WatchError {
+    #[error("this user may have no more inotify watches: raise fs.inotify.max_user_watches")]
+    NoMoreWatches,
+    #[error(
+        "this user may have no more inotify instances, or the agent no more open files: raise \
+         fs.inotify.max_user_instances or RLIMIT_NOFILE"
+    )]
+    NoMoreInstances,
+    #[error(transparent)]
+    Other(io::Error),
+}
+
+impl From<io::Error> for WatchError {
+    fn from(error: io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(ENOSPC) => Self::NoMoreWatches,
+            Some(EMFILE) => Self::NoMoreInstances,
+            _ => Self::Other(error),
+        }
+    }
+}
+
+type AddWatch = fn(&mut Watches, &Path, WatchMask) -> io::Result<WatchDescriptor>;
 
 /// One inotify instance for all of an agent's shards. Where it cannot watch (limits, network file systems) the
 /// captures' own slow poll finds changes; that is said once.
@@ -25,6 +55,7 @@ pub struct TranslogWatcher {
 
 struct State {
     watches: Option<Watches>,
+    add: AddWatch,
     watched: HashMap<WatchDescriptor, Watched>,
     limit_reported: bool,
 }
@@ -62,8 +93,13 @@ impl Wake {
 
 impl TranslogWatcher {
     pub fn start() -> Self {
-        let Self { state } = Self::blind();
-        match Inotify::init().and_then(|inotify| {
+        Self::start_with(Inotify::init, |watches, folder, mask| watches.add(folder, mask))
+    }
+
+    /// With other ways to make the instance and its watches: ones that fail, in tests.
+    pub(crate) fn start_with(init: impl FnOnce() -> io::Result<Inotify>, add: AddWatch) -> Self {
+        let Self { state } = Self::polling(add);
+        match init().and_then(|inotify| {
             let watches = inotify.watches();
             Ok((watches, inotify.into_event_stream(vec![0; EVENT_BUFFER_BYTES])?))
         }) {
@@ -86,14 +122,21 @@ impl TranslogWatcher {
                     }
                 });
             }
-            Err(error) => warn!(%error, "inotify is not available: translogs are polled"),
+            Err(error) => {
+                let error = WatchError::from(error);
+                warn!(%error, "inotify is not available: translogs are polled");
+            }
         }
         Self { state }
     }
 
     /// Watches nothing: translogs are polled.
     pub fn blind() -> Self {
-        let state = State { watches: None, watched: HashMap::new(), limit_reported: false };
+        Self::polling(|watches, folder, mask| watches.add(folder, mask))
+    }
+
+    fn polling(add: AddWatch) -> Self {
+        let state = State { watches: None, add, watched: HashMap::new(), limit_reported: false };
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
@@ -101,22 +144,28 @@ impl TranslogWatcher {
     /// the spool.
     pub fn watch(&self, folder: &Path, spool: &ShardSpool) -> Wake {
         let (notify, lost) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let mut state = self.state.lock();
+        let watched = Watched {
+            folder: folder.to_owned(),
+            spool: spool.clone(),
+            wake: Arc::clone(&notify),
+            lost: Arc::clone(&lost),
+        };
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
         let mask =
             WatchMask::MODIFY | WatchMask::CREATE | WatchMask::MOVED_TO | WatchMask::DELETE | WatchMask::DELETE_SELF;
-        let added = state.watches.as_mut().map(|watches| watches.add(folder, mask));
+        let added = state.watches.as_mut().map(|watches| (state.add)(watches, folder, mask));
+        // From here on each new generation is an event, or somebody polls.
+        watched.keep();
         let descriptor = match added {
             Some(Ok(descriptor)) => {
-                let (folder, spool) = (folder.to_owned(), spool.clone());
-                let watched = Watched { folder, spool, wake: Arc::clone(&notify), lost: Arc::clone(&lost) };
-                watched.keep();
                 state.watched.insert(descriptor.clone(), watched);
                 Some(descriptor)
             }
-            Some(Err(error)) if !state.limit_reported && error.kind() != std::io::ErrorKind::NotFound => {
+            Some(Err(error)) if !state.limit_reported && error.kind() != io::ErrorKind::NotFound => {
                 state.limit_reported = true;
-                warn!(folder = %folder.display(), %error,
-                      "a translog cannot be watched and is polled, as others may be: see fs.inotify.max_user_watches");
+                let error = WatchError::from(error);
+                warn!(folder = %folder.display(), %error, "a translog cannot be watched and is polled, as others may be");
                 None
             }
             _ => None,
@@ -199,12 +248,7 @@ mod tests {
         let watcher = TranslogWatcher::start();
         let _wake = watcher.watch(folder.path(), &spool);
         std::fs::write(folder.path().join("translog-7.tlog"), b"x").unwrap();
-        let held = async {
-            while !spool.path(Generation(7), "tlog").exists() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(10), held).await.unwrap();
+        assert_held(&spool, Generation(7)).await;
     }
 
     #[tokio::test]
@@ -219,6 +263,69 @@ mod tests {
         assert!(!watcher.watch(&translog, &spool).is_watching());
         std::fs::create_dir(&translog).unwrap();
         assert!(watcher.watch(&translog, &spool).is_watching());
+    }
+
+    /// The log of what is done while the guard is there.
+    fn logged() -> (Log, tracing::subscriber::DefaultGuard) {
+        let log = Log::default();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer({
+            let log = log.clone();
+            move || log.clone()
+        });
+        (log, tracing::subscriber::set_default(subscriber.finish()))
+    }
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Log {
+        fn times(&self, words: &str) -> usize {
+            String::from_utf8_lossy(&self.0.lock()).matches(words).count()
+        }
+    }
+
+    #[tokio::test]
+    async fn out_of_watches_folders_are_polled_and_the_limit_is_named_once() {
+        let (one, other, spool) = folders();
+        std::fs::write(one.path().join("translog-7.tlog"), b"x").unwrap();
+        let (log, _guard) = logged();
+        let watcher = TranslogWatcher::start_with(Inotify::init, |_, _, _| Err(io::Error::from_raw_os_error(ENOSPC)));
+        let (first, second) = (watcher.watch(one.path(), &spool), watcher.watch(other.path(), &spool));
+        assert!(!first.is_watching() && !second.is_watching());
+        assert_eq!(log.times("WARN"), 1);
+        assert_eq!(log.times("fs.inotify.max_user_watches"), 1);
+        assert_held(&spool, Generation(7)).await;
+    }
+
+    #[tokio::test]
+    async fn without_an_instance_folders_are_polled_and_the_limit_is_named() {
+        let (one, _other, spool) = folders();
+        let (log, _guard) = logged();
+        let init = || Err(io::Error::from_raw_os_error(EMFILE));
+        let watcher = TranslogWatcher::start_with(init, |watches, folder, mask| watches.add(folder, mask));
+        assert!(!watcher.watch(one.path(), &spool).is_watching());
+        assert_eq!(log.times("WARN"), 1);
+        assert_eq!(log.times("fs.inotify.max_user_instances"), 1);
+    }
+
+    async fn assert_held(spool: &ShardSpool, generation: Generation) {
+        let held = async {
+            while !spool.path(generation, "tlog").exists() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), held).await.unwrap();
     }
 
     /// Two folders, and a spool within the second.

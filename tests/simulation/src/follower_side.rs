@@ -4,8 +4,7 @@
 use std::sync::Arc;
 
 use follower_agent::apply::batch::Target as WriteTarget;
-use follower_agent::apply::bulk::ApplyError;
-use follower_agent::apply::pipeline::Destination;
+use follower_agent::apply::bulk::{ApplyError, Destination};
 use follower_agent::apply::routing::Spread;
 use follower_agent::checkpoint::CheckpointStore;
 use follower_agent::metrics::Metrics;
@@ -16,7 +15,7 @@ use shardline_common::topic::bootstrap_topic;
 use shardline_common::types::{Epoch, TopicName};
 use tokio_util::sync::CancellationToken;
 
-use crate::place::{Place, SHARD};
+use crate::place::{NoDeadLetters, Place, SHARD};
 use crate::world::{FOLLOWER_INDEX, Shared, Wire};
 
 /// What the subscription says: it outlives the agent.
@@ -70,6 +69,9 @@ impl FollowerSide {
             index: FOLLOWER_INDEX.into(),
             target: WriteTarget { shard: SHARD, epoch: self.place.epoch, spread },
             metrics: Arc::clone(&self.metrics),
+            progress: self.place.all_progress(),
+            memory: Arc::default(),
+            dead_letters: Arc::new(NoDeadLetters),
         };
         let place = Arc::clone(&self.place);
         self.task = Some(match &self.stage {

@@ -212,7 +212,8 @@ impl Scans {
         if request["size"] == 0 {
             return (StatusCode::OK, json!({"hits": {"total": {"value": hits.len()}}}));
         }
-        let range = &request["query"]["range"]["_seq_no"];
+        let filters = &request["query"]["bool"]["filter"];
+        let range = &filters[0]["range"]["_seq_no"];
         let from = range["gte"].as_i64().unwrap_or(0);
         let to = range["lte"].as_i64().unwrap_or(i64::MAX);
         let after = request["search_after"][0].as_i64();

@@ -7,6 +7,7 @@ use futures::future::BoxFuture;
 use leader_agent::capture::{self, Context, Files, Origin, Shard, Shipped};
 use leader_agent::log::{FillBoard, Log};
 use leader_agent::metrics::Metrics;
+use leader_agent::redeliver::{self, Asking};
 use leader_agent::translog::{Spool, TranslogWatcher};
 use leader_agent::{snapshot, supervisor};
 use parking_lot::Mutex;
@@ -38,6 +39,7 @@ pub struct LeaderAgent {
     shard: Shard,
     shipped: watch::Receiver<Option<Shipped>>,
     cluster_changes: watch::Sender<i64>,
+    _asking: Asking,
     task: BoxFuture<'static, ()>,
     snapshot: Option<(TopicName, BoxFuture<'static, ()>)>,
 }
@@ -69,15 +71,16 @@ impl LeaderAgent {
         let files = Files { translog, spool: spool.expect("a spool can be made") };
         let (shipped_sender, shipped) = watch::channel(None);
         let (cluster_changes, changes) = watch::channel(0);
+        let (asking, asked) = redeliver::channel();
         let (of_task, stop) = ((shard.clone(), Arc::clone(&context)), CancellationToken::new());
         let task: BoxFuture<'static, ()> = match role {
             Role::Ships => {
                 let origin = Origin::Translog(files);
-                Box::pin(capture::run(of_task.0, origin, of_task.1, shipped_sender, changes, stop))
+                Box::pin(capture::run(of_task.0, origin, of_task.1, shipped_sender, changes, asked, stop))
             }
             Role::Holds => Box::pin(supervisor::hold(of_task.0, files, of_task.1, stop)),
         };
-        Self { role, producer, context, shard, shipped, cluster_changes, task, snapshot: None }
+        Self { role, producer, context, shard, shipped, cluster_changes, _asking: asking, task, snapshot: None }
     }
 
     /// The cluster manager's state reaches the agent.

@@ -5,6 +5,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::task::Poll;
 
+use follower_agent::apply::bulk::{ApplyError, DeadLetters, Rejection};
+use follower_agent::apply::pipeline::Limits;
 use follower_agent::checkpoint::{Checkpoint, CheckpointError, CheckpointStore, furthest};
 use follower_agent::index::FollowerIndex;
 use follower_agent::ports::{FollowedIndex, Records};
@@ -13,9 +15,11 @@ use follower_agent::progress::{IndexProgress, ShardProgress};
 use follower_agent::shard::ShardError;
 use follower_agent::slots::Slot;
 use follower_agent::stream::StreamError;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use shardline_common::kafka::{Reach, TopicError, Watermarks};
 use shardline_common::metadata::IndexMetadata;
-use shardline_common::record::Record;
+use shardline_common::record::{FrameId, Record};
 use shardline_common::types::{Epoch, IndexName, Offset, SeqNo, ShardId, TopicName};
 use tokio::sync::watch;
 
@@ -64,6 +68,10 @@ impl Place {
         Self { from: checkpoint, ..self }
     }
 
+    pub fn all_progress(&self) -> Arc<IndexProgress> {
+        Arc::clone(&self.progress)
+    }
+
     pub fn key_of_copy(&self) -> &str {
         &self.key
     }
@@ -93,12 +101,8 @@ impl FollowedIndex for Place {
         self.given_away.subscribe()
     }
 
-    fn writers(&self) -> usize {
-        2
-    }
-
-    fn batch_operations(&self) -> u64 {
-        5_000
+    fn limits(&self) -> Limits {
+        Limits { requests: 2, operations: 5_000 }
     }
 
     fn checkpoints(&self) -> &CheckpointStore {
@@ -131,6 +135,10 @@ impl FollowedIndex for Place {
 
     fn announced_metadata(&self) -> Option<IndexMetadata> {
         self.world.lock().announced.clone()
+    }
+
+    async fn redelivered(&self, _: ShardId, _: FrameId) -> Result<(), ShardError> {
+        Ok(())
     }
 
     async fn apply_metadata(&self, _: ShardId, metadata: &IndexMetadata) -> Result<(), ShardError> {
@@ -181,5 +189,23 @@ impl Records for PartitionRecords {
             Poll::Ready(next) => Some(next.map_err(|()| self.lost())),
             Poll::Pending => None,
         }
+    }
+}
+
+/// A shard stops at what the follower index refuses.
+pub struct NoDeadLetters;
+
+impl DeadLetters for NoDeadLetters {
+    fn keep(&self, _: ShardId, rejected: Vec<Rejection>) -> BoxFuture<'_, Result<(), ApplyError>> {
+        let stopped = rejected.into_iter().next().map_or(Ok(()), |first| Err(ApplyError::Rejected(first)));
+        std::future::ready(stopped).boxed()
+    }
+
+    fn kept(&self, _: ShardId) -> HashMap<String, SeqNo> {
+        HashMap::new()
+    }
+
+    fn resolve(&self, _: ShardId, _: Vec<String>) -> BoxFuture<'_, Result<(), ApplyError>> {
+        std::future::ready(Ok(())).boxed()
     }
 }

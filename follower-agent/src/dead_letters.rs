@@ -1,0 +1,230 @@
+//! Documents that the follower index refuses for good, where users want the index to go on without them: each is written
+//! down before its shard goes past it, and is taken off when a later operation on the document gets through.
+//!
+//! What was refused is not kept with it: it stands in the partition, at the operation that is named, and on the leader. To
+//! replay is to have the leader's agent ship the documents again as they are then, so that nothing old comes back.
+
+use std::collections::HashMap;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use shardline_common::control::{Entry, Redelivery, Subscription};
+use shardline_common::kafka::{ControlError, ControlTopic};
+use shardline_common::record::FrameId;
+use shardline_common::types::{ClusterUuid, IndexName, SeqNo, ShardId, TopicName};
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use crate::api::ApiError;
+use crate::apply::bulk::{ApplyError, DeadLetters, Rejection};
+use crate::followed::Shared;
+use crate::leaders::from_control;
+use crate::progress::now_ms;
+use crate::replication::Replication;
+use crate::settings::ControlSettings;
+
+/// Of an index. All of them are in every agent's memory.
+pub const MOST: usize = 1_000;
+/// Of a reason, in characters.
+const LONGEST_REASON: usize = 1_000;
+
+/// Under its key in the dead-letter topic: the last refused operation on a document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    pub follower_cluster: ClusterUuid,
+    pub follower_index: IndexName,
+    /// Where the operation stands: the partition is that of the shard.
+    pub topic: TopicName,
+    pub shard: ShardId,
+    pub seq_no: SeqNo,
+    pub id: String,
+    pub error_type: String,
+    pub reason: String,
+    /// When it was refused, in milliseconds since the epoch.
+    pub timestamp_ms: i64,
+    /// In which it was refused again, if it was.
+    pub redelivery: Option<FrameId>,
+}
+
+impl Entry for DeadLetter {
+    const KIND: &'static str = "dead-letter";
+    fn key(&self) -> String {
+        format!("{}{}/{}", Self::keys_of(&self.follower_cluster, &self.follower_index), self.shard, self.id)
+    }
+}
+
+impl DeadLetter {
+    /// What the keys of an index begin with.
+    fn keys_of(cluster: &ClusterUuid, index: &IndexName) -> String {
+        format!("{}/{cluster}/{index}/", Self::KIND)
+    }
+}
+
+/// The dead letters of one index.
+#[derive(Clone)]
+pub struct LetterBox {
+    /// The dead-letter topic.
+    table: ControlTopic,
+    requests: ControlTopic,
+    settings: ControlSettings,
+    cluster: ClusterUuid,
+    index: IndexName,
+    /// From which the index is followed; only its shards need to know.
+    topic: Option<TopicName>,
+}
+
+impl Shared {
+    pub fn letter_box(&self, subscription: &Subscription) -> LetterBox {
+        let cluster = subscription.follower_cluster.clone();
+        LetterBox {
+            table: self.dead_letters.clone(),
+            requests: self.follower_table.clone(),
+            settings: ControlSettings::new(self.follower_table.clone(), cluster.clone()),
+            cluster,
+            index: subscription.follower_index.clone(),
+            topic: None,
+        }
+    }
+}
+
+impl LetterBox {
+    /// For what is refused of this topic's records.
+    pub fn of(self, topic: TopicName) -> Self {
+        Self { topic: Some(topic), ..self }
+    }
+
+    pub fn all(&self) -> Vec<DeadLetter> {
+        self.table.below(&DeadLetter::keys_of(&self.cluster, &self.index))
+    }
+
+    pub fn count(&self) -> usize {
+        self.table.count_below(&DeadLetter::keys_of(&self.cluster, &self.index))
+    }
+
+    fn of_shard(&self, shard: ShardId) -> Vec<DeadLetter> {
+        self.table.below(&format!("{}{shard}/", DeadLetter::keys_of(&self.cluster, &self.index)))
+    }
+
+    /// Forgets all of them: the index is another one, or followed no more.
+    pub async fn clear(&self) -> Result<(), ControlError> {
+        let of_index =
+            |request: &Redelivery| request.follower_cluster == self.cluster && request.follower_index == self.index;
+        for request in self.requests.all::<Redelivery>().into_iter().filter(of_index) {
+            self.requests.remove(&request.key()).await?;
+        }
+        self.remove(&self.all()).await
+    }
+
+    async fn remove(&self, letters: &[DeadLetter]) -> Result<(), ControlError> {
+        for letter in letters {
+            self.table.remove(&letter.key()).await?;
+        }
+        Ok(())
+    }
+
+    /// Everything of a frame has been applied. If it was asked for, the documents that have not been refused again got
+    /// through, or are no more.
+    pub async fn redelivered(&self, shard: ShardId, frame: FrameId) -> Result<(), ControlError> {
+        let key = Redelivery::key_of(&self.cluster, &self.index, shard);
+        let Some(request) = self.requests.get::<Redelivery>(&key).filter(|request| request.frame == frame) else {
+            return Ok(());
+        };
+        let mut done = self.of_shard(shard);
+        done.retain(|letter| request.ids.contains(&letter.id) && letter.redelivery != Some(frame));
+        info!(index = %self.index, %shard, documents = request.ids.len(), "dead letters replayed");
+        self.remove(&done).await?;
+        self.requests.remove(&key).await
+    }
+
+    /// Asks the leader's agents for the documents; how many they are.
+    async fn replay(&self, subscription: &Subscription) -> Result<usize, ControlError> {
+        let mut by_shard: HashMap<ShardId, Vec<String>> = HashMap::new();
+        for letter in self.all() {
+            by_shard.entry(letter.shard).or_default().push(letter.id);
+        }
+        let documents = by_shard.values().map(Vec::len).sum();
+        for (shard, ids) in by_shard {
+            let request = Redelivery {
+                follower_cluster: self.cluster.clone(),
+                follower_index: self.index.clone(),
+                leader_cluster: subscription.leader_cluster.clone(),
+                leader_uuid: subscription.leader_uuid.clone(),
+                shard,
+                frame: FrameId((Uuid::new_v4().as_u128() >> 65) as i64),
+                ids,
+            };
+            self.requests.publish(&request).await?;
+        }
+        Ok(documents)
+    }
+}
+
+impl DeadLetters for LetterBox {
+    fn keep(&self, shard: ShardId, rejected: Vec<Rejection>) -> BoxFuture<'_, Result<(), ApplyError>> {
+        async move {
+            let redelivery = self.requests.get::<Redelivery>(&Redelivery::key_of(&self.cluster, &self.index, shard));
+            for rejection in rejected {
+                let is_known = self.kept(shard).contains_key(&rejection.id);
+                let (count, topic) = (self.count(), self.topic.clone());
+                let Some(topic) = topic.filter(|_| self.settings.keeps_dead_letters()) else {
+                    return Err(ApplyError::Rejected(rejection));
+                };
+                if count >= MOST && !is_known {
+                    return Err(ApplyError::TooManyDeadLetters(rejection, count));
+                }
+                warn!(index = %self.index, %shard, error = %rejection, "a document becomes a dead letter");
+                let Rejection { id, seq_no, error_type, reason } = rejection;
+                let asked = redelivery.as_ref().filter(|request| request.ids.contains(&id));
+                let letter = DeadLetter {
+                    follower_cluster: self.cluster.clone(),
+                    follower_index: self.index.clone(),
+                    topic,
+                    shard,
+                    seq_no,
+                    error_type,
+                    reason: reason.chars().take(LONGEST_REASON).collect(),
+                    timestamp_ms: now_ms(),
+                    redelivery: asked.map(|request| request.frame),
+                    id,
+                };
+                self.table.publish(&letter).await?;
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn kept(&self, shard: ShardId) -> HashMap<String, SeqNo> {
+        self.of_shard(shard).into_iter().map(|letter| (letter.id, letter.seq_no)).collect()
+    }
+
+    fn resolve(&self, shard: ShardId, ids: Vec<String>) -> BoxFuture<'_, Result<(), ApplyError>> {
+        async move {
+            let mut letters = self.of_shard(shard);
+            letters.retain(|letter| ids.contains(&letter.id));
+            Ok(self.remove(&letters).await?)
+        }
+        .boxed()
+    }
+}
+
+fn letter_box(replication: &Replication, index: &IndexName) -> Result<(LetterBox, Subscription), ApiError> {
+    let subscription = replication
+        .subscription(index)
+        .ok_or_else(|| ApiError::illegal_argument(format!("No replication in progress for index:{index}")))?;
+    Ok((replication.shared().letter_box(&subscription), subscription))
+}
+
+/// The dead letters of an index, the oldest first.
+pub fn list(replication: &Replication, index: &IndexName) -> Result<Vec<DeadLetter>, ApiError> {
+    let mut letters = letter_box(replication, index)?.0.all();
+    letters.sort_by_key(|letter| letter.timestamp_ms);
+    Ok(letters)
+}
+
+/// Has them all delivered again; how many they are.
+pub async fn replay(replication: &Replication, index: &IndexName) -> Result<usize, ApiError> {
+    let (letters, subscription) = letter_box(replication, index)?;
+    letters.replay(&subscription).await.map_err(|error| from_control(&error))
+}
