@@ -66,8 +66,8 @@ fn detect(source: &[u8]) -> Result<StoredAs, SourceError> {
     }
 }
 
-/// Takes line breaks out of JSON text. They stand between tokens only, or end a comment, which the server accepts: so
-/// comments go with them.
+/// Takes line breaks out of JSON text. They stand between tokens, or end a comment, which the server accepts: so comments go
+/// with them. Inside a string, where JSON does not allow them, they are written as escapes.
 fn on_one_line(json: &[u8]) -> Cow<'_, [u8]> {
     if !json.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
         return Cow::Borrowed(json);
@@ -78,7 +78,13 @@ fn on_one_line(json: &[u8]) -> Cow<'_, [u8]> {
         match byte {
             b'"' => {
                 let end = string_end(json, at);
-                line.extend_from_slice(&json[at..end]);
+                for &byte in &json[at..end] {
+                    match byte {
+                        b'\n' => line.extend_from_slice(b"\\n"),
+                        b'\r' => line.extend_from_slice(b"\\r"),
+                        other => line.push(other),
+                    }
+                }
                 at = end;
                 continue;
             }
@@ -199,6 +205,7 @@ mod tests {
             line(b"{\r\n  \"a\" : \"x // y /* z \\\" \" ,\n \"n\":1.50\n}"),
             "{    \"a\" : \"x // y /* z \\\" \" ,  \"n\":1.50 }"
         );
+        assert_eq!(line(b"{\"a\":\"x\ny\r\"}"), r#"{"a":"x\ny\r"}"#);
         assert_eq!(line(b"{ // note\n \"a\": /* two\nlines */ 1 }"), "{   \"a\":  1 }");
     }
 
