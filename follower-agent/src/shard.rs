@@ -144,6 +144,7 @@ async fn follow_once(
         checkpoint,
         waiting: VecDeque::new(),
         batch: Batch::default(),
+        taken: checkpoint.offset,
         batch_since_ms: 0,
         put_aside: None,
         frame: None,
@@ -228,6 +229,8 @@ struct Follower<'a, I: FollowedIndex> {
     /// Capture times of the batches under way, oldest first.
     waiting: VecDeque<i64>,
     batch: Batch,
+    /// Behind the last record that is in it, or needs nothing.
+    taken: Offset,
     batch_since_ms: i64,
     /// A record that was read behind the batch and has to wait for it.
     put_aside: Option<(Offset, Record)>,
@@ -252,6 +255,10 @@ impl<I: FollowedIndex> Follower<'_, I> {
     async fn run(&mut self, destination: &Destination) -> Result<(), ShardError> {
         let mut given_away = self.index.given_away();
         loop {
+            // A batch that could grow waits for the requests before it, so that requests become larger as load does.
+            if !self.batch.is_empty() && (self.pipeline.is_idle() || self.pipeline.is_full(&self.batch)) {
+                self.start_batch(destination).await?;
+            }
             let next = tokio::select! {
                 biased;
                 applied = self.pipeline.finish_one() => {
@@ -266,21 +273,13 @@ impl<I: FollowedIndex> Follower<'_, I> {
                 }
                 next = self.stream.next() => next,
             };
-            let next = next?;
-            let mut offset = Offset(next.0.0 + 1);
-            self.take(next)?;
+            self.take(next?)?;
             while self.put_aside.is_none() && !self.pipeline.is_full(&self.batch) {
                 let Some(ready) = self.stream.ready() else { break };
-                let ready = ready?;
-                offset = Offset(ready.0.0 + 1);
-                self.take(ready)?;
+                self.take(ready?)?;
             }
-            let aside = self.put_aside.take();
-            if let Some((at, _)) = &aside {
-                offset = *at;
-            }
-            self.start_batch(offset, destination).await?;
-            if let Some((at, record)) = aside {
+            if let Some((at, record)) = self.put_aside.take() {
+                self.start_batch(destination).await?;
                 self.marker(at, record, destination).await?;
             }
         }
@@ -289,6 +288,7 @@ impl<I: FollowedIndex> Follower<'_, I> {
     /// Adds a record to the batch, or puts it aside if it is no operation.
     fn take(&mut self, (offset, record): (Offset, Record)) -> Result<(), ShardError> {
         let Record { seq_no, timestamp_ms, body } = record;
+        self.taken = Offset(offset.0 + 1);
         let progress = self.index.progress(self.shard);
         match body {
             Body::Operation(operation) => {
@@ -313,6 +313,7 @@ impl<I: FollowedIndex> Follower<'_, I> {
                 Ok(())
             }
             body => {
+                self.taken = offset;
                 self.put_aside = Some((offset, Record { seq_no, timestamp_ms, body }));
                 Ok(())
             }
@@ -328,11 +329,11 @@ impl<I: FollowedIndex> Follower<'_, I> {
         self.batch.add(seq_no, operation.kind);
     }
 
-    async fn start_batch(&mut self, offset: Offset, destination: &Destination) -> Result<(), ShardError> {
+    async fn start_batch(&mut self, destination: &Destination) -> Result<(), ShardError> {
         if self.batch.is_empty() {
             return Ok(());
         }
-        let mut offset = offset;
+        let mut offset = self.taken;
         if let Some(frame) = &mut self.frame {
             let ids = std::mem::take(&mut frame.ids);
             self.index.checkpoints().name(self.index.key(), self.shard, ids.iter().map(String::as_str))?;

@@ -1,6 +1,7 @@
 //! `make faults`: everything that is meant to go wrong on real servers, and a table of what became of it.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -205,29 +206,58 @@ async fn topic_deleted(world: &World, index: &str) -> Result<()> {
     Ok(())
 }
 
-/// Of another index, large enough to be in the middle of it.
+/// Of another index, with a million documents, that is written to meanwhile.
 async fn killed_in_bootstrap(world: &World, index: &str) -> Result<()> {
     let large = format!("{index}-large");
-    let mut load = Load::new(99, "b");
+    let bulk = format!("/{large}/_bulk");
     world.leader.ok("PUT", &format!("/{large}"), Some(&shardline_tests::load::index_body(2))).await?;
-    for _ in 0..60 {
-        world.leader.bulk(&format!("/{large}/_bulk"), load.bulk(2_500)).await?;
+    for first in (0..1_000_000).step_by(5_000) {
+        // Named and routed as those of the load, which changes them and deletes some.
+        let document = |n: u64| {
+            let routing = if n.is_multiple_of(5) { format!(",\"routing\":\"r{}\"", n % 17) } else { String::new() };
+            format!("{{\"index\":{{\"_id\":\"d-{n}\"{routing}}}}}\n{{\"n\":{n},\"words\":\"one of many\"}}\n")
+        };
+        world.leader.bulk(&bulk, (first..first + 5_000).map(document).collect()).await?;
     }
     // The translog is not to have it all: then there would be nothing to copy.
     world.leader.ok("POST", &format!("/{large}/_flush?force=true"), None).await?;
+    let recovered = async || -> Result<Option<u64>> {
+        let status = wait::status(&world.gateway, &large).await?;
+        Ok(status["bootstrap_details"]["documents_recovered"].as_u64())
+    };
+    let is_copied = AtomicBool::new(false);
     let killed = async {
-        wait::until("a copy in the middle", PATIENCE, async || {
-            let status = wait::status(&world.gateway, &large).await?;
-            let done = status["bootstrap_details"]["documents_recovered"].as_u64();
-            Ok(if done.is_some_and(|done| done > 0) { Ok(()) } else { Err(status.to_string()) })
-        })
-        .await?;
-        kill(world, &["leader-agent-1", "leader-agent-2", FOLLOWER_AGENT]).await
+        let mut more_than = 0;
+        for agents in [&["leader-agent-1", "leader-agent-2"][..], &[FOLLOWER_AGENT]] {
+            wait::until("a copy in the middle", PATIENCE, async || {
+                let done = recovered().await?;
+                Ok(if done.is_some_and(|done| done > more_than) { Ok(()) } else { Err(format!("{done:?}")) })
+            })
+            .await?;
+            kill(world, agents).await?;
+            more_than = recovered().await?.unwrap_or_default();
+        }
+        wait::for_status(&world.gateway, &large, "SYNCING", 2 * PATIENCE).await?;
+        is_copied.store(true, Relaxed);
+        Ok::<_, anyhow::Error>(())
+    };
+    let written = async {
+        let mut load = Load::new(99, "d");
+        while !is_copied.load(Relaxed) {
+            world.leader.bulk(&bulk, load.bulk(500)).await?;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        Ok::<_, anyhow::Error>(())
     };
     // The call to start it may be cut off with its agent.
-    let (_, killed) = tokio::join!(world.follow(&large, &large), killed);
-    killed?;
-    wait::for_status(&world.gateway, &large, "SYNCING", PATIENCE).await?;
+    let followed = async {
+        let _ = world.follow(&large, &large).await;
+        std::future::pending::<()>().await
+    };
+    tokio::select! {
+        done = async { tokio::try_join!(killed, written) } => done?,
+        () = followed => unreachable!("it waits for ever"),
+    };
     world.equal(&large, &large).await
 }
 
