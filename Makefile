@@ -3,7 +3,7 @@
 
 RUN := deploy/dev/with-toolchain
 
-.PHONY: demo test faults bench microbench check
+.PHONY: demo test faults soak bench microbench check
 
 demo:
 	@$(RUN) cargo build --quiet --locked --workspace --bins
@@ -20,6 +20,12 @@ faults:
 	@$(RUN) cargo build --quiet --locked --workspace --bins
 	@$(RUN) cargo run --quiet --locked --package shardline-tests --bin faults -- --only '$(ONLY)' \
 		--output "$${CARGO_TARGET_DIR:-target}/faults.md"
+
+# `make soak MINUTES=600` for a night.
+soak:
+	@$(RUN) cargo build --quiet --locked --release --workspace --bins
+	@$(RUN) cargo run --quiet --locked --release --package shardline-bench -- --soak $(or $(MINUTES),10) \
+		--output "$${CARGO_TARGET_DIR:-target}/soak"
 
 # Written to the target folder by a run that is not the whole one.
 BENCH_OUTPUT := $(if $(QUICK)$(ONLY),$${CARGO_TARGET_DIR:-target}/bench,docs/benchmarks)

@@ -161,6 +161,18 @@ impl Arena {
         Ok(())
     }
 
+    /// Verifies an index; what came of it.
+    pub async fn verified(&self, follower: &str, body: &Value) -> Result<Value> {
+        let path = replication(follower, "_verify");
+        self.gateway.ok("POST", &path, Some(body)).await?;
+        wait::until("the verification to end", PATIENCE, async || {
+            let found = self.gateway.get(&path).await?;
+            let is_done = ["equal", "different", "failed"].iter().any(|state| found["state"] == *state);
+            Ok(if is_done { Ok(found) } else { Err(found.to_string()) })
+        })
+        .await
+    }
+
     /// A check that what is measured is the real thing.
     pub async fn same_count(&self, leader: &str, follower: &str) -> Result<()> {
         let (expected, found) = (count(&self.leader, leader).await?, count(&self.follower, follower).await?);

@@ -6,6 +6,7 @@ mod phases;
 mod plot;
 mod report;
 mod samples;
+mod soak;
 mod usage;
 mod workload;
 mod writers;
@@ -17,8 +18,8 @@ use anyhow::Result;
 use arena::{Arena, Cores, remove};
 use clap::{Parser, ValueEnum};
 use phases::round::Plan;
-use phases::{Size, broker_away, catch_up, fan_out, idle_shards, lag as lag_phase, micro, speed};
-use report::Section;
+use phases::{Size, broker_away, catch_up, fan_out, idle_shards, lag as lag_phase, micro, speed, verify};
+use report::Report;
 use workload::{Ids, Workload};
 
 #[derive(Parser)]
@@ -32,7 +33,10 @@ struct Arguments {
     /// Only these phases.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Phase>,
-    /// Where results.md and its plots go.
+    /// Instead: a mixed load for so long, with verification at intervals.
+    #[arg(long, value_name = "MINUTES")]
+    soak: Option<u64>,
+    /// Where results.md, or soak.md, and its plots go.
     #[arg(long)]
     output: PathBuf,
     /// Where criterion has left the micro-benchmarks' results.
@@ -51,35 +55,43 @@ enum Phase {
     FanOut,
     BrokerAway,
     IdleShards,
+    Verify,
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let size = Size { quick: arguments.quick, rounds: arguments.rounds.unwrap_or(if arguments.quick { 2 } else { 5 }) };
-    let preface = preface(size)?;
-    let mut sections = Vec::new();
+    let file = arguments.output.join(if arguments.soak.is_some() { "soak.md" } else { "results.md" });
+    let mut report = Report {
+        file,
+        preface: preface(size, if arguments.soak.is_some() { "soak" } else { "bench" })?,
+        sections: Vec::new(),
+    };
     tokio::select! {
-        outcome = measure(&arguments, size, &mut sections) => outcome?,
+        outcome = measure(&arguments, size, &mut report) => outcome?,
         _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
     }
     if let Some(criterion) = &arguments.criterion {
-        sections.extend(micro::read(criterion)?);
+        report.add(micro::read(criterion)?)?;
     }
-    report::write(&arguments.output, &preface, &sections)?;
-    println!("{}", arguments.output.join("results.md").display());
+    println!("{}", report.file.display());
     Ok(())
 }
 
-async fn measure(arguments: &Arguments, size: Size, sections: &mut Vec<Section>) -> Result<()> {
+async fn measure(arguments: &Arguments, size: Size, report: &mut Report) -> Result<()> {
     let arena = Arena::start().await?;
+    if let Some(minutes) = arguments.soak {
+        report.add([soak::run(&arena, minutes).await?])?;
+        return arena.stack.stop().await;
+    }
     warm_up(&arena, size).await?;
     for &phase in Phase::value_variants() {
         if !arguments.only.is_empty() && !arguments.only.contains(&phase) {
             continue;
         }
         eprintln!("== {phase:?}");
-        sections.push(match phase {
+        let section = match phase {
             Phase::Lag => lag_phase::idle(&arena, size).await?,
             Phase::LoadLag => lag_phase::under_load(&arena, size).await?,
             Phase::Speed => speed::shared_cores(&arena, size).await?,
@@ -89,7 +101,9 @@ async fn measure(arguments: &Arguments, size: Size, sections: &mut Vec<Section>)
             Phase::FanOut => fan_out::run(&arena, size).await?,
             Phase::BrokerAway => broker_away::run(&arena, size).await?,
             Phase::IdleShards => idle_shards::run(&arena, size).await?,
-        });
+            Phase::Verify => verify::run(&arena, size).await?,
+        };
+        report.add([section])?;
     }
     arena.stack.stop().await
 }
@@ -105,7 +119,7 @@ async fn warm_up(arena: &Arena, size: Size) -> Result<()> {
     remove(&arena.follower, "warm-up-direct").await
 }
 
-fn preface(size: Size) -> Result<String> {
+fn preface(size: Size, command: &str) -> Result<String> {
     let said = |program: &str, arguments: &[&str]| {
         let output = Command::new(program).args(arguments).output();
         output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
@@ -120,7 +134,7 @@ fn preface(size: Size) -> Result<String> {
         memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<u64>().ok());
     let load = std::fs::read_to_string("/proc/loadavg")?;
     Ok(format!(
-        "Written by `make bench`{}. See [benchmarks](../benchmarks.md) for what is measured and how to read it. Numbers are medians \
+        "Written by `make {command}`{}. See [benchmarks](../benchmarks.md) for what is measured and how to read it. Numbers are medians \
          of {} rounds, with the lowest and the highest in parentheses.\n\n\
          - {} cores, {model}, {} GiB, Linux {}\n\
          - OpenSearch 3.8.0 with {} MB of heap a node, Kafka 4.1.0, one node each, no replicas\n\

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
@@ -91,20 +91,30 @@ fn checks<'a>(checks: impl Iterator<Item = &'a Check>) -> String {
     Table { header, rows: rows.collect() }.markdown()
 }
 
-/// Writes `results.md` and its plots.
-pub fn write(folder: &Path, preface: &str, sections: &[Section]) -> Result<()> {
-    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let mut text = format!("# Benchmark results\n\n{preface}\n");
-    let all: Vec<&Check> = sections.iter().flat_map(|section| &section.checks).collect();
-    if !all.is_empty() {
-        let _ = write!(text, "## What should hold\n\n{}\n", checks(all.into_iter()));
-    }
-    for section in sections {
-        text.push_str(&section.markdown());
-        for plot in &section.plots {
-            plot.draw(&folder.join(format!("{}.svg", plot.file())))?;
+/// A file in Markdown, with its plots beside it; written anew with each section, so that what was measured is not lost.
+pub struct Report {
+    pub file: PathBuf,
+    pub preface: String,
+    pub sections: Vec<Section>,
+}
+
+impl Report {
+    pub fn add(&mut self, sections: impl IntoIterator<Item = Section>) -> Result<()> {
+        self.sections.extend(sections);
+        let folder = self.file.parent().unwrap_or(&self.file);
+        fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        let mut text = format!("# Benchmark results\n\n{}\n", self.preface);
+        let all: Vec<&Check> = self.sections.iter().flat_map(|section| &section.checks).collect();
+        if !all.is_empty() {
+            let _ = write!(text, "## What should hold\n\n{}\n", checks(all.into_iter()));
         }
+        for section in &self.sections {
+            text.push_str(&section.markdown());
+            for plot in &section.plots {
+                plot.draw(&folder.join(format!("{}.svg", plot.file())))?;
+            }
+        }
+        let text = text.trim_end().to_owned() + "\n";
+        fs::write(&self.file, text).with_context(|| format!("cannot write {}", self.file.display()))
     }
-    let path = folder.join("results.md");
-    fs::write(&path, text.trim_end().to_owned() + "\n").with_context(|| format!("cannot write {}", path.display()))
 }

@@ -85,6 +85,11 @@ pub fn resident_mb(pid: u32) -> Result<f64> {
     status_mb(pid, "VmRSS")
 }
 
+/// Open file descriptors.
+pub fn descriptors(pid: u32) -> Result<usize> {
+    Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count())
+}
+
 /// User and system time of a process and its ended threads. Its unit is the kernel's clock tick of 10 ms.
 fn cpu_seconds(pid: u32) -> Result<f64> {
     let path = format!("/proc/{pid}/stat");

@@ -8,6 +8,7 @@ pub mod lag;
 pub mod micro;
 pub mod round;
 pub mod speed;
+pub mod verify;
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
