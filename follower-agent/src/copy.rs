@@ -273,8 +273,8 @@ impl FollowedIndex for Index {
         self.kafka.first_record(&self.topic, shard).await
     }
 
-    async fn redelivered(&self, shard: ShardId, frame: FrameId) -> Result<(), ShardError> {
-        Ok(self.dead_letters.redelivered(shard, frame).await?)
+    async fn redelivered(&self, shard: ShardId, frame: FrameId, up_to: SeqNo) -> Result<(), ShardError> {
+        Ok(self.dead_letters.redelivered(shard, frame, up_to).await?)
     }
 
     fn open(&self, topic: &TopicName, shard: ShardId, offset: Offset) -> Result<PartitionStream, StreamError> {

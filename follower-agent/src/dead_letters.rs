@@ -4,7 +4,7 @@
 //! What was refused is not kept with it: it stands in the partition, at the operation that is named, and on the leader. To
 //! replay is to have the leader's agent ship the documents again as they are then, so that nothing old comes back.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::api::ApiError;
-use crate::apply::bulk::{ApplyError, DeadLetters, Rejection};
+use crate::apply::bulk::{ApplyError, DeadLetters, Refused, Rejection};
 use crate::followed::Shared;
 use crate::leaders::from_control;
 use crate::progress::now_ms;
@@ -29,7 +29,8 @@ pub const MOST: usize = 1_000;
 /// Of a reason, in characters.
 const LONGEST_REASON: usize = 1_000;
 
-/// Under its key in the dead-letter topic: the last refused operation on a document.
+/// Under its key in the dead-letter topic: an operation that was refused. What happens to one operation's letter says nothing
+/// of another's, in whatever order writes to the topic arrive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetter {
     pub follower_cluster: ClusterUuid,
@@ -50,7 +51,8 @@ pub struct DeadLetter {
 impl Entry for DeadLetter {
     const KIND: &'static str = "dead-letter";
     fn key(&self) -> String {
-        format!("{}{}/{}", Self::keys_of(&self.follower_cluster, &self.follower_index), self.shard, self.id)
+        let of_index = Self::keys_of(&self.follower_cluster, &self.follower_index);
+        format!("{of_index}{}/{}/{}", self.shard, self.seq_no, self.id)
     }
 }
 
@@ -123,15 +125,17 @@ impl LetterBox {
         Ok(())
     }
 
-    /// Everything of a frame has been applied. If it was asked for, the documents that have not been refused again got
+    /// Everything of a frame has been applied, which shows documents as of the operation `up_to`. If it was asked for, the documents that have not been refused again got
     /// through, or are no more.
-    pub async fn redelivered(&self, shard: ShardId, frame: FrameId) -> Result<(), ControlError> {
+    pub async fn redelivered(&self, shard: ShardId, frame: FrameId, up_to: SeqNo) -> Result<(), ControlError> {
         let key = Redelivery::key_of(&self.cluster, &self.index, shard);
         let Some(request) = self.requests.get::<Redelivery>(&key).filter(|request| request.frame == frame) else {
             return Ok(());
         };
         let mut done = self.of_shard(shard);
-        done.retain(|letter| request.ids.contains(&letter.id) && letter.redelivery != Some(frame));
+        done.retain(|letter| {
+            letter.seq_no <= up_to && request.ids.contains(&letter.id) && letter.redelivery != Some(frame)
+        });
         info!(index = %self.index, %shard, documents = request.ids.len(), "dead letters replayed");
         self.remove(&done).await?;
         self.requests.remove(&key).await
@@ -139,11 +143,11 @@ impl LetterBox {
 
     /// Asks the leader's agents for the documents; how many they are.
     async fn replay(&self, subscription: &Subscription) -> Result<usize, ControlError> {
-        let mut by_shard: HashMap<ShardId, Vec<String>> = HashMap::new();
+        let mut by_shard: HashMap<ShardId, BTreeSet<String>> = HashMap::new();
         for letter in self.all() {
-            by_shard.entry(letter.shard).or_default().push(letter.id);
+            by_shard.entry(letter.shard).or_default().insert(letter.id);
         }
-        let documents = by_shard.values().map(Vec::len).sum();
+        let documents = by_shard.values().map(BTreeSet::len).sum();
         for (shard, ids) in by_shard {
             let request = Redelivery {
                 follower_cluster: self.cluster.clone(),
@@ -152,7 +156,7 @@ impl LetterBox {
                 leader_uuid: subscription.leader_uuid.clone(),
                 shard,
                 frame: FrameId((Uuid::new_v4().as_u128() >> 65) as i64),
-                ids,
+                ids: ids.into_iter().collect(),
             };
             self.requests.publish(&request).await?;
         }
@@ -165,7 +169,8 @@ impl DeadLetters for LetterBox {
         async move {
             let redelivery = self.requests.get::<Redelivery>(&Redelivery::key_of(&self.cluster, &self.index, shard));
             for rejection in rejected {
-                let is_known = self.kept(shard).contains_key(&rejection.id);
+                let of_this = Refused { id: rejection.id.clone(), seq_no: rejection.seq_no };
+                let is_known = self.kept(shard).contains(&of_this);
                 let (count, topic) = (self.count(), self.topic.clone());
                 let Some(topic) = topic.filter(|_| self.settings.keeps_dead_letters()) else {
                     return Err(ApplyError::Rejected(rejection));
@@ -195,14 +200,14 @@ impl DeadLetters for LetterBox {
         .boxed()
     }
 
-    fn kept(&self, shard: ShardId) -> HashMap<String, SeqNo> {
-        self.of_shard(shard).into_iter().map(|letter| (letter.id, letter.seq_no)).collect()
+    fn kept(&self, shard: ShardId) -> Vec<Refused> {
+        self.of_shard(shard).into_iter().map(|letter| Refused { id: letter.id, seq_no: letter.seq_no }).collect()
     }
 
-    fn resolve(&self, shard: ShardId, ids: Vec<String>) -> BoxFuture<'_, Result<(), ApplyError>> {
+    fn resolve(&self, shard: ShardId, refused: Vec<Refused>) -> BoxFuture<'_, Result<(), ApplyError>> {
         async move {
             let mut letters = self.of_shard(shard);
-            letters.retain(|letter| ids.contains(&letter.id));
+            letters.retain(|letter| refused.iter().any(|one| one.id == letter.id && one.seq_no == letter.seq_no));
             Ok(self.remove(&letters).await?)
         }
         .boxed()
@@ -216,9 +221,16 @@ fn letter_box(replication: &Replication, index: &IndexName) -> Result<(LetterBox
     Ok((replication.shared().letter_box(&subscription), subscription))
 }
 
-/// The dead letters of an index, the oldest first.
+/// The dead letters of an index, the oldest first: of each document the last operation that was refused.
 pub fn list(replication: &Replication, index: &IndexName) -> Result<Vec<DeadLetter>, ApiError> {
-    let mut letters = letter_box(replication, index)?.0.all();
+    let mut last: HashMap<(ShardId, String), DeadLetter> = HashMap::new();
+    for letter in letter_box(replication, index)?.0.all() {
+        let known = last.entry((letter.shard, letter.id.clone())).or_insert_with(|| letter.clone());
+        if known.seq_no < letter.seq_no {
+            *known = letter;
+        }
+    }
+    let mut letters: Vec<DeadLetter> = last.into_values().collect();
     letters.sort_by_key(|letter| letter.timestamp_ms);
     Ok(letters)
 }

@@ -79,8 +79,13 @@ pub trait FollowedIndex: Send + Sync {
     fn first_record(&self, shard: ShardId)
     -> impl Future<Output = Result<Option<(Offset, Record)>, TopicError>> + Send;
 
-    /// A resync has been applied: it may have brought documents that were asked for.
-    fn redelivered(&self, shard: ShardId, frame: FrameId) -> impl Future<Output = Result<(), ShardError>> + Send;
+    /// A resync has been applied: it may have brought documents that were asked for, as of the operation `up_to`.
+    fn redelivered(
+        &self,
+        shard: ShardId,
+        frame: FrameId,
+        up_to: SeqNo,
+    ) -> impl Future<Output = Result<(), ShardError>> + Send;
 
     /// Reads a partition from an offset on, until what comes back is dropped.
     fn open(&self, topic: &TopicName, shard: ShardId, offset: Offset) -> Result<Self::Records, StreamError>;

@@ -406,13 +406,13 @@ impl<I: FollowedIndex> Follower<'_, I> {
                     sweep(index, destination, reached, self.highest).await?;
                     self.ledger.forgive(Instant::now());
                 }
+                index.redelivered(self.shard, end.frame, reached).await?;
                 self.tracker = Tracker::after(reached);
                 self.checkpoint.seq_no = reached;
                 self.checkpoint.offset = next;
                 self.save()?;
                 self.end_frame()?;
                 progress.applied(reached, 0);
-                index.redelivered(self.shard, end.frame).await?;
             }
             // Its beginning was not read.
             Body::ResyncEnd(_) => self.tracker.marker(reached)?,

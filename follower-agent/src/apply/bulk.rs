@@ -63,16 +63,23 @@ impl ApplyError {
     }
 }
 
+/// An operation on a document.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Refused {
+    pub id: String,
+    pub seq_no: SeqNo,
+}
+
 /// Where documents are written down that the follower index refuses for good.
 pub trait DeadLetters: Send + Sync {
     /// Returns once they are; or why the shard is to stop for them.
     fn keep(&self, shard: ShardId, rejected: Vec<Rejection>) -> BoxFuture<'_, Result<(), ApplyError>>;
 
-    /// The documents of a shard that are written down, with the operations that were refused.
-    fn kept(&self, shard: ShardId) -> HashMap<String, SeqNo>;
+    /// The operations of a shard that are written down.
+    fn kept(&self, shard: ShardId) -> Vec<Refused>;
 
-    /// What was refused is of the past: a later operation on these documents got through.
-    fn resolve(&self, shard: ShardId, ids: Vec<String>) -> BoxFuture<'_, Result<(), ApplyError>>;
+    /// These operations are of the past: the same or a later one on their documents got through.
+    fn resolve(&self, shard: ShardId, refused: Vec<Refused>) -> BoxFuture<'_, Result<(), ApplyError>>;
 }
 
 /// What an item's status and error mean.
@@ -228,7 +235,10 @@ impl Destination {
     /// Finds the writes that are still to be done.
     async fn sort_out(&self, writes: Vec<Write>, answer: Answer, highest: SeqNo) -> Result<Again, ApplyError> {
         let shard = self.target.shard;
-        let kept = self.dead_letters.kept(shard);
+        let mut kept: HashMap<String, Vec<Refused>> = HashMap::new();
+        for refused in self.dead_letters.kept(shard) {
+            kept.entry(refused.id.clone()).or_default().push(refused);
+        }
         let mut again = Again::default();
         if !answer.errors && kept.is_empty() {
             return Ok(again);
@@ -239,9 +249,8 @@ impl Destination {
             let seq_no = write.seq_no;
             match classify(result.status, result.error, highest) {
                 Outcome::Applied => {
-                    if kept.get(&write.id).is_some_and(|refused| *refused <= seq_no) {
-                        resolved.push(write.id);
-                    }
+                    let of_document = kept.remove(&write.id).unwrap_or_default();
+                    resolved.extend(of_document.into_iter().filter(|refused| refused.seq_no <= seq_no));
                 }
                 Outcome::Retry { error_type, reason } => {
                     again.reason.get_or_insert_with(|| format!("[{error_type}] {reason}"));

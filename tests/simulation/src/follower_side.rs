@@ -15,7 +15,8 @@ use shardline_common::topic::bootstrap_topic;
 use shardline_common::types::{Epoch, TopicName};
 use tokio_util::sync::CancellationToken;
 
-use crate::place::{NoDeadLetters, Place, SHARD};
+use crate::letters::Letters;
+use crate::place::{Place, SHARD};
 use crate::world::{FOLLOWER_INDEX, Shared, Wire};
 
 /// What the subscription says: it outlives the agent.
@@ -71,7 +72,7 @@ impl FollowerSide {
             metrics: Arc::clone(&self.metrics),
             progress: self.place.all_progress(),
             memory: Arc::default(),
-            dead_letters: Arc::new(NoDeadLetters),
+            dead_letters: Arc::new(Letters(Arc::clone(&self.world))),
         };
         let place = Arc::clone(&self.place);
         self.task = Some(match &self.stage {
@@ -116,6 +117,7 @@ impl FollowerSide {
             Err(error) if error.needs_copy() => {
                 world.note(|| format!("the index is copied anew: {error}"));
                 world.checks.scanned = true;
+                world.letters.clear();
                 drop(world);
                 self.copies += 1;
                 let epoch = Epoch(self.place.epoch.0 + 1);

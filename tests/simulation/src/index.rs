@@ -26,7 +26,9 @@ pub struct Document {
 pub struct FollowerIndex {
     pub documents: BTreeMap<String, Document>,
     pub fields: BTreeSet<String>,
-    operations: i64,
+    /// Some documents, by what stands in them.
+    pub refuses: bool,
+    pub operations: i64,
 }
 
 /// What is to be done with the items of a request.
@@ -50,6 +52,10 @@ impl FollowerIndex {
 
     /// A write with `version_type=external_gte`, or without a version if there is none.
     fn write(&mut self, id: &str, version: Option<i64>, source: Option<String>, forgets: bool) -> Value {
+        if self.refuses && source.as_deref().is_some_and(is_refused) {
+            let reason = "failed to parse";
+            return json!({"status": 400, "error": {"type": "mapper_parsing_exception", "reason": reason}});
+        }
         let current = self.documents.get(id).map_or(0, |document| document.version);
         let version = version.unwrap_or(current + 1);
         if current > version {
@@ -77,6 +83,11 @@ impl FollowerIndex {
         }
         json!({"status": if deletes && !found { 404 } else { 200 }})
     }
+}
+
+/// One in three.
+fn is_refused(source: &str) -> bool {
+    source.bytes().map(u32::from).sum::<u32>().is_multiple_of(3)
 }
 
 impl World {
@@ -217,9 +228,13 @@ impl Scans {
         let from = range["gte"].as_i64().unwrap_or(0);
         let to = range["lte"].as_i64().unwrap_or(i64::MAX);
         let after = request["search_after"][0].as_i64();
+        let ids = filters[1]["ids"]["values"].as_array();
+        let is_asked_for = |hit: &Hit| ids.is_none_or(|ids| ids.iter().any(|id| *id == hit.id));
         let page = hits
             .iter()
-            .filter(|hit| (from..=to).contains(&hit.seq_no) && after.is_none_or(|after| hit.seq_no > after))
+            .filter(|hit| {
+                is_asked_for(hit) && (from..=to).contains(&hit.seq_no) && after.is_none_or(|after| hit.seq_no > after)
+            })
             .take(most)
             .map(|hit| {
                 let source: Value = serde_json::from_str(&hit.source).unwrap_or_default();

@@ -13,6 +13,7 @@ use leader_agent::{snapshot, supervisor};
 use parking_lot::Mutex;
 use prometheus::Registry;
 use shardline_common::config::KafkaConfig;
+use shardline_common::control::Redelivery;
 use shardline_common::kafka::Kafka;
 use shardline_common::types::TopicName;
 use tokio::sync::watch;
@@ -39,7 +40,7 @@ pub struct LeaderAgent {
     shard: Shard,
     shipped: watch::Receiver<Option<Shipped>>,
     cluster_changes: watch::Sender<i64>,
-    _asking: Asking,
+    asking: Asking,
     task: BoxFuture<'static, ()>,
     snapshot: Option<(TopicName, BoxFuture<'static, ()>)>,
 }
@@ -80,7 +81,7 @@ impl LeaderAgent {
             }
             Role::Holds => Box::pin(supervisor::hold(of_task.0, files, of_task.1, stop)),
         };
-        Self { role, producer, context, shard, shipped, cluster_changes, _asking: asking, task, snapshot: None }
+        Self { role, producer, context, shard, shipped, cluster_changes, asking, task, snapshot: None }
     }
 
     /// The cluster manager's state reaches the agent.
@@ -99,6 +100,13 @@ impl LeaderAgent {
             let task = snapshot::run(shard, topic.clone(), context, shipped, CancellationToken::new());
             (topic.clone(), Box::pin(task) as BoxFuture<'static, ()>)
         });
+    }
+
+    /// What a follower agent asks for comes through the control topic.
+    pub fn is_asked(&mut self, redelivery: Option<&Redelivery>) {
+        if self.role == Role::Ships {
+            self.asking.pass_on(redelivery.map_or(&[], std::slice::from_ref));
+        }
     }
 
     pub fn poll(&mut self, context: &mut std::task::Context<'_>) {

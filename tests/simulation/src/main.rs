@@ -12,6 +12,7 @@ mod group;
 mod index;
 mod leader_agents;
 mod leader_rest;
+mod letters;
 mod log;
 mod place;
 mod plan;
@@ -107,6 +108,11 @@ fn forgotten_deletions_are_noticed() {
 #[test]
 fn a_conflict_with_somebody_elses_write_is_noticed() {
     is_noticed(Sabotage::AnyConflictIsApplied);
+}
+
+#[test]
+fn a_forgotten_dead_letter_is_noticed() {
+    is_noticed(Sabotage::ForgottenDeadLetter);
 }
 
 #[test]

@@ -5,7 +5,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::task::Poll;
 
-use follower_agent::apply::bulk::{ApplyError, DeadLetters, Rejection};
 use follower_agent::apply::pipeline::Limits;
 use follower_agent::checkpoint::{Checkpoint, CheckpointError, CheckpointStore, furthest};
 use follower_agent::index::FollowerIndex;
@@ -15,8 +14,6 @@ use follower_agent::progress::{IndexProgress, ShardProgress};
 use follower_agent::shard::ShardError;
 use follower_agent::slots::Slot;
 use follower_agent::stream::StreamError;
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use shardline_common::kafka::{Reach, TopicError, Watermarks};
 use shardline_common::metadata::IndexMetadata;
 use shardline_common::record::{FrameId, Record};
@@ -24,6 +21,7 @@ use shardline_common::types::{Epoch, IndexName, Offset, SeqNo, ShardId, TopicNam
 use tokio::sync::watch;
 
 use crate::calls::{Target, call};
+use crate::letters::Letters;
 use crate::log::{Stream, ask, away};
 use crate::world::{FOLLOWER_INDEX, Shared, Wire};
 
@@ -137,8 +135,8 @@ impl FollowedIndex for Place {
         self.world.lock().announced.clone()
     }
 
-    async fn redelivered(&self, _: ShardId, _: FrameId) -> Result<(), ShardError> {
-        Ok(())
+    async fn redelivered(&self, _: ShardId, frame: FrameId, up_to: SeqNo) -> Result<(), ShardError> {
+        Ok(Letters(Arc::clone(&self.world)).redelivered(frame, up_to).await?)
     }
 
     async fn apply_metadata(&self, _: ShardId, metadata: &IndexMetadata) -> Result<(), ShardError> {
@@ -189,23 +187,5 @@ impl Records for PartitionRecords {
             Poll::Ready(next) => Some(next.map_err(|()| self.lost())),
             Poll::Pending => None,
         }
-    }
-}
-
-/// A shard stops at what the follower index refuses.
-pub struct NoDeadLetters;
-
-impl DeadLetters for NoDeadLetters {
-    fn keep(&self, _: ShardId, rejected: Vec<Rejection>) -> BoxFuture<'_, Result<(), ApplyError>> {
-        let stopped = rejected.into_iter().next().map_or(Ok(()), |first| Err(ApplyError::Rejected(first)));
-        std::future::ready(stopped).boxed()
-    }
-
-    fn kept(&self, _: ShardId) -> HashMap<String, SeqNo> {
-        HashMap::new()
-    }
-
-    fn resolve(&self, _: ShardId, _: Vec<String>) -> BoxFuture<'_, Result<(), ApplyError>> {
-        std::future::ready(Ok(())).boxed()
     }
 }

@@ -32,6 +32,8 @@ pub struct Plan {
     pub foreign_write: bool,
     /// The log loses a record that it has acknowledged.
     pub log_loses_record: bool,
+    /// The follower index refuses some documents, which become dead letters.
+    pub refusals: bool,
 }
 
 impl Plan {
@@ -58,6 +60,7 @@ impl Plan {
             retention: some(4),
             foreign_write: some(24),
             log_loses_record: some(24),
+            refusals: false,
         };
         plan.copies = rng.usize(1..=3);
         plan.documents = rng.usize(1..=8);
@@ -65,8 +68,13 @@ impl Plan {
         plan.steps = rng.usize(200..=900);
         plan.head_start = if rng.u32(0..4) == 0 { rng.usize(0..plan.writes) } else { 0 };
         plan.deletes_one_in = rng.u32(2..=6);
+        plan.refusals = rng.u32(0..4) == 0 && sabotage.is_none();
         match sabotage {
             None => {}
+            Some(Sabotage::ForgottenDeadLetter) => {
+                (plan.foreign_write, plan.log_loses_record) = (false, false);
+                plan.refusals = true;
+            }
             Some(Sabotage::AnyConflictIsApplied) => plan.foreign_write = true,
             Some(Sabotage::ForgottenTombstones) => {
                 (plan.foreign_write, plan.log_loses_record) = (false, false);

@@ -20,4 +20,6 @@ pub enum Sabotage {
     AnyConflictIsApplied,
     /// The follower agent writes an operation below its checkpoint once more, by itself.
     RedrivenOperation,
+    /// The follower agent goes past a document that is refused, and does not write it down.
+    ForgottenDeadLetter,
 }

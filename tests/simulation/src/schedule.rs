@@ -19,6 +19,9 @@ use crate::world::{Shared, World};
 /// Rounds in which a world without faults has to come to rest; half a second passes in each.
 const ROUNDS: usize = 2_000;
 
+/// A user who sees that dead letters are left replays them again.
+const ROUNDS_BETWEEN_REPLAYS: usize = 50;
+
 /// What a schedule saw.
 #[derive(Default, Clone, Copy, Debug)]
 pub struct Outcome {
@@ -80,6 +83,7 @@ enum Event {
     ForeignWrite,
     LostRecord,
     Redrive,
+    Replay,
 }
 
 impl Schedule {
@@ -122,7 +126,11 @@ impl Schedule {
         self.world.lock().note(|| "calm".to_owned());
         self.world.lock().is_calm = true;
         let mut round = 0;
+        self.world.lock().follower.refuses = false;
         while !self.is_at_rest() {
+            if round % ROUNDS_BETWEEN_REPLAYS == 0 {
+                self.world.lock().replay_letters();
+            }
             self.calm_round().await;
             self.failed()?;
             round += 1;
@@ -158,8 +166,10 @@ impl Schedule {
 
     async fn poll(&mut self) {
         let mut context = Context::from_waker(Waker::noop());
+        let redelivery = self.world.lock().redelivery.clone();
         for agent in self.agents.iter_mut().flatten() {
             agent.copies_to(self.follower.wanted_copy());
+            agent.is_asked(redelivery.as_ref());
             agent.poll(&mut context);
         }
         self.follower.poll(&mut context);
@@ -194,6 +204,7 @@ impl Schedule {
             (FollowerRestart, when(plan.follower_restarts, 1)),
             (ForeignWrite, when(plan.foreign_write && self.foreign.is_none(), 1)),
             (LostRecord, when(plan.log_loses_record && !world.checks.is_log_damaged, 1)),
+            (Replay, when(plan.refusals, 2)),
             (Redrive, when(world.sabotage == Some(Sabotage::RedrivenOperation), 2)),
         ];
         let mut at = world.rng.u32(0..weights.iter().map(|(_, weight)| weight).sum());
@@ -304,6 +315,10 @@ impl Schedule {
             Event::LeaderNode => self.faults += u64::from(world.leader_node()),
             Event::LostRecord => world.lose_record(),
             Event::Redrive => world.redrive(),
+            Event::Replay => {
+                world.follower.refuses = world.rng.bool();
+                world.replay_letters();
+            }
             _ => {}
         }
     }
@@ -566,6 +581,7 @@ impl Schedule {
             _ if shipped < settled => format!("{shipped} of {settled} operations are in the log"),
             false => "the follower agent does not follow".to_owned(),
             true if applied < settled => format!("{applied} of {settled} operations are in the follower index"),
+            true if !world.letters.is_empty() => format!("there are dead letters: {:?}", world.letters),
             true => String::new(),
         }
     }

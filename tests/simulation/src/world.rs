@@ -6,13 +6,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fastrand::Rng;
+use follower_agent::apply::bulk::Refused;
 use follower_agent::positions::Committed;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use shardline_common::control::Redelivery;
 use shardline_common::metadata::{IndexMetadata, MetadataVersions};
 use shardline_common::opensearch::{OpenSearch, Request, Transport};
+use shardline_common::record::FrameId;
 use shardline_common::types::TopicName;
 
 use crate::calls::{Call, Target, call};
@@ -52,6 +55,10 @@ pub struct World {
     pub applied: BTreeMap<String, MetadataVersions>,
     /// Items of bulk requests, for [`Sabotage::RedrivenOperation`].
     pub driven: Vec<(String, i64, Option<String>)>,
+    /// Refused operations, and in which redelivery they were refused again.
+    pub letters: BTreeMap<Refused, Option<FrameId>>,
+    /// What the leader agents are asked to ship again.
+    pub redelivery: Option<Redelivery>,
     pub checks: Checks,
     pub trace: Option<Vec<String>>,
 }
@@ -60,6 +67,7 @@ impl World {
     pub fn new(seed: u64, folder: &Path, sabotage: Option<Sabotage>, traced: bool) -> Shared {
         let mut rng = Rng::with_seed(seed);
         let plan = Plan::draw(&mut rng, sabotage);
+        let plan_refuses = plan.refusals;
         Arc::new(Mutex::new(Self {
             group: Group::new(folder, plan.copies, sabotage),
             rng,
@@ -70,13 +78,15 @@ impl World {
             kafka: Kafka::default(),
             topic: "shardline.leader.books.ibhFku_5fA".into(),
             board: Board::default(),
-            follower: FollowerIndex::default(),
+            follower: FollowerIndex { refuses: plan_refuses, ..FollowerIndex::default() },
             scans: Scans::default(),
             calls: Vec::new(),
             committed: Committed::default(),
             announced: None,
             applied: BTreeMap::new(),
             driven: Vec::new(),
+            letters: BTreeMap::new(),
+            redelivery: None,
             checks: Checks::default(),
             trace: traced.then(Vec::new),
         }))
