@@ -29,8 +29,8 @@ pub const MOST: usize = 1_000;
 /// Of a reason, in characters.
 const LONGEST_REASON: usize = 1_000;
 
-/// Under its key in the dead-letter topic: an operation that was refused. What happens to one operation's letter says nothing
-/// of another's, in whatever order writes to the topic arrive.
+/// Under its key in the dead-letter topic: the last refused operation on a document. Each operation has a key of its own, so
+/// that a write which arrives late cannot take a later operation's letter off.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetter {
     pub follower_cluster: ClusterUuid,
@@ -125,8 +125,8 @@ impl LetterBox {
         Ok(())
     }
 
-    /// Everything of a frame has been applied, which shows documents as of the operation `up_to`. If it was asked for, the documents that have not been refused again got
-    /// through, or are no more.
+    /// Everything of a frame has been applied, which shows documents as of the operation `up_to`. If it was asked for, the
+    /// documents that have not been refused again got through, or are no more.
     pub async fn redelivered(&self, shard: ShardId, frame: FrameId, up_to: SeqNo) -> Result<(), ControlError> {
         let key = Redelivery::key_of(&self.cluster, &self.index, shard);
         let Some(request) = self.requests.get::<Redelivery>(&key).filter(|request| request.frame == frame) else {
@@ -169,13 +169,13 @@ impl DeadLetters for LetterBox {
         async move {
             let redelivery = self.requests.get::<Redelivery>(&Redelivery::key_of(&self.cluster, &self.index, shard));
             for rejection in rejected {
-                let of_this = Refused { id: rejection.id.clone(), seq_no: rejection.seq_no };
-                let is_known = self.kept(shard).contains(&of_this);
-                let (count, topic) = (self.count(), self.topic.clone());
-                let Some(topic) = topic.filter(|_| self.settings.keeps_dead_letters()) else {
+                let Some(topic) = self.topic.clone().filter(|_| self.settings.keeps_dead_letters()) else {
                     return Err(ApplyError::Rejected(rejection));
                 };
-                if count >= MOST && !is_known {
+                let mut of_document = self.of_shard(shard);
+                of_document.retain(|letter| letter.id == rejection.id);
+                let count = self.count();
+                if count >= MOST && of_document.is_empty() {
                     return Err(ApplyError::TooManyDeadLetters(rejection, count));
                 }
                 warn!(index = %self.index, %shard, error = %rejection, "a document becomes a dead letter");
@@ -194,6 +194,8 @@ impl DeadLetters for LetterBox {
                     id,
                 };
                 self.table.publish(&letter).await?;
+                of_document.retain(|earlier| earlier.seq_no < seq_no);
+                self.remove(&of_document).await?;
             }
             Ok(())
         }
@@ -221,16 +223,9 @@ fn letter_box(replication: &Replication, index: &IndexName) -> Result<(LetterBox
     Ok((replication.shared().letter_box(&subscription), subscription))
 }
 
-/// The dead letters of an index, the oldest first: of each document the last operation that was refused.
+/// The dead letters of an index, the oldest first.
 pub fn list(replication: &Replication, index: &IndexName) -> Result<Vec<DeadLetter>, ApiError> {
-    let mut last: HashMap<(ShardId, String), DeadLetter> = HashMap::new();
-    for letter in letter_box(replication, index)?.0.all() {
-        let known = last.entry((letter.shard, letter.id.clone())).or_insert_with(|| letter.clone());
-        if known.seq_no < letter.seq_no {
-            *known = letter;
-        }
-    }
-    let mut letters: Vec<DeadLetter> = last.into_values().collect();
+    let mut letters = letter_box(replication, index)?.0.all();
     letters.sort_by_key(|letter| letter.timestamp_ms);
     Ok(letters)
 }

@@ -48,6 +48,7 @@ impl DeadLetters for Letters {
                 for Rejection { id, seq_no, .. } in rejected {
                     let asked = world.redelivery.as_ref().filter(|request| request.ids.contains(&id));
                     let frame = asked.map(|request| request.frame);
+                    world.letters.retain(|kept, _| kept.id != id || kept.seq_no > seq_no);
                     world.letters.insert(Refused { id, seq_no }, frame);
                 }
             });
