@@ -3,7 +3,7 @@
 
 RUN := deploy/dev/with-toolchain
 
-.PHONY: demo test faults soak bench microbench check
+.PHONY: demo test faults previous soak bench microbench check
 
 demo:
 	@$(RUN) cargo build --quiet --locked --workspace --bins
@@ -16,10 +16,17 @@ test:
 	@$(RUN) cargo test --locked --package shardline-tests -- --test-threads=1
 
 # `make faults ONLY=SIGKILL` lets some of them happen.
-faults:
+faults: previous
 	@$(RUN) cargo build --quiet --locked --workspace --bins
 	@$(RUN) cargo run --quiet --locked --package shardline-tests --bin faults -- --only '$(ONLY)' \
-		--output "$${CARGO_TARGET_DIR:-target}/faults.md"
+		--previous target/previous/target/debug --output "$${CARGO_TARGET_DIR:-target}/faults.md"
+
+# The agents of an earlier commit, for `make faults`.
+PREVIOUS := 81e766c
+previous:
+	@[ -e target/previous ] || git clone --quiet . target/previous
+	@cd target/previous && git fetch --quiet && git checkout --quiet $(PREVIOUS) && CARGO_TARGET_DIR=target \
+		../../$(RUN) cargo build --quiet --locked --package leader-agent --package follower-agent
 
 # `make soak MINUTES=600` for a night.
 soak:

@@ -13,6 +13,8 @@ use crate::types::{Offset, PrimaryTerm, SeqNo};
 pub const FORMAT: &str = "2";
 /// The versions that it reads. Version 1 had no resync records.
 const READABLE: [&str; 2] = ["1", FORMAT];
+/// What a heartbeat announces that does not say it: those of earlier builds came every five seconds.
+const NEXT_WITHIN_MS: i64 = 5_000;
 
 /// One record of a replication or bootstrap topic.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,9 +32,10 @@ pub enum Body {
     Operation(Operation),
     /// The index's metadata from here on; precedes the first operation that needs it.
     Metadata(Box<IndexMetadata>),
-    /// Nothing new; the leader's checkpoint at this time.
+    /// Nothing new; the leader's checkpoint at this time, and within which time the partition gets its next record.
     Heartbeat {
         global_checkpoint: SeqNo,
+        next_within_ms: i64,
     },
     /// The partition begins here: operations up to this record's `seq_no` are older than the leader's translog.
     Gap {
@@ -175,8 +178,9 @@ impl Record {
                 }
             }
             Body::Metadata(metadata) => (None, json(metadata)),
-            Body::Heartbeat { global_checkpoint } => {
+            Body::Heartbeat { global_checkpoint, next_within_ms } => {
                 headers = headers.number("global_checkpoint", global_checkpoint.0);
+                headers = headers.number("next_within", *next_within_ms);
                 (None, Cow::default())
             }
             Body::Gap { from } | Body::Rewound { from } => {
@@ -243,9 +247,13 @@ impl Record {
             })?),
             "noop" => Body::Operation(fields.operation(OperationKind::NoOp)?),
             "metadata" => Body::Metadata(Box::new(from_json(op, value)?)),
-            "heartbeat" => {
-                Body::Heartbeat { global_checkpoint: SeqNo(number("global_checkpoint", fields.global_checkpoint)?) }
-            }
+            "heartbeat" => Body::Heartbeat {
+                global_checkpoint: SeqNo(number("global_checkpoint", fields.global_checkpoint)?),
+                next_within_ms: match fields.next_within {
+                    None => NEXT_WITHIN_MS,
+                    given => number("next_within", given)?,
+                },
+            },
             "gap" => Body::Gap { from: SeqNo(number("from", fields.from)?) },
             "snapshot_begin" => Body::SnapshotBegin(from_json(op, value)?),
             "snapshot_end" => Body::SnapshotEnd(from_json(op, value)?),
@@ -304,6 +312,7 @@ struct Fields<'a> {
     version: Option<&'a str>,
     routing: Option<&'a str>,
     global_checkpoint: Option<&'a str>,
+    next_within: Option<&'a str>,
     from: Option<&'a str>,
     frame: Option<&'a str>,
     document_seq_no: Option<&'a str>,
@@ -322,6 +331,7 @@ impl<'a> Fields<'a> {
                 "version" => ("version", &mut fields.version),
                 "routing" => ("routing", &mut fields.routing),
                 "global_checkpoint" => ("global_checkpoint", &mut fields.global_checkpoint),
+                "next_within" => ("next_within", &mut fields.next_within),
                 "from" => ("from", &mut fields.from),
                 "frame" => ("frame", &mut fields.frame),
                 "document_seq_no" => ("document_seq_no", &mut fields.document_seq_no),
@@ -424,7 +434,8 @@ mod tests {
                 (".{0,40}", any::<i64>()).prop_map(|(id, version)| OperationKind::Delete { id, version }).boxed()
             ),
             operation(Just(OperationKind::NoOp).boxed()),
-            any::<i64>().prop_map(|n| Body::Heartbeat { global_checkpoint: SeqNo(n) }),
+            any::<(i64, i64)>()
+                .prop_map(|(n, next_within_ms)| Body::Heartbeat { global_checkpoint: SeqNo(n), next_within_ms }),
             any::<i64>().prop_map(|n| Body::Gap { from: SeqNo(n) }),
             any::<i64>().prop_map(|n| Body::Rewound { from: SeqNo(n) }),
             (any::<i64>(), any::<i64>(), any::<u64>()).prop_map(|(s, o, documents)| {

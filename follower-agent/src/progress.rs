@@ -11,8 +11,10 @@ use crate::metrics::Metrics;
 
 /// Within which the agents tell each other when they last heard of the leader, in milliseconds.
 const HEARD_STEP_MS: i64 = 10_000;
-/// Silence of this length says that the leader's capture is not running: heartbeats come every few seconds.
-const SILENCE_MS: i64 = 15_000;
+/// A silence of so many times what was announced says that the leader's capture is not running.
+const SILENT_TIMES: i64 = 3;
+/// What is taken for announced before anything was: the most that leader agents announce by themselves.
+const NEXT_WITHIN_MS: i64 = 60_000;
 
 #[derive(Debug, Default)]
 pub struct IndexProgress {
@@ -32,6 +34,8 @@ pub struct ShardProgress {
     /// Capture time of the oldest record that is not applied; 0 when there is none.
     oldest_pending_ms: AtomicI64,
     last_record_ms: AtomicI64,
+    /// Within which the next record was announced, in milliseconds.
+    next_within_ms: AtomicI64,
     /// Writes of others to the follower shard.
     pub foreign_writes: AtomicU64,
     /// Whether it is known how far the leader is: metadata of an index comes before anything that says so.
@@ -75,6 +79,8 @@ pub struct ShardReport {
     /// is seldom reported.
     #[serde(rename = "h", default)]
     pub heard_ms: i64,
+    #[serde(rename = "n", default)]
+    pub next_within_ms: i64,
 }
 
 impl Default for ShardReport {
@@ -88,6 +94,7 @@ impl Default for ShardReport {
             foreign_writes: 0,
             pending_ms: None,
             heard_ms: 0,
+            next_within_ms: 0,
         }
     }
 }
@@ -117,6 +124,7 @@ impl Default for ShardProgress {
             leader_checkpoint: AtomicI64::new(SeqNo::NONE.0),
             oldest_pending_ms: AtomicI64::new(0),
             last_record_ms: AtomicI64::new(now_ms()),
+            next_within_ms: AtomicI64::new(NEXT_WITHIN_MS),
             foreign_writes: AtomicU64::new(0),
             heard: AtomicBool::new(false),
             resync: Mutex::new(None),
@@ -143,9 +151,11 @@ impl ShardProgress {
         }
     }
 
-    /// The leader is at `checkpoint`: [`SeqNo::NONE`] says that the shard is empty.
-    pub fn heard_checkpoint(&self, checkpoint: SeqNo, timestamp_ms: i64) {
+    /// The leader is at `checkpoint`: [`SeqNo::NONE`] says that the shard is empty. It will be heard of again within
+    /// `next_within_ms`.
+    pub fn heartbeat(&self, checkpoint: SeqNo, timestamp_ms: i64, next_within_ms: i64) {
         self.heard(checkpoint, timestamp_ms);
+        self.next_within_ms.store(next_within_ms, Relaxed);
         self.heard.store(true, Relaxed);
     }
 
@@ -217,6 +227,7 @@ impl ShardProgress {
             pending_ms: (pending > 0).then_some(pending),
             foreign_writes: self.foreign_writes.load(Relaxed),
             heard_ms,
+            next_within_ms: self.next_within_ms.load(Relaxed),
         }
     }
 
@@ -234,6 +245,7 @@ impl ShardProgress {
         self.oldest_pending_ms.store(report.pending_ms.unwrap_or_default(), Relaxed);
         if report.heard_ms > 0 {
             self.last_record_ms.store(report.heard_ms, Relaxed);
+            self.next_within_ms.store(report.next_within_ms, Relaxed);
             self.heard.store(true, Relaxed);
         }
         *self.resync.lock() = report.resync;
@@ -247,7 +259,7 @@ impl ShardProgress {
         let silence = now - self.last_record_ms.load(Relaxed);
         let lag = if pending > 0 {
             now - pending
-        } else if silence > SILENCE_MS {
+        } else if silence > self.next_within_ms.load(Relaxed).saturating_mul(SILENT_TIMES) {
             silence
         } else {
             0
@@ -289,7 +301,7 @@ mod tests {
             there.reported(last.clone());
             there.lag_millis()
         };
-        here.heard(SeqNo(4), now_ms() - 2_000);
+        here.heartbeat(SeqNo(4), now_ms() - 2_000, 5_000);
         assert_eq!(tell(&mut last), 0);
         assert!(there.is_heard() && !there.is_restored());
         // A heartbeat soon after the last is no news.
@@ -300,8 +312,12 @@ mod tests {
         here.pending(now_ms() - 3_000);
         assert!((3_000..5_000).contains(&tell(&mut last)));
         here.applied(SeqNo(4), 0);
-        assert!(tell(&mut last) > SILENCE_MS && there.is_restored());
+        assert!(tell(&mut last) > 15_000 && there.is_restored());
         here.heard(SeqNo(4), now_ms() - 14_000);
         assert_eq!(tell(&mut last), 0);
+        here.heartbeat(SeqNo(4), now_ms() - 170_000, 60_000);
+        assert_eq!(tell(&mut last), 0);
+        here.heartbeat(SeqNo(4), now_ms() - 200_000, 60_000);
+        assert!(tell(&mut last) > 180_000);
     }
 }

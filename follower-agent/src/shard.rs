@@ -73,6 +73,8 @@ impl ShardError {
         match self {
             Self::Stream(StreamError::Kafka { .. } | StreamError::Skipped { .. }) => true,
             Self::Topic(_) | Self::Control(_) | Self::Group(_) => true,
+            // A full disk, as a rule.
+            Self::Checkpoint(error) => matches!(error, CheckpointError::Access { .. }),
             Self::Scan(error) => error.retryable(),
             Self::Metadata(error) => error.retryable(),
             Self::Apply(error) => error.retryable(),
@@ -111,6 +113,9 @@ pub async fn follow<I: FollowedIndex>(
         };
         if !may_pass {
             return Err(error);
+        }
+        if matches!(error, ShardError::Checkpoint(_)) {
+            index.progress(shard).held_up(Some(error.to_string()));
         }
         warn!(index = %index.name(), %shard, %error, "shard stopped; starting again from its checkpoint");
         tokio::select! {
@@ -387,9 +392,9 @@ impl<I: FollowedIndex> Follower<'_, I> {
                 self.tracker.marker(reached)?;
                 index.apply_metadata(self.shard, &metadata).await?;
             }
-            Body::Heartbeat { global_checkpoint } => {
+            Body::Heartbeat { global_checkpoint, next_within_ms } => {
                 self.tracker.marker(reached)?;
-                progress.heard_checkpoint(global_checkpoint, record.timestamp_ms);
+                progress.heartbeat(global_checkpoint, record.timestamp_ms, next_within_ms);
             }
             // A poll that found nothing new may still bring deletions.
             Body::ResyncBegin(begin) if begin.to >= self.tracker.last() => {

@@ -37,6 +37,10 @@ const BATCHES_IN_FLIGHT: usize = 4;
 const CONFIRMATION: Duration = Duration::from_secs(5);
 /// Between two looks at a shard that owes a heartbeat and must not give one.
 const LEAST_PAUSE: Duration = Duration::from_millis(500);
+/// Heartbeats of all shards are at least so far apart: those of a shard become rarer with the number of shards, down to one
+/// in [`SLOWEST_HEARTBEAT`].
+const BETWEEN_HEARTBEATS: Duration = Duration::from_millis(60);
+const SLOWEST_HEARTBEAT: Duration = Duration::from_secs(60);
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LAST_RETRY: Duration = Duration::from_secs(15);
 
@@ -109,9 +113,17 @@ pub struct Context {
     pub log: Arc<dyn Log>,
     pub watcher: TranslogWatcher,
     pub metrics: Metrics,
+    /// Between the heartbeats of an idle shard, at least.
     pub heartbeat: Duration,
     /// When the leader cluster last said what its state is.
     pub cluster_seen: Mutex<Instant>,
+}
+
+impl Context {
+    fn heartbeat_interval(&self) -> Duration {
+        let shards = u32::try_from(self.metrics.captures.get()).unwrap_or_default();
+        (BETWEEN_HEARTBEATS * shards).min(SLOWEST_HEARTBEAT).max(self.heartbeat)
+    }
 }
 
 /// Ships a shard until cancelled, starting again after every error. `cluster_changes` wakes it when the cluster's state
@@ -167,6 +179,8 @@ pub struct Capture<'a> {
     versions: MetadataVersions,
     in_flight: VecDeque<BatchInFlight>,
     last_record: Instant,
+    /// When the next heartbeat is due behind the last record, as the last one has announced.
+    next_heartbeat: Duration,
 }
 
 struct BatchInFlight {
@@ -207,6 +221,7 @@ impl<'a> Capture<'a> {
             versions: MetadataVersions::default(),
             in_flight: VecDeque::new(),
             last_record: Instant::now(),
+            next_heartbeat: context.heartbeat,
         };
         match origin {
             Origin::Translog(Files { translog, spool }) => {
@@ -298,7 +313,7 @@ impl<'a> Capture<'a> {
         cluster_changes: &mut watch::Receiver<i64>,
         asked: &mut Asked,
     ) -> Result<(), CaptureError> {
-        let until_heartbeat = self.context.heartbeat.saturating_sub(self.last_record.elapsed()).max(LEAST_PAUSE);
+        let until_heartbeat = self.next_heartbeat.saturating_sub(self.last_record.elapsed()).max(LEAST_PAUSE);
         tokio::select! {
             biased;
             () = source.changed() => {}
@@ -311,8 +326,11 @@ impl<'a> Capture<'a> {
             () = tokio::time::sleep(until_heartbeat) => {}
         }
         let is_confirmed = self.context.cluster_seen.lock().elapsed() < CONFIRMATION;
-        if self.last_record.elapsed() >= self.context.heartbeat && is_confirmed {
-            self.send_and_wait(Body::Heartbeat { global_checkpoint: source.global_checkpoint() }).await?;
+        if self.last_record.elapsed() >= self.next_heartbeat && is_confirmed {
+            self.next_heartbeat = self.context.heartbeat_interval();
+            let next_within_ms = i64::try_from(self.next_heartbeat.as_millis()).unwrap_or(i64::MAX);
+            let global_checkpoint = source.global_checkpoint();
+            self.send_and_wait(Body::Heartbeat { global_checkpoint, next_within_ms }).await?;
         }
         Ok(())
     }

@@ -1,15 +1,14 @@
-//! Sends records to Kafka with bounded memory, and starts over with a new producer after a fatal error.
+//! Sends records to Kafka with bounded memory. After a producer's fatal error every capture starts again from its partition's
+//! tail with a new one.
 
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use parking_lot::RwLock;
 use rdkafka::error::KafkaError;
-use shardline_common::kafka::{Group, Kafka, MAX_RECORD_BYTES, Outgoing, Producer, Reach, TopicError};
+use shardline_common::kafka::{Group, Kafka, MAX_RECORD_BYTES, Outgoing, Producer, Reach, RenewedProducer, TopicError};
 use shardline_common::record::{Body, OperationKind, Record};
 use shardline_common::types::{Offset, ShardId, TopicName};
 use tokio::sync::Semaphore;
-use tracing::warn;
 
 use crate::log::{Log, Pending, Session};
 
@@ -34,31 +33,14 @@ pub enum PublishError {
 #[derive(Clone)]
 pub struct Publisher {
     kafka: Kafka,
-    producer: Arc<RwLock<Producer>>,
+    producer: RenewedProducer,
     budget: Arc<Semaphore>,
 }
 
 impl Publisher {
     pub fn new(kafka: Kafka) -> Result<Self, KafkaError> {
-        let producer = Arc::new(RwLock::new(kafka.producer()?));
+        let producer = RenewedProducer::new(kafka.clone())?;
         Ok(Self { kafka, producer, budget: Arc::new(Semaphore::new(IN_FLIGHT_KIB as usize)) })
-    }
-
-    /// An idempotent producer that has failed for good is of no use any more; every capture starts again from its
-    /// partition's tail with a new one.
-    fn renew_if_fatal(&self, failed: &Producer) {
-        let Some((code, reason)) = failed.fatal_error() else { return };
-        let mut current = self.producer.write();
-        if current.fatal_error().is_none() {
-            return; // another shard has renewed it already
-        }
-        match self.kafka.producer() {
-            Ok(renewed) => {
-                warn!(%code, reason, "the Kafka producer failed for good; going on with a new one");
-                *current = renewed;
-            }
-            Err(error) => warn!(%error, "a new Kafka producer could not be made; trying again with the next record"),
-        }
     }
 }
 
@@ -94,14 +76,14 @@ impl Pinned {
                 timestamp_ms: record.timestamp_ms,
             };
             if let Err(source) = self.producer.send(topic, shard, outgoing, &group).await {
-                self.publisher.renew_if_fatal(&self.producer);
+                self.publisher.producer.renew_if_fatal(&self.producer);
                 return Err(PublishError::Kafka { topic: topic.clone(), shard, source: Box::new(source) });
             }
         }
         let (publisher, producer, topic) = (self.publisher.clone(), self.producer.clone(), topic.clone());
         Ok(Box::pin(async move {
             delivery.wait().await.map_err(|source| {
-                publisher.renew_if_fatal(&producer);
+                publisher.producer.renew_if_fatal(&producer);
                 PublishError::Kafka { topic, shard, source: Box::new(source) }
             })
         }))
@@ -141,7 +123,7 @@ impl Log for Publisher {
     }
 
     fn session(&self) -> Arc<dyn Session> {
-        Arc::new(Pinned { publisher: self.clone(), producer: self.producer.read().clone() })
+        Arc::new(Pinned { publisher: self.clone(), producer: self.producer.current() })
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Group, Kafka, Outgoing, Producer, TopicError, assignment};
+use super::{Group, Kafka, Outgoing, RenewedProducer, TopicError, assignment};
 use crate::control::Entry;
 use crate::types::{Offset, ShardId, TopicName};
 
@@ -45,7 +45,7 @@ pub enum ControlError {
 #[derive(Clone)]
 pub struct ControlTopic {
     topic: TopicName,
-    producer: Producer,
+    producer: RenewedProducer,
     table: Arc<RwLock<BTreeMap<String, Bytes>>>,
     /// The offset behind the last record in the table.
     position: watch::Receiver<Offset>,
@@ -85,7 +85,7 @@ impl ControlTopic {
 
         let table = Arc::new(RwLock::new(BTreeMap::new()));
         let (progress, position) = watch::channel(marks.low);
-        let producer = kafka.producer().map_err(failed)?;
+        let producer = RenewedProducer::new(kafka.clone()).map_err(failed)?;
         tokio::spawn(follow(consumer, Arc::clone(&table), progress, marks.high, stop.clone()));
         let mut opened = Self { topic, producer, table, position };
         opened.reached(marks.high).await?;
@@ -157,8 +157,12 @@ impl ControlTopic {
         };
         let written = async {
             let (group, delivery) = Group::new(None);
-            let failed = |source| ControlError::Kafka { topic: self.topic.clone(), source };
-            self.producer.send(&self.topic, SHARD, record, &group).await.map_err(failed)?;
+            let producer = self.producer.current();
+            let failed = |source| {
+                self.producer.renew_if_fatal(&producer);
+                ControlError::Kafka { topic: self.topic.clone(), source }
+            };
+            producer.send(&self.topic, SHARD, record, &group).await.map_err(failed)?;
             drop(group);
             let offset = delivery.wait().await.map_err(failed)?;
             self.clone().reached(Offset(offset.0 + 1)).await

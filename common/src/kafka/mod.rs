@@ -19,7 +19,7 @@ use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use tokio::sync::Semaphore;
 
 pub use control_topic::{ControlError, ControlTopic};
-pub use producer::{Delivery, Group, Outgoing, Producer};
+pub use producer::{Delivery, Group, Outgoing, Producer, RenewedProducer};
 
 use crate::config::{ConfigError, KafkaConfig};
 use crate::record::{Body, Operation, Record, RecordError};

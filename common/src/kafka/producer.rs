@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use rdkafka::ClientConfig;
 use rdkafka::ClientContext;
 use rdkafka::config::FromClientConfigAndContext;
@@ -15,7 +16,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tracing::warn;
 
+use super::Kafka;
 use crate::types::{Offset, ShardId, TopicName};
 
 /// How long the reporting thread waits for reports before it looks whether anybody still uses the producer. Reports wake
@@ -144,5 +147,40 @@ impl Producer {
     /// Why this producer cannot go on, if it cannot.
     pub fn fatal_error(&self) -> Option<(RDKafkaErrorCode, String)> {
         self.inner.client().fatal_error()
+    }
+}
+
+/// The producer of the moment: one that has failed for good is replaced. Whoever needs to know that all its records went
+/// through the same one keeps the one that it began with.
+#[derive(Clone)]
+pub struct RenewedProducer {
+    kafka: Kafka,
+    current: Arc<RwLock<Producer>>,
+}
+
+impl RenewedProducer {
+    pub fn new(kafka: Kafka) -> Result<Self, KafkaError> {
+        let current = Arc::new(RwLock::new(kafka.producer()?));
+        Ok(Self { kafka, current })
+    }
+
+    pub fn current(&self) -> Producer {
+        self.current.read().clone()
+    }
+
+    /// To be told after each error.
+    pub fn renew_if_fatal(&self, failed: &Producer) {
+        let Some((code, reason)) = failed.fatal_error() else { return };
+        let mut current = self.current.write();
+        if current.fatal_error().is_none() {
+            return; // somebody else has renewed it already
+        }
+        match self.kafka.producer() {
+            Ok(renewed) => {
+                warn!(%code, reason, "the Kafka producer failed for good; going on with a new one");
+                *current = renewed;
+            }
+            Err(error) => warn!(%error, "a new Kafka producer could not be made; trying again with the next record"),
+        }
     }
 }

@@ -95,6 +95,11 @@ impl Process {
 
     /// Starts it without waiting until it is up. Fails when it runs already.
     pub fn spawn(&self) -> Result<()> {
+        self.spawn_as(&self.spec.program)
+    }
+
+    /// The same with another build of the program.
+    pub fn spawn_as(&self, program: &Path) -> Result<()> {
         if self.is_running() {
             bail!("{} is running already", self.name());
         }
@@ -109,7 +114,7 @@ impl Process {
             .with_context(|| format!("cannot write {}", spec.log_file.display()))?;
         let log_start = log.metadata()?.len();
 
-        let mut command = Command::new(&spec.program);
+        let mut command = Command::new(program);
         command
             .args(&spec.arguments)
             .envs(spec.environment.iter().map(|(key, value)| (key, value)))

@@ -683,7 +683,11 @@ impl World {
         let Some(at) = self.rng.choice(places) else { return };
         let lost = self.kafka.partition(&topic).records[at].clone();
         // Its place is taken by a record without meaning, as if offsets had never been given to it.
-        let nothing = Record { body: Body::Heartbeat { global_checkpoint: lost.seq_no }, seq_no: SeqNo::NONE, ..lost };
+        let nothing = Record {
+            body: Body::Heartbeat { global_checkpoint: lost.seq_no, next_within_ms: 0 },
+            seq_no: SeqNo::NONE,
+            ..lost
+        };
         self.note(|| format!("the log loses {at}: {}", lost.seq_no));
         self.kafka.partition(&topic).records[at] = nothing;
         self.checks.is_log_damaged = true;
@@ -699,7 +703,7 @@ fn describe(record: &Record) -> String {
             OperationKind::NoOp => "no-op".to_owned(),
         },
         Body::Metadata(metadata) => format!("mapping {}", metadata.versions.mapping),
-        Body::Heartbeat { global_checkpoint } => format!("heartbeat {global_checkpoint}"),
+        Body::Heartbeat { global_checkpoint, .. } => format!("heartbeat {global_checkpoint}"),
         Body::Gap { from } => format!("gap from {from}"),
         Body::Rewound { from } => format!("rewound from {from}"),
         Body::ResyncBegin(begin) => format!("resync {} to {}", begin.from, begin.to),

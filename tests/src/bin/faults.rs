@@ -12,6 +12,8 @@ use rdkafka::client::DefaultClientContext;
 use serde_json::json;
 use shardline_common::topic::replication_topic;
 use shardline_dev::{AgentConfig, BasePorts, Ports, Signal, StackOptions, wait_until_ready};
+use shardline_tests::faults::clock::Clock;
+use shardline_tests::faults::disk::{Disk, enter_namespace};
 use shardline_tests::faults::proxy::{Link, Proxy};
 use shardline_tests::faults::{Outcome, Stream, trial};
 use shardline_tests::load::Load;
@@ -33,6 +35,9 @@ struct Arguments {
     /// Write the table into this file, too
     #[arg(long)]
     output: Option<PathBuf>,
+    /// Folder with the agents of an earlier build
+    #[arg(long)]
+    previous: Option<PathBuf>,
 }
 
 struct Trials {
@@ -57,12 +62,17 @@ impl Trials {
     }
 }
 
-#[tokio::main]
-async fn main() -> Result<()> {
-    let Arguments { only, output } = Arguments::parse();
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    enter_namespace().context("full disks need a mount namespace: run this as root")?;
+    tokio::runtime::Runtime::new()?.block_on(run(arguments))
+}
+
+async fn run(Arguments { only, output, previous }: Arguments) -> Result<()> {
     let mut trials = Trials { only, outcomes: Vec::new() };
     println!("{}", Outcome::HEADER);
     processes(&mut trials).await?;
+    machines(&mut trials, previous.as_deref()).await?;
     links(&mut trials).await?;
     let rows: Vec<String> = trials.outcomes.iter().map(Outcome::to_string).collect();
     if let Some(output) = output {
@@ -259,6 +269,79 @@ async fn killed_in_bootstrap(world: &World, index: &str) -> Result<()> {
         () = followed => unreachable!("it waits for ever"),
     };
     world.equal(&large, &large).await
+}
+
+/// One of everything, with disks that can be filled, and agents whose clock and build can be changed.
+async fn machines(trials: &mut Trials, previous: Option<&Path>) -> Result<()> {
+    let (broker, leader, checkpoints) = (Disk::mount(512)?, Disk::mount(512)?, Disk::mount(64)?);
+    let clock = Clock::new()?;
+    let world = World::with(|options| {
+        let folder = |disk: &Disk| disk.data().display().to_string();
+        options.kafka_overrides = vec![("log.dirs".into(), folder(&broker))];
+        options.leader_overrides = vec![("path.data".into(), folder(&leader))];
+        options.follower_agent_config = AgentConfig::default().set_text("storage", "data_dir", &folder(&checkpoints));
+        options.agent_environment = clock.environment();
+    })
+    .await?;
+    trials
+        .run(&world, "disk full: broker", Stream::Whole, async |world, _| {
+            full(&broker).await?;
+            // It stops when it cannot write.
+            let kafka = world.stack.process("kafka-1")?;
+            ensure!(kafka.wait_exit(PATIENCE).await, "the broker runs on a full disk");
+            world.stack.restart("kafka-1").await
+        })
+        .await;
+    trials
+        .run(&world, "disk full: leader node and spool", Stream::Whole, async |world, _| {
+            full(&leader).await?;
+            world.leader.ok("POST", "/_cluster/reroute?retry_failed=true", None).await?;
+            Ok(())
+        })
+        .await;
+    trials
+        .run(&world, "disk full: RocksDB", Stream::Whole, async |world, _| {
+            checkpoints.fill()?;
+            tokio::time::sleep(BROKEN).await;
+            // What it writes into has its space already; one that starts needs some.
+            let agent = world.stack.process(FOLLOWER_AGENT)?;
+            agent.kill().await?;
+            agent.spawn()?;
+            ensure!(agent.wait_exit(PATIENCE).await, "the agent runs without room for checkpoints");
+            checkpoints.free()?;
+            world.stack.restart(FOLLOWER_AGENT).await
+        })
+        .await;
+    for (name, hours) in [("clock of the agents 3 h ahead", 3), ("clock of the agents 3 h behind", -3)] {
+        trials
+            .run(&world, name, Stream::Whole, async |_, _| {
+                clock.set(hours)?;
+                tokio::time::sleep(BROKEN).await;
+                clock.set(0)
+            })
+            .await;
+    }
+    for (agent, program) in [(LEADER_AGENT, "leader-agent"), (FOLLOWER_AGENT, "follower-agent")] {
+        trials
+            .run(&world, &format!("earlier build of {agent}"), Stream::Whole, async |world, _| {
+                let previous = previous.context("no earlier build: see --previous")?.join(program);
+                let process = world.stack.process(agent)?;
+                process.terminate().await?;
+                process.spawn_as(&previous)?;
+                wait_until_ready(&[process], PATIENCE).await?;
+                tokio::time::sleep(BROKEN).await;
+                process.terminate().await?;
+                world.stack.restart(agent).await
+            })
+            .await;
+    }
+    world.stop().await
+}
+
+async fn full(disk: &Disk) -> Result<()> {
+    disk.fill()?;
+    tokio::time::sleep(BROKEN).await;
+    disk.free()
 }
 
 /// Links between one agent and one server, through proxies: one broker that is known by another address to each agent.

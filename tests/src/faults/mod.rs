@@ -1,6 +1,8 @@
 //! One fault at a time under a load that remembers what was acknowledged: what was lost, what came back, what changed places, and how
 //! long it took until the follower had everything again.
 
+pub mod clock;
+pub mod disk;
 pub mod ledger;
 pub mod proxy;
 
