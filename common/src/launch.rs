@@ -6,7 +6,6 @@ use clap::Args;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock;
 use crate::config::{ConfigError, load};
 use crate::telemetry;
 
@@ -37,7 +36,6 @@ where
         return Ok(());
     }
     telemetry::init_logs();
-    tokio::spawn(clock::start_again_when_set_back());
     let stop = CancellationToken::new();
     let on_signal = stop.clone();
     tokio::spawn(async move {

@@ -37,7 +37,9 @@ pub async fn share(node: LocalNode, context: Arc<Context>, tables: Tables, stop:
     let own = |indices| NodeReads { cluster_uuid: tables.cluster.clone(), node_id: node.id.clone(), indices };
     loop {
         let followed = followed_indices(&tables.cluster, &tables.follower_table);
-        let reads = own(counted(&context.metrics, &followed).collect());
+        // The metrics of a thousand shards are not collected for nobody.
+        let is_followed = !followed.is_empty();
+        let reads = own(is_followed.then(|| counted(&context.metrics, &followed)).into_iter().flatten().collect());
         let shared: Option<NodeReads> = tables.leader_table.get(&reads.key());
         if shared.as_ref() != Some(&reads)
             && let Err(error) = tables.leader_table.publish(&reads).await

@@ -1,9 +1,9 @@
-//! Takes records out of Kafka, as retention does.
+//! Takes records out of Kafka, as retention does; changes topics.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -61,6 +61,19 @@ impl Topic {
         let removed = admin.delete_records(&list, &AdminOptions::new().operation_timeout(Some(CALL_TIMEOUT))).await?;
         removed.elements().iter().try_for_each(|partition| Ok(partition.error()?))
     }
+}
+
+/// Sets what a topic is configured by, and nothing else.
+pub async fn configure(bootstrap_servers: &str, topic: &str, settings: &[(&str, &str)]) -> Result<()> {
+    let admin: AdminClient<DefaultClientContext> = config(bootstrap_servers).create()?;
+    let mut wanted = AlterConfig::new(ResourceSpecifier::Topic(topic));
+    for (key, value) in settings {
+        wanted = wanted.set(key, value);
+    }
+    for outcome in admin.alter_configs(&[wanted], &AdminOptions::new()).await? {
+        outcome.map_err(|(topic, code)| anyhow::anyhow!("{topic:?}: {code}"))?;
+    }
+    Ok(())
 }
 
 fn config(bootstrap_servers: &str) -> ClientConfig {

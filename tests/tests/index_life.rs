@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use shardline_tests::load::{Load, index_body};
+use shardline_tests::retention;
 use shardline_tests::wait;
 use shardline_tests::world::{ALIAS, World};
 
@@ -19,6 +20,7 @@ async fn indices_of_every_kind() -> Result<()> {
     a_data_stream_backing_index_is_followed(&world).await?;
     a_shrunk_index_is_followed(&world).await?;
     what_cannot_be_followed_is_refused(&world).await?;
+    a_producer_that_failed_for_good_is_replaced(&world).await?;
     world.stop().await
 }
 
@@ -128,4 +130,27 @@ async fn what_cannot_be_followed_is_refused(world: &World) -> Result<()> {
         assert!(status == 400 && reason.contains(word), "{index}: {status} {answer}");
     }
     Ok(())
+}
+
+/// A record that the broker refuses ends an idempotent producer.
+async fn a_producer_that_failed_for_good_is_replaced(world: &World) -> Result<()> {
+    let configure = async |oldest: &str| {
+        let settings = [("cleanup.policy", "compact"), ("message.timestamp.before.max.ms", oldest)];
+        retention::configure(world.stack.kafka_bootstrap(), "shardline.control.follower", &settings).await
+    };
+    world.leader.ok("PUT", "/late", Some(&index_body(1))).await?;
+    configure("0").await?;
+    let start = json!({"leader_alias": ALIAS, "leader_index": "late"});
+    wait::until("a refused record", PATIENCE, async || {
+        let (status, answer) = world.gateway.call("PUT", "/_plugins/_replication/late/_start", Some(&start)).await?;
+        Ok(if status >= 500 { Ok(()) } else { Err(answer.to_string()) })
+    })
+    .await?;
+    configure("9223372036854775807").await?;
+    wait::until("the index to be followed", PATIENCE, async || {
+        world.gateway.call("PUT", "/_plugins/_replication/late/_start", Some(&start)).await?;
+        let status = wait::status(&world.gateway, "late").await?;
+        Ok(if status["status"] == "SYNCING" { Ok(()) } else { Err(status.to_string()) })
+    })
+    .await
 }

@@ -58,7 +58,8 @@ pub async fn run(arena: &Arena, size: Size) -> Result<Section> {
     section.table(&["process", "CPU without these shards", "CPU with them", "RSS with them, MB"], rows.collect());
     if let Some(agent) = after.iter().find(|usage| usage.name == "leader-agent-1") {
         eprintln!("{shards} idle shards: {:.2}% of a core, {:.0} MB", cores(agent), agent.peak_mb);
-        section.at_most(&format!("leader agent with {shards} idle shards: CPU"), 1.0, cores(agent), "%");
+        let base = before.iter().find(|usage| usage.name == agent.name).map_or(0.0, cores);
+        section.at_most(&format!("leader agent: CPU for {shards} idle shards"), 1.0, cores(agent) - base, "%");
         section.at_most(&format!("leader agent with {shards} idle shards: RSS"), 100.0, agent.peak_mb, " MB");
     }
     Ok(section)

@@ -1,12 +1,15 @@
 /* Preloaded into an agent: its wall clock is off by the seconds that the file named by MOVED_CLOCK holds, eight bytes.
- * Monotonic clocks and the kernel's timers stay as they are, as they do when a machine's clock is set. */
+ * Waits for a point of the wall clock go by it, as they do when a machine's clock is set; monotonic clocks do not. */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <threads.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -39,4 +42,31 @@ time_t time(time_t *now) {
     time_t seconds = clock_gettime(CLOCK_REALTIME, &exact) ? (time_t)-1 : exact.tv_sec;
     if (now) *now = seconds;
     return seconds;
+}
+
+enum { BILLION = 1000000000, SLICE = BILLION / 20 };
+
+int pthread_cond_timedwait(pthread_cond_t *restrict condition, pthread_mutex_t *restrict mutex,
+                           const struct timespec *restrict until) {
+    for (;;) {
+        struct timespec now, slice;
+        clock_gettime(CLOCK_REALTIME, &now);
+        int64_t left = (until->tv_sec - now.tv_sec) * BILLION + (until->tv_nsec - now.tv_nsec);
+        if (left <= 0) return ETIMEDOUT;
+        clock_gettime(CLOCK_MONOTONIC, &slice);
+        slice.tv_nsec += left < SLICE ? left : SLICE;
+        slice.tv_sec += slice.tv_nsec / BILLION;
+        slice.tv_nsec %= BILLION;
+        int ended = pthread_cond_clockwait(condition, mutex, CLOCK_MONOTONIC, &slice);
+        if (ended != ETIMEDOUT) return ended;
+    }
+}
+
+/* As glibc has it, these are the same types. */
+int cnd_timedwait(cnd_t *restrict condition, mtx_t *restrict mutex, const struct timespec *restrict until) {
+    switch (pthread_cond_timedwait((pthread_cond_t *)condition, (pthread_mutex_t *)mutex, until)) {
+    case 0: return thrd_success;
+    case ETIMEDOUT: return thrd_timedout;
+    default: return thrd_error;
+    }
 }
