@@ -180,7 +180,8 @@ pub enum SubscriptionState {
     Failed,
 }
 
-/// `control.follower`: asks for a snapshot of an index; withdrawn when it has been loaded.
+/// `control.follower`: asks for a snapshot of an index. Requests of several follower clusters with the same id ask for
+/// the same one, which is there as long as any of them is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootstrapRequest {
     pub id: String,
@@ -188,6 +189,15 @@ pub struct BootstrapRequest {
     pub leader_uuid: IndexUuid,
     /// The topic that the snapshot goes to; leader agents make it.
     pub topic: TopicName,
+    /// Who asks; earlier builds do not say.
+    #[serde(default)]
+    pub follower_cluster: Option<ClusterUuid>,
+    /// When it was asked, in milliseconds since the epoch.
+    #[serde(default)]
+    pub asked_ms: i64,
+    /// Whether another follower cluster had asked for the snapshot before.
+    #[serde(default)]
+    pub is_shared: bool,
 }
 
 /// `control.follower`: asks the agent beside a shard's primary to ship documents again, as they are now; removed when they
@@ -313,13 +323,15 @@ impl ShardRequest {
 impl Entry for BootstrapRequest {
     const KIND: &'static str = "bootstrap";
     fn key(&self) -> String {
-        Self::key_of(&self.leader_cluster, &self.id)
+        let of_snapshot = Self::prefix_of(&self.leader_cluster, &self.id);
+        self.follower_cluster.as_ref().map_or(of_snapshot.clone(), |follower| format!("{of_snapshot}/{follower}"))
     }
 }
 
 impl BootstrapRequest {
-    pub fn key_of(cluster: &ClusterUuid, id: &str) -> String {
-        format!("{}/{cluster}/{id}", Self::KIND)
+    /// How the keys of all requests for a snapshot begin; of all of a leader cluster's, if the id is empty.
+    pub fn prefix_of(leader: &ClusterUuid, id: &str) -> String {
+        format!("{}/{leader}/{id}", Self::KIND)
     }
 }
 
@@ -346,5 +358,19 @@ impl Entry for ReplicationSettings {
 impl ReplicationSettings {
     pub fn key_of(cluster: &ClusterUuid) -> String {
         format!("{}/{cluster}", Self::KIND)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_of_an_earlier_build_is_read_and_has_its_own_key() {
+        let earlier = r#"{"id": "b", "leader_cluster": "l", "leader_uuid": "u", "topic": "t"}"#;
+        let earlier: BootstrapRequest = serde_json::from_str(earlier).unwrap();
+        assert_eq!(earlier.key(), "bootstrap/l/b");
+        let now = BootstrapRequest { follower_cluster: Some("f".into()), ..earlier };
+        assert_eq!(now.key(), "bootstrap/l/b/f");
     }
 }

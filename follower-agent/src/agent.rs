@@ -35,10 +35,11 @@ use crate::own_gateway::OwnGateway;
 use crate::peers::{self, Peers};
 use crate::positions::Positions;
 use crate::replication::Replication;
+use crate::requests::Requests;
 use crate::settings::ControlSettings;
 use crate::slots::Slots;
 use crate::stream::Streams;
-use crate::{auto_follow, bulk, verify};
+use crate::{auto_follow, bulk, requests, verify};
 
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(10);
@@ -92,7 +93,10 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
         acted: own_acted,
     };
     let (group, rebalances) = Group::join(&kafka, membership)?;
+    let share_within = Duration::from_secs(config.bootstrap.share_seconds);
+    let requests = Requests { table: follower_table.clone(), cluster: cluster.clone(), share_within };
     let shared = Arc::new(Shared {
+        requests,
         opensearch: opensearch.clone().under(lease.clone()),
         streams: Streams::new(kafka.clone(), format!("{prefix}.{cluster}"), end.clone()),
         kafka,
@@ -136,6 +140,7 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
     let rules = tokio::spawn(auto_follow::run(Arc::clone(&replication), stop.clone()));
     let tasks = tokio::spawn(bulk::run(Arc::clone(&replication), stop.clone()));
     let verifications = tokio::spawn(verify::run(Arc::clone(&replication), stop.clone()));
+    let tidying = tokio::spawn(requests::run(Arc::clone(&replication), stop.clone()));
     let watch = tokio::spawn(leader_watch::run(Arc::clone(&replication), leader_table, stop.clone()));
     // Set once, here.
     let _ = page.set(Arc::clone(&replication));
@@ -161,6 +166,7 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
     watch.await.context("the leader watch panicked")?;
     rules.await.context("auto-follow panicked")?;
     tasks.await.context("a bulk task panicked")?;
+    tidying.await.context("the tidying of requests panicked")?;
     verifications.await.context("a verification panicked")?;
     end.cancel();
     admin.await.context("the admin server panicked")?.context("the admin server failed")

@@ -15,6 +15,8 @@ pub struct FollowerConfig {
     pub admin: AdminConfig,
     pub gateway: GatewayConfig,
     pub storage: StorageConfig,
+    #[serde(default)]
+    pub bootstrap: BootstrapConfig,
     /// Connection alias to the name of a leader cluster. An alias that is not here is looked up among the follower
     /// cluster's `cluster.remote.<alias>` settings.
     #[serde(default)]
@@ -51,6 +53,19 @@ impl GatewayConfig {
 pub struct StorageConfig {
     /// Where checkpoints are kept.
     pub data_dir: PathBuf,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BootstrapConfig {
+    /// How old a snapshot may be that followers in other clusters share.
+    pub share_seconds: u64,
+}
+
+impl Default for BootstrapConfig {
+    fn default() -> Self {
+        Self { share_seconds: 600 }
+    }
 }
 
 impl FollowerConfig {

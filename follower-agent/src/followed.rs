@@ -11,13 +11,13 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use futures::future::{join_all, try_join_all};
 use serde_json::Value;
-use shardline_common::control::{Ask, BootstrapRequest, Capture, Entry, IndexCopy, Subscription};
+use shardline_common::control::{Ask, Capture, Entry, IndexCopy, Subscription};
 use shardline_common::kafka::{ControlError, ControlTopic, Kafka};
 use shardline_common::lease::Lease;
 use shardline_common::metadata::IndexMetadata;
 use shardline_common::opensearch::{OpenSearch, OpenSearchError};
 use shardline_common::topic::bootstrap_topic;
-use shardline_common::types::ShardId;
+use shardline_common::types::{Epoch, ShardId};
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -36,6 +36,7 @@ use crate::metrics::Metrics;
 use crate::observe;
 use crate::positions::Positions;
 use crate::progress::IndexProgress;
+use crate::requests::Requests;
 use crate::shard::ShardError;
 use crate::shard_task;
 use crate::slots::{Claim, Slot, Slots};
@@ -55,6 +56,7 @@ pub struct Shared {
     pub lease: Lease,
     pub leader_table: ControlTopic,
     pub follower_table: ControlTopic,
+    pub requests: Requests,
     pub dead_letters: ControlTopic,
     /// What the batches of all shards share.
     pub memory: Arc<Memory>,
@@ -359,20 +361,15 @@ impl Followed {
 
     /// Writes down that the index is to be copied anew, so that a crash from here on does not forget it.
     async fn ask_for_copy(&self, index: &Index, stop: &CancellationToken) -> Result<(), End> {
+        let requests = &self.shared.requests;
         if let Some(given_up) = &self.subscription.bootstrap {
-            let key = BootstrapRequest::key_of(&self.subscription.leader_cluster, given_up);
-            self.shared.follower_table.remove(&key).await?;
+            requests.withdraw(&self.subscription.leader_cluster, given_up).await?;
         }
-        let id = Uuid::new_v4().simple().to_string();
-        let command = Command::Bootstrap { id: id.clone() };
-        let request = BootstrapRequest {
-            leader_cluster: self.subscription.leader_cluster.clone(),
-            leader_uuid: self.subscription.leader_uuid.clone(),
-            topic: bootstrap_topic(&index.topic, &id),
-            id,
-        };
-        self.shared.follower_table.publish(&request).await?;
-        self.shared.transition(&self.subscription, command).await?;
+        // An index that was copied before, or holds anything, wants a snapshot that is newer than what it met.
+        let may_share =
+            self.subscription.epoch == Epoch(0) && index.follower.exists().await? && index.follower.is_empty().await?;
+        let id = requests.ask(&self.subscription, &index.topic, may_share).await?;
+        self.shared.transition(&self.subscription, Command::Bootstrap { id }).await?;
         stop.cancelled().await;
         Ok(())
     }
@@ -398,9 +395,8 @@ impl Followed {
                 Err(End::Shard { error, .. }) if error.needs_copy() => return self.ask_for_copy(&index, stop).await,
                 loaded => loaded?,
             };
+            // The request stays for others to share, until it is tidied away.
             self.shared.transition(&self.subscription, Command::Bootstrapped { from }).await?;
-            let key = BootstrapRequest::key_of(&self.subscription.leader_cluster, id);
-            self.shared.follower_table.remove(&key).await?;
             stop.cancelled().await;
             break;
         }

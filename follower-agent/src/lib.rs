@@ -27,6 +27,7 @@ pub mod ports;
 pub mod positions;
 pub mod progress;
 pub mod replication;
+pub mod requests;
 pub mod settings;
 pub mod shard;
 pub mod shard_task;

@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Map, Value};
 use shardline_common::bulk::BulkOperation;
-use shardline_common::control::{AppliedMetadata, BootstrapRequest, CatalogEntry, Subscription, SubscriptionState};
+use shardline_common::control::{AppliedMetadata, CatalogEntry, Subscription, SubscriptionState};
 use shardline_common::kafka::ControlTopic;
 use shardline_common::leader_stats::LeaderStats;
 use shardline_common::opensearch::{OpenSearch, OpenSearchError};
@@ -453,11 +453,13 @@ impl Replication {
         let stopped = self.shared.transition(subscription, Command::Stop).await;
         stopped.map_err(|error| transition_error(error, follower))?;
         let applied = AppliedMetadata::key_of(&subscription.follower_cluster, follower);
-        let bootstrap =
-            subscription.bootstrap.as_ref().map(|id| BootstrapRequest::key_of(&subscription.leader_cluster, id));
         let verification = Verification::key_of(&subscription.follower_cluster, follower);
-        for key in bootstrap.into_iter().chain([applied, verification]) {
+        for key in [applied, verification] {
             self.shared.follower_table.remove(&key).await.map_err(|error| from_control(&error))?;
+        }
+        if let Some(id) = &subscription.bootstrap {
+            let withdrawn = self.shared.requests.withdraw(&subscription.leader_cluster, id).await;
+            withdrawn.map_err(|error| from_control(&error))?;
         }
         self.settled(subscription).await?;
         self.shared.letter_box(subscription).clear().await.map_err(|error| from_control(&error))

@@ -35,6 +35,17 @@ impl Topic {
         .await
     }
 
+    /// Of all topics that are wanted.
+    pub async fn names(bootstrap_servers: &str, is_wanted: fn(&str) -> bool) -> Result<Vec<String>> {
+        let bootstrap_servers = bootstrap_servers.to_owned();
+        blocking(move || {
+            let metadata = consumer(&bootstrap_servers)?.fetch_metadata(None, CALL_TIMEOUT)?;
+            let names = metadata.topics().iter().map(|topic| topic.name().to_owned());
+            Ok(names.filter(|name| is_wanted(name)).collect())
+        })
+        .await
+    }
+
     /// Offsets behind the last record of each partition.
     pub async fn ends(&self) -> Result<Vec<i64>> {
         let (servers, name, partitions) = (self.bootstrap_servers.clone(), self.name.clone(), self.partitions);

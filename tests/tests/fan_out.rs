@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use shardline_dev::{AgentConfig, Lifetime, Process, ProcessSpec, Ready, find_binary, wait_until_ready};
+use shardline_dev::{
+    AgentConfig, Lifetime, NodePorts, Process, ProcessSpec, Ready, Stack, find_binary, wait_until_ready,
+};
 use shardline_tests::client::Client;
 use shardline_tests::compare::compare;
 use shardline_tests::load::{Load, index_body};
@@ -15,6 +17,8 @@ use shardline_tests::world::World;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 const BULK: u64 = 1_000;
+/// How old a snapshot may be that is shared; not shorter than requests are kept anyway.
+const SHARE_SECONDS: u64 = 30;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn followers_of_one_index_go_their_own_ways() -> Result<()> {
@@ -22,6 +26,74 @@ async fn followers_of_one_index_go_their_own_ways() -> Result<()> {
     one_of_three_comes_back_after_retention(&world).await?;
     a_follower_is_followed(&world).await?;
     world.stop().await
+}
+
+/// One of them in front of the follower cluster, the other in front of the leader cluster itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn followers_that_begin_together_share_a_snapshot() -> Result<()> {
+    let shared = AgentConfig::default().set("bootstrap", "share_seconds", SHARE_SECONDS);
+    let world = World::with(|options| options.follower_agent_config = shared.clone()).await?;
+    let World { stack, leader, .. } = &world;
+    let (second, gateway) = second_follower(&world, stack.run_dir(), &shared).await?;
+    leader.ok("PUT", "/old", Some(&index_body(2))).await?;
+    let mut load = Load::new(4, "s");
+    for _ in 0..10 {
+        leader.bulk("/old/_bulk", load.bulk(BULK)).await?;
+    }
+    leader.ok("POST", "/old/_flush?force=true", None).await?;
+
+    world.follow("old", "one").await?;
+    let topic = a_snapshot(&world).await?;
+    leader.bulk("/old/_bulk", load.bulk(BULK)).await?;
+    world.equal("old", "one").await?;
+    let documents = scanned(&world).await?;
+    start(&gateway, "old", "two").await?;
+    leader.bulk("/old/_bulk", load.bulk(BULK)).await?;
+    world.equal("old", "one").await?;
+    wait::caught_up(leader, "old", &gateway, "two", PATIENCE).await?;
+    let difference = compare(leader, "old", leader, "two").await?;
+    ensure!(difference.is_equal(), "old and two: {difference}");
+    ensure!(snapshot_topics(&world).await? == topic, "the snapshot was not shared");
+    ensure!(scanned(&world).await? == documents, "the leader was scanned more than once");
+
+    // It goes when it is too old to be shared; who comes then gets another one.
+    no_snapshots(&world).await?;
+    world.follow("old", "three").await?;
+    let another = a_snapshot(&world).await?;
+    ensure!(another.len() == 1 && another != topic, "{another:?} after {topic:?}");
+    world.equal("old", "three").await?;
+    ensure!(scanned(&world).await? > documents, "the leader was not scanned again");
+    no_snapshots(&world).await?;
+    second.kill().await?;
+    world.stop().await
+}
+
+async fn snapshot_topics(world: &World) -> Result<Vec<String>> {
+    Topic::names(world.stack.kafka_bootstrap(), |name| name.contains(".bootstrap.")).await
+}
+
+async fn a_snapshot(world: &World) -> Result<Vec<String>> {
+    wait::until("a snapshot", PATIENCE, async || {
+        let topics = snapshot_topics(world).await?;
+        Ok(if topics.is_empty() { Err("there is none".to_owned()) } else { Ok(topics) })
+    })
+    .await
+}
+
+async fn no_snapshots(world: &World) -> Result<()> {
+    wait::until("the snapshot to be deleted", PATIENCE, async || {
+        let topics = snapshot_topics(world).await?;
+        Ok(if topics.is_empty() { Ok(()) } else { Err(format!("{topics:?}")) })
+    })
+    .await
+}
+
+/// Documents that the leader's agent has read for snapshots.
+async fn scanned(world: &World) -> Result<u64> {
+    let metrics = Client::new(world.stack.process("leader-agent-1")?.url())?.get("/metrics").await?;
+    let lines = metrics.as_str().context("no metrics")?.lines();
+    let values = lines.filter(|line| line.starts_with("shardline_leader_snapshot_documents_total{"));
+    values.map(|line| Ok(line.rsplit(' ').next().context("no value")?.parse::<u64>()?)).sum()
 }
 
 async fn one_of_three_comes_back_after_retention(world: &World) -> Result<()> {
@@ -87,37 +159,18 @@ async fn count(client: &Client, index: &str) -> Result<u64> {
 async fn a_follower_is_followed(world: &World) -> Result<()> {
     let World { stack, leader, follower, .. } = world;
     let own = stack.run_dir().join("second-hop");
-    let [gateway_port, leader_admin, follower_admin] = [free_port()?, free_port()?, free_port()?];
-    let config = |cluster: &str, admin: u16| {
-        AgentConfig::default()
-            .set_text("opensearch", "url", cluster)
-            .set_text("kafka", "bootstrap_servers", stack.kafka_bootstrap())
-            .set("kafka", "replication_factor", 1)
-            .set_text("admin", "listen", &local(admin))
-    };
-    let leader_agent =
-        agent(&own, "leader-agent", leader_admin, leader_admin, &config(&stack.follower_url(), leader_admin))?;
-    let config = config(&stack.leader_url(), follower_admin)
-        .set_text("gateway", "listen", &local(gateway_port))
-        .set_text("storage", "data_dir", &own.join("data").display().to_string());
-    let follower_agent = agent(&own, "follower-agent", gateway_port, follower_admin, &config)?;
-    wait_until_ready(&[&leader_agent, &follower_agent], PATIENCE).await?;
-    let gateway = Client::new(follower_agent.url())?;
-    let seed = format!("127.0.0.1:{}", stack.ports().follower[0].transport);
-    let alias = json!({"persistent": {"cluster": {"remote": {"back": {"seeds": [seed]}}}}});
-    gateway.ok("PUT", "/_cluster/settings", Some(&alias)).await?;
+    let admin = free_port()?;
+    let config = agent_config(stack, &stack.follower_url(), admin, AgentConfig::default());
+    let leader_agent = agent(&own, "leader-agent", admin, admin, &config)?;
+    wait_until_ready(&[&leader_agent], PATIENCE).await?;
+    let (follower_agent, gateway) = second_follower(world, &own, &AgentConfig::default()).await?;
 
     leader.ok("PUT", "/origin", Some(&index_body(2))).await?;
     let mut load = Load::new(9, "c");
     leader.bulk("/origin/_bulk", load.bulk(BULK)).await?;
     world.follow("origin", "copy").await?;
     world.equal("origin", "copy").await?;
-    let body = json!({"leader_alias": "back", "leader_index": "copy"});
-    wait::until("the follower cluster to be a leader, too", PATIENCE, async || {
-        let (status, answer) = gateway.call("PUT", "/_plugins/_replication/copy-of-copy/_start", Some(&body)).await?;
-        Ok(if status == 200 { Ok(()) } else { Err(answer.to_string()) })
-    })
-    .await?;
+    start(&gateway, "copy", "copy-of-copy").await?;
     for _ in 0..5 {
         leader.bulk("/origin/_bulk", load.bulk(BULK)).await?;
     }
@@ -129,6 +182,42 @@ async fn a_follower_is_followed(world: &World) -> Result<()> {
         process.kill().await?;
     }
     Ok(())
+}
+
+/// A follower agent in front of the leader cluster, with its gateway. It knows either cluster as a leader.
+async fn second_follower(world: &World, folder: &Path, config: &AgentConfig) -> Result<(Process, Client)> {
+    let stack = &world.stack;
+    let [port, admin] = [free_port()?, free_port()?];
+    let config = agent_config(stack, &stack.leader_url(), admin, config.clone())
+        .set_text("gateway", "listen", &local(port))
+        .set_text("storage", "data_dir", &folder.join("data").display().to_string());
+    let agent = agent(folder, "follower-agent", port, admin, &config)?;
+    wait_until_ready(&[&agent], PATIENCE).await?;
+    let gateway = Client::new(agent.url())?;
+    let seed = |nodes: &[NodePorts]| json!({"seeds": [local(nodes[0].transport)]});
+    let (leader, follower) = (seed(&stack.ports().leader), seed(&stack.ports().follower));
+    let aliases = json!({"persistent": {"cluster": {"remote": {"old": leader, "copy": follower}}}});
+    gateway.ok("PUT", "/_cluster/settings", Some(&aliases)).await?;
+    Ok((agent, gateway))
+}
+
+/// By the alias that has the index's name, as soon as that cluster is known for a leader.
+async fn start(gateway: &Client, leader: &str, follower: &str) -> Result<()> {
+    let body = json!({"leader_alias": leader, "leader_index": leader});
+    wait::until("the index to be followed", PATIENCE, async || {
+        let call = format!("/_plugins/_replication/{follower}/_start");
+        let (status, answer) = gateway.call("PUT", &call, Some(&body)).await?;
+        Ok(if status == 200 { Ok(()) } else { Err(answer.to_string()) })
+    })
+    .await
+}
+
+fn agent_config(stack: &Stack, cluster: &str, admin: u16, config: AgentConfig) -> AgentConfig {
+    config
+        .set_text("opensearch", "url", cluster)
+        .set_text("kafka", "bootstrap_servers", stack.kafka_bootstrap())
+        .set("kafka", "replication_factor", 1)
+        .set_text("admin", "listen", &local(admin))
 }
 
 /// Starts an agent beside those of the stack; it ends with the test.
