@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::metadata::{IndexMetadata, MetadataVersions};
 use crate::record::FrameId;
-use crate::types::{ClusterUuid, Epoch, IndexName, IndexUuid, Offset, SeqNo, ShardId, TopicName};
+use crate::types::{ClusterUuid, Epoch, ExternalVersion, IndexName, IndexUuid, Offset, SeqNo, ShardId, TopicName};
 
 /// Something that lives under a key of a control topic.
 pub trait Entry: Serialize + for<'de> Deserialize<'de> {
@@ -90,6 +90,9 @@ pub struct Subscription {
     pub settings: Map<String, Value>,
     /// The bootstrap under way, if one is.
     pub bootstrap: Option<String>,
+    /// The snapshot repository that the index is to come from, if it has to be copied while it is empty.
+    #[serde(default)]
+    pub repository: Option<String>,
     /// What the follower index is, once it is made.
     #[serde(default)]
     pub copy: Option<IndexCopy>,
@@ -101,6 +104,10 @@ pub struct IndexCopy {
     pub id: String,
     /// Shard by shard, where the stream goes on from what the copy was made of; empty: at its beginning.
     pub from: Vec<Checkpoint>,
+    /// Whether it came from a snapshot repository: with the leader's own document versions, which are below all of the
+    /// epoch's.
+    #[serde(default)]
+    pub is_restored: bool,
 }
 
 /// How far a shard is.
@@ -291,6 +298,13 @@ impl Entry for Subscription {
 impl Subscription {
     pub fn key_of(cluster: &ClusterUuid, index: &IndexName) -> String {
         format!("{}/{cluster}/{index}", Self::KIND)
+    }
+
+    /// Documents of the follower index with lower versions came from a snapshot repository, with the leader's sequence
+    /// numbers.
+    pub fn restored_below(&self) -> i64 {
+        let is_restored = self.copy.as_ref().is_some_and(|copy| copy.is_restored);
+        if is_restored { ExternalVersion::new(self.epoch, SeqNo(0)).0 } else { 0 }
     }
 }
 

@@ -11,6 +11,7 @@ pub mod lease;
 pub mod metadata;
 pub mod opensearch;
 pub mod record;
+pub mod repository;
 pub mod scan;
 pub mod shard_stats;
 pub mod telemetry;

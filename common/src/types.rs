@@ -141,10 +141,18 @@ pub struct ExternalVersion(pub i64);
 
 impl ExternalVersion {
     const EPOCH_SHIFT: u32 = 44;
+    /// Versions stay below 2^62.
+    const LAST_EPOCH: Epoch = Epoch((1 << 18) - 1);
 
     pub fn new(epoch: Epoch, seq_no: SeqNo) -> Self {
         debug_assert!(seq_no.0 >= 0 && seq_no.0 < (1 << Self::EPOCH_SHIFT) - 1);
         Self((i64::from(epoch.0) << Self::EPOCH_SHIFT) + seq_no.0 + 1)
+    }
+
+    /// The lowest epoch of which every version outranks this one, `at_least` that; none if there is no room for it.
+    pub fn epoch_above(self, at_least: Epoch) -> Option<Epoch> {
+        let above = u32::try_from((self.0.max(0) >> Self::EPOCH_SHIFT) + 1).ok().map(Epoch)?.max(at_least);
+        (above <= Self::LAST_EPOCH).then_some(above)
     }
 
     /// The operation's, whatever the epoch.
@@ -155,7 +163,10 @@ impl ExternalVersion {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::verify::Side;
 
     #[test]
     fn a_higher_epoch_outranks_every_sequence_number_of_a_lower_one() {
@@ -163,5 +174,28 @@ mod tests {
         assert!(ExternalVersion::new(Epoch(1), SeqNo(0)) > last_of_first);
         assert_eq!(ExternalVersion::new(Epoch(0), SeqNo(0)), ExternalVersion(1));
         assert_eq!(ExternalVersion::new(Epoch(7), SeqNo(12)).seq_no(), SeqNo(12));
+    }
+
+    proptest! {
+        /// An epoch that is chosen outranks what is there, and no lower one does.
+        #[test]
+        fn the_epoch_above_a_version_is_the_lowest_that_outranks_it(bits in 0u32..63, low: u64, at_least in 0u32..4) {
+            let found = ExternalVersion(i64::try_from((1u64 << bits | low & ((1 << bits) - 1)) & i64::MAX as u64).unwrap());
+            match found.epoch_above(Epoch(at_least)) {
+                Some(epoch) => {
+                    prop_assert!(ExternalVersion::new(epoch, SeqNo(0)) > found && epoch >= Epoch(at_least));
+                    prop_assert!(epoch == Epoch(at_least) || ExternalVersion(i64::from(epoch.0 - 1) << 44) <= found);
+                }
+                None => prop_assert!(found.0 >= (1 << 62) - (1 << 44)),
+            }
+        }
+    }
+
+    #[test]
+    fn a_restored_document_has_its_own_number() {
+        assert_eq!(ExternalVersion(1).epoch_above(Epoch(0)), Some(Epoch(1)));
+        assert_eq!(ExternalVersion((1 << 62) - 1).epoch_above(Epoch(1)), None);
+        let side = |version| Side::Follower { restored_below: 1 << 44 }.seq_no(SeqNo(7), version);
+        assert_eq!((side(3), side(ExternalVersion::new(Epoch(1), SeqNo(5)).0)), (SeqNo(7), SeqNo(5)));
     }
 }

@@ -268,14 +268,18 @@ fn content_hash(value: &Value) -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     Leader,
-    Follower,
+    /// Documents with lower versions than that came with a snapshot, and kept the leader's sequence numbers.
+    Follower {
+        restored_below: i64,
+    },
 }
 
 impl Side {
-    fn seq_no(self, own: SeqNo, version: i64) -> SeqNo {
+    /// The leader's, of the operation that made a document what it is.
+    pub fn seq_no(self, own: SeqNo, version: i64) -> SeqNo {
         match self {
-            Self::Leader => own,
-            Self::Follower => ExternalVersion(version).seq_no(),
+            Self::Follower { restored_below } if version >= restored_below => ExternalVersion(version).seq_no(),
+            Self::Leader | Self::Follower { .. } => own,
         }
     }
 }

@@ -97,6 +97,7 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
     let requests = Requests { table: follower_table.clone(), cluster: cluster.clone(), share_within };
     let shared = Arc::new(Shared {
         requests,
+        repository: config.bootstrap.repository.clone(),
         opensearch: opensearch.clone().under(lease.clone()),
         streams: Streams::new(kafka.clone(), format!("{prefix}.{cluster}"), end.clone()),
         kafka,

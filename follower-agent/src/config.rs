@@ -58,13 +58,16 @@ pub struct StorageConfig {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BootstrapConfig {
+    /// The snapshot repository, registered under this name on both clusters, through which indices are copied unless
+    /// `_start` names another one. Without it: through Kafka.
+    pub repository: Option<String>,
     /// How old a snapshot may be that followers in other clusters share.
     pub share_seconds: u64,
 }
 
 impl Default for BootstrapConfig {
     fn default() -> Self {
-        Self { share_seconds: 600 }
+        Self { repository: None, share_seconds: 600 }
     }
 }
 

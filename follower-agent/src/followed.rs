@@ -7,17 +7,15 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
-use futures::future::{join_all, try_join_all};
+use futures::future::join_all;
 use serde_json::Value;
 use shardline_common::control::{Ask, Capture, Entry, IndexCopy, Subscription};
 use shardline_common::kafka::{ControlError, ControlTopic, Kafka};
 use shardline_common::lease::Lease;
 use shardline_common::metadata::IndexMetadata;
 use shardline_common::opensearch::{OpenSearch, OpenSearchError};
-use shardline_common::topic::bootstrap_topic;
-use shardline_common::types::{Epoch, ShardId};
+use shardline_common::types::ShardId;
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -27,16 +25,16 @@ use crate::apply::batch::Target;
 use crate::apply::bulk::Destination;
 use crate::apply::pipeline::Memory;
 use crate::apply::routing::Spread;
-use crate::bootstrap;
-use crate::checkpoint::{Checkpoint, CheckpointError, CheckpointStore, Copy};
+use crate::checkpoint::{CheckpointError, CheckpointStore};
 use crate::copy::Index;
 use crate::group::Group;
-use crate::index::{FollowerIndex, Load};
+use crate::index::FollowerIndex;
 use crate::metrics::Metrics;
 use crate::observe;
 use crate::positions::Positions;
 use crate::progress::IndexProgress;
 use crate::requests::Requests;
+use crate::restore::RestoreError;
 use crate::shard::ShardError;
 use crate::shard_task;
 use crate::slots::{Claim, Slot, Slots};
@@ -57,6 +55,8 @@ pub struct Shared {
     pub leader_table: ControlTopic,
     pub follower_table: ControlTopic,
     pub requests: Requests,
+    /// The snapshot repository of followers that do not name one.
+    pub repository: Option<String>,
     pub dead_letters: ControlTopic,
     /// What the batches of all shards share.
     pub memory: Arc<Memory>,
@@ -147,6 +147,10 @@ pub enum End {
     Checkpoint(#[from] CheckpointError),
     #[error(transparent)]
     OpenSearch(#[from] OpenSearchError),
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    #[error("the copy under way is asked for by no request")]
+    NotAsked,
     /// A shard's agent asked for it, with this reason.
     #[error("{0}")]
     Asked(String),
@@ -159,7 +163,8 @@ impl End {
             Self::Shard { error, .. } => error.retryable(),
             Self::OpenSearch(error) => error.retryable(),
             Self::Transition(TransitionError::Control(_) | TransitionError::Elsewhere) => true,
-            Self::Control(_) => true,
+            Self::Restore(error) => error.retryable(),
+            Self::Control(_) | Self::NotAsked => true,
             Self::Refused(_) | Self::Transition(_) | Self::Checkpoint(_) | Self::Asked(_) => false,
         }
     }
@@ -198,7 +203,7 @@ impl Followed {
         }
     }
 
-    fn index(&self, copy: &IndexCopy, capture: &Capture, progress: Arc<IndexProgress>) -> Arc<Index> {
+    pub(crate) fn index(&self, copy: &IndexCopy, capture: &Capture, progress: Arc<IndexProgress>) -> Arc<Index> {
         let (shared, subscription) = (&self.shared, &self.subscription);
         let (name, overrides) = (subscription.follower_index.clone(), subscription.settings.clone());
         let follower = FollowerIndex::new(shared.opensearch.clone(), name, overrides);
@@ -206,7 +211,7 @@ impl Followed {
     }
 
     /// Waits until this agent holds the index's slot; none when stopped before.
-    async fn hold(&self, stop: &CancellationToken) -> Option<Claim> {
+    pub(crate) async fn hold(&self, stop: &CancellationToken) -> Option<Claim> {
         tokio::select! {
             claim = self.shared.slots.claim(Slot::of_index(&self.subscription.follower_index)) => Some(claim),
             () = stop.cancelled() => None,
@@ -216,7 +221,7 @@ impl Followed {
     /// Makes the follower index: the beginning of a subscription.
     async fn make(&self, capture: &Capture, stop: &CancellationToken) -> Result<(), End> {
         let id = Uuid::new_v4().simple().to_string();
-        let copy = IndexCopy { id, from: Vec::new() };
+        let copy = IndexCopy { id, from: Vec::new(), is_restored: false };
         let progress = Arc::new(IndexProgress::new(capture.metadata.number_of_shards));
         let index = self.index(&copy, capture, progress);
         while let Some(claim) = self.hold(stop).await {
@@ -243,7 +248,7 @@ impl Followed {
         self.create(index, metadata).await
     }
 
-    async fn create(&self, index: &Index, metadata: &IndexMetadata) -> Result<(), End> {
+    pub(crate) async fn create(&self, index: &Index, metadata: &IndexMetadata) -> Result<(), End> {
         match index.follower.create(metadata).await {
             Err(error) if !error.retryable() => {
                 let error = Arc::new(error);
@@ -338,7 +343,7 @@ impl Followed {
         }
     }
 
-    fn destination(&self, index: &Index, metadata: &IndexMetadata, shard: ShardId) -> Destination {
+    pub(crate) fn destination(&self, index: &Index, metadata: &IndexMetadata, shard: ShardId) -> Destination {
         let partition_size = metadata.settings.get("index.routing_partition_size").and_then(Value::as_str);
         Destination {
             opensearch: self.shared.opensearch.clone(),
@@ -359,104 +364,7 @@ impl Followed {
         }
     }
 
-    /// Writes down that the index is to be copied anew, so that a crash from here on does not forget it.
-    async fn ask_for_copy(&self, index: &Index, stop: &CancellationToken) -> Result<(), End> {
-        let requests = &self.shared.requests;
-        if let Some(given_up) = &self.subscription.bootstrap {
-            requests.withdraw(&self.subscription.leader_cluster, given_up).await?;
-        }
-        // An index that was copied before, or holds anything, wants a snapshot that is newer than what it met.
-        let may_share =
-            self.subscription.epoch == Epoch(0) && index.follower.exists().await? && index.follower.is_empty().await?;
-        let id = requests.ask(&self.subscription, &index.topic, may_share).await?;
-        self.shared.transition(&self.subscription, Command::Bootstrap { id }).await?;
-        stop.cancelled().await;
-        Ok(())
-    }
-
-    /// Fills a new follower index from the snapshot that was asked for.
-    async fn copy(&self, id: &str, capture: &Capture, stop: &CancellationToken) -> Result<(), End> {
-        let progress = Arc::new(IndexProgress::new(capture.metadata.number_of_shards));
-        let index = self.index(&IndexCopy { id: id.to_owned(), from: Vec::new() }, capture, progress);
-        for shard in &index.progress.shards {
-            shard.loaded.store(false, Relaxed);
-        }
-        self.phase.send_replace(Phase::Bootstrapping(Arc::clone(&index.progress)));
-        while let Some(claim) = self.hold(stop).await {
-            let loaded = tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(()),
-                () = claim.lost().cancelled() => continue,
-                loaded = self.load(id, &index, &capture.metadata) => loaded,
-            };
-            drop(claim);
-            let from = match loaded {
-                // The snapshot was not read before its topic's retention ended.
-                Err(End::Shard { error, .. }) if error.needs_copy() => return self.ask_for_copy(&index, stop).await,
-                loaded => loaded?,
-            };
-            // The request stays for others to share, until it is tidied away.
-            self.shared.transition(&self.subscription, Command::Bootstrapped { from }).await?;
-            stop.cancelled().await;
-            break;
-        }
-        Ok(())
-    }
-
-    /// Loads every shard; gives the positions from which their streams go on.
-    async fn load(&self, id: &str, index: &Arc<Index>, metadata: &IndexMetadata) -> Result<Vec<Checkpoint>, End> {
-        let shared = &self.shared;
-        // Nobody writes to the index any more, on whatever agent.
-        let now = *shared.follower_table.changes().borrow();
-        shared.group.acted_on(now, &shared.slots_of(&self.subscription)).await;
-        let copy = self.begin_copy(index, metadata, id).await?;
-        let topic = bootstrap_topic(&index.topic, id);
-        let loads = (0..metadata.number_of_shards).map(ShardId).map(|shard| {
-            let destination = self.destination(index, metadata, shard);
-            let load = bootstrap::load(Arc::clone(index), destination, topic.clone(), copy.in_place);
-            let reported = index.report_on(&topic, shard);
-            async move {
-                let _reported = reported;
-                load.await.map_err(|error| self.shard_end(shard, error))?;
-                let saved = shared.checkpoints.load(&index.key, shard)?;
-                saved.ok_or_else(|| End::Asked(format!("the checkpoint behind the snapshot of shard {shard} is gone")))
-            }
-        });
-        let from = try_join_all(loads).await?;
-        // They may have been changed since this task began.
-        let latest = shared.follower_table.get::<Subscription>(&self.subscription.key());
-        let overrides = latest.map_or_else(|| self.subscription.settings.clone(), |latest| latest.settings);
-        let follower = FollowerIndex::new(shared.opensearch.clone(), index.follower.name.clone(), overrides);
-        follower.finish_load(metadata).await?;
-        Ok(from)
-    }
-
-    /// Makes the index ready for a copy, or finds a copy that was broken off.
-    async fn begin_copy(&self, index: &Index, metadata: &IndexMetadata, id: &str) -> Result<Copy, End> {
-        let exists = index.follower.exists().await?;
-        let broken_off = index.checkpoints.load_copy(&index.key)?;
-        if let Some(copy) = broken_off.filter(|copy| exists && copy.bootstrap == id) {
-            index.follower.loading(if copy.in_place { Load::InPlace } else { Load::Fresh });
-            return Ok(copy);
-        }
-        index.checkpoints.forget(&self.subscription.id)?;
-        index.dead_letters.clear().await?;
-        let in_place = exists && !index.follower.is_empty().await?;
-        let load = if in_place { Load::InPlace } else { Load::Fresh };
-        if exists {
-            let applied = index.apply_metadata(ShardId(0), metadata).await;
-            applied.map_err(|error| self.shard_end(ShardId(0), error))?;
-            index.follower.begin_load(load).await?;
-        } else {
-            index.follower.loading(load);
-            self.create(index, metadata).await?;
-        }
-        let copy = Copy { bootstrap: id.to_owned(), in_place };
-        index.checkpoints.save_copy(&index.key, &copy)?;
-        Ok(copy)
-    }
-
-    fn shard_end(&self, shard: ShardId, error: ShardError) -> End {
+    pub(crate) fn shard_end(&self, shard: ShardId, error: ShardError) -> End {
         End::Shard { follower: self.subscription.follower_index.to_string(), shard, error: Box::new(error) }
     }
 }

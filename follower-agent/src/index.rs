@@ -1,5 +1,7 @@
 //! The follower index itself: made from the leader's metadata, and kept like it.
 
+use std::collections::BTreeMap;
+
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use shardline_common::metadata::{IndexMetadata, MetadataVersions, copied_aliases, copied_settings};
@@ -33,14 +35,17 @@ pub enum Load {
     Fresh,
     /// Over an index that users read: they see it as it was until the load is complete.
     InPlace,
+    /// As files from a snapshot repository.
+    Restore,
 }
 
 impl Load {
     /// What the index has meanwhile.
-    fn settings(self) -> &'static [(&'static str, &'static str)] {
+    pub fn settings(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Fresh => &[("index.refresh_interval", "-1"), ("index.number_of_replicas", "0")],
             Self::InPlace => &[("index.refresh_interval", "-1")],
+            Self::Restore => &[("index.number_of_replicas", "0")],
         }
     }
 }
@@ -115,8 +120,7 @@ impl FollowerIndex {
     /// Gives an index that exists the settings for a load.
     pub async fn begin_load(&self, load: Load) -> Result<(), OpenSearchError> {
         self.loading(load);
-        let settings: Map<String, Value> =
-            load.settings().iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
+        let settings = load.settings().iter().copied().collect::<BTreeMap<_, _>>();
         let _: Value = self.opensearch.put(&format!("/{}/_settings", self.path()), &json!(settings)).await?;
         Ok(())
     }

@@ -29,6 +29,7 @@ pub struct ShardProgress {
     pub documents_total: AtomicU64,
     pub documents_done: AtomicU64,
     pub bytes_done: AtomicU64,
+    recovery: Mutex<Option<Recovery>>,
     follower_checkpoint: AtomicI64,
     leader_checkpoint: AtomicI64,
     /// Capture time of the oldest record that is not applied; 0 when there is none.
@@ -42,6 +43,15 @@ pub struct ShardProgress {
     heard: AtomicBool,
     resync: Mutex<Option<Resync>>,
     held_up: Mutex<Option<String>>,
+}
+
+/// How far a shard is with the files of a snapshot repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recovery {
+    pub bytes_total: i64,
+    pub bytes_done: i64,
+    pub files_total: i64,
+    pub files_done: i64,
 }
 
 /// A resync that a shard is going through: the leader could not ship this stretch as operations.
@@ -120,6 +130,7 @@ impl Default for ShardProgress {
             documents_total: AtomicU64::new(0),
             documents_done: AtomicU64::new(0),
             bytes_done: AtomicU64::new(0),
+            recovery: Mutex::new(None),
             follower_checkpoint: AtomicI64::new(SeqNo::NONE.0),
             leader_checkpoint: AtomicI64::new(SeqNo::NONE.0),
             oldest_pending_ms: AtomicI64::new(0),
@@ -265,6 +276,15 @@ impl ShardProgress {
             0
         };
         lag.max(0)
+    }
+
+    pub fn recovered(&self, recovery: Recovery) {
+        *self.recovery.lock() = Some(recovery);
+    }
+
+    /// None if it is not restored from a repository.
+    pub fn recovery(&self) -> Option<Recovery> {
+        *self.recovery.lock()
     }
 
     pub fn export(&self, metrics: &Metrics, index: &str, shard: ShardId) {

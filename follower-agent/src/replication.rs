@@ -7,12 +7,13 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use shardline_common::bulk::BulkOperation;
 use shardline_common::control::{AppliedMetadata, CatalogEntry, Subscription, SubscriptionState};
 use shardline_common::kafka::ControlTopic;
 use shardline_common::leader_stats::LeaderStats;
 use shardline_common::opensearch::{OpenSearch, OpenSearchError};
+use shardline_common::repository::verification_path;
 use shardline_common::topic::bootstrap_topic;
 use shardline_common::types::{ClusterUuid, Epoch, IndexName, Offset, ShardId};
 use shardline_common::wildcard::wildcard_match;
@@ -236,6 +237,9 @@ impl Replication {
             let Some(capture) = self.shared.capture(subscription) else { continue };
             let phase = running.phase.borrow().clone();
             let (topic, copy, progress) = match (&phase, &subscription.bootstrap, &subscription.copy) {
+                (_, Some(id), _) if self.shared.requests.for_files(&subscription.leader_cluster, id).is_some() => {
+                    continue;
+                }
                 (Phase::Bootstrapping(progress), Some(id), _) => (bootstrap_topic(&capture.topic, id), id, progress),
                 (Phase::Syncing(progress), None, Some(copy)) => (capture.topic.clone(), &copy.id, progress),
                 _ => continue,
@@ -357,16 +361,19 @@ impl Replication {
         let leader_index = IndexName(request.leader_index);
         let entry = self.leaders.index(&leader_cluster, &leader_index, &request.leader_alias).await?;
         let overrides = request.settings.into_iter().collect();
-        self.follow(follower, &request.leader_alias, entry, overrides, wait_for_restore).await
+        let repository = request.repository.or_else(|| self.shared.repository.clone());
+        let repository = repository.filter(|repository| !repository.is_empty());
+        self.follow(follower, &request.leader_alias, entry, overrides, repository, wait_for_restore).await
     }
 
     /// Begins to follow a leader index that was found to exist.
-    pub async fn follow(
+    async fn follow(
         &self,
         follower: IndexName,
         leader_alias: &str,
         leader: CatalogEntry,
         overrides: Map<String, Value>,
+        repository: Option<String>,
         wait_for_restore: bool,
     ) -> Result<(), ApiError> {
         let _one_at_a_time = self.lock(&self.key(&follower)).await;
@@ -379,6 +386,10 @@ impl Replication {
         }
         refuse_leaders_settings(&overrides)?;
         let index = FollowerIndex::new(self.shared.opensearch.clone(), follower.clone(), overrides);
+        if let Some(repository) = &repository {
+            let verified = self.shared.opensearch.post::<Value>(&verification_path(repository), &json!({})).await;
+            verified.map_err(|error| from_cluster(&error))?;
+        }
         let taken = index.exists().await.map_err(|e| from_cluster(&e))? || self.subscription(&follower).is_some();
         if taken {
             return Err(ApiError::index_taken(&follower));
@@ -396,6 +407,7 @@ impl Replication {
             epoch: Epoch(0),
             settings: index.overrides.clone(),
             bootstrap: None,
+            repository,
             copy: None,
         };
         // Those of an earlier index of that name.
@@ -414,6 +426,9 @@ impl Replication {
         let subscription = self.subscription(&follower).ok_or_else(|| refused(Refusal::NotInProgress, &follower))?;
         // Before it is forgotten.
         let copy = subscription.bootstrap.as_ref().map(|id| {
+            if self.shared.requests.for_files(&subscription.leader_cluster, id).is_some_and(|it| it.is_restoring) {
+                return Some(Copy { bootstrap: id.clone(), in_place: false });
+            }
             let copy = self.shared.checkpoints.load_copy(&copy_key(&subscription.id, id));
             copy.unwrap_or_default()
         });

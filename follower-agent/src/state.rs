@@ -5,6 +5,7 @@
 
 use serde_json::{Map, Value};
 use shardline_common::control::{Checkpoint, IndexCopy, Subscription, SubscriptionState};
+use shardline_common::types::Epoch;
 
 /// The reason that stands in a status when nobody gave another.
 pub const USER_INITIATED: &str = "User initiated";
@@ -28,6 +29,11 @@ pub enum Command {
     /// The copy is complete, and the stream goes on from here.
     Bootstrapped {
         from: Vec<Checkpoint>,
+    },
+    /// The same of a copy from a snapshot repository, whose documents this epoch outranks.
+    Restored {
+        from: Vec<Checkpoint>,
+        epoch: Epoch,
     },
     /// The follower index is made.
     Made {
@@ -81,7 +87,13 @@ pub fn apply(current: Option<&Subscription>, command: Command) -> Result<Option<
             next.epoch.0 += 1;
         }
         (Command::Bootstrapped { from }, _) => {
-            next.copy = next.bootstrap.take().map(|id| IndexCopy { id, from }).or(next.copy);
+            next.copy = next.bootstrap.take().map(|id| IndexCopy { id, from, is_restored: false }).or(next.copy);
+        }
+        (Command::Restored { from, epoch }, _) => {
+            if let Some(id) = next.bootstrap.take() {
+                next.copy = Some(IndexCopy { id, from, is_restored: true });
+                next.epoch = next.epoch.max(epoch);
+            }
         }
         (Command::Made { copy }, _) => next.copy = Some(copy),
         (Command::Update { settings }, _) => next.settings = settings,
@@ -92,7 +104,6 @@ pub fn apply(current: Option<&Subscription>, command: Command) -> Result<Option<
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use shardline_common::types::Epoch;
 
     use super::*;
 
@@ -110,6 +121,7 @@ mod tests {
             epoch: Epoch(0),
             settings: serde_json::Map::new(),
             bootstrap: None,
+            repository: None,
             copy: None,
         }
     }
@@ -122,7 +134,8 @@ mod tests {
             "[a-z]{1,5}".prop_map(|reason| Command::AutoPause { reason }),
             "[a-z]{1,5}".prop_map(|id| Command::Bootstrap { id }),
             Just(Command::Bootstrapped { from: Vec::new() }),
-            "[a-z]{1,5}".prop_map(|id| Command::Made { copy: IndexCopy { id, from: Vec::new() } }),
+            (0..9u32).prop_map(|epoch| Command::Restored { from: Vec::new(), epoch: Epoch(epoch) }),
+            "[a-z]{1,5}".prop_map(|id| Command::Made { copy: IndexCopy { id, from: Vec::new(), is_restored: false } }),
             Just(Command::Update { settings: Map::new() }),
         ]
     }
@@ -150,6 +163,7 @@ mod tests {
                     (Some(_), None) => prop_assert_eq!(&command, &Command::Stop),
                     (Some(before), Some(after)) => {
                         prop_assert_eq!(&before.id, &after.id);
+                        prop_assert!(before.epoch <= after.epoch);
                         if before.state == SubscriptionState::Paused && after.state == SubscriptionState::Running {
                             prop_assert_eq!(&command, &Command::Resume);
                         }

@@ -11,7 +11,7 @@ use crate::api::service::{
     SyncingDetails,
 };
 use crate::followed::Phase;
-use crate::progress::{IndexProgress, ShardProgress, now_ms};
+use crate::progress::{IndexProgress, Recovery, ShardProgress, now_ms};
 
 pub fn of(subscription: &Subscription, phase: Option<Phase>, verbose: bool) -> ReplicationStatus {
     let mut status = ReplicationStatus {
@@ -127,9 +127,29 @@ fn sum(shards: impl Iterator<Item = SyncingDetails>) -> SyncingDetails {
     })
 }
 
-/// No files are copied here, so each shard counts as one that is complete when its documents are. Bytes are known as
-/// they come; their total is estimated from the documents.
+fn restore(index: &IndexProgress, recovery: Recovery) -> BootstrapDetails {
+    let percent = |done: i64, total: i64| if total > 0 { done as f64 / total as f64 * 100.0 } else { 0.0 };
+    let start_time = index.started_ms.load(Relaxed);
+    BootstrapDetails {
+        bytes_total: recovery.bytes_total,
+        bytes_recovered: recovery.bytes_done,
+        bytes_percent: percent(recovery.bytes_done, recovery.bytes_total),
+        files_total: recovery.files_total,
+        files_recovered: recovery.files_done,
+        files_percent: percent(recovery.files_done, recovery.files_total),
+        start_time,
+        running_time: now_ms() - start_time,
+        documents_total: None,
+        documents_recovered: None,
+    }
+}
+
+/// From a bootstrap topic no files are copied, so each shard counts as one that is complete when its documents are. Bytes
+/// are known as they come; their total is estimated from the documents.
 fn bootstrap(index: &IndexProgress, shard: &ShardProgress) -> BootstrapDetails {
+    if let Some(recovery) = shard.recovery() {
+        return restore(index, recovery);
+    }
     let total = shard.documents_total.load(Relaxed);
     let done = shard.documents_done.load(Relaxed);
     let bytes = shard.bytes_done.load(Relaxed);
@@ -159,7 +179,7 @@ fn bootstrap(index: &IndexProgress, shard: &ShardProgress) -> BootstrapDetails {
 fn sum_bootstrap(shards: &[BootstrapDetails]) -> BootstrapDetails {
     let mean = |of: fn(&BootstrapDetails) -> f64| shards.iter().map(of).sum::<f64>() / shards.len().max(1) as f64;
     let total = |of: fn(&BootstrapDetails) -> i64| shards.iter().map(of).sum();
-    let documents = |of: fn(&BootstrapDetails) -> Option<u64>| Some(shards.iter().filter_map(of).sum());
+    let documents = |of: fn(&BootstrapDetails) -> Option<u64>| shards.iter().map(of).sum();
     BootstrapDetails {
         bytes_total: total(|shard| shard.bytes_total),
         bytes_recovered: total(|shard| shard.bytes_recovered),

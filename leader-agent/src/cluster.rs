@@ -211,8 +211,7 @@ pub async fn local_state(
     );
     let state: State = opensearch.get(&path).await?;
     let Some(found) = state.metadata.indices.get(index.as_str()) else { return Ok(None) };
-    let found_uuid = found.settings.get("index").and_then(|settings| settings.get("uuid")).and_then(Value::as_str);
-    Ok((found_uuid == Some(uuid.as_str()))
+    Ok((found.uuid() == Some(uuid.as_str()))
         .then(|| LocalState { versions: found.versions(), routing_num_shards: found.routing_num_shards }))
 }
 
@@ -233,6 +232,21 @@ pub async fn primary_term(
     );
     let state: State = opensearch.get(&path).await?;
     Ok(state.metadata.indices.get(index.as_str()).and_then(|found| found.primary_terms.get(&shard).copied()))
+}
+
+/// Those of all shards of an index; `None` when it is gone.
+pub async fn primary_terms(
+    opensearch: &OpenSearch,
+    index: &IndexName,
+    uuid: &IndexUuid,
+) -> Result<Option<BTreeMap<ShardId, PrimaryTerm>>, OpenSearchError> {
+    let path = format!(
+        "/_cluster/state/metadata/{}?local=true&filter_path=metadata.indices.*.primary_terms,metadata.indices.*.settings.index.uuid",
+        path_segment(index.as_str())
+    );
+    let mut state: State = opensearch.get(&path).await?;
+    let found = state.metadata.indices.remove(index.as_str()).filter(|found| found.uuid() == Some(uuid.as_str()));
+    Ok(found.map(|found| found.primary_terms.into_iter().collect()))
 }
 
 /// An index's metadata at the versions of `state` or newer.
@@ -333,6 +347,11 @@ struct StateIndex {
 }
 
 impl StateIndex {
+    /// Of an answer without flat settings.
+    fn uuid(&self) -> Option<&str> {
+        self.settings.get("index")?.get("uuid")?.as_str()
+    }
+
     fn versions(&self) -> MetadataVersions {
         MetadataVersions {
             mapping: self.mapping_version,

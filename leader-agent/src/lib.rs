@@ -11,6 +11,7 @@ pub mod log;
 pub mod metrics;
 pub mod publish;
 pub mod redeliver;
+pub mod repository;
 pub mod resync;
 pub mod settled;
 pub mod snapshot;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use shardline_common::control::{BootstrapRequest, Capture as CaptureEntry, Entry, Redelivery, Subscription};
 use shardline_common::kafka::ControlTopic;
+use shardline_common::repository::{Snapshot, SnapshotPosition, SnapshotRequest};
 use shardline_common::topic::replication_topic;
 use shardline_common::types::{IndexUuid, SeqNo, ShardId, TopicName};
 use shardline_common::verify::{Question, Reply};
@@ -22,6 +23,7 @@ use crate::cluster::{self, ClusterView, IndexView, LocalNode, LocalState};
 use crate::config::{CaptureConfig, Source};
 use crate::fill;
 use crate::redeliver::{self, Asking};
+use crate::repository;
 use crate::snapshot;
 use crate::source::watch_checkpoints;
 use crate::spools::Spools;
@@ -47,6 +49,9 @@ pub struct Supervisor {
     holds: HashMap<ShardKey, Task>,
     snapshots: HashMap<(String, ShardId), Task>,
     bootstrap_topics: HashMap<String, TopicName>,
+    repository_snapshots: HashMap<(String, ShardId), Task>,
+    /// Of snapshots in repositories, by id.
+    clearings: HashMap<String, JoinHandle<()>>,
     /// By nonce.
     questions: HashMap<String, Task>,
 }
@@ -104,6 +109,8 @@ impl Supervisor {
             holds: HashMap::new(),
             snapshots: HashMap::new(),
             bootstrap_topics: HashMap::new(),
+            repository_snapshots: HashMap::new(),
+            clearings: HashMap::new(),
             questions: HashMap::new(),
         }
     }
@@ -142,6 +149,7 @@ impl Supervisor {
         self.context.metrics.captures.set(i64::try_from(self.captures.len()).unwrap_or(i64::MAX));
         self.tend_spools(view, &followed).await;
         self.reconcile_snapshots().await;
+        self.reconcile_repository_snapshots(view).await;
         self.reconcile_questions().await;
         self.pass_on_redeliveries();
     }
@@ -149,6 +157,7 @@ impl Supervisor {
     pub async fn stop(&mut self) {
         end_all(&mut self.questions, |_| true, |task| task).await;
         end_all(&mut self.snapshots, |_| true, |task| task).await;
+        end_all(&mut self.repository_snapshots, |_| true, |task| task).await;
         end_all(&mut self.captures, |_| true, |capture| capture.task).await;
         end_all(&mut self.holds, |_| true, |task| task).await;
     }
@@ -300,6 +309,47 @@ impl Supervisor {
         for (id, request) in requests {
             if let Err(error) = self.start_snapshots(&id, &request).await {
                 warn!(bootstrap = id, %error, "a bootstrap cannot be served yet");
+            }
+        }
+    }
+
+    /// Has snapshots made in repositories for those who ask, and deleted when nobody asks for them any more.
+    async fn reconcile_repository_snapshots(&mut self, view: &ClusterView) {
+        let requests = self.follower_table.all::<SnapshotRequest>().into_iter();
+        let of_here = requests.filter(|request| request.leader_cluster == *self.node.cluster());
+        let requests: HashMap<String, SnapshotRequest> = of_here.map(|request| (request.id.clone(), request)).collect();
+        let captures = &self.captures;
+        let is_wanted = |(id, shard): &(String, ShardId)| {
+            requests.get(id).is_some_and(|request| captures.contains_key(&(request.leader_uuid.clone(), *shard)))
+        };
+        end_all(&mut self.repository_snapshots, |key| !is_wanted(key), |task| task).await;
+        for ((uuid, shard), running) in &self.captures {
+            for request in requests.values().filter(|request| request.leader_uuid == *uuid) {
+                self.repository_snapshots.entry((request.id.clone(), *shard)).or_insert_with(|| {
+                    let (shard, shipped) = (running.shard.clone(), running.shipped.clone());
+                    let (opensearch, table) = (self.context.opensearch.clone(), self.leader_table.clone());
+                    Task::spawn(|stop| repository::serve(shard, request.clone(), opensearch, table, shipped, stop))
+                });
+            }
+        }
+        self.clearings.retain(|_, clearing| !clearing.is_finished());
+        for snapshot in self.leader_table.all::<Snapshot>() {
+            let is_own = match view.by_uuid(&snapshot.leader_uuid) {
+                Some(index) if index.open => index.local_primaries.contains(&ShardId(0)),
+                _ => view.local_is_manager,
+            };
+            if snapshot.leader_cluster == *self.node.cluster() && is_own && !requests.contains_key(&snapshot.id) {
+                let (opensearch, table) = (self.context.opensearch.clone(), self.leader_table.clone());
+                let clearing = self.clearings.entry(snapshot.id.clone());
+                clearing.or_insert_with(|| tokio::spawn(repository::clear(snapshot, opensearch, table)));
+            }
+        }
+        for position in self.leader_table.all::<SnapshotPosition>() {
+            if position.leader_cluster == *self.node.cluster()
+                && !requests.contains_key(&position.id)
+                && let Err(error) = self.leader_table.remove(&position.key()).await
+            {
+                warn!(%error, "a position that nobody needs any more could not be removed");
             }
         }
     }

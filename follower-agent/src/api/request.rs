@@ -10,7 +10,7 @@ use super::settings::{FlatSettings, flatten_into, flatten_raw};
 
 const START: ObjectParser = ObjectParser {
     name: "FollowIndexRequestParser",
-    fields: &["leader_alias", "leader_index", "use_roles", "settings"],
+    fields: &["leader_alias", "leader_index", "use_roles", "settings", "repository"],
 };
 const STOP: ObjectParser = ObjectParser { name: "StopReplicationRequestParser", fields: &[] };
 const PAUSE: ObjectParser = ObjectParser { name: "PauseReplicationRequestParser", fields: &["reason"] };
@@ -56,6 +56,8 @@ pub struct StartRequest {
     pub leader_index: String,
     pub use_roles: Option<UseRoles>,
     pub settings: FlatSettings,
+    /// The snapshot repository through which the index is copied; empty: through Kafka.
+    pub repository: Option<String>,
 }
 
 /// Body of `_stop`: an empty object.
@@ -85,6 +87,7 @@ pub struct StartBody {
     leader_index: Option<String>,
     use_roles: Option<UseRoles>,
     settings: FlatSettings,
+    repository: Option<String>,
 }
 
 impl StartBody {
@@ -94,6 +97,7 @@ impl StartBody {
             match field.name.as_ref() {
                 "leader_alias" => start.leader_alias = Some(field.string()?),
                 "leader_index" => start.leader_index = Some(field.string()?),
+                "repository" => start.repository = Some(field.string()?),
                 "use_roles" => start.use_roles = UseRoles::parse(&field)?,
                 _ => {
                     field.require_object()?;
@@ -126,7 +130,8 @@ impl StartBody {
         if !problems.is_empty() {
             return Err(ApiError::validation(&problems));
         }
-        Ok(StartRequest { leader_alias, leader_index, use_roles: self.use_roles, settings: self.settings })
+        let Self { use_roles, settings, repository, .. } = self;
+        Ok(StartRequest { leader_alias, leader_index, use_roles, settings, repository })
     }
 }
 
@@ -298,9 +303,10 @@ mod tests {
 
     #[test]
     fn bodies_are_read() {
-        let body = r#"{"leader_alias":"a","leader_index":"l","use_roles":{},"settings":{"index":{"n":1,"l":[1,true]},"index.x":null}} tail"#;
+        let body = r#"{"leader_alias":"a","leader_index":"l","use_roles":{},"repository":"r","settings":{"index":{"n":1,"l":[1,true]},"index.x":null}} tail"#;
         let request = StartBody::parse(body.as_bytes()).and_then(|body| body.validate("f")).unwrap();
         assert_eq!((request.leader_alias.as_str(), request.leader_index.as_str(), request.use_roles), ("a", "l", None));
+        assert_eq!(request.repository.as_deref(), Some("r"));
         let settings = json!({"index.l": ["1", "true"], "index.n": "1", "index.x": null});
         assert_eq!(serde_json::to_value(&request.settings).unwrap(), settings);
         assert_eq!(PauseRequest::parse(b"").unwrap().reason, DEFAULT_REASON);

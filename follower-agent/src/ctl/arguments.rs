@@ -54,6 +54,9 @@ pub enum Command {
         /// Like the follower index if it is not given
         #[arg(long)]
         leader_index: Option<String>,
+        /// Snapshot repository, on both clusters, through which the index is copied; empty: through Kafka
+        #[arg(long)]
+        repository: Option<String>,
         #[command(flatten)]
         settings: Settings,
         #[command(flatten)]

@@ -25,9 +25,10 @@ pub async fn run(arguments: CtlArguments) -> Result<(), CtlError> {
 async fn carry_out(cli: &Cli, command: Command) -> Result<(), CtlError> {
     match command {
         Command::Status { index, shards, watch } => cli.status(index.as_deref(), shards, watch).await,
-        Command::Start { index, leader_alias, leader_index, settings, roles, wait } => {
+        Command::Start { index, leader_alias, leader_index, repository, settings, roles, wait } => {
             let mut body = object([("leader_alias", json!(leader_alias))]);
             body.insert("leader_index".to_owned(), json!(leader_index.as_ref().unwrap_or(&index)));
+            body.extend(repository.map(|repository| ("repository".to_owned(), json!(repository))));
             add_options(&mut body, &settings, &roles);
             let answer = cli.client.put(&of_index(&index, "_start"), Value::Object(body)).await?;
             cli.followed(&index, &answer, wait.wait).await

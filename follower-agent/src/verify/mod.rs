@@ -213,6 +213,12 @@ struct Subject {
 }
 
 impl Subject {
+    /// Documents with lower versions came from a snapshot repository.
+    fn restored_below(&self) -> i64 {
+        let latest = self.replication.subscription(&self.subscription.follower_index);
+        latest.as_ref().unwrap_or(&self.subscription).restored_below()
+    }
+
     fn progress(&self) -> Option<Arc<IndexProgress>> {
         match self.replication.phase(&self.subscription.follower_index) {
             Some(Phase::Syncing(progress)) => Some(progress),

@@ -140,7 +140,7 @@ impl Comparison<'_> {
             opensearch: &self.subject.shared.opensearch,
             index: &self.subject.subscription.follower_index,
             shard: self.shard,
-            side: Side::Follower,
+            side: Side::Follower { restored_below: self.subject.restored_below() },
             how: self.how,
             read: self.read,
         }

@@ -1,0 +1,195 @@
+//! The part of an index's task that copies the leader's index: asks for a snapshot, and loads it from its topic or restores
+//! it from a repository.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use futures::future::try_join_all;
+use shardline_common::control::{Capture, Checkpoint, Entry, IndexCopy, Subscription};
+use shardline_common::metadata::IndexMetadata;
+use shardline_common::repository::SnapshotRequest;
+use shardline_common::topic::bootstrap_topic;
+use shardline_common::types::{Epoch, ShardId};
+use tokio_util::sync::CancellationToken;
+
+use crate::bootstrap;
+use crate::checkpoint::Copy;
+use crate::copy::Index;
+use crate::followed::{End, Followed, Phase};
+use crate::index::{FollowerIndex, Load};
+use crate::progress::IndexProgress;
+use crate::restore::{self, Restore, RestoreError, Restored};
+use crate::state::Command;
+
+impl Followed {
+    /// Writes down that the index is to be copied anew, so that a crash from here on does not forget it.
+    pub(crate) async fn ask_for_copy(&self, index: &Index, stop: &CancellationToken) -> Result<(), End> {
+        let requests = &self.shared.requests;
+        if let Some(given_up) = &self.subscription.bootstrap {
+            requests.withdraw(&self.subscription.leader_cluster, given_up).await?;
+        }
+        let is_empty = !index.follower.exists().await? || index.follower.is_empty().await?;
+        let id = match &self.subscription.repository {
+            Some(repository) if is_empty => requests.ask_for_files(&self.subscription, repository).await?,
+            _ => {
+                // An index that was copied before, or holds anything, wants a snapshot that is newer than what it met.
+                let may_share = is_empty && self.subscription.epoch == Epoch(0);
+                requests.ask(&self.subscription, &index.topic, may_share).await?
+            }
+        };
+        self.shared.transition(&self.subscription, Command::Bootstrap { id }).await?;
+        stop.cancelled().await;
+        Ok(())
+    }
+
+    /// Fills the follower index from the snapshot that was asked for.
+    pub(crate) async fn copy(&self, id: &str, capture: &Capture, stop: &CancellationToken) -> Result<(), End> {
+        let progress = Arc::new(IndexProgress::new(capture.metadata.number_of_shards));
+        let copy = IndexCopy { id: id.to_owned(), from: Vec::new(), is_restored: false };
+        let index = self.index(&copy, capture, progress);
+        for shard in &index.progress.shards {
+            shard.loaded.store(false, Relaxed);
+        }
+        self.phase.send_replace(Phase::Bootstrapping(Arc::clone(&index.progress)));
+        let is_restore = self.shared.requests.for_files(&self.subscription.leader_cluster, id).is_some();
+        tokio::select! {
+            copied = self.copy_while_held(id, &index, &capture.metadata, stop) => copied,
+            // Every agent shows it.
+            () = restore::show(&index), if is_restore => Ok(()),
+        }
+    }
+
+    async fn copy_while_held(
+        &self,
+        id: &str,
+        index: &Arc<Index>,
+        metadata: &IndexMetadata,
+        stop: &CancellationToken,
+    ) -> Result<(), End> {
+        while let Some(claim) = self.hold(stop).await {
+            let copied = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                () = claim.lost().cancelled() => continue,
+                copied = self.copy_once(id, index, metadata) => copied,
+            };
+            drop(claim);
+            let command = match copied {
+                // The snapshot was not read before its topic's retention ended.
+                Err(End::Shard { error, .. }) if error.needs_copy() => return self.ask_for_copy(index, stop).await,
+                Err(End::Restore(RestoreError::Unclear) | End::NotAsked) => {
+                    return self.ask_for_copy(index, stop).await;
+                }
+                copied => copied?,
+            };
+            let is_restored = matches!(command, Command::Restored { .. });
+            self.shared.transition(&self.subscription, command).await?;
+            // The request for a topic stays for others to share, until it is tidied away.
+            if is_restored {
+                self.shared.requests.withdraw(&self.subscription.leader_cluster, id).await?;
+            }
+            stop.cancelled().await;
+            break;
+        }
+        Ok(())
+    }
+
+    async fn copy_once(&self, id: &str, index: &Arc<Index>, metadata: &IndexMetadata) -> Result<Command, End> {
+        // Nobody writes to the index any more, on whatever agent.
+        let now = *self.shared.follower_table.changes().borrow();
+        self.shared.group.acted_on(now, &self.shared.slots_of(&self.subscription)).await;
+        let (requests, leader) = (&self.shared.requests, &self.subscription.leader_cluster);
+        match requests.for_files(leader, id) {
+            Some(request) => self.restore(&request, index, metadata).await,
+            None if requests.is_asked(leader, id) => {
+                Ok(Command::Bootstrapped { from: self.load(id, index, metadata).await? })
+            }
+            None if self.latest().is_some_and(|latest| latest.bootstrap.as_deref() == Some(id)) => Err(End::NotAsked),
+            // It has been copied: another task is about to follow it.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The subscription as it is now.
+    fn latest(&self) -> Option<Subscription> {
+        let latest = self.shared.follower_table.get::<Subscription>(&self.subscription.key());
+        latest.filter(|latest| latest.id == self.subscription.id)
+    }
+
+    /// Restores the files of a snapshot.
+    async fn restore(
+        &self,
+        request: &SnapshotRequest,
+        index: &Arc<Index>,
+        metadata: &IndexMetadata,
+    ) -> Result<Command, End> {
+        index.checkpoints.forget(&self.subscription.id)?;
+        index.dead_letters.clear().await?;
+        let restore = Restore { index, request, metadata };
+        let restored = restore.run(self.subscription.epoch).await;
+        if let Err(error) = &restored
+            && !error.retryable()
+            && !matches!(error, RestoreError::Unclear)
+        {
+            restore.give_up().await?;
+        }
+        let Restored { from, epoch } = restored?;
+        let applied = index.apply_metadata(ShardId(0), metadata).await;
+        applied.map_err(|error| self.shard_end(ShardId(0), error))?;
+        self.finish_load(index, metadata).await?;
+        Ok(Command::Restored { from, epoch })
+    }
+
+    /// Loads every shard; gives the positions from which their streams go on.
+    async fn load(&self, id: &str, index: &Arc<Index>, metadata: &IndexMetadata) -> Result<Vec<Checkpoint>, End> {
+        let shared = &self.shared;
+        let copy = self.begin_copy(index, metadata, id).await?;
+        let topic = bootstrap_topic(&index.topic, id);
+        let loads = (0..metadata.number_of_shards).map(ShardId).map(|shard| {
+            let destination = self.destination(index, metadata, shard);
+            let load = bootstrap::load(Arc::clone(index), destination, topic.clone(), copy.in_place);
+            let reported = index.report_on(&topic, shard);
+            async move {
+                let _reported = reported;
+                load.await.map_err(|error| self.shard_end(shard, error))?;
+                let saved = shared.checkpoints.load(&index.key, shard)?;
+                saved.ok_or_else(|| End::Asked(format!("the checkpoint behind the snapshot of shard {shard} is gone")))
+            }
+        });
+        let from = try_join_all(loads).await?;
+        self.finish_load(index, metadata).await?;
+        Ok(from)
+    }
+
+    async fn finish_load(&self, index: &Index, metadata: &IndexMetadata) -> Result<(), End> {
+        // The user's settings may have been changed since this task began.
+        let overrides = self.latest().map_or_else(|| self.subscription.settings.clone(), |latest| latest.settings);
+        let follower = FollowerIndex::new(self.shared.opensearch.clone(), index.follower.name.clone(), overrides);
+        Ok(follower.finish_load(metadata).await?)
+    }
+
+    /// Makes the index ready for a copy, or finds a copy that was broken off.
+    async fn begin_copy(&self, index: &Index, metadata: &IndexMetadata, id: &str) -> Result<Copy, End> {
+        let exists = index.follower.exists().await?;
+        let broken_off = index.checkpoints.load_copy(&index.key)?;
+        if let Some(copy) = broken_off.filter(|copy| exists && copy.bootstrap == id) {
+            index.follower.loading(if copy.in_place { Load::InPlace } else { Load::Fresh });
+            return Ok(copy);
+        }
+        index.checkpoints.forget(&self.subscription.id)?;
+        index.dead_letters.clear().await?;
+        let in_place = exists && !index.follower.is_empty().await?;
+        let load = if in_place { Load::InPlace } else { Load::Fresh };
+        if exists {
+            let applied = index.apply_metadata(ShardId(0), metadata).await;
+            applied.map_err(|error| self.shard_end(ShardId(0), error))?;
+            index.follower.begin_load(load).await?;
+        } else {
+            index.follower.loading(load);
+            self.create(index, metadata).await?;
+        }
+        let copy = Copy { bootstrap: id.to_owned(), in_place };
+        index.checkpoints.save_copy(&index.key, &copy)?;
+        Ok(copy)
+    }
+}
