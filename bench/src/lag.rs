@@ -1,4 +1,4 @@
-//! How long a single document takes from the leader's answer until it can be read on the follower.
+//! How long a single document takes from the leader's answer until a cluster has it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,6 +15,8 @@ use crate::arena::Arena;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_micros(500);
+/// A sequence number that no document has.
+const NEVER: i64 = 1 << 53;
 
 /// Lags in microseconds.
 pub struct Lag {
@@ -36,11 +38,31 @@ pub enum Schedule {
     PerSecond(f64),
 }
 
-pub async fn measure(arena: &Arena, index: &str, name: &str, schedule: &Schedule, probes: u64) -> Result<Lag> {
+/// What asks whether a document is there.
+#[derive(Clone, Copy)]
+pub enum Question {
+    /// A read by id. OpenSearch refreshes the shard for it while the document is not in a segment.
+    Read,
+    /// A deletion under a condition that never holds: the refusal says whether the document is there. Nothing is refreshed.
+    Condition,
+}
+
+/// One measurement: `on` is asked for documents that were written to the leader.
+pub struct Probes<'a> {
+    pub on: &'a Client,
+    pub index: &'a str,
+    pub name: &'a str,
+    pub question: Question,
+    pub schedule: Schedule,
+    pub number: u64,
+}
+
+pub async fn measure(arena: &Arena, probes: Probes<'_>) -> Result<Lag> {
+    let Probes { on, index, name, question, schedule, number: probes } = probes;
     let mut histogram = Histogram::new(3)?;
     let mut random = Random::seeded(5);
-    let prober =
-        Arc::new(Prober { leader: arena.leader.clone(), follower: arena.follower.clone(), index: index.to_owned() });
+    let prober = Prober { leader: arena.leader.clone(), on: on.clone(), index: index.to_owned(), question };
+    let prober = Arc::new(prober);
     match schedule {
         Schedule::OneByOne { pause } => {
             for number in 0..probes {
@@ -69,23 +91,37 @@ pub async fn measure(arena: &Arena, index: &str, name: &str, schedule: &Schedule
 
 struct Prober {
     leader: Client,
-    follower: Client,
+    on: Client,
     index: String,
+    question: Question,
 }
 
 impl Prober {
-    /// Microseconds from the leader's answer to the follower's first answer that has the document, which includes the
-    /// time that this read takes.
+    /// Microseconds from the leader's answer to the first answer that has the document, which includes the time that this
+    /// question takes.
     async fn probe(&self, id: &str) -> Result<u64> {
         let id = id.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+        let path = format!("/{}/_doc/{id}", self.index);
         let document = json!({"message": "a single document", "level": "INFO"});
-        self.leader.ok("PUT", &format!("/{}/_doc/{id}", self.index), Some(&document)).await?;
+        self.leader.ok("PUT", &path, Some(&document)).await?;
         let written = Instant::now();
-        let path = format!("/{}/_doc/{id}?_source=false", self.index);
-        while self.follower.call("GET", &path, None).await?.0 != 200 {
-            ensure!(written.elapsed() < PATIENCE, "document {id} did not arrive on the follower");
+        while !self.has(&path).await? {
+            ensure!(written.elapsed() < PATIENCE, "document {id} did not arrive");
             tokio::time::sleep(POLL).await;
         }
         Ok(u64::try_from(written.elapsed().as_micros())?)
+    }
+
+    async fn has(&self, path: &str) -> Result<bool> {
+        match self.question {
+            Question::Read => Ok(self.on.call("GET", &format!("{path}?_source=false"), None).await?.0 == 200),
+            Question::Condition => {
+                let path = format!("{path}?if_seq_no={NEVER}&if_primary_term=1");
+                let (status, answer) = self.on.call("DELETE", &path, None).await?;
+                let reason = answer["error"]["reason"].as_str().unwrap_or_default();
+                ensure!(status == 409, "DELETE {path}: {status} {answer}");
+                Ok(reason.contains("current document has seqNo"))
+            }
+        }
     }
 }

@@ -126,14 +126,14 @@ impl Context {
     }
 }
 
-/// Ships a shard until cancelled, starting again after every error. `cluster_changes` wakes it when the cluster's state
-/// changed, so that metadata travels without waiting for an operation.
+/// Ships a shard until cancelled, starting again after every error. `newest` are the versions of the index's metadata that
+/// the cluster's state has: a change travels without waiting for an operation.
 pub async fn run(
     shard: Shard,
     origin: Origin,
     context: Arc<Context>,
     shipped: watch::Sender<Option<Shipped>>,
-    mut cluster_changes: watch::Receiver<i64>,
+    mut newest: watch::Receiver<MetadataVersions>,
     mut asked: Asked,
     stop: CancellationToken,
 ) {
@@ -141,7 +141,7 @@ pub async fn run(
     let mut delay = FIRST_RETRY;
     loop {
         let started = Instant::now();
-        let capture = Capture::ship(&shard, &origin, &context, &shipped, &mut cluster_changes, &mut asked);
+        let capture = Capture::ship(&shard, &origin, &context, &shipped, &mut newest, &mut asked);
         let error = tokio::select! {
             Err(error) = capture => error,
             () = stop.cancelled() => return,
@@ -196,7 +196,7 @@ impl<'a> Capture<'a> {
         origin: &Origin,
         context: &'a Context,
         shipped: &'a watch::Sender<Option<Shipped>>,
-        cluster_changes: &mut watch::Receiver<i64>,
+        newest: &mut watch::Receiver<MetadataVersions>,
         asked: &mut Asked,
     ) -> Result<Never, CaptureError> {
         let session = context.log.session();
@@ -226,12 +226,12 @@ impl<'a> Capture<'a> {
         match origin {
             Origin::Translog(Files { translog, spool }) => {
                 let source = TranslogSource::open(translog, spool.clone(), &context.watcher, sent, last).await?;
-                capture.ship_from(source, reach, cluster_changes, asked).await
+                capture.ship_from(source, reach, newest, asked).await
             }
             Origin::Poll { checkpoints, sweep_interval } => {
                 let shard = (shard.uuid.clone(), shard.shard);
                 let source = PollSource::open(shard, checkpoints.clone(), *sweep_interval, sent);
-                capture.ship_from(source, reach, cluster_changes, asked).await
+                capture.ship_from(source, reach, newest, asked).await
             }
         }
     }
@@ -240,7 +240,7 @@ impl<'a> Capture<'a> {
         mut self,
         mut source: impl ChangeSource,
         reach: Option<Reach>,
-        cluster_changes: &mut watch::Receiver<i64>,
+        newest: &mut watch::Receiver<MetadataVersions>,
         asked: &mut Asked,
     ) -> Result<Never, CaptureError> {
         self.ship_metadata().await?;
@@ -297,7 +297,7 @@ impl<'a> Capture<'a> {
             let size = i64::try_from(source.size_bytes()).unwrap_or(i64::MAX);
             self.context.metrics.translog_bytes.with_label_values(&labels).set(size);
             if is_idle {
-                self.idle(&mut source, cluster_changes, asked).await?;
+                self.idle(&mut source, newest, asked).await?;
             }
         }
     }
@@ -310,7 +310,7 @@ impl<'a> Capture<'a> {
     async fn idle(
         &mut self,
         source: &mut impl ChangeSource,
-        cluster_changes: &mut watch::Receiver<i64>,
+        newest: &mut watch::Receiver<MetadataVersions>,
         asked: &mut Asked,
     ) -> Result<(), CaptureError> {
         let until_heartbeat = self.next_heartbeat.saturating_sub(self.last_record.elapsed()).max(LEAST_PAUSE);
@@ -318,7 +318,7 @@ impl<'a> Capture<'a> {
             biased;
             () = source.changed() => {}
             () = asked.wait() => {}
-            changed = cluster_changes.changed() => {
+            changed = newest.changed() => {
                 if changed.is_ok() {
                     self.ship_metadata().await?;
                 }

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use crate::log::{Log, Pending, Session};
 
 /// What all shards together may have on its way to Kafka, in KiB. One larger record takes all of it.
-const IN_FLIGHT_KIB: u32 = 24 * 1024;
+const IN_FLIGHT_KIB: u32 = 12 * 1024;
 /// What a record weighs beside its key and value.
 const RECORD_OVERHEAD: usize = 512;
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use shardline_common::control::{BootstrapRequest, Capture as CaptureEntry, Entry, Redelivery, Subscription};
 use shardline_common::kafka::ControlTopic;
+use shardline_common::metadata::MetadataVersions;
 use shardline_common::repository::{Snapshot, SnapshotPosition, SnapshotRequest};
 use shardline_common::topic::replication_topic;
 use shardline_common::types::{IndexUuid, SeqNo, ShardId, TopicName};
@@ -44,7 +45,6 @@ pub struct Supervisor {
     /// Instead of the translogs, where those cannot be read.
     poll: Option<Origin>,
     spools: Spools,
-    view_versions: watch::Sender<i64>,
     captures: HashMap<ShardKey, RunningCapture>,
     holds: HashMap<ShardKey, Task>,
     snapshots: HashMap<(String, ShardId), Task>,
@@ -59,6 +59,7 @@ pub struct Supervisor {
 struct RunningCapture {
     task: Task,
     shard: Shard,
+    metadata: watch::Sender<MetadataVersions>,
     shipped: watch::Receiver<Option<Shipped>>,
     asking: Asking,
 }
@@ -104,7 +105,6 @@ impl Supervisor {
             follower_table,
             always: config.always.clone(),
             spools: Spools::new(config.spool_limit_mib.saturating_mul(1024 * 1024)),
-            view_versions: watch::channel(0).0,
             captures: HashMap::new(),
             holds: HashMap::new(),
             snapshots: HashMap::new(),
@@ -117,7 +117,6 @@ impl Supervisor {
 
     /// Starts what the view and the followers' wishes ask for, ends what they no longer do.
     pub async fn reconcile(&mut self, view: &ClusterView) {
-        self.view_versions.send_if_modified(|version| std::mem::replace(version, view.version) != view.version);
         let followed: HashSet<IndexUuid> = self
             .follower_table
             .all::<Subscription>()
@@ -187,6 +186,12 @@ impl Supervisor {
         if index.local_primaries.contains(&ShardId(0)) {
             self.announce(index, &topic).await?;
         }
+        for id in &index.local_primaries {
+            if let Some(capture) = self.captures.get(&(index.uuid.clone(), *id)) {
+                let newest = |known: &mut _| std::mem::replace(known, index.versions) != index.versions;
+                capture.metadata.send_if_modified(newest);
+            }
+        }
         for id in missing {
             let origin = match &self.poll {
                 Some(poll) => poll.clone(),
@@ -197,10 +202,11 @@ impl Supervisor {
             };
             let shard = shard_of(index, id, &topic);
             let (sender, shipped) = watch::channel(None);
-            let (context, changes) = (Arc::clone(&self.context), self.view_versions.subscribe());
+            let (metadata, newest) = watch::channel(index.versions);
             let (asking, asked) = redeliver::channel();
-            let task = Task::spawn(|stop| capture::run(shard.clone(), origin, context, sender, changes, asked, stop));
-            self.captures.insert((index.uuid.clone(), id), RunningCapture { task, shard, shipped, asking });
+            let context = Arc::clone(&self.context);
+            let task = Task::spawn(|stop| capture::run(shard.clone(), origin, context, sender, newest, asked, stop));
+            self.captures.insert((index.uuid.clone(), id), RunningCapture { task, shard, metadata, shipped, asking });
         }
         for id in self.beside(index) {
             let key = (index.uuid.clone(), id);

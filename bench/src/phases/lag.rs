@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::Size;
 use crate::arena::{Arena, remove};
-use crate::lag::{Lag, Schedule, measure};
+use crate::lag::{Lag, Probes, Question, Schedule, measure};
 use crate::plot::Plot;
 use crate::report::Section;
 use crate::usage::Meter;
@@ -18,20 +18,24 @@ pub async fn idle(arena: &Arena, size: Size) -> Result<Section> {
     arena.create(&arena.leader, INDEX, 2).await?;
     arena.follow(INDEX, INDEX).await?;
     let one_by_one = |pause| Schedule::OneByOne { pause: Duration::from_millis(pause) };
+    let lag = async |name: &str, schedule, number| {
+        let on = &arena.follower;
+        measure(arena, Probes { on, index: INDEX, name, question: Question::Read, schedule, number }).await
+    };
     // The first documents find cold code.
-    measure(arena, INDEX, "warm up", &one_by_one(10), size.pick(500, 200)).await?;
+    lag("warm up", one_by_one(10), size.pick(500, 200)).await?;
     arena.settle().await?;
-    let mut lags = vec![measure(arena, INDEX, "idle pair", &one_by_one(200), size.pick(1_000, 100)).await?];
+    let mut lags = vec![lag("idle pair", one_by_one(200), size.pick(1_000, 100)).await?];
     for (name, rate, probes) in [
         ("1 a second", 1.0, size.pick(60, 5)),
         ("10 a second", 10.0, size.pick(600, 50)),
         ("60 a second", 60.0, size.pick(3_600, 200)),
     ] {
-        lags.push(measure(arena, INDEX, name, &Schedule::PerSecond(rate), probes).await?);
+        lags.push(lag(name, Schedule::PerSecond(rate), probes).await?);
     }
     tokio::time::sleep(Duration::from_secs(size.pick(300, 5))).await;
     let silence = format!("the first one after {}", size.pick("five silent minutes", "five silent seconds"));
-    lags.push(measure(arena, INDEX, &silence, &one_by_one(0), 1).await?);
+    lags.push(lag(&silence, one_by_one(0), 1).await?);
     arena.unfollow(INDEX).await?;
     remove(&arena.leader, INDEX).await?;
     let mut section = Section::new(
@@ -62,9 +66,14 @@ pub async fn under_load(arena: &Arena, size: Size) -> Result<Section> {
         alone = alone.max(load.operations as f64 / written.as_secs_f64());
     }
     let mut lags = Vec::new();
-    let names = ["half of the pair's speed", "half of the leader's speed"];
-    for (name, rate) in names.into_iter().zip([pair / 2.0, alone / 2.0]) {
-        let probes = measure(arena, INDEX, name, &Schedule::PerSecond(20.0), size.pick(1_200, 200));
+    for (name, rate, on, question) in [
+        ("half of the pair's speed", pair / 2.0, &arena.follower, Question::Condition),
+        ("half of the leader's speed", alone / 2.0, &arena.follower, Question::Condition),
+        ("half of the pair's speed, read by id", pair / 2.0, &arena.follower, Question::Read),
+        ("the same reads of the leader itself", pair / 2.0, &arena.leader, Question::Read),
+    ] {
+        let (schedule, number) = (Schedule::PerSecond(20.0), size.pick(1_200, 200));
+        let probes = measure(arena, Probes { on, index: INDEX, name, question, schedule, number });
         let lag = tokio::select! {
             lag = probes => lag?,
             failed = arena.to_leader.keep_writing(INDEX, &load, rate) => { failed?; continue }
@@ -80,7 +89,10 @@ pub async fn under_load(arena: &Arena, size: Size) -> Result<Section> {
             "Twenty single documents a second beside a steady load of bulks of 1,000 on the same index, everything on the same
             two cores: at half of the speed at which the pair writes and follows ({:.0} documents/s), and at half of the speed
             that the leader reaches while it is followed ({:.0} documents/s), which together with following is about all that
-            the two cores can do.",
+            the two cores can do. Whether a document is there is asked by a deletion under a condition that never holds, whose
+            refusal says so: a read by id makes OpenSearch refresh the shard, and such reads wait for each other. What they
+            add is in the last two lines: the same with reads by id, and what these take on the leader, where the
+            document is already.",
             pair / 2.0,
             alone / 2.0
         ),

@@ -149,7 +149,7 @@ impl Kafka {
     }
 
     /// Idempotent and `acks=all`; a record is never given up for its age, so a partition gets no hole by a slow
-    /// broker. Memory is bounded by `queue.buffering.max.kbytes` (32 MiB, or one record if that is larger).
+    /// broker. Memory is bounded by `queue.buffering.max.kbytes` (128 MiB), and by what an agent lets be in flight.
     pub fn producer(&self) -> Result<Producer, KafkaError> {
         let mut client = self.client();
         client

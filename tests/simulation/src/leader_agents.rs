@@ -15,6 +15,7 @@ use prometheus::Registry;
 use shardline_common::config::KafkaConfig;
 use shardline_common::control::Redelivery;
 use shardline_common::kafka::Kafka;
+use shardline_common::metadata::MetadataVersions;
 use shardline_common::types::TopicName;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -39,7 +40,7 @@ pub struct LeaderAgent {
     context: Arc<Context>,
     shard: Shard,
     shipped: watch::Receiver<Option<Shipped>>,
-    cluster_changes: watch::Sender<i64>,
+    metadata: watch::Sender<MetadataVersions>,
     asking: Asking,
     task: BoxFuture<'static, ()>,
     snapshot: Option<(TopicName, BoxFuture<'static, ()>)>,
@@ -71,23 +72,23 @@ impl LeaderAgent {
         let spool = Spool::open(&spool_folder, limit).and_then(|spool| spool.shard(&shard.uuid, SHARD));
         let files = Files { translog, spool: spool.expect("a spool can be made") };
         let (shipped_sender, shipped) = watch::channel(None);
-        let (cluster_changes, changes) = watch::channel(0);
+        let (metadata, newest) = watch::channel(MetadataVersions::default());
         let (asking, asked) = redeliver::channel();
         let (of_task, stop) = ((shard.clone(), Arc::clone(&context)), CancellationToken::new());
         let task: BoxFuture<'static, ()> = match role {
             Role::Ships => {
                 let origin = Origin::Translog(files);
-                Box::pin(capture::run(of_task.0, origin, of_task.1, shipped_sender, changes, asked, stop))
+                Box::pin(capture::run(of_task.0, origin, of_task.1, shipped_sender, newest, asked, stop))
             }
             Role::Holds => Box::pin(supervisor::hold(of_task.0, files, of_task.1, stop)),
         };
-        Self { role, producer, context, shard, shipped, cluster_changes, asking, task, snapshot: None }
+        Self { role, producer, context, shard, shipped, metadata, asking, task, snapshot: None }
     }
 
     /// The cluster manager's state reaches the agent.
     pub fn hears_of_cluster(&self) {
         *self.context.cluster_seen.lock() = Instant::now();
-        self.cluster_changes.send_modify(|version| *version += 1);
+        self.metadata.send_modify(|versions| versions.mapping += 1);
     }
 
     /// Begins the copy that is asked for, if it is this agent's to make.
