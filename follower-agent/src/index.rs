@@ -41,12 +41,13 @@ pub enum Load {
 
 impl Load {
     /// What the index has meanwhile.
-    pub fn settings(self) -> &'static [(&'static str, &'static str)] {
-        match self {
+    pub fn settings(self) -> BTreeMap<&'static str, &'static str> {
+        let settings: &[_] = match self {
             Self::Fresh => &[("index.refresh_interval", "-1"), ("index.number_of_replicas", "0")],
             Self::InPlace => &[("index.refresh_interval", "-1")],
             Self::Restore => &[("index.number_of_replicas", "0")],
-        }
+        };
+        settings.iter().copied().collect()
     }
 }
 
@@ -120,8 +121,7 @@ impl FollowerIndex {
     /// Gives an index that exists the settings for a load.
     pub async fn begin_load(&self, load: Load) -> Result<(), OpenSearchError> {
         self.loading(load);
-        let settings = load.settings().iter().copied().collect::<BTreeMap<_, _>>();
-        let _: Value = self.opensearch.put(&format!("/{}/_settings", self.path()), &json!(settings)).await?;
+        let _: Value = self.opensearch.put(&format!("/{}/_settings", self.path()), &json!(load.settings())).await?;
         Ok(())
     }
 

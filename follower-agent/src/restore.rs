@@ -147,7 +147,7 @@ impl Restore<'_> {
             "rename_pattern": ".+",
             // A replacement of regular expressions.
             "rename_replacement": follower.name.as_str().replace('$', "\\$"),
-            "index_settings": Load::Restore.settings().iter().copied().collect::<BTreeMap<_, _>>(),
+            "index_settings": Load::Restore.settings(),
             "ignore_index_settings": NOT_RESTORED,
         });
         let path = format!("{}/_restore?wait_for_completion=false", snapshot_path(&request.repository, &request.id));

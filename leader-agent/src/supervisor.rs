@@ -167,6 +167,13 @@ impl Supervisor {
     }
 
     async fn start_index(&mut self, index: &IndexView) -> Result<(), StartError> {
+        // Before anything that Kafka may hold up.
+        for id in &index.local_primaries {
+            if let Some(capture) = self.captures.get(&(index.uuid.clone(), *id)) {
+                let newest = |known: &mut _| std::mem::replace(known, index.versions) != index.versions;
+                capture.metadata.send_if_modified(newest);
+            }
+        }
         let topic = replication_topic(
             self.context.kafka.topic_prefix(),
             &self.node.announcement.cluster_name,
@@ -185,12 +192,6 @@ impl Supervisor {
         // One agent speaks for the index: the one beside the primary of its first shard.
         if index.local_primaries.contains(&ShardId(0)) {
             self.announce(index, &topic).await?;
-        }
-        for id in &index.local_primaries {
-            if let Some(capture) = self.captures.get(&(index.uuid.clone(), *id)) {
-                let newest = |known: &mut _| std::mem::replace(known, index.versions) != index.versions;
-                capture.metadata.send_if_modified(newest);
-            }
         }
         for id in missing {
             let origin = match &self.poll {
