@@ -1,11 +1,15 @@
 //! How an agent's `main` goes: read the configuration, or only check it, and run until told to stop.
 
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::Command;
 
+use anyhow::Context;
 use clap::Args;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock;
 use crate::config::{ConfigError, load};
 use crate::telemetry;
 
@@ -19,7 +23,8 @@ pub struct LaunchArguments {
     check_config: bool,
 }
 
-/// Runs an agent until it ends or SIGTERM or SIGINT comes, which cancels its token.
+/// Runs an agent until it ends or SIGTERM or SIGINT comes, which cancels its token. When the wall clock is set back, the
+/// program begins anew in the same process, as after a crash.
 pub async fn launch<C, F>(
     arguments: LaunchArguments,
     validate: fn(&C) -> Result<(), ConfigError>,
@@ -44,5 +49,22 @@ where
         }
         on_signal.cancel();
     });
-    run(config, stop).await
+    tokio::select! {
+        ended = run(config, stop) => ended,
+        step = clock::set_back() => {
+            tracing::warn!(seconds = step.as_secs(), "the wall clock was set back, for which the Kafka client's timers would wait: \
+                            the agent starts again");
+            begin_anew()
+        }
+    }
+}
+
+/// Returns only if that is not possible.
+fn begin_anew() -> anyhow::Result<()> {
+    let mut arguments = std::env::args_os();
+    let mut program = Command::new("/proc/self/exe");
+    if let Some(name) = arguments.next() {
+        program.arg0(name);
+    }
+    Err(program.args(arguments).exec()).context("the agent could not start itself again")
 }

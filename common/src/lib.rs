@@ -2,6 +2,7 @@
 
 pub mod auto_follow;
 pub mod bulk;
+pub mod clock;
 pub mod config;
 pub mod control;
 pub mod kafka;

@@ -11,3 +11,11 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
         _ => tokio::task::spawn_blocking(work).await,
     }
 }
+
+/// As [`blocking`], for work that nobody waits for.
+pub fn in_background(work: impl FnOnce() + Send + 'static) {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::CurrentThread => work(),
+        _ => drop(tokio::task::spawn_blocking(work)),
+    }
+}

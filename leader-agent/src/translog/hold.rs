@@ -31,6 +31,8 @@ pub struct ShardSpool {
 pub(super) struct Shelf {
     store: Store,
     held_bytes: AtomicU64,
+    /// Held while links are made or removed: the capture and the watcher both do that.
+    changing: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -55,13 +57,7 @@ impl ShardSpool {
 
     /// Links everything that the translog folder has and the spool has not, and keeps the spool's limit.
     pub fn keep(&self, translog: &Path) -> Result<(), SpoolError> {
-        for generation in list_generations(translog).map_err(|source| failed(translog, source))? {
-            if self.shelf.link(translog, &file_name(generation, "tlog"))? {
-                // Of the file that was there before.
-                self.shelf.remove(generation, "ckp")?;
-            }
-            self.shelf.link(translog, &file_name(generation, "ckp"))?;
-        }
+        self.shelf.link_all(translog)?;
         self.shelf.account()?;
         self.spool.enforce_limit();
         Ok(())
@@ -105,7 +101,7 @@ impl Shelf {
     /// Keeps links in a folder, or, without one, open descriptors.
     pub fn new(folder: Option<PathBuf>) -> Self {
         let store = folder.map_or_else(|| Store::Descriptors(Mutex::default()), Store::Links);
-        Self { store, held_bytes: AtomicU64::new(0) }
+        Self { store, held_bytes: AtomicU64::new(0), changing: Mutex::default() }
     }
 
     pub fn held_bytes(&self) -> u64 {
@@ -126,8 +122,27 @@ impl Shelf {
 
     /// Lets go of one generation.
     pub fn let_go(&self, generation: Generation) -> Result<(), SpoolError> {
-        self.remove(generation, "tlog")?;
-        self.remove(generation, "ckp")
+        let _changing = self.changing.lock();
+        self.remove_both(generation)
+    }
+
+    fn link_all(&self, translog: &Path) -> Result<(), SpoolError> {
+        let _changing = self.changing.lock();
+        for generation in list_generations(translog).map_err(|source| failed(translog, source))? {
+            let (tlog, ckp) = (file_name(generation, "tlog"), file_name(generation, "ckp"));
+            if self.holds_another(translog, &tlog)? || self.holds_another(translog, &ckp)? {
+                self.remove_both(generation)?;
+            }
+            self.link(translog, &tlog)?;
+            self.link(translog, &ckp)?;
+        }
+        Ok(())
+    }
+
+    /// The checkpoint goes first: an agent that ends in between must not find it beside another translog.
+    fn remove_both(&self, generation: Generation) -> Result<(), SpoolError> {
+        self.remove(generation, "ckp")?;
+        self.remove(generation, "tlog")
     }
 
     fn remove(&self, generation: Generation, extension: &str) -> Result<(), SpoolError> {
@@ -166,16 +181,33 @@ impl Shelf {
         }
     }
 
-    /// Says whether another file of that name was held.
-    fn link(&self, translog: &Path, name: &str) -> Result<bool, SpoolError> {
+    /// Whether what is held under a name is a file of an earlier translog, whose place this one has taken.
+    fn holds_another(&self, translog: &Path, name: &str) -> Result<bool, SpoolError> {
+        let held = match &self.store {
+            Store::Links(folder) => std::fs::metadata(folder.join(name)),
+            Store::Descriptors(files) => match files.lock().get(name) {
+                Some(file) => file.metadata(),
+                None => return Ok(false),
+            },
+        };
+        match (held, std::fs::metadata(translog.join(name))) {
+            (Ok(held), Ok(own)) => Ok(held.ino() != own.ino()),
+            // Not held, or deleted since it was listed.
+            (Err(error), _) | (_, Err(error)) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            (Err(error), _) | (_, Err(error)) => Err(failed(&self.place(), error)),
+        }
+    }
+
+    fn link(&self, translog: &Path, name: &str) -> Result<(), SpoolError> {
         let file = translog.join(name);
         let kept = match &self.store {
-            Store::Links(folder) => link_anew(&file, &folder.join(name)),
-            Store::Descriptors(files) => open_anew(&file, name, &mut files.lock()),
+            Store::Links(folder) => std::fs::hard_link(&file, folder.join(name)),
+            Store::Descriptors(files) => open_once(&file, name, &mut files.lock()),
         };
         match kept {
             // Deleted since it was listed; or a generation's checkpoint, which only a closed one has.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
                 Err(SpoolError::OtherFileSystem { spool: self.place(), translog: translog.to_owned() })
             }
@@ -202,31 +234,11 @@ fn failed(path: &Path, source: io::Error) -> SpoolError {
     SpoolError::Io { path: path.to_owned(), source }
 }
 
-/// What is held under the same name may be a file of an earlier translog, whose place this one has taken: then the link is
-/// made anew, and that is said.
-fn link_anew(file: &Path, link: &Path) -> io::Result<bool> {
-    match std::fs::hard_link(file, link) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let is_other = std::fs::metadata(file)?.ino() != std::fs::metadata(link)?.ino();
-            if is_other {
-                std::fs::remove_file(link)?;
-                std::fs::hard_link(file, link)?;
-            }
-            Ok(is_other)
-        }
-        outcome => outcome.map(|()| false),
-    }
-}
-
-/// As [`link_anew`], by descriptors.
-fn open_anew(file: &Path, name: &str, held: &mut BTreeMap<String, File>) -> io::Result<bool> {
-    let before = held.get(name).map(File::metadata).transpose()?;
-    let is_other =
-        before.map(|before| Ok::<_, io::Error>(before.ino() != std::fs::metadata(file)?.ino())).transpose()?;
-    if is_other != Some(false) {
+fn open_once(file: &Path, name: &str, held: &mut BTreeMap<String, File>) -> io::Result<()> {
+    if !held.contains_key(name) {
         held.insert(name.to_owned(), File::open(file)?);
     }
-    Ok(is_other == Some(true))
+    Ok(())
 }
 
 pub fn file_name(generation: Generation, extension: &str) -> String {
@@ -290,6 +302,27 @@ mod tests {
         std::fs::write(translog.join("translog-1.tlog"), b"restored").unwrap();
         spool.keep(&translog).unwrap();
         assert_eq!(std::fs::read(spool.path(Generation(1), "tlog")).unwrap(), b"restored");
+    }
+
+    /// The capture and the watcher keep at the same time.
+    #[test]
+    fn a_generation_that_takes_anothers_place_never_gets_its_checkpoint() {
+        let folder = translog_with(&[1]);
+        let (translog, spool) = (folder.path().join("translog"), spool(&folder, 10_000));
+        for _ in 0..500 {
+            std::fs::write(translog.join("translog-1.ckp"), b"earlier").unwrap();
+            spool.keep(&translog).unwrap();
+            std::fs::remove_file(translog.join("translog-1.tlog")).unwrap();
+            std::fs::remove_file(translog.join("translog-1.ckp")).unwrap();
+            std::fs::write(translog.join("translog-1.tlog"), b"restored").unwrap();
+            std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| spool.keep(&translog).unwrap());
+                }
+            });
+            assert_eq!(std::fs::read(spool.path(Generation(1), "tlog")).unwrap(), b"restored");
+            assert!(!spool.path(Generation(1), "ckp").exists());
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tracing::warn;
 
 use super::hold::ShardSpool;
+use crate::blocking::in_background;
 
 const EVENT_BUFFER_BYTES: usize = 16 * 1024;
 /// Linux's error numbers. inotify means its own limits by them: see inotify_add_watch(2) and inotify_init(2).
@@ -198,7 +199,7 @@ impl State {
 impl Watched {
     fn keep(&self) {
         let (folder, spool) = (self.folder.clone(), self.spool.clone());
-        tokio::task::spawn_blocking(move || {
+        in_background(move || {
             if let Err(error) = spool.keep(&folder)
                 && folder.exists()
             {
