@@ -10,9 +10,10 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use follower_agent::apply::batch::{Batch, Target, bulk_body};
 use follower_agent::apply::routing::Spread;
 use follower_agent::apply::tracker::Tracker;
+use leader_agent::config::CaptureConfig;
 use leader_agent::translog::generation::GenerationFile;
 use rdkafka::message::Headers;
-use shardline_common::record::{Body, Operation, OperationKind, Record};
+use shardline_common::record::{Body, Operation, OperationKind, Record, packs};
 use shardline_common::types::{Epoch, Generation, PrimaryTerm, SeqNo, ShardId};
 
 const OPERATIONS: usize = 5_000;
@@ -98,22 +99,25 @@ fn records(criterion: &mut Criterion) {
     let records: Vec<Record> = (0..OPERATIONS).map(record).collect();
     let mut group = criterion.benchmark_group("record");
     group.throughput(Throughput::Elements(OPERATIONS as u64));
-    group.bench_function("encode", |bencher| {
-        bencher.iter(|| {
-            for record in &records {
-                black_box(record.encode());
-            }
+    // One record for each operation, and as the leader agent packs them.
+    for (name, most) in [("one by one", 0), ("packed", CaptureConfig::default().pack_bytes)] {
+        group.bench_function(format!("encode, {name}"), |bencher| {
+            bencher.iter(|| {
+                for pack in packs(&records, most) {
+                    black_box(pack.encode());
+                }
+            });
         });
-    });
-    let encoded: Vec<_> = records.iter().map(Record::encode).collect();
-    group.bench_function("decode", |bencher| {
-        bencher.iter(|| {
-            for record in &encoded {
-                let headers = record.headers.iter().map(|header| (header.key, header.value));
-                black_box(Record::from_parts(record.key, Some(&record.value), headers).unwrap());
-            }
+        let encoded: Vec<_> = packs(&records, most).map(|pack| pack.encode()).collect();
+        group.bench_function(format!("decode, {name}"), |bencher| {
+            bencher.iter(|| {
+                for record in &encoded {
+                    let headers = record.headers.iter().map(|header| (header.key, header.value));
+                    black_box(Record::from_parts(record.key, Some(&record.value), headers).unwrap());
+                }
+            });
         });
-    });
+    }
 }
 
 fn bulk(criterion: &mut Criterion) {

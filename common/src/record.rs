@@ -9,10 +9,16 @@ use serde::{Deserialize, Serialize};
 use crate::metadata::IndexMetadata;
 use crate::types::{Offset, PrimaryTerm, SeqNo};
 
-/// The version of the format that this build writes.
-pub const FORMAT: &str = "2";
-/// The versions that it reads. Version 1 had no resync records.
-const READABLE: [&str; 2] = ["1", FORMAT];
+mod packed;
+
+pub use packed::{Pack, packs};
+
+/// The newest version of the format. Records say the lowest version that has their kind.
+pub const FORMAT: &str = "3";
+/// Of records that hold one operation, or none.
+const FORMAT_OF_ONE: &str = "2";
+/// The versions that this build reads. Version 1 had no resync records, version 2 no packed operations.
+const READABLE: [&str; 3] = ["1", FORMAT_OF_ONE, FORMAT];
 /// What a heartbeat announces that does not say it: those of earlier builds came every five seconds.
 const NEXT_WITHIN_MS: i64 = 5_000;
 
@@ -151,11 +157,7 @@ pub struct Encoded<'a> {
 
 impl Record {
     pub fn encode(&self) -> Encoded<'_> {
-        let mut headers = Written(OwnedHeaders::new_with_capacity(8))
-            .text("fmt", FORMAT)
-            .text("op", self.body.name())
-            .number("seq_no", self.seq_no.0)
-            .number("ts", self.timestamp_ms);
+        let mut headers = Written::common(FORMAT_OF_ONE, self.body.name(), self);
         let (key, value) = match &self.body {
             Body::Operation(operation) | Body::ResyncDocument { operation, .. } => {
                 if let Body::ResyncDocument { frame, seq_no, .. } = &self.body {
@@ -199,19 +201,20 @@ impl Record {
         Encoded { key, value, headers: headers.0 }
     }
 
-    /// Reads a record as Kafka delivered it. The source is copied once, out of librdkafka's buffer.
-    pub fn decode(message: &BorrowedMessage<'_>) -> Result<Self, RecordError> {
+    /// Reads a record as Kafka delivered it: there is at least one in it. Sources are copied once, out of librdkafka's
+    /// buffer.
+    pub fn decode(message: &BorrowedMessage<'_>) -> Result<Vec<Self>, RecordError> {
         let headers = message.headers().ok_or(RecordError::MissingHeader("fmt"))?;
         let pairs = headers.iter().map(|header| (header.key, header.value));
         Self::from_parts(message.key(), message.payload(), pairs)
     }
 
-    /// Reads a record from its key, value and headers.
+    /// Reads what a Kafka record holds from its key, value and headers.
     pub fn from_parts<'a>(
         key: Option<&[u8]>,
         value: Option<&[u8]>,
         headers: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>,
-    ) -> Result<Self, RecordError> {
+    ) -> Result<Vec<Self>, RecordError> {
         let fields = Fields::collect(headers)?;
         match fields.fmt {
             Some(known) if READABLE.contains(&known) => {}
@@ -220,6 +223,10 @@ impl Record {
         }
         let op = fields.op.ok_or(RecordError::MissingHeader("op"))?;
         let value = value.unwrap_or_default();
+        let timestamp_ms = number("ts", fields.ts)?;
+        if op == packed::OP {
+            return packed::read(value, PrimaryTerm(number("primary_term", fields.primary_term)?), timestamp_ms);
+        }
         let index = || {
             fields.operation(OperationKind::Index {
                 id: document_id(op, key)?,
@@ -265,7 +272,7 @@ impl Record {
                 });
             }
         };
-        Ok(Self { seq_no: SeqNo(number("seq_no", fields.seq_no)?), timestamp_ms: number("ts", fields.ts)?, body })
+        Ok(vec![Self { seq_no: SeqNo(number("seq_no", fields.seq_no)?), timestamp_ms, body }])
     }
 }
 
@@ -293,6 +300,15 @@ impl Body {
 struct Written(OwnedHeaders);
 
 impl Written {
+    /// What every record has; `last` is the last of those in it.
+    fn common(format: &str, op: &str, last: &Record) -> Self {
+        Self(OwnedHeaders::new_with_capacity(8))
+            .text("fmt", format)
+            .text("op", op)
+            .number("seq_no", last.seq_no.0)
+            .number("ts", last.timestamp_ms)
+    }
+
     fn text(self, key: &str, value: &str) -> Self {
         Self(self.0.insert(Header { key, value: Some(value) }))
     }
@@ -386,8 +402,7 @@ mod tests {
 
     use super::*;
 
-    fn round_trip(record: &Record) -> Result<Record, RecordError> {
-        let encoded = record.encode();
+    fn round_trip(encoded: &Encoded<'_>) -> Result<Vec<Record>, RecordError> {
         let headers: Vec<_> = encoded.headers.iter().map(|h| (h.key, h.value)).collect();
         Record::from_parts(encoded.key, Some(&encoded.value), headers.into_iter())
     }
@@ -450,24 +465,63 @@ mod tests {
         #[test]
         fn every_record_reads_back_as_it_was_written(seq_no: i64, timestamp_ms: i64, body in bodies()) {
             let record = Record { seq_no: SeqNo(seq_no), timestamp_ms, body };
-            prop_assert_eq!(round_trip(&record), Ok(record));
+            prop_assert_eq!(round_trip(&record.encode()), Ok(vec![record]));
+        }
+
+        /// However records are packed, they come out as they went in.
+        #[test]
+        fn packed_operations_read_back_as_they_were_written(
+            bodies in prop::collection::vec(bodies(), 1..60),
+            terms in prop::collection::vec(0i64..2, 60),
+            most in 0usize..3_000,
+        ) {
+            let records: Vec<Record> = bodies.into_iter().zip(terms).enumerate().map(|(number, (mut body, term))| {
+                if let Body::Operation(operation) = &mut body {
+                    operation.primary_term = PrimaryTerm(term / 2);
+                }
+                Record { seq_no: SeqNo(number as i64 * 1_000), timestamp_ms: 17 + term, body }
+            }).collect();
+            let mut found = Vec::new();
+            for pack in packs(&records, most) {
+                let encoded = pack.encode();
+                prop_assert!(pack.records().len() == 1 || encoded.value.len() <= most);
+                found.extend(round_trip(&encoded).unwrap());
+            }
+            prop_assert_eq!(found, records);
+        }
+
+        #[test]
+        fn damaged_packs_never_panic(value in prop::collection::vec(any::<u8>(), 0..80), cut in 0usize..400) {
+            let _ = packed::read(&value, PrimaryTerm(1), 1);
+            let kind = OperationKind::Index {
+                id: "id".to_owned(),
+                source: value.into(),
+                routing: Some("r".to_owned()),
+                version: 7,
+            };
+            let body = Body::Operation(Operation { primary_term: PrimaryTerm(1), kind });
+            let record = Record { seq_no: SeqNo(70_000), timestamp_ms: 1, body };
+            let whole = packed::value(&[record.clone(), record.clone(), record]);
+            if let Ok(read) = packed::read(&whole[..cut.min(whole.len())], PrimaryTerm(1), 1) {
+                prop_assert_eq!(read.len() * whole.len(), 3 * cut.min(whole.len()));
+            }
         }
 
         #[test]
         fn arbitrary_records_never_panic(
             key in prop::option::of(prop::collection::vec(any::<u8>(), 0..20)),
             value in prop::collection::vec(any::<u8>(), 0..50),
-            op in "index|delete|noop|metadata|heartbeat|gap|rewound|resync_(begin|document|ids|end)|snapshot_begin|snapshot_end|.{0,5}",
+            op in "index|delete|noop|operations|metadata|heartbeat|gap|rewound|resync_(begin|document|ids|end)|snapshot_begin|snapshot_end|.{0,5}",
             number in prop::collection::vec(any::<u8>(), 0..5),
         ) {
-            let headers = [("fmt", Some(b"1".as_slice())), ("op", Some(op.as_bytes())), ("seq_no", Some(&number))];
+            let headers = [("fmt", Some(b"1".as_slice())), ("op", Some(op.as_bytes())), ("seq_no", Some(&number)), ("ts", Some(b"1".as_slice())), ("primary_term", Some(b"1".as_slice()))];
             let _ = Record::from_parts(key.as_deref(), Some(&value), headers.into_iter());
         }
     }
 
     #[test]
     fn a_newer_format_is_refused_by_name() {
-        let error = Record::from_parts(None, None, [("fmt", Some(b"3".as_slice()))].into_iter());
-        assert_eq!(error, Err(RecordError::UnknownFormat("3".to_owned())));
+        let error = Record::from_parts(None, None, [("fmt", Some(b"4".as_slice()))].into_iter());
+        assert_eq!(error, Err(RecordError::UnknownFormat("4".to_owned())));
     }
 }

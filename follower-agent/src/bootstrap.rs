@@ -14,7 +14,7 @@ use crate::apply::batch::Batch;
 use crate::apply::bulk::Destination;
 use crate::apply::pipeline::{Applied, Pipeline};
 use crate::checkpoint::{Checkpoint, ShardCopy};
-use crate::ports::{FollowedIndex, Records};
+use crate::ports::{FollowedIndex, Positioned, Records};
 use crate::shard::ShardError;
 use crate::stream::StreamError;
 use crate::sweep::sweep;
@@ -116,24 +116,24 @@ impl<I: FollowedIndex> Loader<'_, I> {
     async fn run(&mut self) -> Result<Checkpoint, ShardError> {
         let mut batch = Batch::default();
         loop {
-            let (mut offset, record) = tokio::select! {
+            let Positioned { mut offset, mut next, record } = tokio::select! {
                 biased;
                 applied = self.pipeline.finish_one() => {
                     self.done(applied?)?;
                     continue;
                 }
-                next = self.stream.next() => next?,
+                read = self.stream.next() => read?,
             };
             let mut taken = self.take(&mut batch, record.seq_no, record.body)?;
             while matches!(taken, Taken::More) && !self.pipeline.is_full(&batch) {
                 let Some(ready) = self.stream.ready() else { break };
-                let (at, record) = ready?;
-                offset = at;
+                let record;
+                Positioned { offset, next, record } = ready?;
                 taken = self.take(&mut batch, record.seq_no, record.body)?;
             }
             if !batch.is_empty() {
                 // A record that is no document is read again after a crash.
-                let next = if matches!(taken, Taken::More) { Offset(offset.0 + 1) } else { offset };
+                let next = if matches!(taken, Taken::More) { next } else { offset };
                 self.start(std::mem::take(&mut batch), next).await?;
             }
             match taken {

@@ -1,7 +1,7 @@
 //! What following or loading a shard needs of the rest of the agent. In production that is [`crate::copy::Index`]; the
 //! simulation puts a log and a follower index in memory in its place.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use shardline_common::kafka::{Reach, TopicError, Watermarks};
 use shardline_common::metadata::IndexMetadata;
@@ -15,13 +15,46 @@ use crate::progress::ShardProgress;
 use crate::shard::ShardError;
 use crate::stream::StreamError;
 
-/// The records of a partition, one after the other.
+/// The records of a partition, one after the other; of operations that are packed together each counts as one.
 pub trait Records: Send {
-    /// The next record and its offset. Nothing is lost when the future is dropped before it resolves.
-    fn next(&mut self) -> impl Future<Output = Result<(Offset, Record), StreamError>> + Send;
+    /// Nothing is lost when the future is dropped before it resolves.
+    fn next(&mut self) -> impl Future<Output = Result<Positioned, StreamError>> + Send;
 
     /// The next record if one has arrived already.
-    fn ready(&mut self) -> Option<Result<(Offset, Record), StreamError>>;
+    fn ready(&mut self) -> Option<Result<Positioned, StreamError>>;
+}
+
+/// A record, and where it stands.
+#[derive(Debug)]
+pub struct Positioned {
+    pub offset: Offset,
+    /// Where reading goes on once this record is dealt with: behind it, or at its own offset while others are packed together
+    /// with it.
+    pub next: Offset,
+    pub record: Record,
+}
+
+/// What is left of a Kafka record.
+#[derive(Debug)]
+pub struct Unpacked {
+    offset: Offset,
+    records: VecDeque<Record>,
+}
+
+impl Unpacked {
+    pub fn new(offset: Offset, records: Vec<Record>) -> Self {
+        Self { offset, records: records.into() }
+    }
+}
+
+impl Iterator for Unpacked {
+    type Item = Positioned;
+
+    fn next(&mut self) -> Option<Positioned> {
+        let record = self.records.pop_front()?;
+        let next = if self.records.is_empty() { Offset(self.offset.0 + 1) } else { self.offset };
+        Some(Positioned { offset: self.offset, next, record })
+    }
 }
 
 /// One copy of a leader index in a follower index, as its shards see it.

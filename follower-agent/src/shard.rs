@@ -21,7 +21,7 @@ use crate::apply::tracker::{Hole, Tracker, Verdict};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::foreign::Ledger;
 use crate::group::GroupError;
-use crate::ports::{FollowedIndex, Records};
+use crate::ports::{FollowedIndex, Positioned, Records};
 use crate::stream::StreamError;
 use crate::sweep::sweep;
 
@@ -177,9 +177,9 @@ async fn highest_in_log(index: &impl FollowedIndex, shard: ShardId) -> Result<Se
     if checkpoint.offset < end {
         let mut stream = index.open(index.topic(), shard, checkpoint.offset)?;
         loop {
-            let (offset, Record { seq_no, body, .. }) = stream.next().await?;
+            let Positioned { next, record: Record { seq_no, body, .. }, .. } = stream.next().await?;
             highest = highest.max(if let Body::ResyncBegin(begin) = body { begin.to } else { seq_no });
-            if offset.0 + 1 >= end.0 {
+            if next >= end {
                 break;
             }
         }
@@ -234,7 +234,7 @@ struct Follower<'a, I: FollowedIndex> {
     /// Capture times of the batches under way, oldest first.
     waiting: VecDeque<i64>,
     batch: Batch,
-    /// Behind the last record that is in it, or needs nothing.
+    /// Where reading goes on behind the last record that is in it, or needs nothing.
     taken: Offset,
     batch_since_ms: i64,
     /// A record that was read behind the batch and has to wait for it.
@@ -291,9 +291,9 @@ impl<I: FollowedIndex> Follower<'_, I> {
     }
 
     /// Adds a record to the batch, or puts it aside if it is no operation.
-    fn take(&mut self, (offset, record): (Offset, Record)) -> Result<(), ShardError> {
+    fn take(&mut self, Positioned { offset, next, record }: Positioned) -> Result<(), ShardError> {
         let Record { seq_no, timestamp_ms, body } = record;
-        self.taken = Offset(offset.0 + 1);
+        self.taken = next;
         let progress = self.index.progress(self.shard);
         match body {
             Body::Operation(operation) => {

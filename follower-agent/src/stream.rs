@@ -16,7 +16,7 @@ use shardline_common::types::{Offset, ShardId, TopicName};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::ports::Records;
+use crate::ports::{Positioned, Records, Unpacked};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
@@ -61,8 +61,8 @@ impl Streams {
         let queue = consumer.split_partition_queue(topic.as_str(), shard.partition());
         let start = HashMap::from([(partition.clone(), offset)]);
         let assigned = assignment(&start).and_then(|list| consumer.incremental_assign(&list));
-        let stream =
-            PartitionStream { queue, consumer, partition, position: offset, members: Arc::clone(&self.members) };
+        let (position, unpacked, members) = (offset, Unpacked::new(offset, Vec::new()), Arc::clone(&self.members));
+        let stream = PartitionStream { queue, consumer, partition, position, unpacked, members };
         assigned.map_err(failed)?;
         Ok(stream)
     }
@@ -101,12 +101,30 @@ pub struct PartitionStream {
     queue: Option<StreamPartitionQueue<DefaultConsumerContext>>,
     consumer: Arc<StreamConsumer>,
     partition: Partition,
+    /// Of the next Kafka record.
     position: Offset,
+    /// What is left of the one before.
+    unpacked: Unpacked,
     members: Arc<Mutex<Vec<Member>>>,
 }
 
 impl Records for PartitionStream {
-    async fn next(&mut self) -> Result<(Offset, Record), StreamError> {
+    async fn next(&mut self) -> Result<Positioned, StreamError> {
+        loop {
+            if let Some(record) = self.unpacked.next() {
+                return Ok(record);
+            }
+            self.receive().await?;
+        }
+    }
+
+    fn ready(&mut self) -> Option<Result<Positioned, StreamError>> {
+        self.next().now_or_never()
+    }
+}
+
+impl PartitionStream {
+    async fn receive(&mut self) -> Result<(), StreamError> {
         let received = match &self.queue {
             Some(queue) => match queue.recv().await {
                 Ok(message) => Ok(read(&self.partition, &message)),
@@ -114,28 +132,16 @@ impl Records for PartitionStream {
             },
             None => Err(KafkaError::MessageConsumption(RDKafkaErrorCode::UnknownPartition)),
         };
-        self.take(received)
-    }
-
-    fn ready(&mut self) -> Option<Result<(Offset, Record), StreamError>> {
-        self.next().now_or_never()
-    }
-}
-
-impl PartitionStream {
-    fn take(
-        &mut self,
-        received: Result<Result<(Offset, Record), StreamError>, KafkaError>,
-    ) -> Result<(Offset, Record), StreamError> {
         let (topic, shard) = (self.partition.0.clone(), self.partition.1);
         match received {
             // Nothing is ever taken out of the middle of these topics.
             Ok(Ok((found, _))) if found != self.position => {
                 Err(StreamError::Skipped { topic, shard, expected: self.position, found })
             }
-            Ok(Ok((offset, record))) => {
+            Ok(Ok((offset, records))) => {
                 self.position = Offset(offset.0 + 1);
-                Ok((offset, record))
+                self.unpacked = Unpacked::new(offset, records);
+                Ok(())
             }
             Ok(Err(error)) => Err(error),
             Err(error) => match error.rdkafka_error_code() {
@@ -148,12 +154,15 @@ impl PartitionStream {
     }
 }
 
-fn read((topic, shard): &Partition, message: &BorrowedMessage<'_>) -> Result<(Offset, Record), StreamError> {
+fn read((topic, shard): &Partition, message: &BorrowedMessage<'_>) -> Result<(Offset, Vec<Record>), StreamError> {
     let offset = Offset(message.offset());
-    let record = Record::decode(message);
-    let record =
-        record.map_err(|source| StreamError::Record { topic: topic.clone(), shard: *shard, offset, source })?;
-    Ok((offset, record))
+    let records = Record::decode(message).map_err(|source| StreamError::Record {
+        topic: topic.clone(),
+        shard: *shard,
+        offset,
+        source,
+    })?;
+    Ok((offset, records))
 }
 
 impl Drop for PartitionStream {

@@ -80,7 +80,7 @@ async fn follow_cluster(
         opensearch: opensearch.clone(),
         cluster: node.cluster().clone(),
         fills: Arc::new(leader_table.clone()),
-        log: Arc::new(Publisher::new(kafka.clone())?),
+        log: Arc::new(Publisher::new(kafka.clone(), config.capture.pack_bytes)?),
         kafka,
         watcher: TranslogWatcher::start(),
         metrics,

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use shardline_common::config::{AdminConfig, ConfigError, KafkaConfig, OpenSearchConfig};
 
+/// The largest `capture.pack_bytes`.
+const MOST_PACKED: usize = 1024 * 1024;
+
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LeaderConfig {
@@ -33,6 +36,9 @@ pub struct CaptureConfig {
     pub spool_limit_mib: u64,
     /// How often an idle partition gets a heartbeat, in seconds.
     pub heartbeat_seconds: u64,
+    /// Operations that are captured together go into one Kafka record as far as they take so many bytes. 0: each into one of
+    /// its own, as other tools can read them.
+    pub pack_bytes: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -55,6 +61,7 @@ impl Default for CaptureConfig {
             data_paths: Vec::new(),
             spool_limit_mib: 4096,
             heartbeat_seconds: 5,
+            pack_bytes: 0,
         }
     }
 }
@@ -71,6 +78,10 @@ impl LeaderConfig {
         if let Some((key, _)) = intervals.into_iter().find(|(_, seconds)| *seconds == 0) {
             let expected = "a number of seconds from 1 on";
             return Err(ConfigError::BadValue { key, value: "0".to_owned(), expected });
+        }
+        if self.capture.pack_bytes > MOST_PACKED {
+            let (key, value) = ("capture.pack_bytes", self.capture.pack_bytes.to_string());
+            return Err(ConfigError::BadValue { key, value, expected: "at most 1048576" });
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use rdkafka::error::KafkaError;
 use shardline_common::kafka::{Group, Kafka, MAX_RECORD_BYTES, Outgoing, Producer, Reach, RenewedProducer, TopicError};
-use shardline_common::record::{Body, OperationKind, Record};
+use shardline_common::record::{Body, OperationKind, Pack, Record, packs};
 use shardline_common::types::{Offset, ShardId, TopicName};
 use tokio::sync::Semaphore;
 
@@ -14,7 +14,7 @@ use crate::log::{Log, Pending, Session};
 
 /// What all shards together may have on its way to Kafka, in KiB. One larger record takes all of it.
 const IN_FLIGHT_KIB: u32 = 12 * 1024;
-/// What a record weighs beside its key and value.
+/// What a Kafka record weighs beside its key and value.
 const RECORD_OVERHEAD: usize = 512;
 
 #[derive(Debug, thiserror::Error)]
@@ -35,12 +35,14 @@ pub struct Publisher {
     kafka: Kafka,
     producer: RenewedProducer,
     budget: Arc<Semaphore>,
+    pack_bytes: usize,
 }
 
 impl Publisher {
-    pub fn new(kafka: Kafka) -> Result<Self, KafkaError> {
+    /// Operations go into one Kafka record as far as they take `pack_bytes` together.
+    pub fn new(kafka: Kafka, pack_bytes: usize) -> Result<Self, KafkaError> {
         let producer = RenewedProducer::new(kafka.clone())?;
-        Ok(Self { kafka, producer, budget: Arc::new(Semaphore::new(IN_FLIGHT_KIB as usize)) })
+        Ok(Self { kafka, producer, budget: Arc::new(Semaphore::new(IN_FLIGHT_KIB as usize)), pack_bytes })
     }
 }
 
@@ -55,6 +57,7 @@ impl Pinned {
     /// What records weigh is taken from the budget at once and comes back when Kafka has them, whether or not anybody waits
     /// for that. So shards that hold parts of the budget never wait for each other.
     async fn hand_over(&self, topic: &TopicName, shard: ShardId, records: &[Record]) -> Result<Pending, PublishError> {
+        let packs: Vec<Pack<'_>> = packs(records, self.publisher.pack_bytes).collect();
         let mut weight = 0;
         for record in records {
             let bytes = weigh(record);
@@ -63,17 +66,18 @@ impl Pinned {
             }
             weight += bytes;
         }
+        weight += packs.len() * RECORD_OVERHEAD;
         let kib = u32::try_from(weight.div_ceil(1024)).unwrap_or(IN_FLIGHT_KIB).min(IN_FLIGHT_KIB);
         let budget =
             Arc::clone(&self.publisher.budget).acquire_many_owned(kib).await.map_err(|_| PublishError::Stopping)?;
         let (group, delivery) = Group::new(Some(budget));
-        for record in records {
-            let encoded = record.encode();
+        for pack in packs {
+            let encoded = pack.encode();
             let outgoing = Outgoing {
                 key: encoded.key,
                 value: Some(&encoded.value),
                 headers: encoded.headers,
-                timestamp_ms: record.timestamp_ms,
+                timestamp_ms: pack.timestamp_ms(),
             };
             if let Err(source) = self.producer.send(topic, shard, outgoing, &group).await {
                 self.publisher.producer.renew_if_fatal(&self.producer);
@@ -127,9 +131,9 @@ impl Log for Publisher {
     }
 }
 
-/// What a record takes on its way, in bytes.
+/// What a record says, in bytes.
 fn weigh(record: &Record) -> usize {
-    let content = match &record.body {
+    match &record.body {
         Body::Operation(operation) | Body::ResyncDocument { operation, .. } => match &operation.kind {
             OperationKind::Index { id, source, .. } => id.len() + source.len(),
             OperationKind::Delete { id, .. } => id.len(),
@@ -137,6 +141,5 @@ fn weigh(record: &Record) -> usize {
         },
         Body::ResyncIds { ids, .. } => ids.iter().map(|id| id.len() + 3).sum(),
         _ => 0,
-    };
-    content + RECORD_OVERHEAD
+    }
 }

@@ -77,8 +77,9 @@ async fn check_partition(
     let mut offset = 0;
     while offset < end.0 {
         let message = tokio::time::timeout(PATIENCE, records.next()).await?.context("the stream ended")??;
-        let record = Record::decode(&message)?;
-        partition.take(record, report).with_context(|| format!("offset {}", message.offset()))?;
+        for record in Record::decode(&message)? {
+            partition.take(record, report).with_context(|| format!("offset {}", message.offset()))?;
+        }
         offset = message.offset() + 1;
     }
     Ok(())

@@ -262,7 +262,7 @@ impl Kafka {
 
     /// The last record of a partition; `None` when it is empty.
     pub async fn last_record(&self, topic: &TopicName, shard: ShardId) -> Result<Option<(Offset, Record)>, TopicError> {
-        self.record_at(topic, shard, |marks| Offset(marks.high.0 - 1)).await
+        Ok(self.records_at(topic, shard, |marks| Offset(marks.high.0 - 1)).await?.pop())
     }
 
     /// The first record of a partition that is still there.
@@ -271,23 +271,24 @@ impl Kafka {
         topic: &TopicName,
         shard: ShardId,
     ) -> Result<Option<(Offset, Record)>, TopicError> {
-        self.record_at(topic, shard, |marks| marks.low).await
+        Ok(self.records_at(topic, shard, |marks| marks.low).await?.into_iter().next())
     }
 
-    async fn record_at(
+    /// What the record at an offset holds; nothing when the partition is empty.
+    async fn records_at(
         &self,
         topic: &TopicName,
         shard: ShardId,
         offset: fn(Watermarks) -> Offset,
-    ) -> Result<Option<(Offset, Record)>, TopicError> {
+    ) -> Result<Vec<(Offset, Record)>, TopicError> {
         self.ask(topic, move |kafka, reader, topic| {
             let marks = kafka.watermarks_blocking(reader, topic, shard)?;
             if marks.high <= marks.low {
-                return Ok(None);
+                return Ok(Vec::new());
             }
-            let (from, mut found) = (offset(marks), None);
+            let (from, mut found) = (offset(marks), Vec::new());
             let behind = Offset(from.0 + 1);
-            kafka.read(reader, topic, shard, from, behind, |offset, record| found = Some((offset, record)))?;
+            kafka.read(reader, topic, shard, from, behind, |offset, record| found.push((offset, record)))?;
             Ok(found)
         })
         .await
@@ -349,13 +350,13 @@ impl Kafka {
                 .unwrap_or(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut)))
                 .map_err(failed)?;
             let offset = Offset(message.offset());
-            let record = Record::decode(&message).map_err(|source| TopicError::Record {
+            let records = Record::decode(&message).map_err(|source| TopicError::Record {
                 topic: topic.clone(),
                 shard,
                 offset: offset.0,
                 source,
             })?;
-            take(offset, record);
+            records.into_iter().for_each(|record| take(offset, record));
             if offset.0 + 1 >= end.0 {
                 break;
             }

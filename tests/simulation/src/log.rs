@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
+use follower_agent::ports::{Positioned, Unpacked};
 use futures::channel::oneshot;
 use futures::future::BoxFuture;
 use leader_agent::log::{FillBoard, Log, Pending, Session};
@@ -13,7 +14,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Headers;
 use shardline_common::control::{Entry, FillRequest};
 use shardline_common::kafka::{ControlError, REACH_RECORDS, Reach, TopicError, Watermarks};
-use shardline_common::record::{Body, Record};
+use shardline_common::record::{Body, Pack, Record, packs};
 use shardline_common::types::{Offset, ShardId, TopicName};
 use tokio::sync::watch;
 
@@ -21,11 +22,14 @@ use crate::calls::{Target, call};
 use crate::sabotage::Sabotage;
 use crate::world::Shared;
 
+/// What one of Kafka's records holds.
+pub type Packed = Vec<Record>;
+
 #[derive(Default)]
 pub struct Partition {
     /// The first offset that is still there.
     pub low: i64,
-    pub records: Vec<Record>,
+    pub records: Vec<Packed>,
 }
 
 impl Partition {
@@ -35,11 +39,13 @@ impl Partition {
 
     pub fn reach(&self) -> Option<Reach> {
         let from = self.low.max(self.end() - REACH_RECORDS);
-        (self.end() > self.low).then(|| Reach::of(self.records[from as usize..].iter().cloned(), Offset(self.end())))
+        let last = self.records[from as usize..].iter().flatten().cloned();
+        (self.end() > self.low).then(|| Reach::of(last, Offset(self.end())))
     }
 
     pub fn first(&self) -> Option<(Offset, Record)> {
-        self.records.get(self.low as usize).map(|record| (Offset(self.low), record.clone()))
+        let first = self.records.get(self.low as usize).and_then(|packed| packed.first());
+        first.map(|record| (Offset(self.low), record.clone()))
     }
 
     pub fn marks(&self) -> Watermarks {
@@ -63,7 +69,7 @@ type Report = oneshot::Sender<Result<Offset, KafkaError>>;
 
 struct Batch {
     topic: TopicName,
-    records: VecDeque<Record>,
+    records: VecDeque<Packed>,
     report: Report,
 }
 
@@ -134,9 +140,12 @@ impl Kafka {
     }
 }
 
+/// How much goes into one of Kafka's records at most, in bytes: some operations.
+const MOST_PACKED: usize = 400;
+
 /// Records travel in their encoded form.
-fn transported(record: &Record) -> Record {
-    let encoded = record.encode();
+fn transported(pack: &Pack<'_>) -> Packed {
+    let encoded = pack.encode();
     let headers: Vec<(String, Option<Vec<u8>>)> =
         encoded.headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect();
     let pairs = headers.iter().map(|(key, value)| (key.as_str(), value.as_deref()));
@@ -179,7 +188,8 @@ impl Log for AgentsLog {
         _: ShardId,
     ) -> BoxFuture<'a, Result<Option<(Offset, Record)>, TopicError>> {
         Box::pin(ask(&self.world, topic, "last record", |partition| {
-            let last = partition.records.last().filter(|_| partition.end() > partition.low);
+            let last =
+                partition.records.last().filter(|_| partition.end() > partition.low).and_then(|packed| packed.last());
             last.map(|record| (Offset(partition.end() - 1), record.clone()))
         }))
     }
@@ -216,8 +226,9 @@ impl Session for AgentsSession {
         }
         let is_dropped =
             |record: &&Record| matches!(record.body, Body::Metadata(_)) && world.sabotage == Some(Sabotage::NoMetadata);
-        let transported: VecDeque<Record> =
-            records.iter().filter(|record| !is_dropped(record)).map(transported).collect();
+        let records: Vec<Record> = records.iter().filter(|record| !is_dropped(record)).cloned().collect();
+        let pack_bytes = world.rng.usize(0..MOST_PACKED);
+        let transported: VecDeque<Packed> = packs(&records, pack_bytes).map(|pack| transported(&pack)).collect();
         let (report, delivered) = oneshot::channel();
         let assumed = Offset(world.kafka.partition(topic).end() + transported.len() as i64 - 1);
         let is_assumed = transported.is_empty() || world.sabotage == Some(Sabotage::ShippedBeforeDelivered);
@@ -288,6 +299,8 @@ pub struct Stream {
     id: u64,
     topic: TopicName,
     position: i64,
+    /// What is left of the Kafka record before `position`.
+    unpacked: Unpacked,
 }
 
 impl Stream {
@@ -296,19 +309,31 @@ impl Stream {
         let id = locked.kafka.id();
         let fetch = Fetch { fetched: offset.0, waker: None };
         locked.kafka.fetches.insert(id, fetch);
-        Self { world: Arc::clone(world), id, topic: topic.clone(), position: offset.0 }
+        Self {
+            world: Arc::clone(world),
+            id,
+            topic: topic.clone(),
+            position: offset.0,
+            unpacked: Unpacked::new(offset, Vec::new()),
+        }
     }
 
     /// The next record; an error when it was removed before it was fetched.
-    pub fn poll(&mut self, waker: Option<&Waker>) -> Poll<Result<(Offset, Record), ()>> {
+    pub fn poll(&mut self, waker: Option<&Waker>) -> Poll<Result<Positioned, ()>> {
         let mut world = self.world.lock();
         let kafka = &mut world.kafka;
         let partition = kafka.partitions.entry(self.topic.clone()).or_default();
         let Some(fetch) = kafka.fetches.get_mut(&self.id) else { return Poll::Pending };
+        if let Some(record) = self.unpacked.next() {
+            return Poll::Ready(Ok(record));
+        }
         if self.position < fetch.fetched.min(partition.end()) {
-            let offset = Offset(self.position);
+            let packed = partition.records[self.position as usize].clone();
+            let mut unpacked = Unpacked::new(Offset(self.position), packed);
             self.position += 1;
-            return Poll::Ready(Ok((offset, partition.records[offset.0 as usize].clone())));
+            let first = unpacked.next();
+            self.unpacked = unpacked;
+            return first.map_or(Poll::Pending, |first| Poll::Ready(Ok(first)));
         }
         if self.position < partition.low || self.position > partition.end() {
             return Poll::Ready(Err(()));

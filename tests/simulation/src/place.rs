@@ -8,7 +8,7 @@ use std::task::Poll;
 use follower_agent::apply::pipeline::Limits;
 use follower_agent::checkpoint::{Checkpoint, CheckpointError, CheckpointStore, furthest};
 use follower_agent::index::FollowerIndex;
-use follower_agent::ports::{FollowedIndex, Records};
+use follower_agent::ports::{FollowedIndex, Positioned, Records};
 use follower_agent::positions::{Positions, copy_key};
 use follower_agent::progress::{IndexProgress, ShardProgress};
 use follower_agent::shard::ShardError;
@@ -177,12 +177,12 @@ impl PartitionRecords {
 }
 
 impl Records for PartitionRecords {
-    async fn next(&mut self) -> Result<(Offset, Record), StreamError> {
+    async fn next(&mut self) -> Result<Positioned, StreamError> {
         let next = std::future::poll_fn(|context| self.stream.poll(Some(context.waker()))).await;
         next.map_err(|()| self.lost())
     }
 
-    fn ready(&mut self) -> Option<Result<(Offset, Record), StreamError>> {
+    fn ready(&mut self) -> Option<Result<Positioned, StreamError>> {
         match self.stream.poll(None) {
             Poll::Ready(next) => Some(next.map_err(|()| self.lost())),
             Poll::Pending => None,

@@ -629,10 +629,11 @@ impl World {
             self.kafka.producers.remove(&producer);
         }
         let Some((topic, offset)) = self.kafka.deliver(producer) else { return false };
-        let record = self.kafka.partition(&topic).records[offset.0 as usize].clone();
-        self.note(|| format!("{producer} {topic} {offset}: {}", describe(&record)));
-        if topic == self.topic {
-            self.check_appended(&record);
+        for record in self.kafka.partition(&topic).records[offset.0 as usize].clone() {
+            self.note(|| format!("{producer} {topic} {offset}: {}", describe(&record)));
+            if topic == self.topic {
+                self.check_appended(&record);
+            }
         }
         true
     }
@@ -677,11 +678,12 @@ impl World {
     fn lose_record(&mut self) {
         let topic = self.topic.clone();
         let partition = self.kafka.partition(&topic);
-        let operations = partition.records.iter().enumerate().skip(partition.low as usize);
-        let operations = operations.filter(|(_, record)| matches!(record.body, Body::Operation(_)));
-        let places: Vec<usize> = operations.map(|(at, _)| at).collect();
-        let Some(at) = self.rng.choice(places) else { return };
-        let lost = self.kafka.partition(&topic).records[at].clone();
+        let packed = partition.records.iter().enumerate().skip(partition.low as usize);
+        let records = packed.flat_map(|(at, packed)| packed.iter().enumerate().map(move |(nth, one)| (at, nth, one)));
+        let operations = records.filter(|(_, _, record)| matches!(record.body, Body::Operation(_)));
+        let places: Vec<(usize, usize)> = operations.map(|(at, nth, _)| (at, nth)).collect();
+        let Some((at, nth)) = self.rng.choice(places) else { return };
+        let lost = self.kafka.partition(&topic).records[at][nth].clone();
         // Its place is taken by a record without meaning, as if offsets had never been given to it.
         let nothing = Record {
             body: Body::Heartbeat { global_checkpoint: lost.seq_no, next_within_ms: 0 },
@@ -689,7 +691,7 @@ impl World {
             ..lost
         };
         self.note(|| format!("the log loses {at}: {}", lost.seq_no));
-        self.kafka.partition(&topic).records[at] = nothing;
+        self.kafka.partition(&topic).records[at][nth] = nothing;
         self.checks.is_log_damaged = true;
     }
 }
