@@ -22,7 +22,7 @@ faults: previous
 		--previous target/previous/target/debug --output "$${CARGO_TARGET_DIR:-target}/faults.md"
 
 # The agents of an earlier commit, for `make faults`.
-PREVIOUS := 81e766c
+PREVIOUS := 365998a
 previous:
 	@[ -e target/previous ] || git clone --quiet . target/previous
 	@cd target/previous && git fetch --quiet && git checkout --quiet $(PREVIOUS) && CARGO_TARGET_DIR=target \

@@ -86,6 +86,7 @@ async fn follow_cluster(
         metrics,
         heartbeat: Duration::from_secs(config.capture.heartbeat_seconds),
         cluster_seen: Mutex::new(Instant::now()),
+        started: Instant::now(),
     });
     let mut catalog = Catalog::new(node.cluster().clone(), leader_table.clone(), follower_table.clone());
     let own_tables = Tables {

@@ -33,14 +33,18 @@ use crate::translog::{self, ShardSpool, TailError, TranslogWatcher};
 
 /// Batches of a shard that may be on their way to Kafka.
 const BATCHES_IN_FLIGHT: usize = 4;
+/// In bytes: below it, a batch is waited for before the next one is read.
+const SMALL_BATCH: u64 = 256 * 1024;
 /// A heartbeat vouches for the shard's capture: it needs a cluster state that says that the primary is here.
 const CONFIRMATION: Duration = Duration::from_secs(5);
 /// Between two looks at a shard that owes a heartbeat and must not give one.
 const LEAST_PAUSE: Duration = Duration::from_millis(500);
 /// Heartbeats of all shards are at least so far apart: those of a shard become rarer with the number of shards, down to one
 /// in [`SLOWEST_HEARTBEAT`].
-const BETWEEN_HEARTBEATS: Duration = Duration::from_millis(60);
-const SLOWEST_HEARTBEAT: Duration = Duration::from_secs(60);
+const BETWEEN_HEARTBEATS: Duration = Duration::from_millis(120);
+const SLOWEST_HEARTBEAT: Duration = Duration::from_secs(120);
+/// A heartbeat may come late by so small a part of the time between two.
+const HEARTBEAT_TICKS: u32 = 16;
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LAST_RETRY: Duration = Duration::from_secs(15);
 
@@ -117,12 +121,21 @@ pub struct Context {
     pub heartbeat: Duration,
     /// When the leader cluster last said what its state is.
     pub cluster_seen: Mutex<Instant>,
+    /// From when the times of heartbeats are counted.
+    pub started: Instant,
 }
 
 impl Context {
     fn heartbeat_interval(&self) -> Duration {
         let shards = u32::try_from(self.metrics.captures.get()).unwrap_or_default();
         (BETWEEN_HEARTBEATS * shards).min(SLOWEST_HEARTBEAT).max(self.heartbeat)
+    }
+
+    /// Puts a pause off until a time at which other shards wake, too: together they cost less.
+    fn until_tick(&self, pause: Duration, tick: Duration) -> Duration {
+        let (due, tick) = ((self.started.elapsed() + pause).as_nanos(), tick.as_nanos().max(1));
+        let late = due.next_multiple_of(tick) - due;
+        pause + Duration::from_nanos(u64::try_from(late).unwrap_or_default())
     }
 }
 
@@ -176,7 +189,9 @@ pub struct Capture<'a> {
     acked: SeqNo,
     /// Whether a resync is under way: nobody may start to read in the middle of one.
     pub in_frame: bool,
+    /// What the partition has got from this capture, and the cluster state of which that is known.
     versions: MetadataVersions,
+    state_id: String,
     in_flight: VecDeque<BatchInFlight>,
     last_record: Instant,
     /// When the next heartbeat is due behind the last record, as the last one has announced.
@@ -219,6 +234,7 @@ impl<'a> Capture<'a> {
             acked: sent,
             in_frame: false,
             versions: MetadataVersions::default(),
+            state_id: String::new(),
             in_flight: VecDeque::new(),
             last_record: Instant::now(),
             next_heartbeat: context.heartbeat,
@@ -260,8 +276,9 @@ impl<'a> Capture<'a> {
                 Change::Operations(operations) => {
                     let reading = self.context.metrics.translog_read_seconds.with_label_values(&labels);
                     reading.inc_by(began.elapsed().as_secs_f64());
-                    self.ship_batch(operations).await?;
-                    self.settle(BATCHES_IN_FLIGHT).await?;
+                    let bytes = self.ship_batch(operations).await?;
+                    // Small batches come faster than Kafka takes them: the next one grows meanwhile.
+                    self.settle(if bytes < SMALL_BATCH { 0 } else { BATCHES_IN_FLIGHT }).await?;
                 }
                 Change::Missing(missing) if is_first && self.sent == SeqNo::NONE => {
                     // Followers begin with a copy of what is older than the partition.
@@ -313,7 +330,8 @@ impl<'a> Capture<'a> {
         newest: &mut watch::Receiver<MetadataVersions>,
         asked: &mut Asked,
     ) -> Result<(), CaptureError> {
-        let until_heartbeat = self.next_heartbeat.saturating_sub(self.last_record.elapsed()).max(LEAST_PAUSE);
+        let until_due = self.next_heartbeat.saturating_sub(self.last_record.elapsed()).max(LEAST_PAUSE);
+        let until_heartbeat = self.context.until_tick(until_due, self.next_heartbeat / HEARTBEAT_TICKS);
         tokio::select! {
             biased;
             () = source.changed() => {}
@@ -328,7 +346,8 @@ impl<'a> Capture<'a> {
         let is_confirmed = self.context.cluster_seen.lock().elapsed() < CONFIRMATION;
         if self.last_record.elapsed() >= self.next_heartbeat && is_confirmed {
             self.next_heartbeat = self.context.heartbeat_interval();
-            let next_within_ms = i64::try_from(self.next_heartbeat.as_millis()).unwrap_or(i64::MAX);
+            let next_within = self.next_heartbeat + self.next_heartbeat / HEARTBEAT_TICKS;
+            let next_within_ms = i64::try_from(next_within.as_millis()).unwrap_or(i64::MAX);
             let global_checkpoint = source.global_checkpoint();
             self.send_and_wait(Body::Heartbeat { global_checkpoint, next_within_ms }).await?;
         }
@@ -338,20 +357,27 @@ impl<'a> Capture<'a> {
     /// Ships the index's metadata if the node has newer than the partition got from this capture.
     pub async fn ship_metadata(&mut self) -> Result<(), CaptureError> {
         let (opensearch, index, uuid) = (&self.context.opensearch, &self.shard.index, &self.shard.uuid);
+        // Asked before the versions, which may be of a later state.
+        let state_id = cluster::local_state_id(opensearch).await?;
+        if self.state_id == state_id {
+            return Ok(());
+        }
         let state = cluster::local_state(opensearch, index, uuid).await?.ok_or(CaptureError::IndexGone)?;
         if !state.versions.newer_than(self.versions) {
+            self.state_id = state_id;
             return Ok(());
         }
         let metadata = cluster::fetch_metadata(opensearch, index, uuid, &state).await?;
         debug!(%index, shard = %self.shard.shard, versions = ?state.versions, "shipping metadata");
         self.settle(0).await?;
         self.send_and_wait(Body::Metadata(Box::new(metadata))).await?;
-        self.versions = state.versions;
+        (self.state_id, self.versions) = (state_id, state.versions);
         self.context.metrics.metadata_records.with_label_values(&self.labels()).inc();
         Ok(())
     }
 
-    async fn ship_batch(&mut self, operations: Vec<translog::Operation>) -> Result<(), CaptureError> {
+    /// Gives how many bytes of sources are in it.
+    async fn ship_batch(&mut self, operations: Vec<translog::Operation>) -> Result<u64, CaptureError> {
         // The node applies a mapping before it indexes a document that needs it, so asked after the batch was read, it
         // cannot answer with metadata older than the batch.
         self.ship_metadata().await?;
@@ -370,7 +396,7 @@ impl<'a> Capture<'a> {
         self.last_record = Instant::now();
         let operations = records.len() as u64;
         self.in_flight.push_back(BatchInFlight { last: self.sent, operations, bytes, pending });
-        Ok(())
+        Ok(bytes)
     }
 
     /// Waits until at most `allowed` batches are on their way.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use futures::{StreamExt, TryStreamExt};
 use shardline_common::control::{Capture, CatalogEntry, Entry, RefreshRequest, Refreshed};
 use shardline_common::kafka::{ControlError, ControlTopic};
-use shardline_common::types::ClusterUuid;
+use shardline_common::types::{ClusterUuid, Offset};
 use tracing::info;
 
 use crate::cluster::{ClusterView, IndexView};
@@ -25,11 +25,13 @@ pub struct Catalog {
     follower_table: ControlTopic,
     /// Since when the table has differed from what this agent sees.
     differs_since: Option<Instant>,
+    /// The view and the table that did not differ.
+    agreed: Option<(i64, Offset)>,
 }
 
 impl Catalog {
     pub fn new(cluster: ClusterUuid, leader_table: ControlTopic, follower_table: ControlTopic) -> Self {
-        Self { cluster, leader_table, follower_table, differs_since: None }
+        Self { cluster, leader_table, follower_table, differs_since: None, agreed: None }
     }
 
     /// The refresh request of a follower that nobody has answered yet.
@@ -42,7 +44,9 @@ impl Catalog {
 
     /// Brings the table up to date with a view that is newer than `request`, then answers it.
     pub async fn announce(&mut self, view: &ClusterView, request: Option<RefreshRequest>) -> Result<(), ControlError> {
-        let changes = self.changes(view);
+        let compared = (view.version, *self.leader_table.changes().borrow());
+        let changes = if self.agreed == Some(compared) { Vec::new() } else { self.changes(view) };
+        self.agreed = changes.is_empty().then_some(compared);
         if changes.is_empty() && request.is_none() {
             self.differs_since = None;
             return Ok(());

@@ -215,6 +215,12 @@ pub async fn local_state(
         .then(|| LocalState { versions: found.versions(), routing_num_shards: found.routing_num_shards }))
 }
 
+/// Which cluster state the local node has, for little: it is another one after any change.
+pub async fn local_state_id(opensearch: &OpenSearch) -> Result<String, OpenSearchError> {
+    let state: StateId = opensearch.get("/_cluster/state/version?local=true&filter_path=state_uuid").await?;
+    Ok(state.state_uuid)
+}
+
 pub struct LocalState {
     pub versions: MetadataVersions,
     pub routing_num_shards: u32,
@@ -301,6 +307,11 @@ struct Node {
 #[derive(Deserialize)]
 struct NodeTransport {
     publish_address: String,
+}
+
+#[derive(Deserialize)]
+struct StateId {
+    state_uuid: String,
 }
 
 #[derive(Deserialize)]

@@ -61,7 +61,7 @@ impl Default for CaptureConfig {
             data_paths: Vec::new(),
             spool_limit_mib: 4096,
             heartbeat_seconds: 5,
-            pack_bytes: 0,
+            pack_bytes: 32 * 1024,
         }
     }
 }

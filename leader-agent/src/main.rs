@@ -3,6 +3,7 @@
 use clap::Parser;
 use leader_agent::{agent, config::LeaderConfig};
 use shardline_common::launch::{LaunchArguments, launch};
+use tokio::runtime::Builder;
 
 /// Records are made by one thread and freed by librdkafka's, and glibc keeps what each thread has freed to itself.
 #[global_allocator]
@@ -16,7 +17,11 @@ struct Arguments {
     launch: LaunchArguments,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    launch(Arguments::parse().launch, LeaderConfig::validate, agent::run).await
+/// Threads for work that waits, for files or for Kafka's answers to questions. Each costs memory, and a thousand shards that
+/// wake together would make hundreds of them.
+const BLOCKING_THREADS: usize = 16;
+
+fn main() -> anyhow::Result<()> {
+    let runtime = Builder::new_multi_thread().enable_all().max_blocking_threads(BLOCKING_THREADS).build()?;
+    runtime.block_on(launch(Arguments::parse().launch, LeaderConfig::validate, agent::run))
 }

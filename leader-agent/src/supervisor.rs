@@ -10,7 +10,7 @@ use shardline_common::kafka::ControlTopic;
 use shardline_common::metadata::MetadataVersions;
 use shardline_common::repository::{Snapshot, SnapshotPosition, SnapshotRequest};
 use shardline_common::topic::replication_topic;
-use shardline_common::types::{IndexUuid, SeqNo, ShardId, TopicName};
+use shardline_common::types::{IndexUuid, Offset, SeqNo, ShardId, TopicName};
 use shardline_common::verify::{Question, Reply};
 use shardline_common::wildcard::wildcard_match;
 use tokio::sync::watch;
@@ -45,6 +45,8 @@ pub struct Supervisor {
     /// Instead of the translogs, where those cannot be read.
     poll: Option<Origin>,
     spools: Spools,
+    /// The view and the tables with which every index was found to be announced.
+    announced: Option<(i64, Offset, Offset)>,
     captures: HashMap<ShardKey, RunningCapture>,
     holds: HashMap<ShardKey, Task>,
     snapshots: HashMap<(String, ShardId), Task>,
@@ -105,6 +107,7 @@ impl Supervisor {
             follower_table,
             always: config.always.clone(),
             spools: Spools::new(config.spool_limit_mib.saturating_mul(1024 * 1024)),
+            announced: None,
             captures: HashMap::new(),
             holds: HashMap::new(),
             snapshots: HashMap::new(),
@@ -117,6 +120,7 @@ impl Supervisor {
 
     /// Starts what the view and the followers' wishes ask for, ends what they no longer do.
     pub async fn reconcile(&mut self, view: &ClusterView) {
+        let followed_at = *self.follower_table.changes().borrow();
         let followed: HashSet<IndexUuid> = self
             .follower_table
             .all::<Subscription>()
@@ -140,11 +144,16 @@ impl Supervisor {
         let replicas = keys(&|index| self.beside(index));
         end_all(&mut self.captures, |key| !primaries.contains(key), |capture| capture.task).await;
         end_all(&mut self.holds, |key| !replicas.contains(key), |task| task).await;
+        let compared = (view.version, *self.leader_table.changes().borrow(), followed_at);
+        let is_announced = self.announced == Some(compared);
+        let mut all_started = true;
         for index in wanted {
-            if let Err(error) = self.start_index(index).await {
+            if let Err(error) = self.start_index(index, is_announced).await {
                 warn!(index = %index.name, %error, "the index cannot be captured yet");
+                all_started = false;
             }
         }
+        self.announced = all_started.then_some(compared);
         self.context.metrics.captures.set(i64::try_from(self.captures.len()).unwrap_or(i64::MAX));
         self.tend_spools(view, &followed).await;
         self.reconcile_snapshots().await;
@@ -166,7 +175,7 @@ impl Supervisor {
             && self.always.iter().any(|pattern| wildcard_match(pattern, index.name.as_str()))
     }
 
-    async fn start_index(&mut self, index: &IndexView) -> Result<(), StartError> {
+    async fn start_index(&mut self, index: &IndexView, is_announced: bool) -> Result<(), StartError> {
         // Before anything that Kafka may hold up.
         for id in &index.local_primaries {
             if let Some(capture) = self.captures.get(&(index.uuid.clone(), *id)) {
@@ -190,7 +199,7 @@ impl Supervisor {
             self.context.kafka.create_replication_topic(&topic, index.number_of_shards).await?;
         }
         // One agent speaks for the index: the one beside the primary of its first shard.
-        if index.local_primaries.contains(&ShardId(0)) {
+        if !is_announced && index.local_primaries.contains(&ShardId(0)) {
             self.announce(index, &topic).await?;
         }
         for id in missing {

@@ -34,7 +34,7 @@ pub const REACH_RECORDS: i64 = 64;
 /// How long one call to a broker may take before it is tried again or reported.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Questions at once. An agent that takes over many shards has several for each.
-const READERS: usize = 8;
+const READERS: usize = 4;
 
 #[derive(Debug, thiserror::Error)]
 pub enum TopicError {
@@ -138,6 +138,8 @@ impl Kafka {
         client
             .set("bootstrap.servers", &self.config.bootstrap_servers)
             .set("client.id", "shardline")
+            // Histograms for each topic, which a broker would collect.
+            .set("enable.metrics.push", "false")
             .set("socket.nagle.disable", "true")
             .set("reconnect.backoff.ms", "100")
             .set("reconnect.backoff.max.ms", "2000")

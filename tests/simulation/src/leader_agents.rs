@@ -66,6 +66,7 @@ impl LeaderAgent {
             metrics: Metrics::register(&Registry::new()).expect("metrics are registered once"),
             heartbeat: HEARTBEAT,
             cluster_seen: Mutex::new(Instant::now()),
+            started: Instant::now(),
         });
         let shard =
             Shard { index: INDEX.into(), uuid: UUID.into(), shard: SHARD, number_of_shards: 1, has_replicas, topic };

@@ -18,6 +18,9 @@ impl World {
         let unavailable = json!({"error": {"type": "no_shard_available_action_exception", "reason": "no primary"}});
         let is_serving = self.group.is_serving();
         Some(match (method, path.rsplit('/').next().unwrap_or_default()) {
+            ("GET", "version") => {
+                (StatusCode::OK, json!({"state_uuid": format!("{}/{}", self.group.term, copy.mapping)}))
+            }
             ("GET", last) if last == INDEX && path.starts_with("/_cluster") => (
                 StatusCode::OK,
                 json!({"metadata": {"indices": {INDEX: {
