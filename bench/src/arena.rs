@@ -15,6 +15,8 @@ use crate::writers::Writer;
 pub const PATIENCE: Duration = Duration::from_secs(600);
 /// Indices whose names begin like this are captured without a follower.
 pub const CAPTURED: &str = "captured-";
+/// A snapshot repository that both clusters have.
+pub const REPOSITORY: &str = "files";
 pub const HEAP_MB: usize = 2048;
 
 pub struct Arena {
@@ -92,7 +94,7 @@ impl Arena {
 
     /// Follows an index and waits until it is followed.
     pub async fn follow(&self, leader: &str, follower: &str) -> Result<()> {
-        self.start_following(leader, follower).await?;
+        self.start_following(leader, follower, json!({})).await?;
         self.following(follower).await
     }
 
@@ -101,9 +103,23 @@ impl Arena {
         Ok(())
     }
 
-    pub async fn start_following(&self, leader: &str, follower: &str) -> Result<()> {
-        let body = json!({"leader_alias": ALIAS, "leader_index": leader});
+    /// `options` are further fields of the request.
+    pub async fn start_following(&self, leader: &str, follower: &str, options: Value) -> Result<()> {
+        let mut body = options;
+        body["leader_alias"] = ALIAS.into();
+        body["leader_index"] = leader.into();
         self.gateway.ok("PUT", &replication(follower, "_start"), Some(&body)).await?;
+        Ok(())
+    }
+
+    pub async fn register_repository(&self) -> Result<()> {
+        let location = self.stack.run_dir().join("snapshots").join(REPOSITORY);
+        std::fs::create_dir_all(&location)?;
+        for (cluster, readonly) in [(&self.leader, false), (&self.follower, true)] {
+            let settings = json!({"location": location.display().to_string(), "readonly": readonly});
+            let repository = json!({"type": "fs", "settings": settings});
+            cluster.ok("PUT", &format!("/_snapshot/{REPOSITORY}"), Some(&repository)).await?;
+        }
         Ok(())
     }
 

@@ -3,9 +3,10 @@
 use std::time::Instant;
 
 use anyhow::Result;
+use serde_json::json;
 
 use super::Size;
-use crate::arena::{Arena, remove};
+use crate::arena::{Arena, REPOSITORY, remove};
 use crate::report::Section;
 use crate::samples::Samples;
 use crate::usage::{Meter, cpu_of};
@@ -18,8 +19,8 @@ pub async fn run(arena: &Arena, size: Size) -> Result<Section> {
         "Catching up and bootstrap",
         "A follower is paused, documents of 266 bytes are written to the leader and shipped to Kafka; the clock runs from
         `_resume` until all are applied. Beside it, in turns, a plain client with two writers sends the same documents with
-        external versions straight into an index of the follower cluster. `bootstrap` copies an index whose translog is gone,
-        from `_start` on. The ratio is to the plain client with bulks of 1,000.",
+        external versions straight into an index of the follower cluster. A bootstrap copies an index whose translog is gone,
+        from `_start` on until it is followed. The ratio is to the plain client with bulks of 1,000.",
     );
     let mut direct = Samples::default();
     for documents in [small, large] {
@@ -52,14 +53,25 @@ pub async fn run(arena: &Arena, size: Size) -> Result<Section> {
         }
     }
     let copied = Workload::logs(size.pick(200_000, 50_000), Ids::New);
-    let mut bootstrap = Samples::default();
-    for round in 0..size.rounds {
-        eprintln!("bootstrap: round {} of {}", round + 1, size.rounds);
-        bootstrap.push(copied.operations as f64 / copy(arena, &copied).await?);
+    arena.register_repository().await?;
+    let ways = [
+        ("bootstrap through Kafka", Way::Documents),
+        ("bootstrap through a snapshot repository", Way::Files),
+        ("snapshot and restore by hand", Way::ByHand),
+    ];
+    for (name, way) in ways {
+        let mut copies = Samples::default();
+        for round in 0..size.rounds {
+            eprintln!("{name}: round {} of {}", round + 1, size.rounds);
+            copies.push(copied.operations as f64 / copy(arena, &copied, way).await?);
+        }
+        eprintln!("  {}", copies.show(0));
+        let ratio = copies.map(|speed| speed / direct.median());
+        if way == Way::Documents {
+            section.at_least("bootstrap, of a plain client's speed", 70.0, ratio.median() * 100.0, "%");
+        }
+        rows.push(vec![name.to_owned(), copied.operations.to_string(), copies.show(0), ratio.show(2)]);
     }
-    eprintln!("  bootstrap {}", bootstrap.show(0));
-    let ratio = bootstrap.map(|speed| speed / direct.median());
-    rows.push(vec!["bootstrap".to_owned(), copied.operations.to_string(), bootstrap.show(0), ratio.show(2)]);
     section.table(&["", "documents", "documents/s", "ratio"], rows);
     Ok(section)
 }
@@ -93,7 +105,16 @@ async fn after_pause(arena: &Arena, load: &Workload) -> Result<(f64, f64)> {
     Ok((took, agent))
 }
 
-async fn copy(arena: &Arena, load: &Workload) -> Result<f64> {
+/// How an index is copied.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Documents,
+    Files,
+    /// Without agents, by the APIs of the two clusters.
+    ByHand,
+}
+
+async fn copy(arena: &Arena, load: &Workload, way: Way) -> Result<f64> {
     let index = "copied";
     arena.create(&arena.leader, index, 2).await?;
     arena.to_leader.write(&[index.to_owned()], load).await?;
@@ -101,11 +122,31 @@ async fn copy(arena: &Arena, load: &Workload) -> Result<f64> {
     arena.leader.ok("POST", &format!("/{index}/_flush?force=true&wait_if_ongoing=true"), None).await?;
     arena.settle().await?;
     let started = Instant::now();
-    arena.follow(index, index).await?;
-    arena.caught_up(index, index).await?;
+    match way {
+        Way::Documents => arena.start_following(index, index, json!({})).await?,
+        Way::Files => arena.start_following(index, index, json!({"repository": REPOSITORY})).await?,
+        Way::ByHand => by_hand(arena, index).await?,
+    }
+    if way != Way::ByHand {
+        arena.following(index).await?;
+        arena.caught_up(index, index).await?;
+    }
     let took = started.elapsed().as_secs_f64();
     arena.same_count(index, index).await?;
-    arena.unfollow(index).await?;
+    if way == Way::ByHand {
+        remove(&arena.follower, index).await?;
+    } else {
+        arena.unfollow(index).await?;
+    }
     remove(&arena.leader, index).await?;
     Ok(took)
+}
+
+async fn by_hand(arena: &Arena, index: &str) -> Result<()> {
+    let snapshot = format!("/_snapshot/{REPOSITORY}/by-hand");
+    let only = json!({"indices": index, "include_global_state": false});
+    arena.leader.ok("PUT", &format!("{snapshot}?wait_for_completion=true"), Some(&only)).await?;
+    arena.follower.ok("POST", &format!("{snapshot}/_restore?wait_for_completion=true"), Some(&only)).await?;
+    arena.leader.ok("DELETE", &snapshot, None).await?;
+    Ok(())
 }
