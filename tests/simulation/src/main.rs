@@ -29,7 +29,7 @@ use sabotage::Sabotage;
 /// Seeds of an ordinary run: the same each time.
 const SEEDS: u64 = 3_000;
 /// Within as many seeds each sabotage is to be noticed.
-const SEEDS_TO_NOTICE: u64 = 4_000;
+const SEEDS_TO_NOTICE: u64 = 30_000;
 
 #[test]
 fn schedules_keep_the_invariants() {
