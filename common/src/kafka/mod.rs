@@ -296,6 +296,14 @@ impl Kafka {
         .await
     }
 
+    /// The broker answers a connection's requests one after the other, and a reader has always asked for more than it was told
+    /// to read: the next question would wait for half a second behind that.
+    fn reader(&self) -> Result<BaseConsumer, KafkaError> {
+        let mut settings = self.consumer("shardline-reader");
+        settings.set("fetch.wait.max.ms", "5");
+        BaseConsumer::from_config(&settings)
+    }
+
     /// Asks with one of the readers that the agent's questions share.
     async fn ask<T: Send + 'static>(
         &self,
@@ -308,8 +316,7 @@ impl Kafka {
             let idle = kafka.readers.idle.lock().pop();
             let reader = match idle {
                 Some(reader) => reader,
-                None => BaseConsumer::from_config(&kafka.consumer("shardline-reader"))
-                    .map_err(|source| kafka.failed("open a reader of", &topic, source))?,
+                None => kafka.reader().map_err(|source| kafka.failed("open a reader of", &topic, source))?,
             };
             let answer = question(&kafka, &reader, &topic)?;
             kafka.readers.idle.lock().push(reader);
