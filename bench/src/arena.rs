@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use shardline_dev::{AgentConfig, Stack, StackOptions};
 use shardline_tests::client::Client;
+use shardline_tests::repository::register;
 use shardline_tests::wait;
 use shardline_tests::world::ALIAS;
 
@@ -94,7 +95,7 @@ impl Arena {
 
     /// Follows an index and waits until it is followed.
     pub async fn follow(&self, leader: &str, follower: &str) -> Result<()> {
-        self.start_following(leader, follower, json!({})).await?;
+        self.start_following(leader, follower).await?;
         self.following(follower).await
     }
 
@@ -103,23 +104,26 @@ impl Arena {
         Ok(())
     }
 
-    /// `options` are further fields of the request.
-    pub async fn start_following(&self, leader: &str, follower: &str, options: Value) -> Result<()> {
-        let mut body = options;
-        body["leader_alias"] = ALIAS.into();
-        body["leader_index"] = leader.into();
+    pub async fn start_following(&self, leader: &str, follower: &str) -> Result<()> {
+        self.start_with(follower, json!({"leader_alias": ALIAS, "leader_index": leader})).await
+    }
+
+    /// Follows an index that comes from the repository, and waits until it is followed.
+    pub async fn follow_from_repository(&self, leader: &str, follower: &str) -> Result<()> {
+        let body = json!({"leader_alias": ALIAS, "leader_index": leader, "repository": REPOSITORY});
+        self.start_with(follower, body).await?;
+        self.following(follower).await
+    }
+
+    async fn start_with(&self, follower: &str, body: Value) -> Result<()> {
         self.gateway.ok("PUT", &replication(follower, "_start"), Some(&body)).await?;
         Ok(())
     }
 
     pub async fn register_repository(&self) -> Result<()> {
-        let location = self.stack.run_dir().join("snapshots").join(REPOSITORY);
-        std::fs::create_dir_all(&location)?;
-        for (cluster, readonly) in [(&self.leader, false), (&self.follower, true)] {
-            let settings = json!({"location": location.display().to_string(), "readonly": readonly});
-            let repository = json!({"type": "fs", "settings": settings});
-            cluster.ok("PUT", &format!("/_snapshot/{REPOSITORY}"), Some(&repository)).await?;
-        }
+        let run_dir = self.stack.run_dir();
+        register(run_dir, &self.leader, REPOSITORY, json!({})).await?;
+        register(run_dir, &self.follower, REPOSITORY, json!({"readonly": true})).await?;
         Ok(())
     }
 

@@ -88,6 +88,19 @@ pub enum OperationKind {
     NoOp,
 }
 
+impl OperationKind {
+    /// What it brings, in bytes.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Index { id, source, routing, .. } => {
+                id.len() + source.len() + routing.as_ref().map_or(0, String::len)
+            }
+            Self::Delete { id, .. } => id.len(),
+            Self::NoOp => 0,
+        }
+    }
+}
+
 /// Tells the records of one resync from those of another: two agents may overlap for a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use rdkafka::error::KafkaError;
 use shardline_common::kafka::{Group, Kafka, MAX_RECORD_BYTES, Outgoing, Producer, Reach, RenewedProducer, TopicError};
-use shardline_common::record::{Body, OperationKind, Pack, Record, packs};
+use shardline_common::record::{Body, Pack, Record, packs};
 use shardline_common::types::{Offset, ShardId, TopicName};
 use tokio::sync::Semaphore;
 
@@ -59,14 +59,14 @@ impl Pinned {
     async fn hand_over(&self, topic: &TopicName, shard: ShardId, records: &[Record]) -> Result<Pending, PublishError> {
         let packs: Vec<Pack<'_>> = packs(records, self.publisher.pack_bytes).collect();
         let mut weight = 0;
-        for record in records {
-            let bytes = weigh(record);
+        for pack in &packs {
+            let bytes = pack.records().iter().map(weigh).sum::<usize>() + RECORD_OVERHEAD;
             if bytes > MAX_RECORD_BYTES {
-                return Err(PublishError::TooLarge { topic: topic.clone(), shard, seq_no: record.seq_no.0, bytes });
+                let seq_no = pack.last().seq_no.0;
+                return Err(PublishError::TooLarge { topic: topic.clone(), shard, seq_no, bytes });
             }
             weight += bytes;
         }
-        weight += packs.len() * RECORD_OVERHEAD;
         let kib = u32::try_from(weight.div_ceil(1024)).unwrap_or(IN_FLIGHT_KIB).min(IN_FLIGHT_KIB);
         let budget =
             Arc::clone(&self.publisher.budget).acquire_many_owned(kib).await.map_err(|_| PublishError::Stopping)?;
@@ -77,7 +77,7 @@ impl Pinned {
                 key: encoded.key,
                 value: Some(&encoded.value),
                 headers: encoded.headers,
-                timestamp_ms: pack.timestamp_ms(),
+                timestamp_ms: pack.last().timestamp_ms,
             };
             if let Err(source) = self.producer.send(topic, shard, outgoing, &group).await {
                 self.publisher.producer.renew_if_fatal(&self.producer);
@@ -134,11 +134,7 @@ impl Log for Publisher {
 /// What a record says, in bytes.
 fn weigh(record: &Record) -> usize {
     match &record.body {
-        Body::Operation(operation) | Body::ResyncDocument { operation, .. } => match &operation.kind {
-            OperationKind::Index { id, source, .. } => id.len() + source.len(),
-            OperationKind::Delete { id, .. } => id.len(),
-            OperationKind::NoOp => 0,
-        },
+        Body::Operation(operation) | Body::ResyncDocument { operation, .. } => operation.kind.bytes(),
         Body::ResyncIds { ids, .. } => ids.iter().map(|id| id.len() + 3).sum(),
         _ => 0,
     }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use shardline_tests::client::Client;
 use shardline_tests::ctl::ctl_ok;
 use shardline_tests::load::{Load, index_body};
+use shardline_tests::repository::register;
 use shardline_tests::retention::Topic;
 use shardline_tests::wait;
 use shardline_tests::world::{ALIAS, World};
@@ -21,8 +22,9 @@ const SLOW: &str = "300kb";
 async fn an_index_comes_from_a_repository_while_it_is_written() -> Result<()> {
     let world = World::start().await?;
     let World { stack, leader, follower, gateway, .. } = &world;
-    register(&world, leader, "shared", json!({"max_snapshot_bytes_per_sec": SLOW})).await?;
-    register(&world, follower, "shared", json!({"max_restore_bytes_per_sec": SLOW, "readonly": true})).await?;
+    register(world.stack.run_dir(), leader, "shared", json!({"max_snapshot_bytes_per_sec": SLOW})).await?;
+    register(world.stack.run_dir(), follower, "shared", json!({"max_restore_bytes_per_sec": SLOW, "readonly": true}))
+        .await?;
     let pipeline = json!({"processors": [{"set": {"field": "piped", "value": true}}]});
     leader.ok("PUT", "/_ingest/pipeline/mark", Some(&pipeline)).await?;
     let mut body = index_body(2);
@@ -112,12 +114,12 @@ async fn what_cannot_come_from_a_repository_says_why() -> Result<()> {
     let (status, answer) = gateway.call("PUT", "/_plugins/_replication/new/_start", Some(&body)).await?;
     ensure!(status == 404 && answer.to_string().contains("nowhere"), "{status} {answer}");
 
-    register(&world, follower, "one-sided", json!({"readonly": true})).await?;
+    register(world.stack.run_dir(), follower, "one-sided", json!({"readonly": true})).await?;
     start(gateway, "old", "new", "one-sided").await?;
     let paused = wait::for_status(gateway, "new", "PAUSED", PATIENCE).await?;
     let reason = paused["reason"].as_str().context("no reason")?;
     ensure!(reason.contains("[one-sided]") && reason.contains("repository_missing_exception"), "{reason}");
-    register(&world, leader, "one-sided", json!({})).await?;
+    register(world.stack.run_dir(), leader, "one-sided", json!({})).await?;
     gateway.ok("POST", "/_plugins/_replication/new/_resume", Some(&json!({}))).await?;
     wait::for_status(gateway, "new", "SYNCING", PATIENCE).await?;
     proven_equal(&world, "old", "new").await?;
@@ -137,15 +139,6 @@ async fn what_cannot_come_from_a_repository_says_why() -> Result<()> {
     wait::for_status(gateway, "versions", "SYNCING", PATIENCE).await?;
     proven_equal(&world, "versions", "versions").await?;
     world.stop().await
-}
-
-/// The same folder on both clusters.
-async fn register(world: &World, cluster: &Client, name: &str, mut settings: Value) -> Result<()> {
-    let folder = world.stack.run_dir().join("snapshots").join(name);
-    std::fs::create_dir_all(&folder)?;
-    settings["location"] = folder.display().to_string().into();
-    cluster.ok("PUT", &format!("/_snapshot/{name}"), Some(&json!({"type": "fs", "settings": settings}))).await?;
-    Ok(())
 }
 
 async fn start(gateway: &Client, leader: &str, follower: &str, repository: &str) -> Result<()> {

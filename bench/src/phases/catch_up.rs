@@ -123,20 +123,20 @@ async fn copy(arena: &Arena, load: &Workload, way: Way) -> Result<f64> {
     arena.settle().await?;
     let started = Instant::now();
     match way {
-        Way::Documents => arena.start_following(index, index, json!({})).await?,
-        Way::Files => arena.start_following(index, index, json!({"repository": REPOSITORY})).await?,
+        Way::Documents => arena.follow(index, index).await?,
+        Way::Files => arena.follow_from_repository(index, index).await?,
         Way::ByHand => by_hand(arena, index).await?,
     }
-    if way != Way::ByHand {
-        arena.following(index).await?;
+    let is_followed = way != Way::ByHand;
+    if is_followed {
         arena.caught_up(index, index).await?;
     }
     let took = started.elapsed().as_secs_f64();
     arena.same_count(index, index).await?;
-    if way == Way::ByHand {
-        remove(&arena.follower, index).await?;
-    } else {
+    if is_followed {
         arena.unfollow(index).await?;
+    } else {
+        remove(&arena.follower, index).await?;
     }
     remove(&arena.leader, index).await?;
     Ok(took)

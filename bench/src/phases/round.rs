@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use serde_json::json;
 
 use crate::arena::{Arena, Cores, remove};
 use crate::samples::Samples;
@@ -71,7 +70,7 @@ impl Plan {
     async fn followed(&self, arena: &Arena, outcome: &mut Outcome) -> Result<()> {
         let indices = self.create(arena, "followed").await?;
         for index in &indices {
-            arena.start_following(index, index, json!({})).await?;
+            arena.start_following(index, index).await?;
         }
         for index in &indices {
             arena.following(index).await?;

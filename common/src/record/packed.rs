@@ -42,8 +42,8 @@ impl<'a> Pack<'a> {
         self.records
     }
 
-    pub fn timestamp_ms(&self) -> i64 {
-        self.last.timestamp_ms
+    pub fn last(&self) -> &'a Record {
+        self.last
     }
 
     pub fn encode(&self) -> Encoded<'a> {
@@ -66,14 +66,7 @@ fn belong_together(first: &Record, next: &Record) -> bool {
 
 fn weight(record: &Record) -> usize {
     let Body::Operation(operation) = &record.body else { return 0 };
-    let content = match &operation.kind {
-        OperationKind::Index { id, source, routing, .. } => {
-            id.len() + source.len() + routing.as_ref().map_or(0, String::len)
-        }
-        OperationKind::Delete { id, .. } => id.len(),
-        OperationKind::NoOp => 0,
-    };
-    content + OPERATION_OVERHEAD
+    operation.kind.bytes() + OPERATION_OVERHEAD
 }
 
 /// The value of a record that holds these operations.

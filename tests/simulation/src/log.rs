@@ -328,12 +328,9 @@ impl Stream {
             return Poll::Ready(Ok(record));
         }
         if self.position < fetch.fetched.min(partition.end()) {
-            let packed = partition.records[self.position as usize].clone();
-            let mut unpacked = Unpacked::new(Offset(self.position), packed);
+            self.unpacked = Unpacked::new(Offset(self.position), partition.records[self.position as usize].clone());
             self.position += 1;
-            let first = unpacked.next();
-            self.unpacked = unpacked;
-            return first.map_or(Poll::Pending, |first| Poll::Ready(Ok(first)));
+            return self.unpacked.next().map_or(Poll::Pending, |first| Poll::Ready(Ok(first)));
         }
         if self.position < partition.low || self.position > partition.end() {
             return Poll::Ready(Err(()));
