@@ -1,4 +1,4 @@
-//! Scans one shard of an index at a point in time, in `_seq_no` order.
+//! Scans one shard of an index at a point in time, in `_seq_no` order or, for a third of the CPU, as it is stored.
 
 use std::time::Duration;
 
@@ -101,8 +101,14 @@ impl<'a> ShardScan<'a> {
         Ok(counted.hits.total.value)
     }
 
+    /// In the order of their sequence numbers.
     pub fn documents(&self, stretch: Stretch) -> Pages<'_> {
-        Pages { scan: self, stretch, among: None, after: Vec::new(), with_source: true, size: FIRST_PAGE }
+        Pages { scan: self, stretch, among: None, after: Vec::new(), with_source: true, in_order: true, size: FIRST_PAGE }
+    }
+
+    /// In the order in which they are stored.
+    pub fn unordered(&self, stretch: Stretch) -> Pages<'_> {
+        Pages { in_order: false, ..self.documents(stretch) }
     }
 
     /// Those with one of these ids.
@@ -110,9 +116,9 @@ impl<'a> ShardScan<'a> {
         Pages { among: Some(ids), ..self.documents(stretch) }
     }
 
-    /// The same without their sources.
+    /// Without their sources, in the order in which they are stored.
     pub fn ids(&self, stretch: Stretch) -> Pages<'_> {
-        Pages { scan: self, stretch, among: None, after: Vec::new(), with_source: false, size: LARGEST_PAGE_OF_IDS }
+        Pages { with_source: false, size: LARGEST_PAGE_OF_IDS, ..self.unordered(stretch) }
     }
 }
 
@@ -123,6 +129,7 @@ pub struct Pages<'a> {
     /// Where the last page ended.
     after: Vec<i64>,
     with_source: bool,
+    in_order: bool,
     size: usize,
 }
 
@@ -137,12 +144,14 @@ impl Pages<'_> {
         if let Some(ids) = self.among {
             filters.push(json!({"ids": {"values": ids}}));
         }
+        let by_seq_no = self.in_order.then(|| json!({"_seq_no": "asc"}));
         // An index made by shrinking has documents of several shards in one, and with them equal sequence numbers.
+        let sort: Vec<_> = by_seq_no.into_iter().chain([json!({"_shard_doc": "asc"})]).collect();
         let mut request = json!({
             "size": self.size,
             "pit": {"id": self.scan.pit_id, "keep_alive": KEEP_ALIVE},
             "query": {"bool": {"filter": filters}},
-            "sort": [{"_seq_no": "asc"}, {"_shard_doc": "asc"}],
+            "sort": sort,
             "_source": self.with_source,
             "seq_no_primary_term": true,
             "version": true,

@@ -322,7 +322,7 @@ impl Reader<'_> {
         let to = (self.side == Side::Leader).then_some(up_to);
         let stretch = Stretch { from: SeqNo(0), to };
         let scanned = async {
-            let mut pages = if self.how.content { scan.documents(stretch) } else { scan.ids(stretch) };
+            let mut pages = if self.how.content { scan.unordered(stretch) } else { scan.ids(stretch) };
             let started = Instant::now();
             let mut read = 0;
             loop {
