@@ -103,7 +103,15 @@ impl<'a> ShardScan<'a> {
 
     /// In the order of their sequence numbers.
     pub fn documents(&self, stretch: Stretch) -> Pages<'_> {
-        Pages { scan: self, stretch, among: None, after: Vec::new(), with_source: true, in_order: true, size: FIRST_PAGE }
+        Pages {
+            scan: self,
+            stretch,
+            among: None,
+            after: Vec::new(),
+            with_source: true,
+            in_order: true,
+            size: FIRST_PAGE,
+        }
     }
 
     /// In the order in which they are stored.

@@ -95,11 +95,13 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
     let (group, rebalances) = Group::join(&kafka, membership)?;
     let share_within = Duration::from_secs(config.bootstrap.share_seconds);
     let requests = Requests { table: follower_table.clone(), cluster: cluster.clone(), share_within };
+    let reading = kafka.consumer(&format!("{prefix}.{cluster}"));
     let shared = Arc::new(Shared {
         requests,
         repository: config.bootstrap.repository.clone(),
         opensearch: opensearch.clone().under(lease.clone()),
-        streams: Streams::new(kafka.clone(), format!("{prefix}.{cluster}"), end.clone()),
+        streams: Streams::new(reading.clone(), end.clone()),
+        copies: Streams::of_copies(reading, end.clone()),
         kafka,
         checkpoints,
         slots: Arc::clone(&slots),

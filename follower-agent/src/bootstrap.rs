@@ -66,7 +66,7 @@ async fn load_once(
     let mut loader = Loader {
         index,
         shard,
-        stream: index.open(topic, shard, copy.as_ref().map_or(Offset(0), |copy| copy.offset))?,
+        stream: index.open(topic, shard, copy.as_ref().map_or(Offset(0), |copy| copy.offset)).await?,
         pipeline: Pipeline::new(destination.clone(), index.limits()),
         highest: copy.as_ref().map_or(known, |copy| copy.highest.max(known)),
         copy,

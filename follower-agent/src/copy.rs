@@ -23,7 +23,7 @@ use crate::progress::{IndexProgress, ShardProgress};
 use crate::settings::ControlSettings;
 use crate::shard::ShardError;
 use crate::slots::Slot;
-use crate::stream::{PartitionStream, StreamError, Streams};
+use crate::stream::{PartitionStream, StreamError};
 
 pub struct Index {
     pub shared: Arc<Shared>,
@@ -37,7 +37,6 @@ pub struct Index {
     pub topic: TopicName,
     pub follower: FollowerIndex,
     pub kafka: Kafka,
-    pub streams: Streams,
     pub dead_letters: LetterBox,
     pub checkpoints: CheckpointStore,
     pub progress: Arc<IndexProgress>,
@@ -66,7 +65,6 @@ impl Index {
             topic,
             follower,
             kafka: shared.kafka.clone(),
-            streams: shared.streams.clone(),
             dead_letters,
             checkpoints: shared.checkpoints.clone(),
             progress,
@@ -277,8 +275,9 @@ impl FollowedIndex for Index {
         Ok(self.dead_letters.redelivered(shard, frame, up_to).await?)
     }
 
-    fn open(&self, topic: &TopicName, shard: ShardId, offset: Offset) -> Result<PartitionStream, StreamError> {
-        self.streams.open(topic, shard, offset)
+    async fn open(&self, topic: &TopicName, shard: ShardId, offset: Offset) -> Result<PartitionStream, StreamError> {
+        let streams = if *topic == self.topic { &self.shared.streams } else { &self.shared.copies };
+        streams.open(topic, shard, offset).await
     }
 }
 

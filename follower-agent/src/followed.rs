@@ -47,6 +47,8 @@ pub struct Shared {
     pub opensearch: OpenSearch,
     pub kafka: Kafka,
     pub streams: Streams,
+    /// Of bootstrap topics.
+    pub copies: Streams,
     pub checkpoints: CheckpointStore,
     pub slots: Arc<Slots>,
     pub positions: Arc<Positions>,

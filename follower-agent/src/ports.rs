@@ -121,5 +121,10 @@ pub trait FollowedIndex: Send + Sync {
     ) -> impl Future<Output = Result<(), ShardError>> + Send;
 
     /// Reads a partition from an offset on, until what comes back is dropped.
-    fn open(&self, topic: &TopicName, shard: ShardId, offset: Offset) -> Result<Self::Records, StreamError>;
+    fn open(
+        &self,
+        topic: &TopicName,
+        shard: ShardId,
+        offset: Offset,
+    ) -> impl Future<Output = Result<Self::Records, StreamError>> + Send;
 }

@@ -142,7 +142,7 @@ async fn follow_once(
     let mut follower = Follower {
         index,
         shard,
-        stream: index.open(index.topic(), shard, checkpoint.offset)?,
+        stream: index.open(index.topic(), shard, checkpoint.offset).await?,
         tracker: Tracker::after(checkpoint.seq_no),
         pipeline: Pipeline::new(destination.clone(), index.limits()),
         highest: checkpoint.highest.max(tail).max(highest),
@@ -175,7 +175,7 @@ async fn highest_in_log(index: &impl FollowedIndex, shard: ShardId) -> Result<Se
     let end = index.watermarks(index.topic(), shard).await?.high;
     let mut highest = checkpoint.highest;
     if checkpoint.offset < end {
-        let mut stream = index.open(index.topic(), shard, checkpoint.offset)?;
+        let mut stream = index.open(index.topic(), shard, checkpoint.offset).await?;
         loop {
             let Positioned { next, record: Record { seq_no, body, .. }, .. } = stream.next().await?;
             highest = highest.max(if let Body::ResyncBegin(begin) = body { begin.to } else { seq_no });

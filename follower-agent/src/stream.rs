@@ -2,17 +2,19 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use parking_lot::Mutex;
-use rdkafka::config::FromClientConfig;
+use rdkafka::config::{ClientConfig, FromClientConfig};
 use rdkafka::consumer::stream_consumer::StreamPartitionQueue;
 use rdkafka::consumer::{Consumer, DefaultConsumerContext, StreamConsumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
-use shardline_common::kafka::{Kafka, assignment};
+use shardline_common::kafka::assignment;
 use shardline_common::record::{Record, RecordError};
 use shardline_common::types::{Offset, ShardId, TopicName};
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -30,6 +32,9 @@ pub enum StreamError {
     Record { topic: TopicName, shard: ShardId, offset: Offset, source: RecordError },
 }
 
+/// How long Kafka may take to tell who leads a topic's partitions.
+const LEADERS_TIMEOUT: Duration = Duration::from_secs(10);
+
 type Partition = (TopicName, ShardId);
 
 /// A consumer and the partitions that it reads. Several subscriptions may read one partition; each then has it from
@@ -41,29 +46,40 @@ struct Member {
 
 #[derive(Clone)]
 pub struct Streams {
-    kafka: Kafka,
-    group: String,
+    settings: ClientConfig,
     members: Arc<Mutex<Vec<Member>>>,
     stop: CancellationToken,
 }
 
 impl Streams {
-    pub fn new(kafka: Kafka, group: String, stop: CancellationToken) -> Self {
-        Self { kafka, group, members: Arc::default(), stop }
+    pub fn new(settings: ClientConfig, stop: CancellationToken) -> Self {
+        Self { settings, members: Arc::default(), stop }
+    }
+
+    /// For partitions that are read to their ends. A new one waits while the consumer waits for news of others; here the others
+    /// always have some, and waiting costs nothing.
+    pub fn of_copies(mut settings: ClientConfig, stop: CancellationToken) -> Self {
+        settings.set("fetch.wait.max.ms", "5");
+        Self::new(settings, stop)
     }
 
     /// Reads a partition from an offset on, until the stream is dropped.
-    pub fn open(&self, topic: &TopicName, shard: ShardId, offset: Offset) -> Result<PartitionStream, StreamError> {
+    pub async fn open(
+        &self,
+        topic: &TopicName,
+        shard: ShardId,
+        offset: Offset,
+    ) -> Result<PartitionStream, StreamError> {
         let failed = |source| StreamError::Kafka { topic: topic.clone(), shard, source: Box::new(source) };
         let partition = (topic.clone(), shard);
         let consumer = self.member_without(&partition).map_err(failed)?;
+        let (unpacked, members) = (Unpacked::new(offset, Vec::new()), Arc::clone(&self.members));
+        let mut stream = PartitionStream { queue: None, consumer, partition, position: offset, unpacked, members };
+        stream.know_leaders().await.map_err(failed)?;
         // Split off before it is assigned, so that none of its records goes to the consumer's common queue.
-        let queue = consumer.split_partition_queue(topic.as_str(), shard.partition());
-        let start = HashMap::from([(partition.clone(), offset)]);
-        let assigned = assignment(&start).and_then(|list| consumer.incremental_assign(&list));
-        let (position, unpacked, members) = (offset, Unpacked::new(offset, Vec::new()), Arc::clone(&self.members));
-        let stream = PartitionStream { queue, consumer, partition, position, unpacked, members };
-        assigned.map_err(failed)?;
+        stream.queue = stream.consumer.split_partition_queue(topic.as_str(), shard.partition());
+        let start = HashMap::from([(stream.partition.clone(), offset)]);
+        assignment(&start).and_then(|list| stream.consumer.incremental_assign(&list)).map_err(failed)?;
         Ok(stream)
     }
 
@@ -73,7 +89,7 @@ impl Streams {
             member.partitions.insert(partition.clone());
             return Ok(Arc::clone(&member.consumer));
         }
-        let consumer = Arc::new(StreamConsumer::from_config(&self.kafka.consumer(&self.group))?);
+        let consumer = Arc::new(StreamConsumer::from_config(&self.settings)?);
         tokio::spawn(serve_events(Arc::clone(&consumer), self.stop.clone()));
         let partitions = HashSet::from([partition.clone()]);
         members.push(Member { consumer: Arc::clone(&consumer), partitions });
@@ -89,7 +105,7 @@ async fn serve_events(consumer: Arc<StreamConsumer>, stop: CancellationToken) {
                 Ok(stray) => debug!(topic = stray.topic(), offset = stray.offset(), "a record of a stream just closed"),
                 Err(error) => {
                     warn!(%error, "Kafka reports");
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             },
             () = stop.cancelled() => return,
@@ -124,6 +140,13 @@ impl Records for PartitionStream {
 }
 
 impl PartitionStream {
+    /// Who leads the partitions of an assigned topic that it does not know yet, librdkafka asks once a second only.
+    async fn know_leaders(&self) -> Result<(), KafkaError> {
+        let (consumer, topic) = (Arc::clone(&self.consumer), self.partition.0.clone());
+        let asked = spawn_blocking(move || consumer.fetch_metadata(Some(topic.as_str()), LEADERS_TIMEOUT).map(|_| ()));
+        asked.await.unwrap_or(Err(KafkaError::Canceled))
+    }
+
     async fn receive(&mut self) -> Result<(), StreamError> {
         let received = match &self.queue {
             Some(queue) => match queue.recv().await {
@@ -167,9 +190,10 @@ fn read((topic, shard): &Partition, message: &BorrowedMessage<'_>) -> Result<(Of
 
 impl Drop for PartitionStream {
     fn drop(&mut self) {
-        self.queue = None;
         let whole = HashMap::from([(self.partition.clone(), Offset(0))]);
-        if let Err(error) = assignment(&whole).and_then(|list| self.consumer.incremental_unassign(&list)) {
+        if self.queue.take().is_some()
+            && let Err(error) = assignment(&whole).and_then(|list| self.consumer.incremental_unassign(&list))
+        {
             warn!(topic = %self.partition.0, shard = %self.partition.1, %error, "a partition could not be let go");
         }
         let mut members = self.members.lock();

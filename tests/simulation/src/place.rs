@@ -160,7 +160,7 @@ impl FollowedIndex for Place {
         ask(&self.world, &self.topic, "first record", |partition| partition.first()).await
     }
 
-    fn open(&self, topic: &TopicName, _: ShardId, offset: Offset) -> Result<PartitionRecords, StreamError> {
+    async fn open(&self, topic: &TopicName, _: ShardId, offset: Offset) -> Result<PartitionRecords, StreamError> {
         Ok(PartitionRecords { topic: topic.clone(), stream: Stream::open(&self.world, topic, offset) })
     }
 }
