@@ -114,8 +114,12 @@ struct Loader<'a, I: FollowedIndex> {
 
 impl<I: FollowedIndex> Loader<'_, I> {
     async fn run(&mut self) -> Result<Checkpoint, ShardError> {
-        let mut batch = Batch::default();
+        let (mut batch, mut behind) = (Batch::default(), Offset(0));
         loop {
+            // As in following, requests are as large as the follower cluster leaves time for.
+            if !batch.is_empty() && (self.pipeline.is_idle() || self.pipeline.is_full(&batch)) {
+                self.start(std::mem::take(&mut batch), behind).await?;
+            }
             let Positioned { mut offset, mut next, record } = tokio::select! {
                 biased;
                 applied = self.pipeline.finish_one() => {
@@ -131,10 +135,10 @@ impl<I: FollowedIndex> Loader<'_, I> {
                 Positioned { offset, next, record } = ready?;
                 taken = self.take(&mut batch, record.seq_no, record.body)?;
             }
-            if !batch.is_empty() {
-                // A record that is no document is read again after a crash.
-                let next = if matches!(taken, Taken::More) { next } else { offset };
-                self.start(std::mem::take(&mut batch), next).await?;
+            // A record that is no document is read again after a crash.
+            behind = if matches!(taken, Taken::More) { next } else { offset };
+            if !matches!(taken, Taken::More) && !batch.is_empty() {
+                self.start(std::mem::take(&mut batch), behind).await?;
             }
             match taken {
                 Taken::More => {}

@@ -267,8 +267,8 @@ impl FollowedIndex for Index {
         self.kafka.reach(topic, shard).await
     }
 
-    async fn first_record(&self, shard: ShardId) -> Result<Option<(Offset, Record)>, TopicError> {
-        self.kafka.first_record(&self.topic, shard).await
+    async fn first_records(&self, shard: ShardId) -> Result<Vec<(Offset, Record)>, TopicError> {
+        self.kafka.first_records(&self.topic, shard).await
     }
 
     async fn redelivered(&self, shard: ShardId, frame: FrameId, up_to: SeqNo) -> Result<(), ShardError> {

@@ -108,9 +108,8 @@ pub trait FollowedIndex: Send + Sync {
         shard: ShardId,
     ) -> impl Future<Output = Result<Option<Reach>, TopicError>> + Send;
 
-    /// The first record of the replication topic's partition that is still there.
-    fn first_record(&self, shard: ShardId)
-    -> impl Future<Output = Result<Option<(Offset, Record)>, TopicError>> + Send;
+    /// The first few records of the replication topic's partition that are still there.
+    fn first_records(&self, shard: ShardId) -> impl Future<Output = Result<Vec<(Offset, Record)>, TopicError>> + Send;
 
     /// A resync has been applied: it may have brought documents that were asked for, as of the operation `up_to`.
     fn redelivered(

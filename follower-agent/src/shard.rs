@@ -200,7 +200,8 @@ async fn start(
     if checkpoint.offset >= marks.low && checkpoint.offset <= marks.high {
         return Ok(checkpoint);
     }
-    let Some((offset, first)) = index.first_record(shard).await? else {
+    let records = index.first_records(shard).await?;
+    let Some((offset, first)) = records.first() else {
         if checkpoint.seq_no == SeqNo::NONE || checkpoint.offset <= marks.high {
             checkpoint.offset = marks.low;
             return Ok(checkpoint);
@@ -215,11 +216,19 @@ async fn start(
     if before_first > checkpoint.seq_no {
         return Err(Hole { from: checkpoint.seq_no.next(), to: before_first }.into());
     }
+    // A copy that is needed anyway need not wait for the stream.
+    let no_news = |body: &Body| matches!(body, Body::Metadata(_) | Body::Heartbeat { .. });
+    if let Some((_, Record { seq_no, body: Body::Gap { .. }, .. })) =
+        records.iter().find(|(_, record)| !no_news(&record.body))
+        && *seq_no > checkpoint.seq_no
+    {
+        return Err(ShardError::Gap { from: checkpoint.seq_no.next(), to: *seq_no });
+    }
     // Metadata may have been among the records that are gone.
     if let Some(metadata) = index.announced_metadata() {
         index.apply_metadata(shard, &metadata).await?;
     }
-    checkpoint.offset = offset;
+    checkpoint.offset = *offset;
     Ok(checkpoint)
 }
 

@@ -4,6 +4,7 @@ mod control_topic;
 mod producer;
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ pub const MAX_RECORD_BYTES: usize = 100 * 1024 * 1024 - 64 * 1024;
 
 /// How many of a partition's last records are asked how far it reaches.
 pub const REACH_RECORDS: i64 = 64;
+/// Enough for the metadata and the gap with which the partition of an index begins whose translog was gone.
+const FIRST_RECORDS: i64 = 4;
 /// How long one call to a broker may take before it is tried again or reported.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Questions at once. An agent that takes over many shards has several for each.
@@ -264,33 +267,29 @@ impl Kafka {
 
     /// The last record of a partition; `None` when it is empty.
     pub async fn last_record(&self, topic: &TopicName, shard: ShardId) -> Result<Option<(Offset, Record)>, TopicError> {
-        Ok(self.records_at(topic, shard, |marks| Offset(marks.high.0 - 1)).await?.pop())
+        Ok(self.records_of(topic, shard, |marks| Offset(marks.high.0 - 1)..marks.high).await?.pop())
     }
 
-    /// The first record of a partition that is still there.
-    pub async fn first_record(
+    /// The first few records of a partition that are still there.
+    pub async fn first_records(&self, topic: &TopicName, shard: ShardId) -> Result<Vec<(Offset, Record)>, TopicError> {
+        let first = |marks: Watermarks| marks.low..Offset(marks.high.0.min(marks.low.0 + FIRST_RECORDS));
+        self.records_of(topic, shard, first).await
+    }
+
+    /// What the records at some offsets hold; nothing when the partition is empty.
+    async fn records_of(
         &self,
         topic: &TopicName,
         shard: ShardId,
-    ) -> Result<Option<(Offset, Record)>, TopicError> {
-        Ok(self.records_at(topic, shard, |marks| marks.low).await?.into_iter().next())
-    }
-
-    /// What the record at an offset holds; nothing when the partition is empty.
-    async fn records_at(
-        &self,
-        topic: &TopicName,
-        shard: ShardId,
-        offset: fn(Watermarks) -> Offset,
+        offsets: fn(Watermarks) -> Range<Offset>,
     ) -> Result<Vec<(Offset, Record)>, TopicError> {
         self.ask(topic, move |kafka, reader, topic| {
             let marks = kafka.watermarks_blocking(reader, topic, shard)?;
             if marks.high <= marks.low {
                 return Ok(Vec::new());
             }
-            let (from, mut found) = (offset(marks), Vec::new());
-            let behind = Offset(from.0 + 1);
-            kafka.read(reader, topic, shard, from, behind, |offset, record| found.push((offset, record)))?;
+            let (Range { start, end }, mut found) = (offsets(marks), Vec::new());
+            kafka.read(reader, topic, shard, start, end, |offset, record| found.push((offset, record)))?;
             Ok(found)
         })
         .await

@@ -43,9 +43,9 @@ impl Partition {
         (self.end() > self.low).then(|| Reach::of(last, Offset(self.end())))
     }
 
-    pub fn first(&self) -> Option<(Offset, Record)> {
-        let first = self.records.get(self.low as usize).and_then(|packed| packed.first());
-        first.map(|record| (Offset(self.low), record.clone()))
+    pub fn first(&self) -> Vec<(Offset, Record)> {
+        let packs = (self.low..).zip(self.records.iter().skip(self.low as usize)).take(4);
+        packs.flat_map(|(offset, pack)| pack.iter().map(move |record| (Offset(offset), record.clone()))).collect()
     }
 
     pub fn marks(&self) -> Watermarks {

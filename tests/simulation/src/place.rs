@@ -156,8 +156,8 @@ impl FollowedIndex for Place {
         ask(&self.world, topic, "reach", |partition| partition.reach()).await
     }
 
-    async fn first_record(&self, _: ShardId) -> Result<Option<(Offset, Record)>, TopicError> {
-        ask(&self.world, &self.topic, "first record", |partition| partition.first()).await
+    async fn first_records(&self, _: ShardId) -> Result<Vec<(Offset, Record)>, TopicError> {
+        ask(&self.world, &self.topic, "first records", |partition| partition.first()).await
     }
 
     async fn open(&self, topic: &TopicName, _: ShardId, offset: Offset) -> Result<PartitionRecords, StreamError> {
