@@ -8,6 +8,8 @@ use anyhow::{Context, Result};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
+use crate::samples::Samples;
+
 /// This process, which makes the load.
 pub const WRITERS: &str = "load generator";
 
@@ -70,6 +72,14 @@ pub fn cpu_of(usage: &[Usage], wanted: impl Fn(&str) -> bool) -> f64 {
 /// The highest peak among the processes whose name `wanted` takes, in MB.
 pub fn peak_of(usage: &[Usage], wanted: impl Fn(&str) -> bool) -> f64 {
     usage.iter().filter(|usage| wanted(&usage.name)).map(|usage| usage.peak_mb).fold(0.0, f64::max)
+}
+
+/// The processes that a pair of clusters and its replication are made of.
+pub const PAIR: [&str; 5] = ["leader-1", "leader-agent-1", "kafka-1", "follower-agent-1", "follower-1"];
+
+/// What each process of [`PAIR`] used in each round, in CPU seconds per 100,000 operations.
+pub fn cpu_per_100k(rounds: &[Vec<Usage>], operations: f64) -> [Samples; 5] {
+    PAIR.map(|process| rounds.iter().map(|usage| cpu_of(usage, |name| name == process) * 1e5 / operations).collect())
 }
 
 pub fn is_agent(name: &str) -> bool {

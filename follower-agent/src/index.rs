@@ -43,7 +43,8 @@ impl Load {
     /// What the index has meanwhile.
     pub fn settings(self) -> BTreeMap<&'static str, &'static str> {
         let settings: &[_] = match self {
-            Self::Fresh => &[("index.refresh_interval", "-1"), ("index.number_of_replicas", "0")],
+            // Without any refresh, the one at the end would write everything that is buffered, with one thread.
+            Self::Fresh => &[("index.refresh_interval", "5s"), ("index.number_of_replicas", "0")],
             Self::InPlace => &[("index.refresh_interval", "-1")],
             Self::Restore => &[("index.number_of_replicas", "0")],
         };

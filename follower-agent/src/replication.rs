@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -50,7 +50,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(25);
 const PROGRESS_POLL: Duration = Duration::from_millis(50);
 const FIRST_RETRY: Duration = Duration::from_millis(500);
-const LAST_RETRY: Duration = Duration::from_secs(30);
+const LAST_RETRY: Duration = Duration::from_secs(5);
 
 pub struct Replication {
     shared: Arc<Shared>,
@@ -703,10 +703,14 @@ async fn keep_following(
     loop {
         let followed =
             Followed { shared: Arc::clone(&shared), subscription: subscription.clone(), phase: phase.clone() };
+        let began = Instant::now();
         let end = match followed.run(stop.clone()).await {
             Ok(()) => return,
             Err(end) => end,
         };
+        if began.elapsed() > LAST_RETRY {
+            delay = FIRST_RETRY;
+        }
         let index = &subscription.follower_index;
         if !end.retryable() {
             warn!(%index, error = %end, "the index cannot be followed on and is paused");

@@ -171,7 +171,8 @@ fn bootstrap(index: &IndexProgress, shard: &ShardProgress) -> BootstrapDetails {
         start_time,
         running_time: now_ms() - start_time,
         documents_total: Some(total),
-        documents_recovered: Some(done),
+        // A scan that was broken off brings some of them twice.
+        documents_recovered: Some(done.min(total)),
     }
 }
 

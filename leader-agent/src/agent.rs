@@ -21,6 +21,7 @@ use crate::config::{LeaderConfig, Source};
 use crate::metrics::Metrics;
 use crate::publish::Publisher;
 use crate::stats::{self, Tables};
+use crate::stretches;
 use crate::supervisor::Supervisor;
 use crate::translog::TranslogWatcher;
 
@@ -84,6 +85,7 @@ async fn follow_cluster(
         kafka,
         watcher: TranslogWatcher::start(),
         metrics,
+        stretch: stretches::LENGTH,
         heartbeat: Duration::from_secs(config.capture.heartbeat_seconds),
         cluster_seen: Mutex::new(Instant::now()),
         started: Instant::now(),

@@ -117,6 +117,8 @@ pub struct Context {
     pub log: Arc<dyn Log>,
     pub watcher: TranslogWatcher,
     pub metrics: Metrics,
+    /// How long the stretches of a copy are: see [`crate::stretches`].
+    pub stretch: i64,
     /// Between the heartbeats of an idle shard, at least.
     pub heartbeat: Duration,
     /// When the leader cluster last said what its state is.

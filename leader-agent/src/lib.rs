@@ -18,6 +18,7 @@ pub mod snapshot;
 pub mod source;
 pub mod spools;
 pub mod stats;
+pub mod stretches;
 pub mod supervisor;
 pub mod translog;
 pub mod verify;

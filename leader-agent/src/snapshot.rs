@@ -1,9 +1,9 @@
-//! Copies the live documents of one shard into a bootstrap topic: a point in time on the primary, scanned in `seq_no`
-//! order.
+//! Copies the live documents of one shard into a bootstrap topic: a point in time on the primary, scanned stretch by
+//! stretch of sequence numbers.
 //!
 //! The scan begins with where the stream takes over: everything up to that sequence number is in the point in time,
-//! which is opened later. A scan that was broken off goes on behind its last document with a new point in time: what
-//! has changed since has a higher sequence number, and what was deleted since is in the stream.
+//! which is opened later. A scan that was broken off goes on from its last document's stretch with a new point in time:
+//! what has changed since has a higher sequence number, and what was deleted since is in the stream.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use shardline_common::kafka::TopicError;
 use shardline_common::opensearch::OpenSearchError;
 use shardline_common::record::{Body, Operation, OperationKind, Record, SnapshotBegin, SnapshotEnd};
-use shardline_common::scan::{Hit, ScanError, ShardScan, Stretch};
+use shardline_common::scan::{Hit, ScanError, ShardScan};
 use shardline_common::types::{SeqNo, TopicName};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -24,6 +24,7 @@ use crate::cluster;
 use crate::log::{Pending, Session};
 use crate::publish::PublishError;
 use crate::settled;
+use crate::stretches::Stretches;
 
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -135,11 +136,11 @@ impl Scan<'_> {
         self.send(position, Body::Metadata(Box::new(metadata))).await
     }
 
-    /// Ships every document from `position` on; returns how many. The one at `position` may have been shipped before.
+    /// Ships every document from `position`'s stretch on, and leaves the highest one's there; returns how many.
     async fn documents(&self, scan: &ShardScan<'_>, position: &mut SeqNo) -> Result<u64, SnapshotError> {
         let mut documents = 0;
         let mut in_flight: VecDeque<Pending> = VecDeque::new();
-        let mut pages = scan.documents(Stretch { from: SeqNo(position.0.max(0)), to: None });
+        let mut pages = Stretches::after(scan, *position, self.context.stretch);
         let labels = [self.shard.index.to_string(), self.shard.shard.to_string()];
         let scanning = self.context.metrics.scan_seconds.with_label_values(&labels);
         loop {
@@ -156,7 +157,7 @@ impl Scan<'_> {
             let timestamp_ms = now_ms();
             let mut records = Vec::with_capacity(page.len());
             for hit in page {
-                *position = hit.seq_no;
+                *position = hit.seq_no.max(*position);
                 records.push(Record { seq_no: hit.seq_no, timestamp_ms, body: Body::Operation(document(hit)?) });
             }
             in_flight.push_back(self.session.send(self.topic, self.shard.shard, &records).await?);

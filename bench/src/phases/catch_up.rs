@@ -1,20 +1,24 @@
 //! Catching up after a pause, and copying an index, beside a plain client that writes the same documents directly.
 
-use std::time::Instant;
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde_json::json;
 
 use super::Size;
 use crate::arena::{Arena, REPOSITORY, remove};
 use crate::report::Section;
 use crate::samples::Samples;
-use crate::usage::{Meter, cpu_of};
+use crate::usage::{Meter, Usage, cpu_per_100k};
 use crate::workload::{BULK, Ids, Workload};
 
 pub async fn run(arena: &Arena, size: Size) -> Result<Section> {
     let (small, large) = (size.pick(100_000, 50_000), size.pick(500_000, 100_000));
-    let mut rows = Vec::new();
+    let (mut rows, mut cpu_rows) = (Vec::new(), Vec::new());
+    let mut cpu_row = |name: &str, usage: &[Vec<Usage>]| {
+        let cpu = cpu_per_100k(usage, large as f64).map(|samples| samples.show(2));
+        cpu_rows.push([name.to_owned()].into_iter().chain(cpu).collect());
+    };
     let mut section = Section::new(
         "Catching up and bootstrap",
         "A follower is paused, documents of 266 bytes are written to the leader and shipped to Kafka; the clock runs from
@@ -30,14 +34,17 @@ pub async fn run(arena: &Arena, size: Size) -> Result<Section> {
         let per_second = |seconds: f64| written.operations as f64 / seconds;
         let (mut by_client, mut by_large_bulks, mut caught_up) =
             (Samples::default(), Samples::default(), Samples::default());
-        let mut agent = Samples::default();
+        let (mut client_usage, mut catch_up_usage) = (Vec::new(), Vec::new());
         for round in 0..size.rounds {
             eprintln!("catch-up of {documents}: round {} of {}", round + 1, size.rounds);
-            by_client.push(per_second(directly(arena, &plain).await?));
-            let (seconds, agent_cpu) = after_pause(arena, &written).await?;
+            let (seconds, usage) = directly(arena, &plain).await?;
+            by_client.push(per_second(seconds));
+            client_usage.push(usage);
+            let (seconds, usage) = after_pause(arena, &written).await?;
             caught_up.push(per_second(seconds));
-            agent.push(agent_cpu);
-            by_large_bulks.push(per_second(directly(arena, &plain_large).await?));
+            catch_up_usage.push(usage);
+            let (seconds, _) = directly(arena, &plain_large).await?;
+            by_large_bulks.push(per_second(seconds));
             eprintln!("  client {} and {}, caught up {}", by_client.show(0), by_large_bulks.show(0), caught_up.show(0));
         }
         let ratio = caught_up.ratio_to(&by_client);
@@ -50,6 +57,8 @@ pub async fn run(arena: &Arena, size: Size) -> Result<Section> {
         if documents == large {
             section.at_least("catch-up, of a plain client's speed", 90.0, ratio.median() * 100.0, "%");
             direct = by_client;
+            cpu_row("plain client, bulks of 1,000", &client_usage);
+            cpu_row("catch-up after a pause", &catch_up_usage);
         }
     }
     arena.register_repository().await?;
@@ -61,10 +70,12 @@ pub async fn run(arena: &Arena, size: Size) -> Result<Section> {
     for (name, way) in ways {
         for documents in [size.pick(200_000, 50_000), large] {
             let copied = Workload::logs(documents, Ids::New);
-            let mut copies = Samples::default();
+            let (mut copies, mut usages) = (Samples::default(), Vec::new());
             for round in 0..size.rounds {
                 eprintln!("{name}, {documents}: round {} of {}", round + 1, size.rounds);
-                copies.push(copied.operations as f64 / copy(arena, &copied, way).await?);
+                let (seconds, usage) = copy(arena, &copied, way).await?;
+                copies.push(copied.operations as f64 / seconds);
+                usages.push(usage);
             }
             eprintln!("  {}", copies.show(0));
             let ratio = copies.map(|speed| speed / direct.median());
@@ -73,23 +84,33 @@ pub async fn run(arena: &Arena, size: Size) -> Result<Section> {
                 section.at_least("bootstrap, of a plain client's speed", 70.0, ratio.median() * 100.0, "%");
             }
             rows.push(vec![name.to_owned(), documents.to_string(), copies.show(0), ratio.show(2)]);
+            if documents == large {
+                cpu_row(name, &usages);
+            }
         }
     }
     section.table(&["", "documents", "documents/s", "ratio"], rows);
+    let header = ["", "leader node, CPU s per 100,000", "leader agent", "Kafka", "follower agent", "follower node"];
+    section.table(&header, cpu_rows);
     Ok(section)
 }
 
-async fn directly(arena: &Arena, load: &Workload) -> Result<f64> {
+/// Seconds, and what each process used meanwhile.
+type Measured = (f64, Vec<Usage>);
+
+async fn directly(arena: &Arena, load: &Workload) -> Result<Measured> {
     let index = "direct";
     arena.create(&arena.follower, index, 2).await?;
     arena.settle().await?;
+    let meter = Meter::start(arena.processes())?;
     let took = arena.to_follower.write(&[index.to_owned()], load).await?;
+    let usage = meter.stop()?;
     remove(&arena.follower, index).await?;
-    Ok(took.as_secs_f64())
+    Ok((took.as_secs_f64(), usage))
 }
 
-/// Seconds from `_resume` on, and the follower agent's CPU seconds meanwhile.
-async fn after_pause(arena: &Arena, load: &Workload) -> Result<(f64, f64)> {
+/// From `_resume` on.
+async fn after_pause(arena: &Arena, load: &Workload) -> Result<Measured> {
     let index = "paused";
     arena.create(&arena.leader, index, 2).await?;
     arena.follow(index, index).await?;
@@ -101,11 +122,11 @@ async fn after_pause(arena: &Arena, load: &Workload) -> Result<(f64, f64)> {
     arena.resume(index).await?;
     arena.caught_up(index, index).await?;
     let took = meter.elapsed().as_secs_f64();
-    let agent = cpu_of(&meter.stop()?, |name| name == "follower-agent-1");
+    let usage = meter.stop()?;
     arena.same_count(index, index).await?;
     arena.unfollow(index).await?;
     remove(&arena.leader, index).await?;
-    Ok((took, agent))
+    Ok((took, usage))
 }
 
 /// How an index is copied.
@@ -117,14 +138,14 @@ enum Way {
     ByHand,
 }
 
-async fn copy(arena: &Arena, load: &Workload, way: Way) -> Result<f64> {
+async fn copy(arena: &Arena, load: &Workload, way: Way) -> Result<Measured> {
     let index = "copied";
     arena.create(&arena.leader, index, 2).await?;
     arena.to_leader.write(&[index.to_owned()], load).await?;
     // After it the translog is empty.
     arena.leader.ok("POST", &format!("/{index}/_flush?force=true&wait_if_ongoing=true"), None).await?;
     arena.settle().await?;
-    let started = Instant::now();
+    let meter = Meter::start(arena.processes())?;
     match way {
         Way::Documents => arena.follow(index, index).await?,
         Way::Files => arena.follow_from_repository(index, index).await?,
@@ -134,7 +155,8 @@ async fn copy(arena: &Arena, load: &Workload, way: Way) -> Result<f64> {
     if is_followed {
         arena.caught_up(index, index).await?;
     }
-    let took = started.elapsed().as_secs_f64();
+    let took = meter.elapsed().as_secs_f64();
+    let usage = meter.stop()?;
     arena.same_count(index, index).await?;
     if is_followed {
         arena.unfollow(index).await?;
@@ -142,14 +164,22 @@ async fn copy(arena: &Arena, load: &Workload, way: Way) -> Result<f64> {
         remove(&arena.follower, index).await?;
     }
     remove(&arena.leader, index).await?;
-    Ok(took)
+    Ok((took, usage))
 }
 
 async fn by_hand(arena: &Arena, index: &str) -> Result<()> {
     let snapshot = format!("/_snapshot/{REPOSITORY}/by-hand");
     let only = json!({"indices": index, "include_global_state": false});
     arena.leader.ok("PUT", &format!("{snapshot}?wait_for_completion=true"), Some(&only)).await?;
-    arena.follower.ok("POST", &format!("{snapshot}/_restore?wait_for_completion=true"), Some(&only)).await?;
+    let restore = format!("{snapshot}/_restore?wait_for_completion=true");
+    loop {
+        match arena.follower.call("POST", &restore, Some(&only)).await? {
+            (200, _) => break,
+            // The heap holds what the index before it left behind.
+            (429, _) => tokio::time::sleep(Duration::from_millis(100)).await,
+            (status, answer) => bail!("the restore was answered with {status}: {answer}"),
+        }
+    }
     arena.leader.ok("DELETE", &snapshot, None).await?;
     Ok(())
 }

@@ -7,7 +7,7 @@ use super::round::{Outcome, Plan};
 use crate::arena::{Arena, Cores};
 use crate::plot::Plot;
 use crate::report::Section;
-use crate::usage::cpu_of;
+use crate::usage::{PAIR, cpu_of, cpu_per_100k};
 use crate::workload::{Ids, Workload};
 
 fn plan(name: &'static str, load: Workload, rounds: usize) -> Plan {
@@ -93,14 +93,9 @@ pub async fn workloads(arena: &Arena, size: Size) -> Result<Section> {
     );
     section.table(&Outcome::HEADER, outcomes.iter().map(Outcome::row).collect());
     let agents = outcomes.iter().map(|outcome| {
-        let per_100k = 1e5 / outcome.operations;
-        let cpu = |process: &'static str| {
-            let samples = outcome.usage.iter().map(|usage| cpu_of(usage, |name| name == process) * per_100k);
-            samples.collect::<crate::samples::Samples>().show(2)
-        };
-        let processes = ["leader-1", "leader-agent-1", "kafka-1", "follower-agent-1", "follower-1"];
+        let cpu = cpu_per_100k(&outcome.usage, outcome.operations).map(|samples| samples.show(2));
         let peaks = ["leader-agent-1", "follower-agent-1"].map(|process| format!("{:.0}", outcome.peak(process)));
-        [outcome.name.to_owned()].into_iter().chain(processes.map(cpu)).chain(peaks).collect()
+        [outcome.name.to_owned()].into_iter().chain(cpu).chain(peaks).collect()
     });
     let header = [
         "load",
@@ -135,13 +130,12 @@ pub async fn workloads(arena: &Arena, size: Size) -> Result<Section> {
 }
 
 fn cpu_plot(file: &str, outcome: &Outcome) -> Plot {
-    let processes = ["leader-1", "leader-agent-1", "kafka-1", "follower-agent-1", "follower-1"];
     let median = |rounds: &[Vec<crate::usage::Usage>], process: &str| {
         let samples: crate::samples::Samples =
             rounds.iter().map(|usage| cpu_of(usage, |name| name == process)).collect();
         samples.median()
     };
-    let groups = processes.map(|process| {
+    let groups = PAIR.map(|process| {
         (process.to_owned(), vec![median(&outcome.alone_usage, process), median(&outcome.usage, process)])
     });
     Plot::Bars {

@@ -5,6 +5,9 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+const LARGE_HEAP_MB: usize = 1024;
+const LARGE_HEAP: &[&str] = &["-XX:+UseG1GC", "-XX:G1ReservePercent=25", "-XX:InitiatingHeapOccupancyPercent=30"];
+
 /// Jars of the servers and the `java` program that runs them.
 #[derive(Clone, Debug)]
 pub struct Jars {
@@ -44,19 +47,22 @@ impl Jars {
         &self.java
     }
 
-    /// JVM arguments common to both servers: small and quick to start, but with the full JIT for throughput.
+    /// JVM arguments common to both servers, with the full JIT for throughput: a small heap is quick to start, a large
+    /// one is collected as by OpenSearch's own `jvm.options`.
     pub(crate) fn jvm_arguments(&self, server: &str, heap_mb: usize, home: &Path) -> Vec<String> {
         let servers = self.servers.display();
-        vec![
+        let collector: &[&str] = if heap_mb < LARGE_HEAP_MB { &["-XX:+UseSerialGC"] } else { LARGE_HEAP };
+        let mut arguments: Vec<String> = collector.iter().map(|&argument| argument.to_owned()).collect();
+        arguments.extend([
             format!("-Xmx{heap_mb}m"),
-            "-XX:+UseSerialGC".into(),
             "-XX:+ExitOnOutOfMemoryError".into(),
             format!("-XX:SharedArchiveFile={servers}/{server}.jsa"),
             format!("-Dlog4j2.configurationFile={servers}/log4j2.properties"),
             format!("-Djava.io.tmpdir={}", home.join("tmp").display()),
             "-cp".into(),
             format!("{servers}/{server}/*"),
-        ]
+        ]);
+        arguments
     }
 }
 

@@ -227,20 +227,28 @@ impl Scans {
         let range = &filters[0]["range"]["_seq_no"];
         let from = range["gte"].as_i64().unwrap_or(0);
         let to = range["lte"].as_i64().unwrap_or(i64::MAX);
+        let in_order = request["sort"][0]["_seq_no"] == "asc";
         let after = request["search_after"][0].as_i64();
         let ids = filters[1]["ids"]["values"].as_array();
         let is_asked_for = |hit: &Hit| ids.is_none_or(|ids| ids.iter().any(|id| *id == hit.id));
+        let mut hits: Vec<&Hit> = hits.iter().collect();
+        if !in_order {
+            // Stored by their ids.
+            hits.sort_by(|a, b| a.id.cmp(&b.id));
+        }
         let page = hits
-            .iter()
-            .filter(|hit| {
-                is_asked_for(hit) && (from..=to).contains(&hit.seq_no) && after.is_none_or(|after| hit.seq_no > after)
+            .into_iter()
+            .zip(0..)
+            .map(|(hit, place)| (if in_order { hit.seq_no } else { place }, hit))
+            .filter(|(place, hit)| {
+                is_asked_for(hit) && (from..=to).contains(&hit.seq_no) && after.is_none_or(|after| *place > after)
             })
             .take(most)
-            .map(|hit| {
+            .map(|(place, hit)| {
                 let source: Value = serde_json::from_str(&hit.source).unwrap_or_default();
                 let mut shown = json!({
                     "_id": hit.id, "_seq_no": hit.seq_no, "_primary_term": hit.term, "_version": hit.version,
-                    "sort": [hit.seq_no, 0],
+                    "sort": [place, 0],
                 });
                 if request["_source"] == true {
                     shown["_source"] = source;

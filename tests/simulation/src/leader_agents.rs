@@ -26,6 +26,8 @@ use crate::place::SHARD;
 use crate::world::{INDEX, Shared, UUID, Wire};
 
 const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Of a copy: short, so that one takes several.
+const STRETCH: i64 = 8;
 
 /// What an agent does with its node's copy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,6 +66,7 @@ impl LeaderAgent {
             log,
             watcher: TranslogWatcher::blind(),
             metrics: Metrics::register(&Registry::new()).expect("metrics are registered once"),
+            stretch: STRETCH,
             heartbeat: HEARTBEAT,
             cluster_seen: Mutex::new(Instant::now()),
             started: Instant::now(),
