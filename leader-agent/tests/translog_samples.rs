@@ -234,3 +234,16 @@ fn damaged_files_are_errors_that_name_the_file() {
         assert!(message.contains("translog-2.tlog"), "byte {at}: {message}");
     }
 }
+
+/// A node may have thousands of shards, and each reads up to 1 MiB at once.
+#[test]
+fn a_shard_that_is_read_to_its_end_keeps_nothing_of_its_files() {
+    let shard = Shard::of("before-flush");
+    let mut tail = shard.tail(0).unwrap();
+    let operations = tail.next_batch(usize::MAX).unwrap().operations;
+    let source = operations.into_iter().rev().find_map(|operation| match operation.kind {
+        OperationKind::Index { source, .. } => Some(source),
+        _ => None,
+    });
+    assert!(source.unwrap().is_unique(), "the tail keeps what it has read");
+}

@@ -107,6 +107,10 @@ impl GenerationFile {
         }
         let operation = Operation::parse(Reader::within(&self.buffer, body)).map_err(|source| self.format(source))?;
         self.buffer.advance(4 + size);
+        if self.buffer.is_empty() {
+            // An empty rest would keep all that was read with it.
+            self.buffer = Bytes::new();
+        }
         self.position += 4 + size as u64;
         Ok(Some(operation))
     }
