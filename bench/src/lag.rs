@@ -15,6 +15,8 @@ use crate::arena::Arena;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_micros(500);
+/// The longer a document takes the rarer it is asked for, or questions would be what late ones wait for.
+const OF_WAITED: u32 = 20;
 /// A sequence number that no document has.
 const NEVER: i64 = 1 << 53;
 
@@ -107,7 +109,7 @@ impl Prober {
         let written = Instant::now();
         while !self.has(&path).await? {
             ensure!(written.elapsed() < PATIENCE, "document {id} did not arrive");
-            tokio::time::sleep(POLL).await;
+            tokio::time::sleep(POLL.max(written.elapsed() / OF_WAITED)).await;
         }
         Ok(u64::try_from(written.elapsed().as_micros())?)
     }

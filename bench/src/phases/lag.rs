@@ -72,6 +72,8 @@ pub async fn under_load(arena: &Arena, size: Size) -> Result<Section> {
         ("half of the pair's speed, read by id", pair / 2.0, &arena.follower, Question::Read),
         ("the same reads of the leader itself", pair / 2.0, &arena.leader, Question::Read),
     ] {
+        // Merges of what was written at full speed are not what a steady load brings.
+        arena.settle().await?;
         let (schedule, number) = (Schedule::PerSecond(20.0), size.pick(1_200, 200));
         let probes = measure(arena, Probes { on, index: INDEX, name, question, schedule, number });
         let lag = tokio::select! {
