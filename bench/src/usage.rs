@@ -77,9 +77,18 @@ pub fn peak_of(usage: &[Usage], wanted: impl Fn(&str) -> bool) -> f64 {
 /// The processes that a pair of clusters and its replication are made of.
 pub const PAIR: [&str; 5] = ["leader-1", "leader-agent-1", "kafka-1", "follower-agent-1", "follower-1"];
 
-/// What each process of [`PAIR`] used in each round, in CPU seconds per 100,000 operations.
-pub fn cpu_per_100k(rounds: &[Vec<Usage>], operations: f64) -> [Samples; 5] {
-    PAIR.map(|process| rounds.iter().map(|usage| cpu_of(usage, |name| name == process) * 1e5 / operations).collect())
+/// The columns that [`cpu_columns`] fills.
+pub const CPU_HEADER: [&str; 5] =
+    ["leader node, CPU s per 100,000", "leader agent", "Kafka", "follower agent", "follower node"];
+
+/// What each process of [`PAIR`] used in each round, in CPU seconds.
+pub fn cpu_of_pair(rounds: &[Vec<Usage>]) -> [Samples; 5] {
+    PAIR.map(|process| rounds.iter().map(|usage| cpu_of(usage, |name| name == process)).collect())
+}
+
+/// The same per 100,000 operations, as a table shows it.
+pub fn cpu_columns(rounds: &[Vec<Usage>], operations: f64) -> [String; 5] {
+    cpu_of_pair(rounds).map(|samples| samples.map(|seconds| seconds * 1e5 / operations).show(2))
 }
 
 pub fn is_agent(name: &str) -> bool {

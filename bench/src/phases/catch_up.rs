@@ -9,15 +9,14 @@ use super::Size;
 use crate::arena::{Arena, REPOSITORY, remove};
 use crate::report::Section;
 use crate::samples::Samples;
-use crate::usage::{Meter, Usage, cpu_per_100k};
+use crate::usage::{CPU_HEADER, Meter, Usage, cpu_columns};
 use crate::workload::{BULK, Ids, Workload};
 
 pub async fn run(arena: &Arena, size: Size) -> Result<Section> {
     let (small, large) = (size.pick(100_000, 50_000), size.pick(500_000, 100_000));
     let (mut rows, mut cpu_rows) = (Vec::new(), Vec::new());
     let mut cpu_row = |name: &str, usage: &[Vec<Usage>]| {
-        let cpu = cpu_per_100k(usage, large as f64).map(|samples| samples.show(2));
-        cpu_rows.push([name.to_owned()].into_iter().chain(cpu).collect());
+        cpu_rows.push([name.to_owned()].into_iter().chain(cpu_columns(usage, large as f64)).collect());
     };
     let mut section = Section::new(
         "Catching up and bootstrap",
@@ -90,8 +89,7 @@ pub async fn run(arena: &Arena, size: Size) -> Result<Section> {
         }
     }
     section.table(&["", "documents", "documents/s", "ratio"], rows);
-    let header = ["", "leader node, CPU s per 100,000", "leader agent", "Kafka", "follower agent", "follower node"];
-    section.table(&header, cpu_rows);
+    section.table(&[&[""], &CPU_HEADER[..]].concat(), cpu_rows);
     Ok(section)
 }
 

@@ -41,7 +41,7 @@ pub async fn idle(arena: &Arena, size: Size) -> Result<Section> {
     let mut section = Section::new(
         "Lag of one document on an idle pair",
         "From the leader's answer to the follower's first answer that has the document (a read by id, repeated every half
-        millisecond, whose own time is included). Two shards, one document at a time.",
+        millisecond, or after a twentieth of the time waited so far, whichever is longer; its own time is included). Two shards, one document at a time.",
     );
     section.table(&HEADER, lags.iter().map(row).collect());
     let plotted = lags.iter().filter(|lag| lag.histogram.len() > 1);

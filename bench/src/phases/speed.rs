@@ -7,7 +7,7 @@ use super::round::{Outcome, Plan};
 use crate::arena::{Arena, Cores};
 use crate::plot::Plot;
 use crate::report::Section;
-use crate::usage::{PAIR, cpu_of, cpu_per_100k};
+use crate::usage::{CPU_HEADER, PAIR, Usage, cpu_columns, cpu_of_pair};
 use crate::workload::{Ids, Workload};
 
 fn plan(name: &'static str, load: Workload, rounds: usize) -> Plan {
@@ -93,20 +93,11 @@ pub async fn workloads(arena: &Arena, size: Size) -> Result<Section> {
     );
     section.table(&Outcome::HEADER, outcomes.iter().map(Outcome::row).collect());
     let agents = outcomes.iter().map(|outcome| {
-        let cpu = cpu_per_100k(&outcome.usage, outcome.operations).map(|samples| samples.show(2));
+        let cpu = cpu_columns(&outcome.usage, outcome.operations);
         let peaks = ["leader-agent-1", "follower-agent-1"].map(|process| format!("{:.0}", outcome.peak(process)));
         [outcome.name.to_owned()].into_iter().chain(cpu).chain(peaks).collect()
     });
-    let header = [
-        "load",
-        "leader node, CPU s per 100,000",
-        "leader agent",
-        "Kafka",
-        "follower agent",
-        "follower node",
-        "leader agent, peak MB",
-        "follower agent, peak MB",
-    ];
+    let header = [&["load"], &CPU_HEADER[..], &["leader agent, peak MB", "follower agent, peak MB"]].concat();
     section.table(&header, agents.collect());
     section.plots.push(Plot::Bars {
         file: "workloads".to_owned(),
@@ -130,19 +121,15 @@ pub async fn workloads(arena: &Arena, size: Size) -> Result<Section> {
 }
 
 fn cpu_plot(file: &str, outcome: &Outcome) -> Plot {
-    let median = |rounds: &[Vec<crate::usage::Usage>], process: &str| {
-        let samples: crate::samples::Samples =
-            rounds.iter().map(|usage| cpu_of(usage, |name| name == process)).collect();
-        samples.median()
-    };
-    let groups = PAIR.map(|process| {
-        (process.to_owned(), vec![median(&outcome.alone_usage, process), median(&outcome.usage, process)])
-    });
+    let medians = |rounds: &[Vec<Usage>]| cpu_of_pair(rounds).map(|samples| samples.median());
+    let values = medians(&outcome.alone_usage).into_iter().zip(medians(&outcome.usage));
+    let groups =
+        PAIR.iter().zip(values).map(|(process, (alone, followed))| ((*process).to_owned(), vec![alone, followed]));
     Plot::Bars {
         file: file.to_owned(),
         title: format!("CPU seconds for {} documents (medians)", outcome.operations),
         y: "CPU seconds".to_owned(),
         names: ["leader alone", "followed to the end"].map(str::to_owned).to_vec(),
-        groups: groups.to_vec(),
+        groups: groups.collect(),
     }
 }

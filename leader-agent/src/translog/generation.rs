@@ -108,7 +108,7 @@ impl GenerationFile {
         let operation = Operation::parse(Reader::within(&self.buffer, body)).map_err(|source| self.format(source))?;
         self.buffer.advance(4 + size);
         if self.buffer.is_empty() {
-            // An empty rest would keep all that was read with it.
+            // An empty rest would keep all that was read with it, as long as the shard is idle.
             self.buffer = Bytes::new();
         }
         self.position += 4 + size as u64;
@@ -121,8 +121,6 @@ impl GenerationFile {
             return Ok(true);
         }
         if self.position + count as u64 > durable_end {
-            // A shard that is idle now keeps nothing.
-            self.buffer = Bytes::copy_from_slice(&self.buffer);
             return Ok(false);
         }
         let have = self.buffer.len();
