@@ -108,7 +108,11 @@ impl Stack {
         }
         let jars = tokio::task::spawn_blocking(Jars::locate).await??;
         let plan = PortPlan::new(&options.ports, counts)?;
-        plan.check_unused()?;
+        // Free ones were tried when they were picked. Once more would be too often: a process that is just being started
+        // by another stack's thread holds the listener of the try until it runs its program.
+        if matches!(options.ports, Ports::Fixed(_)) {
+            plan.check_unused()?;
+        }
 
         let kafka = Kafka { brokers: &plan.brokers, overrides: &options.kafka_overrides };
         let kafka_bootstrap = kafka.bootstrap_servers();
