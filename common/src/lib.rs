@@ -1,6 +1,7 @@
 //! What both agents share: the words of the domain, the record format, and the clients of Kafka and OpenSearch.
 
 pub mod auto_follow;
+pub mod backoff;
 pub mod bulk;
 pub mod clock;
 pub mod config;

@@ -122,6 +122,13 @@ impl SeqNo {
     }
 }
 
+impl ClusterUuid {
+    /// A cluster that has not formed yet has no identity.
+    pub fn is_formed(&self) -> bool {
+        self.0 != "_na_"
+    }
+}
+
 impl Generation {
     pub fn after(self) -> Self {
         Self(self.0 + 1)

@@ -4,13 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use axum::response::Html;
 use axum::routing::get;
 use axum::{Json, Router, middleware};
 use base64::Engine as _;
 use prometheus::Registry;
 use serde::Deserialize;
+use shardline_common::backoff::until_available;
 use shardline_common::config::{OpenSearchConfig, Secret};
 use shardline_common::kafka::{ControlError, ControlTopic, Kafka};
 use shardline_common::lease::lease;
@@ -41,8 +42,6 @@ use crate::slots::Slots;
 use crate::stream::Streams;
 use crate::{auto_follow, bulk, requests, verify};
 
-const FIRST_RETRY: Duration = Duration::from_millis(250);
-const LAST_RETRY: Duration = Duration::from_secs(10);
 /// How long requests through the gateway may take to end when the agent stops.
 const GATEWAY_GRACE: Duration = Duration::from_secs(10);
 /// How often progress is written into the metrics.
@@ -78,7 +77,7 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
         Err(_) if stop.is_cancelled() => return Ok(()),
         Err(error) => return Err(error.into()),
     };
-    if !make_slots(&kafka, &cluster, &stop).await {
+    if until_available("the slots topic", || Group::make_slots(&kafka, &cluster), &stop).await.is_none() {
         return Ok(());
     }
     let (keeper, lease) = lease();
@@ -175,24 +174,6 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
     admin.await.context("the admin server panicked")?.context("the admin server failed")
 }
 
-/// Makes the group's topic, however long it takes; false when stopped before.
-async fn make_slots(kafka: &Kafka, cluster: &ClusterUuid, stop: &CancellationToken) -> bool {
-    let mut delay = FIRST_RETRY;
-    loop {
-        match Group::make_slots(kafka, cluster).await {
-            Ok(()) => return true,
-            Err(error) => {
-                warn!(%error, retry_in_ms = delay.as_millis() as u64, "the slots topic cannot be made yet")
-            }
-        }
-        tokio::select! {
-            () = tokio::time::sleep(delay) => {}
-            () = stop.cancelled() => return false,
-        }
-        delay = (delay * 2).min(LAST_RETRY);
-    }
-}
-
 fn upstream(config: &OpenSearchConfig) -> anyhow::Result<Upstream> {
     let url = reqwest::Url::parse(&config.url).with_context(|| format!("opensearch.url {:?}", config.url))?;
     let upstream = Upstream::new(url, proxy_client(config)?);
@@ -233,20 +214,10 @@ struct Root {
 }
 
 async fn wait_for_cluster(opensearch: &OpenSearch, stop: &CancellationToken) -> Option<ClusterUuid> {
-    let mut delay = FIRST_RETRY;
-    loop {
-        match opensearch.get::<Root>("/").await {
-            // A cluster that has not formed yet has no identity.
-            Ok(root) if root.cluster_uuid.as_str() != "_na_" => return Some(root.cluster_uuid),
-            Ok(_) => warn!("the follower cluster has not formed yet"),
-            Err(error) => {
-                warn!(%error, retry_in_ms = delay.as_millis() as u64, "the follower cluster is not available")
-            }
-        }
-        tokio::select! {
-            () = tokio::time::sleep(delay) => {}
-            () = stop.cancelled() => return None,
-        }
-        delay = (delay * 2).min(LAST_RETRY);
-    }
+    let ask = || async {
+        let cluster = opensearch.get::<Root>("/").await?.cluster_uuid;
+        ensure!(cluster.is_formed(), "the follower cluster has not formed yet");
+        Ok(cluster)
+    };
+    until_available("the follower cluster", ask, stop).await
 }

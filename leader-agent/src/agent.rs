@@ -3,9 +3,10 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use parking_lot::Mutex;
 use prometheus::Registry;
+use shardline_common::backoff::until_available;
 use shardline_common::kafka::{ControlTopic, Kafka};
 use shardline_common::opensearch::{OpenSearch, OpenSearchError};
 use shardline_common::telemetry::{self, Readiness};
@@ -30,8 +31,6 @@ use crate::translog::TranslogWatcher;
 const STATE_INTERVAL: Duration = Duration::from_millis(250);
 /// What could not be started is tried again this often.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(1);
-const FIRST_RETRY: Duration = Duration::from_millis(250);
-const LAST_RETRY: Duration = Duration::from_secs(10);
 
 /// Runs until `stop` is cancelled.
 pub async fn run(config: LeaderConfig, stop: CancellationToken) -> anyhow::Result<()> {
@@ -158,18 +157,10 @@ async fn newer_view(
 }
 
 async fn wait_for_node(opensearch: &OpenSearch, source: Source, stop: &CancellationToken) -> Option<LocalNode> {
-    let mut delay = FIRST_RETRY;
-    loop {
-        match LocalNode::ask(opensearch, source).await {
-            // A cluster that has not formed yet has no identity.
-            Ok(node) if node.cluster().as_str() != "_na_" => return Some(node),
-            Ok(_) => warn!("the leader cluster has not formed yet"),
-            Err(error) => warn!(%error, retry_in_ms = delay.as_millis() as u64, "the node is not available yet"),
-        }
-        tokio::select! {
-            () = tokio::time::sleep(delay) => {}
-            () = stop.cancelled() => return None,
-        }
-        delay = (delay * 2).min(LAST_RETRY);
-    }
+    let ask = || async {
+        let node = LocalNode::ask(opensearch, source).await?;
+        ensure!(node.cluster().is_formed(), "the leader cluster has not formed yet");
+        Ok(node)
+    };
+    until_available("the node", ask, stop).await
 }

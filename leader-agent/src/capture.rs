@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
+use shardline_common::backoff::Restarts;
 use shardline_common::kafka::{ControlError, Kafka, Reach, TopicError};
 use shardline_common::metadata::MetadataVersions;
 use shardline_common::opensearch::{OpenSearch, OpenSearchError};
@@ -153,9 +154,8 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     let labels = [shard.index.as_str(), &shard.shard.to_string()];
-    let mut delay = FIRST_RETRY;
+    let mut restarts = Restarts::new(FIRST_RETRY, LAST_RETRY);
     loop {
-        let started = Instant::now();
         let capture = Capture::ship(&shard, &origin, &context, &shipped, &mut newest, &mut asked);
         let error = tokio::select! {
             Err(error) = capture => error,
@@ -163,16 +163,13 @@ pub async fn run(
         };
         shipped.send_replace(None);
         context.metrics.errors.with_label_values(&labels).inc();
-        if started.elapsed() > LAST_RETRY {
-            delay = FIRST_RETRY;
-        }
+        let delay = restarts.next_delay();
         warn!(index = %shard.index, shard = %shard.shard, %error, retry_in_ms = delay.as_millis() as u64,
               "capture stopped; starting again from the partition's tail");
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
             () = stop.cancelled() => return,
         }
-        delay = (delay * 2).min(LAST_RETRY);
     }
 }
 

@@ -18,14 +18,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{Group, Kafka, Outgoing, RenewedProducer, TopicError, assignment};
+use crate::backoff::until_available;
 use crate::control::Entry;
 use crate::types::{Offset, ShardId, TopicName};
 
 const SHARD: ShardId = ShardId(0);
 /// After this a write may still arrive, but nobody waits for it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
-const FIRST_RETRY: Duration = Duration::from_millis(250);
-const LAST_RETRY: Duration = Duration::from_secs(10);
+const READ_RETRY: Duration = Duration::from_millis(250);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
@@ -55,20 +55,8 @@ impl ControlTopic {
     /// Makes the topic if need be and reads it to its end. Kafka being away is waited out, with a warning for each
     /// attempt.
     pub async fn open(kafka: &Kafka, topic: TopicName, stop: &CancellationToken) -> Result<Self, ControlError> {
-        let mut delay = FIRST_RETRY;
-        loop {
-            match Self::try_open(kafka, topic.clone(), stop).await {
-                Ok(table) => return Ok(table),
-                Err(error) => {
-                    warn!(%error, retry_in_ms = delay.as_millis() as u64, "control topic is not available yet")
-                }
-            }
-            tokio::select! {
-                () = tokio::time::sleep(delay) => {}
-                () = stop.cancelled() => return Err(ControlError::Stopped { topic }),
-            }
-            delay = (delay * 2).min(LAST_RETRY);
-        }
+        let opened = until_available("control topic", || Self::try_open(kafka, topic.clone(), stop), stop).await;
+        opened.ok_or(ControlError::Stopped { topic })
     }
 
     async fn try_open(kafka: &Kafka, topic: TopicName, stop: &CancellationToken) -> Result<Self, ControlError> {
@@ -220,7 +208,7 @@ async fn follow(
             }
             Err(error) => {
                 warn!(%error, "control topic cannot be read for now");
-                tokio::time::sleep(FIRST_RETRY).await;
+                tokio::time::sleep(READ_RETRY).await;
             }
         }
     }

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use backon::{BackoffBuilder, ExponentialBuilder};
+use backon::BackoffBuilder as _;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use reqwest::Method;
 use serde::Deserialize;
+use shardline_common::backoff::doubling;
 use shardline_common::kafka::ControlError;
 use shardline_common::opensearch::{OpenSearch, OpenSearchError, path_segment};
 use shardline_common::types::{ExternalVersion, IndexName, SeqNo, ShardId};
@@ -20,6 +21,8 @@ use crate::metrics::Metrics;
 use crate::progress::IndexProgress;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LAST_RETRY: Duration = Duration::from_secs(10);
 /// How long the follower cluster may keep a request for a primary that is away; sent again it is in any case.
 const PRIMARY_TIMEOUT: &str = "30s";
 /// The status of a full queue, of indexing pressure, of a circuit breaker and of the block that a full disk sets.
@@ -149,14 +152,7 @@ impl Destination {
     /// now is sent again, as long as it takes; `highest` is the highest sequence number that this replication can have
     /// written to the shard.
     pub async fn write(&self, mut writes: Vec<Write>, highest: SeqNo) -> Result<Written, ApplyError> {
-        let backoff = || {
-            ExponentialBuilder::default()
-                .with_min_delay(Duration::from_millis(100))
-                .with_max_delay(Duration::from_secs(10))
-                .with_jitter()
-                .without_max_times()
-                .build()
-        };
+        let backoff = || doubling(FIRST_RETRY, LAST_RETRY).with_jitter().build();
         let mut delays = backoff();
         let mut written = Written::default();
         while !writes.is_empty() {
@@ -183,7 +179,7 @@ impl Destination {
             }
             written.repeated = true;
             self.metrics.retried_writes.with_label_values(&[self.index.as_str()]).inc_by(writes.len() as u64);
-            tokio::time::sleep(delays.next().unwrap_or(Duration::from_secs(10))).await;
+            tokio::time::sleep(delays.next().unwrap_or(LAST_RETRY)).await;
         }
         Ok(written)
     }
