@@ -24,6 +24,8 @@ pub struct Workload {
 pub enum Ids {
     /// Each one new, chosen by the client.
     New,
+    /// As `New`, behind the ids of an earlier load: each writer's numbers begin here.
+    NewFrom(u64),
     /// Each one new, chosen by the server, as log shippers do it.
     ByServer,
     /// One out of so many, at random.
@@ -35,7 +37,8 @@ impl Workload {
     pub fn logs(operations: u64, ids: Ids) -> Self {
         Self::made(operations, BULK, |random, body, writer, number| {
             match ids {
-                Ids::New => {
+                Ids::New | Ids::NewFrom(_) => {
+                    let number = number + if let Ids::NewFrom(first) = ids { first } else { 0 };
                     let _ = writeln!(body, "{{\"index\":{{\"_id\":\"w{writer}-{number}\"}}}}");
                 }
                 Ids::ByServer => body.push_str("{\"index\":{}}\n"),

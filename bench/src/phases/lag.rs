@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
+use serde_json::{Value, json};
 
 use super::Size;
 use crate::arena::{Arena, remove};
@@ -13,6 +14,7 @@ use crate::usage::Meter;
 use crate::workload::{Ids, Workload};
 
 const INDEX: &str = "lag";
+const PROBES_A_SECOND: f64 = 20.0;
 
 pub async fn idle(arena: &Arena, size: Size) -> Result<Section> {
     arena.create(&arena.leader, INDEX, 2).await?;
@@ -52,51 +54,61 @@ pub async fn idle(arena: &Arena, size: Size) -> Result<Section> {
 }
 
 pub async fn under_load(arena: &Arena, size: Size) -> Result<Section> {
+    let number = size.pick(400_000, 100_000);
+    let probes = size.pick(1_200, 200);
+    let (follower, leader) = (&arena.follower, &arena.leader);
+    let mut first = 0;
+    // Ids that no earlier load has.
+    let mut new_documents = |number: u64| {
+        let load = Workload::logs(number, Ids::NewFrom(first));
+        first += number;
+        load
+    };
     arena.create(&arena.leader, INDEX, 2).await?;
+    // As for an index that is searched: one that is not has no regular refresh, and then writes all that it has
+    // buffered at once, tens of megabytes.
+    refresh_every(arena, json!("1s")).await?;
     arena.follow(INDEX, INDEX).await?;
-    let load = Workload::logs(size.pick(400_000, 100_000), Ids::New);
-    let indices = [INDEX.to_owned()];
-    let (mut alone, mut pair) = (0.0f64, 0.0f64);
-    for _ in 0..2 {
-        arena.settle().await?;
-        let meter = Meter::start(arena.processes())?;
-        let written = arena.to_leader.write(&indices, &load).await?;
-        arena.caught_up(INDEX, INDEX).await?;
-        pair = pair.max(load.operations as f64 / meter.elapsed().as_secs_f64());
-        alone = alone.max(load.operations as f64 / written.as_secs_f64());
-    }
+    let speed = Speed::of([new_documents(number), new_documents(number)], arena).await?;
+    let (half, leaders_half) = (speed.pair / 2.0, speed.leader / 2.0);
+    let mut beside_new = async |name: &str, rate: f64, on, question, number: u64| {
+        let load = new_documents((rate * number as f64 / PROBES_A_SECOND * 1.5) as u64);
+        let schedule = Schedule::PerSecond(PROBES_A_SECOND);
+        beside(&load, rate, arena, Probes { on, index: INDEX, name, question, schedule, number }).await
+    };
+    // The first documents find cold code.
+    beside_new("warm up", half, follower, Question::Condition, size.pick(400, 100)).await?;
     let mut lags = Vec::new();
     for (name, rate, on, question) in [
-        ("half of the pair's speed", pair / 2.0, &arena.follower, Question::Condition),
-        ("half of the leader's speed", alone / 2.0, &arena.follower, Question::Condition),
-        ("half of the pair's speed, read by id", pair / 2.0, &arena.follower, Question::Read),
-        ("the same reads of the leader itself", pair / 2.0, &arena.leader, Question::Read),
+        ("half of the pair's speed", half, follower, Question::Condition),
+        ("half of the leader's speed", leaders_half, follower, Question::Condition),
+        ("half of the pair's speed, read by id", half, follower, Question::Read),
+        ("the same reads of the leader itself", half, leader, Question::Read),
     ] {
-        // Merges of what was written at full speed are not what a steady load brings.
-        arena.settle().await?;
-        let (schedule, number) = (Schedule::PerSecond(20.0), size.pick(1_200, 200));
-        let probes = measure(arena, Probes { on, index: INDEX, name, question, schedule, number });
-        let lag = tokio::select! {
-            lag = probes => lag?,
-            failed = arena.to_leader.keep_writing(INDEX, &load, rate) => { failed?; continue }
-        };
-        lags.push(lag);
-        arena.caught_up(INDEX, INDEX).await?;
+        lags.push(beside_new(name, rate, on, question, probes).await?);
     }
+    let updates = Workload::logs(number, Ids::OneOf(number));
+    let half_of_updates = Speed::of([updates.clone(), updates.clone()], arena).await?.pair / 2.0;
+    let schedule = Schedule::PerSecond(PROBES_A_SECOND);
+    let (name, question) = ("half of the pair's speed at updates", Question::Condition);
+    let of_updates = Probes { on: follower, index: INDEX, name, question, schedule, number: probes };
+    lags.push(beside(&updates, half_of_updates, arena, of_updates).await?);
+    refresh_every(arena, Value::Null).await?;
+    let (name, question) = ("half of the pair's speed, an index that nobody searches", Question::Condition);
+    lags.push(beside_new(name, half, follower, question, probes).await?);
     arena.unfollow(INDEX).await?;
     remove(&arena.leader, INDEX).await?;
     let mut section = Section::new(
         "Lag of one document under load",
         &format!(
-            "Twenty single documents a second beside a steady load of bulks of 1,000 on the same index, everything on the same
-            two cores: at half of the speed at which the pair writes and follows ({:.0} documents/s), and at half of the speed
-            that the leader reaches while it is followed ({:.0} documents/s), which together with following is about all that
-            the two cores can do. Whether a document is there is asked by a deletion under a condition that never holds, whose
+            "Twenty single documents a second beside a steady load of bulks of 1,000 new documents on the same index, everything
+            on the same two cores: at half of the speed at which the pair writes and follows ({half:.0} documents/s), and at
+            half of the speed that the leader reaches while it is followed ({leaders_half:.0} documents/s). The index is
+            refreshed every second, as one that is searched; but for the last line. Another line has a
+            load that writes {number} documents again and again, at half of the speed at which the pair does that
+            ({half_of_updates:.0} a second). Whether a document is there is asked by a deletion under a condition that never holds, whose
             refusal says so: a read by id makes OpenSearch refresh the shard, and such reads wait for each other. What they
-            add is in the last two lines: the same with reads by id, and what these take on the leader, where the
-            document is already.",
-            pair / 2.0,
-            alone / 2.0
+            add is in two lines: the same with reads by id, and what these take on the leader, where the document is already.",
         ),
     );
     section.table(&HEADER, lags.iter().map(row).collect());
@@ -105,6 +117,52 @@ pub async fn under_load(arena: &Arena, size: Size) -> Result<Section> {
         section.at_most("lag under a half-speed load, p99", 250.0, half.milliseconds(0.99), " ms");
     }
     Ok(section)
+}
+
+async fn refresh_every(arena: &Arena, interval: Value) -> Result<()> {
+    let settings = json!({"index.refresh_interval": interval});
+    arena.leader.ok("PUT", &format!("/{INDEX}/_settings"), Some(&settings)).await?;
+    Ok(())
+}
+
+/// Probes beside a load of so many operations a second.
+async fn beside(load: &Workload, rate: f64, arena: &Arena, probes: Probes<'_>) -> Result<Lag> {
+    // Merges of what was written at full speed are not what a steady load brings.
+    arena.settle().await?;
+    let lag = tokio::select! {
+        lag = measure(arena, probes) => lag?,
+        failed = arena.to_leader.keep_writing(INDEX, load, rate) => {
+            failed?;
+            bail!("the load ended before the probes");
+        }
+    };
+    eprintln!("lag: {}", row(&lag).join(" | "));
+    arena.caught_up(INDEX, INDEX).await?;
+    Ok(lag)
+}
+
+/// Operations a second.
+struct Speed {
+    /// Until the follower has them.
+    pair: f64,
+    /// Until the leader, which is followed, has answered.
+    leader: f64,
+}
+
+impl Speed {
+    /// The best of some loads.
+    async fn of(loads: [Workload; 2], arena: &Arena) -> Result<Self> {
+        let mut best = Self { pair: 0.0, leader: 0.0 };
+        for load in loads {
+            arena.settle().await?;
+            let meter = Meter::start(arena.processes())?;
+            let written = arena.to_leader.write(&[INDEX.to_owned()], &load).await?;
+            arena.caught_up(INDEX, INDEX).await?;
+            best.pair = best.pair.max(load.operations as f64 / meter.elapsed().as_secs_f64());
+            best.leader = best.leader.max(load.operations as f64 / written.as_secs_f64());
+        }
+        Ok(best)
+    }
 }
 
 const HEADER: [&str; 6] = ["single documents", "number", "p50, ms", "p90, ms", "p99, ms", "highest, ms"];
