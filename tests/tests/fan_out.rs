@@ -68,6 +68,40 @@ async fn followers_that_begin_together_share_a_snapshot() -> Result<()> {
     world.stop().await
 }
 
+/// Retention has taken what of the stream follows it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shared_snapshot_that_the_stream_has_left_behind_is_replaced() -> Result<()> {
+    let world = World::start().await?;
+    let World { stack, leader, .. } = &world;
+    let (second, gateway) = second_follower(&world, stack.run_dir(), &AgentConfig::default()).await?;
+    leader.ok("PUT", "/old", Some(&index_body(2))).await?;
+    let mut load = Load::new(12, "s");
+    for _ in 0..5 {
+        leader.bulk("/old/_bulk", load.bulk(BULK)).await?;
+    }
+    leader.ok("POST", "/old/_flush?force=true", None).await?;
+    world.follow("old", "one").await?;
+    let left_behind = a_snapshot(&world).await?;
+    world.equal("old", "one").await?;
+    let topic = Topic::find(stack.kafka_bootstrap(), "shardline.leader.old.").await?;
+    let ends = topic.ends().await?;
+    leader.bulk("/old/_bulk", load.bulk(BULK)).await?;
+    world.equal("old", "one").await?;
+    topic.trim_behind(&ends).await?;
+
+    start(&gateway, "old", "two").await?;
+    leader.bulk("/old/_bulk", load.bulk(BULK)).await?;
+    wait::caught_up(leader, "old", &gateway, "two", PATIENCE).await?;
+    let difference = compare(leader, "old", leader, "two").await?;
+    ensure!(difference.is_equal(), "old and two: {difference}");
+    let log = std::fs::read_to_string(second.log_file())?;
+    ensure!(log.contains("sharing another follower's snapshot"), "it was not shared: {log}");
+    let snapshots = snapshot_topics(&world).await?;
+    ensure!(snapshots.iter().any(|topic| !left_behind.contains(topic)), "there is no other: {snapshots:?}");
+    second.kill().await?;
+    world.stop().await
+}
+
 async fn snapshot_topics(world: &World) -> Result<Vec<String>> {
     Topic::names(world.stack.kafka_bootstrap(), |name| name.contains(".bootstrap.")).await
 }

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const SHARDS: u32 = 6;
 const BULK: u64 = 300;
 /// Longer than this no shard may stand still when an agent dies.
-const LONGEST_STALL: Duration = Duration::from_secs(20);
+const LONGEST_STALL: Duration = Duration::from_secs(15);
 
 async fn two_agents() -> Result<(World, [Client; 2])> {
     let world = World::with(|options| options.follower_agents = 2).await?;

@@ -82,7 +82,7 @@ async fn an_index_comes_from_a_repository_while_it_is_written() -> Result<()> {
     tokio::try_join!(copied, written)?;
     proven_equal(&world, "old", "new").await?;
 
-    let restored = log_has(&world, "snapshot restored")?;
+    let restored = log_has(&world, "follower-agent-1", "snapshot restored")?;
     let topics = Topic::names(stack.kafka_bootstrap(), |name| name.contains(".bootstrap.")).await?;
     ensure!(restored && topics.is_empty(), "it came through Kafka: {topics:?}");
     let found = follower.get("/new?flat_settings=true").await?;
@@ -99,6 +99,73 @@ async fn an_index_comes_from_a_repository_while_it_is_written() -> Result<()> {
     follower.ok("POST", "/new/_delete_by_query?refresh=true", Some(&foreign)).await?;
     ctl_ok(gateway, "verify new --repair").await?;
     proven_equal(&world, "old", "new").await?;
+    world.stop().await
+}
+
+/// Primaries on two nodes, and two follower agents, of which the one that restores dies.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_comes_from_a_repository_among_several_nodes_and_agents() -> Result<()> {
+    let world = World::with(|options| (options.leader_nodes, options.follower_agents) = (2, 2)).await?;
+    let World { stack, leader, follower, gateway, .. } = &world;
+    register(stack.run_dir(), leader, "shared", json!({})).await?;
+    register(stack.run_dir(), follower, "shared", json!({"max_restore_bytes_per_sec": SLOW, "readonly": true})).await?;
+    leader.ok("PUT", "/old", Some(&index_body(4))).await?;
+    let mut load = Load::new(7, "r");
+    for _ in 0..20 {
+        leader.bulk("/old/_bulk", load.bulk(BULK)).await?;
+    }
+    leader.ok("POST", "/old/_flush?force=true", None).await?;
+    let shards = leader.get("/_cat/shards/old?format=json").await?;
+    let shards = shards.as_array().context("no shards")?;
+    ensure!(shards.iter().any(|it| it["node"] != shards[0]["node"]), "all on one node: {shards:?}");
+
+    start(gateway, "old", "new", "shared").await?;
+    restoring(follower).await?;
+    leader.bulk("/old/_bulk", load.bulk(BULK)).await?;
+    let (restoring, other) = match log_has(&world, "follower-agent-1", "restoring a snapshot")? {
+        true => ("follower-agent-1", "follower-agent-2"),
+        false => ("follower-agent-2", "follower-agent-1"),
+    };
+    stack.process(restoring)?.kill().await?;
+    leader.bulk("/old/_bulk", load.bulk(BULK)).await?;
+    wait::for_status(&Client::new(stack.process(other)?.url())?, "new", "SYNCING", PATIENCE).await?;
+    ensure!(log_has(&world, other, "snapshot restored")?, "{other} did not take over");
+    stack.restart(restoring).await?;
+    leader.bulk("/old/_bulk", load.bulk(BULK)).await?;
+    proven_equal(&world, "old", "new").await?;
+    let topics = Topic::names(stack.kafka_bootstrap(), |name| name.contains(".bootstrap.")).await?;
+    ensure!(topics.is_empty(), "it came through Kafka: {topics:?}");
+    no_snapshots(leader).await?;
+    world.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_polled_index_comes_from_a_repository() -> Result<()> {
+    let world = World::with(|options| {
+        let config = &mut options.leader_agent_config;
+        *config = config.clone().set("capture", "source", "\"poll\"").set("capture", "poll_sweep_seconds", 3);
+    })
+    .await?;
+    let World { stack, leader, follower, gateway, .. } = &world;
+    register(stack.run_dir(), leader, "shared", json!({})).await?;
+    register(stack.run_dir(), follower, "shared", json!({"readonly": true})).await?;
+    leader.ok("PUT", "/old", Some(&index_body(2))).await?;
+    let mut load = Load::new(8, "r");
+    for _ in 0..5 {
+        leader.bulk("/old/_bulk", load.bulk(BULK)).await?;
+    }
+    start(gateway, "old", "new", "shared").await?;
+    for _ in 0..5 {
+        leader.bulk("/old/_bulk", load.bulk(BULK)).await?;
+    }
+    wait::for_status(gateway, "new", "SYNCING", PATIENCE).await?;
+    leader.bulk("/old/_bulk", load.bulk(BULK)).await?;
+    // Deletions come with the next sweep.
+    wait::until("the deletions to arrive", PATIENCE, async || {
+        Ok(world.equal("old", "new").await.map_err(|error| error.to_string()))
+    })
+    .await?;
+    ensure!(log_has(&world, "follower-agent-1", "snapshot restored")?, "it came through Kafka");
     world.stop().await
 }
 
@@ -176,7 +243,7 @@ async fn proven_equal(world: &World, leader: &str, follower: &str) -> Result<()>
     Ok(())
 }
 
-fn log_has(world: &World, words: &str) -> Result<bool> {
-    let log = std::fs::read_to_string(world.stack.process("follower-agent-1")?.log_file())?;
+fn log_has(world: &World, agent: &str, words: &str) -> Result<bool> {
+    let log = std::fs::read_to_string(world.stack.process(agent)?.log_file())?;
     Ok(log.contains(words))
 }
