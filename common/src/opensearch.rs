@@ -220,13 +220,18 @@ impl OpenSearch {
 
 fn refusal(method: &Method, path: &str, status: StatusCode, bytes: &[u8]) -> OpenSearchError {
     let body: Value = serde_json::from_slice(bytes).unwrap_or(Value::Null);
-    let text = |pointer| body.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+    let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+    // A search that fails on every shard says why in its causes only.
+    let cause = match text("/error/type").as_deref() {
+        Some("search_phase_execution_exception") if body.pointer("/error/root_cause/0").is_some() => "/error/root_cause/0",
+        _ => "/error",
+    };
     OpenSearchError::Refused {
         method: method.to_string(),
         path: path.to_owned(),
         status: status.as_u16(),
-        error_type: text("/error/type").unwrap_or_else(|| "unknown".to_owned()),
-        reason: text("/error/reason")
+        error_type: text(&format!("{cause}/type")).unwrap_or_else(|| "unknown".to_owned()),
+        reason: text(&format!("{cause}/reason"))
             .or_else(|| text("/error"))
             .unwrap_or_else(|| String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).into_owned()),
         body: Box::new(body),

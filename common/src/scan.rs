@@ -153,8 +153,9 @@ impl Pages<'_> {
             filters.push(json!({"ids": {"values": ids}}));
         }
         let by_seq_no = self.in_order.then(|| json!({"_seq_no": "asc"}));
-        // An index made by shrinking has documents of several shards in one, and with them equal sequence numbers.
-        let sort: Vec<_> = by_seq_no.into_iter().chain([json!({"_shard_doc": "asc"})]).collect();
+        // An index made by shrinking has documents of several shards in one, and with them equal sequence numbers. In a point
+        // in time of one shard `_doc` tells all apart; OpenSearch before 3.3 has no `_shard_doc`.
+        let sort: Vec<_> = by_seq_no.into_iter().chain([json!({"_doc": "asc"})]).collect();
         let mut request = json!({
             "size": self.size,
             "pit": {"id": self.scan.pit_id, "keep_alive": KEEP_ALIVE},
