@@ -223,7 +223,9 @@ fn refusal(method: &Method, path: &str, status: StatusCode, bytes: &[u8]) -> Ope
     let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
     // A search that fails on every shard says why in its causes only.
     let cause = match text("/error/type").as_deref() {
-        Some("search_phase_execution_exception") if body.pointer("/error/root_cause/0").is_some() => "/error/root_cause/0",
+        Some("search_phase_execution_exception") if body.pointer("/error/root_cause/0").is_some() => {
+            "/error/root_cause/0"
+        }
         _ => "/error",
     };
     OpenSearchError::Refused {
@@ -257,4 +259,19 @@ pub fn path_segment(text: &str) -> String {
         }
     }
     encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_search_that_fails_on_all_shards_says_why() {
+        let cause = r#"{"type":"query_shard_exception","reason":"No mapping found for [x]"}"#;
+        let answer = format!(
+            r#"{{"error":{{"root_cause":[{cause}],"type":"search_phase_execution_exception","reason":"all shards failed"}}}}"#
+        );
+        let error = refusal(&Method::POST, "/_search", StatusCode::BAD_REQUEST, answer.as_bytes()).to_string();
+        assert!(error.ends_with("[query_shard_exception] No mapping found for [x]"), "{error}");
+    }
 }

@@ -21,7 +21,7 @@ pub use endpoints::{Endpoint, Endpoints};
 pub use jars::Jars;
 pub use launcher::Lifetime;
 pub use nix::sys::signal::Signal;
-pub use opensearch::wait_for_status;
+pub use opensearch::{OpenSearchVersion, wait_for_status};
 pub use ports::{AgentPorts, BasePorts, BrokerPorts, NodePorts, PortPlan, Ports};
 pub use process::{Process, ProcessSpec};
 pub use process_id::{ProcessId, stop_all};

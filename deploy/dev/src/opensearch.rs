@@ -11,9 +11,30 @@ use crate::ports::NodePorts;
 use crate::process::{ProcessSpec, make_home};
 use crate::ready::{Ready, http_client};
 
+/// Which OpenSearch a cluster runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OpenSearchVersion {
+    /// The newest one that Shardline is made for.
+    #[default]
+    Newest,
+    /// One of the 2 series, 2.19.
+    Two,
+}
+
+impl OpenSearchVersion {
+    /// The folder of its jars.
+    fn jars(self) -> &'static str {
+        match self {
+            Self::Newest => "opensearch",
+            Self::Two => "opensearch-2",
+        }
+    }
+}
+
 pub(crate) struct Cluster<'a> {
     /// Also the cluster's name: `leader` or `follower`.
     pub name: &'a str,
+    pub version: OpenSearchVersion,
     pub nodes: &'a [NodePorts],
     pub heap_mb: usize,
     /// Settings that are added or win over the ones here.
@@ -29,7 +50,7 @@ impl Cluster<'_> {
         let name = self.node_name(index);
         let home = make_home(run_dir, &name)?;
         let url = format!("http://127.0.0.1:{}", self.nodes[index].http);
-        let mut arguments = jars.jvm_arguments("opensearch", self.heap_mb, &home);
+        let mut arguments = jars.jvm_arguments(self.version.jars(), self.heap_mb, &home);
         // A fixed heap, as OpenSearch wants it.
         arguments.push(format!("-Xms{}m", self.heap_mb));
         arguments.push("ShardlineNode".into());
@@ -110,7 +131,7 @@ mod tests {
         [NodePorts { http: 9201, transport: 9301 }, NodePorts { http: 9221, transport: 9321 }];
 
     fn settings(nodes: &[NodePorts], overrides: &[(String, String)]) -> Vec<String> {
-        let cluster = Cluster { name: "leader", nodes, heap_mb: 512, overrides };
+        let cluster = Cluster { name: "leader", version: OpenSearchVersion::Newest, nodes, heap_mb: 512, overrides };
         let settings = cluster.settings(nodes.len() - 1, Path::new("/run"));
         settings.into_iter().map(|(key, value)| format!("{key}={value}")).collect()
     }

@@ -10,7 +10,7 @@ use crate::endpoints::{Endpoint, Endpoints};
 use crate::jars::Jars;
 use crate::kafka::Kafka;
 use crate::launcher::Lifetime;
-use crate::opensearch::{Cluster, wait_for_status};
+use crate::opensearch::{Cluster, OpenSearchVersion, wait_for_status};
 use crate::ports::{Counts, PortPlan, Ports};
 use crate::process::{Process, ProcessSpec};
 use crate::process_id::{ProcessId, stop_all};
@@ -23,6 +23,8 @@ const STOP_GRACE: Duration = Duration::from_secs(20);
 pub struct StackOptions {
     pub leader_nodes: usize,
     pub follower_nodes: usize,
+    pub leader_version: OpenSearchVersion,
+    pub follower_version: OpenSearchVersion,
     pub follower_agents: usize,
     pub brokers: usize,
     /// Heap of each OpenSearch node.
@@ -50,6 +52,8 @@ impl StackOptions {
         Self {
             leader_nodes: 1,
             follower_nodes: 1,
+            leader_version: OpenSearchVersion::Newest,
+            follower_version: OpenSearchVersion::Newest,
             follower_agents: 1,
             brokers: 1,
             heap_mb: 512,
@@ -118,12 +122,14 @@ impl Stack {
         let kafka_bootstrap = kafka.bootstrap_servers();
         let leader = Cluster {
             name: "leader",
+            version: options.leader_version,
             nodes: &plan.leader,
             heap_mb: options.heap_mb,
             overrides: &options.leader_overrides,
         };
         let follower = Cluster {
             name: "follower",
+            version: options.follower_version,
             nodes: &plan.follower,
             heap_mb: options.heap_mb,
             overrides: &options.follower_overrides,

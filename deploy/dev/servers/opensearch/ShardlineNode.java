@@ -38,7 +38,9 @@ public final class ShardlineNode extends Node {
         Map.entry("repository-url", "org.opensearch.plugin.repository.url.URLRepositoryModulePlugin")
     );
 
-    private ShardlineNode(Environment environment, Collection<PluginInfo> modules) {
+    // OpenSearch 2 takes the modules' classes here, OpenSearch 3 their descriptions.
+    @SuppressWarnings({"rawtypes", "unchecked"})
+    private ShardlineNode(Environment environment, Collection modules) {
         super(environment, modules, true);
     }
 
@@ -83,10 +85,22 @@ public final class ShardlineNode extends Node {
         return settings.build();
     }
 
-    private static List<PluginInfo> modules() {
-        List<PluginInfo> modules = new ArrayList<>();
-        MODULES.forEach((name, className) -> modules.add(new PluginInfo(
-            name, "classpath", "NA", Version.CURRENT, "21", className, null, List.of(), false)));
+    private static List<Object> modules() throws ClassNotFoundException {
+        List<Object> modules = new ArrayList<>();
+        for (Map.Entry<String, String> module : MODULES.entrySet()) {
+            modules.add(Version.CURRENT.major < 3
+                ? moduleClass(module.getValue())
+                : new PluginInfo(
+                    module.getKey(), "classpath", "NA", Version.CURRENT, "21", module.getValue(), null, List.of(), false));
+        }
         return modules;
+    }
+
+    private static Class<?> moduleClass(String name) throws ClassNotFoundException {
+        try {
+            return Class.forName(name);
+        } catch (ClassNotFoundException newer) {
+            return Class.forName(name.replace("ModulePlugin", "Plugin"));
+        }
     }
 }
