@@ -21,6 +21,7 @@ use crate::cluster::{ClusterView, LocalNode};
 use crate::config::{LeaderConfig, Source};
 use crate::metrics::Metrics;
 use crate::publish::Publisher;
+use crate::state_id::StateId;
 use crate::stats::{self, Tables};
 use crate::stretches;
 use crate::supervisor::Supervisor;
@@ -78,6 +79,7 @@ async fn follow_cluster(
 
     let context = Arc::new(Context {
         opensearch: opensearch.clone(),
+        state_id: StateId::new(opensearch.clone()),
         cluster: node.cluster().clone(),
         fills: Arc::new(leader_table.clone()),
         log: Arc::new(Publisher::new(kafka.clone(), config.capture.pack_bytes)?),

@@ -30,6 +30,7 @@ use crate::redeliver::Asked;
 use crate::resync::Reason;
 use crate::snapshot::NoSource;
 use crate::source::{Change, ChangeSource, Checkpoints, PollSource, TranslogSource};
+use crate::state_id::StateId;
 use crate::translog::{self, ShardSpool, TailError, TranslogWatcher};
 
 /// Batches of a shard that may be on their way to Kafka.
@@ -59,6 +60,8 @@ pub enum CaptureError {
     Publish(#[from] PublishError),
     #[error(transparent)]
     OpenSearch(#[from] OpenSearchError),
+    #[error(transparent)]
+    StateId(#[from] Arc<OpenSearchError>),
     #[error(transparent)]
     Scan(#[from] ScanError),
     #[error(transparent)]
@@ -112,6 +115,7 @@ pub struct Files {
 /// What all captures of an agent share.
 pub struct Context {
     pub opensearch: OpenSearch,
+    pub state_id: StateId,
     pub kafka: Kafka,
     pub cluster: ClusterUuid,
     pub fills: Arc<dyn FillBoard>,
@@ -190,7 +194,7 @@ pub struct Capture<'a> {
     pub in_frame: bool,
     /// What the partition has got from this capture, and the cluster state of which that is known.
     versions: MetadataVersions,
-    state_id: String,
+    state_id: Arc<str>,
     in_flight: VecDeque<BatchInFlight>,
     last_record: Instant,
     /// When the next heartbeat is due behind the last record, as the last one has announced.
@@ -233,7 +237,7 @@ impl<'a> Capture<'a> {
             acked: sent,
             in_frame: false,
             versions: MetadataVersions::default(),
-            state_id: String::new(),
+            state_id: Arc::default(),
             in_flight: VecDeque::new(),
             last_record: Instant::now(),
             next_heartbeat: context.heartbeat,
@@ -276,8 +280,10 @@ impl<'a> Capture<'a> {
                     let reading = self.context.metrics.translog_read_seconds.with_label_values(&labels);
                     reading.inc_by(began.elapsed().as_secs_f64());
                     let bytes = self.ship_batch(operations).await?;
+                    is_idle = self.sent >= source.global_checkpoint();
                     // Small batches come faster than Kafka takes them: the next one grows meanwhile.
-                    self.settle(if bytes < SMALL_BATCH { 0 } else { BATCHES_IN_FLIGHT }).await?;
+                    let is_waited_for = is_idle || bytes < SMALL_BATCH;
+                    self.settle(if is_waited_for { 0 } else { BATCHES_IN_FLIGHT }).await?;
                 }
                 Change::Missing(missing) if is_first && self.sent == SeqNo::NONE => {
                     // Followers begin with a copy of what is older than the partition.
@@ -357,7 +363,7 @@ impl<'a> Capture<'a> {
     pub async fn ship_metadata(&mut self) -> Result<(), CaptureError> {
         let (opensearch, index, uuid) = (&self.context.opensearch, &self.shard.index, &self.shard.uuid);
         // Asked before the versions, which may be of a later state.
-        let state_id = cluster::local_state_id(opensearch).await?;
+        let state_id = self.context.state_id.ask().await?;
         if self.state_id == state_id {
             return Ok(());
         }

@@ -43,9 +43,9 @@ pub struct IndexView {
     pub aliases: Vec<String>,
     pub hidden: bool,
     pub refusal: Option<String>,
-    /// Shards whose primary is on the local node.
     /// Whether shards have copies beside their primaries.
     pub has_replicas: bool,
+    /// Shards whose primary is on the local node.
     pub local_primaries: BTreeSet<ShardId>,
     /// Shards of which the local node has, or is getting, another copy.
     pub local_replicas: BTreeSet<ShardId>,
@@ -215,12 +215,6 @@ pub async fn local_state(
         .then(|| LocalState { versions: found.versions(), routing_num_shards: found.routing_num_shards }))
 }
 
-/// Which cluster state the local node has, for little: it is another one after any change.
-pub async fn local_state_id(opensearch: &OpenSearch) -> Result<String, OpenSearchError> {
-    let state: StateId = opensearch.get("/_cluster/state/version?local=true&filter_path=state_uuid").await?;
-    Ok(state.state_uuid)
-}
-
 pub struct LocalState {
     pub versions: MetadataVersions,
     pub routing_num_shards: u32,
@@ -307,11 +301,6 @@ struct Node {
 #[derive(Deserialize)]
 struct NodeTransport {
     publish_address: String,
-}
-
-#[derive(Deserialize)]
-struct StateId {
-    state_uuid: String,
 }
 
 #[derive(Deserialize)]

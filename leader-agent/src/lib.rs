@@ -17,6 +17,7 @@ pub mod settled;
 pub mod snapshot;
 pub mod source;
 pub mod spools;
+pub mod state_id;
 pub mod stats;
 pub mod stretches;
 pub mod supervisor;

@@ -162,7 +162,7 @@ impl Kafka {
             .set("enable.gapless.guarantee", "true")
             .set("message.timeout.ms", "0")
             .set("compression.type", "lz4")
-            .set("linger.ms", "1")
+            .set("linger.ms", "0")
             .set("batch.size", "1000000")
             .set("message.max.bytes", MAX_RECORD_BYTES.to_string())
             .set("queue.buffering.max.messages", "200000")

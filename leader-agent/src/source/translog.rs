@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures::FutureExt;
 use shardline_common::types::SeqNo;
 use tokio::time::Instant;
 
@@ -108,6 +109,8 @@ impl ChangeSource for TranslogSource {
     }
 
     async fn next(&mut self, sent: SeqNo) -> Result<Change, CaptureError> {
+        // Changes until now are seen by reading.
+        let _ = self.wake.notified().now_or_never();
         let mut is_open_anew = false;
         let mut batch = loop {
             if let Some(to) = self.missing.take() {

@@ -8,6 +8,7 @@ use leader_agent::capture::{self, Context, Files, Origin, Shard, Shipped};
 use leader_agent::log::{FillBoard, Log};
 use leader_agent::metrics::Metrics;
 use leader_agent::redeliver::{self, Asking};
+use leader_agent::state_id::StateId;
 use leader_agent::translog::{Spool, TranslogWatcher};
 use leader_agent::{snapshot, supervisor};
 use parking_lot::Mutex;
@@ -60,6 +61,7 @@ impl LeaderAgent {
         let (log, fills): (Arc<dyn Log>, Arc<dyn FillBoard>) = (Arc::clone(&log) as _, log);
         let context = Arc::new(Context {
             opensearch: Wire::leader(world, node),
+            state_id: StateId::new(Wire::leader(world, node)),
             kafka: unused_kafka(),
             cluster: "cluster".into(),
             fills,
