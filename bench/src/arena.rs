@@ -170,11 +170,16 @@ impl Arena {
 
     /// Waits until what the last measurement left to do is done: until all processes together use little of a core.
     pub async fn settle(&self) -> Result<()> {
+        self.settle_those(|_| true).await
+    }
+
+    /// As [`Self::settle`], of some of the processes.
+    pub async fn settle_those(&self, which: impl Fn(&str) -> bool + Copy) -> Result<()> {
         let window = Duration::from_millis(500);
         for _ in 0..60 {
             let meter = Meter::start(self.processes())?;
             tokio::time::sleep(window).await;
-            if cpu_of(&meter.stop()?, |_| true) < 0.15 * window.as_secs_f64() {
+            if cpu_of(&meter.stop()?, which) < 0.15 * window.as_secs_f64() {
                 break;
             }
         }

@@ -11,21 +11,21 @@ use crate::usage::{Meter, cpu_of};
 use crate::workload::{Ids, Workload};
 
 const MOST: usize = 5;
+const WARM_UP: usize = 3;
+const LEADER_NODE: &str = "leader-1";
 
 pub async fn run(arena: &Arena, size: Size) -> Result<Section> {
     let load = Workload::logs(size.pick(200_000, 50_000), Ids::New);
     let mut node = vec![Samples::default(); MOST];
     let mut agent = vec![Samples::default(); MOST];
     arena.pin(Cores::Split)?;
-    // The first load after another phase costs more, whoever follows it.
-    shipped_to(arena, &load, 1).await?;
+    // The nodes get faster from load to load, most in the first ones.
+    for _ in 0..WARM_UP {
+        shipped_to(arena, &load, 1).await?;
+    }
     for round in 0..size.rounds {
-        // The nodes get faster from load to load; every number of followers has its turn early and late.
-        let mut numbers: Vec<usize> = (1..=MOST).collect();
-        if round % 2 == 1 {
-            numbers.reverse();
-        }
-        for followers in numbers {
+        // Every number of followers has a turn early and one late.
+        for followers in (1..=MOST).chain((1..=MOST).rev()) {
             let (node_cpu, agent_cpu) = shipped_to(arena, &load, followers).await?;
             let per_document = 1e6 / load.operations as f64;
             node[followers - 1].push(node_cpu * per_document);
@@ -40,8 +40,9 @@ pub async fn run(arena: &Arena, size: Size) -> Result<Section> {
         "One to five followers",
         &format!(
             "One index of two shards followed by one to five follower indices, each with a consumer of its own; {} documents of
-            266 bytes. CPU time of leader node and leader agent from the first request until Kafka has everything. Leader's
-            side and follower's side on a core each. Every other round begins with five followers.",
+            266 bytes. CPU time of leader node and leader agent from the first request until Kafka has everything and the node
+            is done with merging. Leader's side and follower's side on a core each. A round goes from one follower to five and
+            back.",
             load.operations
         ),
     );
@@ -69,7 +70,7 @@ pub async fn run(arena: &Arena, size: Size) -> Result<Section> {
     Ok(section)
 }
 
-/// CPU seconds of leader node and leader agent until Kafka has the load.
+/// CPU seconds of leader node and leader agent for the load, what the node does with it later included.
 async fn shipped_to(arena: &Arena, load: &Workload, followers: usize) -> Result<(f64, f64)> {
     let index = "fan-out";
     let copies: Vec<String> = (1..=followers).map(|n| format!("{index}-{n}")).collect();
@@ -81,6 +82,7 @@ async fn shipped_to(arena: &Arena, load: &Workload, followers: usize) -> Result<
     let meter = Meter::start(arena.processes())?;
     arena.to_leader.write(&[index.to_owned()], load).await?;
     arena.shipped(index).await?;
+    arena.settle_those(|name| name == LEADER_NODE).await?;
     let usage = meter.stop()?;
     for copy in &copies {
         arena.caught_up(index, copy).await?;
@@ -88,5 +90,5 @@ async fn shipped_to(arena: &Arena, load: &Workload, followers: usize) -> Result<
         arena.unfollow(copy).await?;
     }
     remove(&arena.leader, index).await?;
-    Ok((cpu_of(&usage, |name| name == "leader-1"), cpu_of(&usage, |name| name == "leader-agent-1")))
+    Ok((cpu_of(&usage, |name| name == LEADER_NODE), cpu_of(&usage, |name| name == "leader-agent-1")))
 }
