@@ -6,6 +6,7 @@
 
 mod calls;
 mod check;
+mod events;
 mod files;
 mod follower_side;
 mod group;
