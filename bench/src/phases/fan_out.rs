@@ -12,6 +12,8 @@ use crate::workload::{Ids, Workload};
 
 const MOST: usize = 5;
 const WARM_UP: usize = 3;
+/// One load differs from the next by more than the limit.
+const LEAST_ROUNDS: usize = 3;
 const LEADER_NODE: &str = "leader-1";
 
 pub async fn run(arena: &Arena, size: Size) -> Result<Section> {
@@ -23,7 +25,8 @@ pub async fn run(arena: &Arena, size: Size) -> Result<Section> {
     for _ in 0..WARM_UP {
         shipped_to(arena, &load, 1).await?;
     }
-    for round in 0..size.rounds {
+    let rounds = size.rounds.max(size.pick(LEAST_ROUNDS, 1));
+    for round in 0..rounds {
         // Every number of followers has a turn early and one late.
         for followers in (1..=MOST).chain((1..=MOST).rev()) {
             let (node_cpu, agent_cpu) = shipped_to(arena, &load, followers).await?;
@@ -33,7 +36,7 @@ pub async fn run(arena: &Arena, size: Size) -> Result<Section> {
         }
         let both: Vec<String> =
             node.iter().zip(&agent).map(|(n, a)| format!("{:.1}+{:.2}", n.median(), a.median())).collect();
-        eprintln!("fan-out: round {} of {}: {} µs a document", round + 1, size.rounds, both.join(", "));
+        eprintln!("fan-out: round {} of {}: {} µs a document", round + 1, rounds, both.join(", "));
     }
     arena.pin(Cores::Shared)?;
     let mut section = Section::new(
