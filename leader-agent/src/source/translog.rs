@@ -15,7 +15,7 @@ use crate::translog::{Operation, ShardSpool, ShardTail, TailError, TranslogWatch
 
 /// How much of a shard is read at once, in bytes of sources.
 const BATCH_BYTES: usize = 1024 * 1024;
-/// How often a translog is looked at that cannot be watched. One that can is looked at with every heartbeat, because
+/// How often a translog is looked at that cannot be watched, unless the last look found something. One that can is looked at with every heartbeat, because
 /// watches are silent on network file systems.
 const SLOW_POLL: Duration = Duration::from_secs(1);
 /// How long a primary may take to know a global checkpoint that Kafka knows already.
@@ -31,6 +31,8 @@ pub struct TranslogSource {
     missing: Option<SeqNo>,
     /// The last operation that Kafka has: the translog's own is to be the same.
     last: Option<shardline_common::record::Operation>,
+    /// Whether the last look at it found operations.
+    is_busy: bool,
     /// Since when the shard has been behind Kafka.
     behind_since: Option<Instant>,
     global_checkpoint: SeqNo,
@@ -58,6 +60,7 @@ impl TranslogSource {
             wake,
             missing,
             last,
+            is_busy: false,
             behind_since: None,
             global_checkpoint: SeqNo::NONE,
         })
@@ -127,7 +130,8 @@ impl ChangeSource for TranslogSource {
         if let Some(to) = self.rewound(sent, &mut batch.operations) {
             return Ok(Change::Rewound { to });
         }
-        Ok(if batch.operations.is_empty() { Change::Nothing } else { Change::Operations(batch.operations) })
+        self.is_busy = !batch.operations.is_empty();
+        Ok(if self.is_busy { Change::Operations(batch.operations) } else { Change::Nothing })
     }
 
     async fn release(&mut self, acked: SeqNo) -> Result<(), CaptureError> {
@@ -148,7 +152,7 @@ impl ChangeSource for TranslogSource {
     async fn changed(&mut self) {
         if self.wake.is_watching() {
             self.wake.notified().await;
-        } else {
+        } else if !self.is_busy {
             tokio::time::sleep(SLOW_POLL).await;
         }
     }
@@ -218,8 +222,14 @@ mod tests {
             for entry in std::fs::read_dir(&sample).unwrap().map(Result::unwrap) {
                 std::fs::copy(entry.path(), translog.join(entry.file_name())).unwrap();
             }
+            assert!(source.changed().now_or_never().is_none());
             tokio::time::timeout(Duration::from_secs(10), source.changed()).await.unwrap();
-            let after = read(&mut source, before.last().copied().unwrap_or(SeqNo::NONE)).await;
+            let sent = before.last().copied().unwrap_or(SeqNo::NONE);
+            let Change::Operations(found) = source.next(sent).await.unwrap() else { panic!("nothing was found") };
+            // More may have come meanwhile.
+            assert!(source.changed().now_or_never().is_some());
+            let mut after: Vec<SeqNo> = found.iter().map(|operation| operation.seq_no).collect();
+            after.extend(read(&mut source, after.last().copied().unwrap_or(sent)).await);
             let read: Vec<i64> = before.iter().chain(&after).map(|seq_no| seq_no.0).collect();
             assert!(!after.is_empty());
             assert_eq!(read, (0..=15).collect::<Vec<_>>());
