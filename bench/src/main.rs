@@ -15,12 +15,12 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Result;
-use arena::{Arena, Cores, remove};
+use arena::{Arena, Cores};
 use clap::{Parser, ValueEnum};
 use phases::round::Plan;
 use phases::{Size, broker_away, catch_up, fan_out, idle_shards, lag as lag_phase, micro, speed, verify};
 use report::Report;
-use workload::{Ids, Workload};
+use workload::{BULK, Ids, Workload};
 
 #[derive(Parser)]
 struct Arguments {
@@ -110,13 +110,12 @@ async fn measure(arguments: &Arguments, size: Size, report: &mut Report) -> Resu
 
 /// Lets the servers compile their code before anything is measured.
 async fn warm_up(arena: &Arena, size: Size) -> Result<()> {
-    let load = Workload::logs(size.pick(300_000, 100_000), Ids::New);
-    let plan = Plan { name: "warm-up", indices: 1, shards: 2, before: None, load, rounds: 1, cores: Cores::Shared };
+    let documents = size.pick(300_000, 100_000);
+    let (load, external) = (Workload::logs(documents, Ids::New), Some(Workload::external(documents, BULK, 1)));
+    let (rounds, cores) = (size.pick(4, 1), Cores::Shared);
+    let plan = Plan { name: "warm-up", indices: 1, shards: 2, before: None, load, external, rounds, cores };
     plan.run(arena).await?;
-    let direct = Workload::external(size.pick(200_000, 50_000), workload::BULK, 1);
-    arena.create(&arena.follower, "warm-up-direct", 2).await?;
-    arena.to_follower.write(&["warm-up-direct".to_owned()], &direct).await?;
-    remove(&arena.follower, "warm-up-direct").await
+    Ok(())
 }
 
 fn preface(size: Size, command: &str) -> Result<String> {

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use shardline_tests::client::Client;
+use tokio::try_join;
 
 use crate::arena::{Arena, Cores, remove};
 use crate::samples::Samples;
@@ -16,6 +18,9 @@ pub struct Plan {
     /// Written, and followed, before the clock starts.
     pub before: Option<Workload>,
     pub load: Workload,
+    /// The same documents, as a plain client writes them into the follower cluster: what both clusters take at once without
+    /// any replication is measured too.
+    pub external: Option<Workload>,
     pub rounds: usize,
     pub cores: Cores,
 }
@@ -27,6 +32,8 @@ pub struct Outcome {
     pub operations: f64,
     /// The leader alone, followed by nobody.
     pub alone: Samples,
+    /// Both clusters, each written to by plain clients at the same time.
+    pub both: Samples,
     /// The leader, followed, up to its last answer.
     pub written: Samples,
     /// Until the follower had everything.
@@ -44,6 +51,9 @@ impl Plan {
         for round in 0..self.rounds {
             eprintln!("{}: round {} of {}", self.name, round + 1, self.rounds);
             self.alone(arena, &mut outcome).await?;
+            if let Some(external) = &self.external {
+                self.both(arena, external, &mut outcome).await?;
+            }
             self.followed(arena, &mut outcome).await?;
             eprintln!("  {}", outcome.progress());
         }
@@ -52,7 +62,7 @@ impl Plan {
     }
 
     async fn alone(&self, arena: &Arena, outcome: &mut Outcome) -> Result<()> {
-        let indices = self.create(arena, "alone").await?;
+        let indices = self.create(arena, &arena.leader, "alone").await?;
         if let Some(before) = &self.before {
             arena.to_leader.write(&indices, before).await?;
         }
@@ -67,8 +77,23 @@ impl Plan {
         Ok(())
     }
 
+    async fn both(&self, arena: &Arena, external: &Workload, outcome: &mut Outcome) -> Result<()> {
+        let on_leader = self.create(arena, &arena.leader, "both").await?;
+        let on_follower = self.create(arena, &arena.follower, "both").await?;
+        arena.settle().await?;
+        let leader = arena.to_leader.write(&on_leader, &self.load);
+        let (leader, follower) = try_join!(leader, arena.to_follower.write(&on_follower, external))?;
+        outcome.both.push(leader.max(follower).as_secs_f64());
+        for (cluster, indices) in [(&arena.leader, on_leader), (&arena.follower, on_follower)] {
+            for index in indices {
+                remove(cluster, &index).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn followed(&self, arena: &Arena, outcome: &mut Outcome) -> Result<()> {
-        let indices = self.create(arena, "followed").await?;
+        let indices = self.create(arena, &arena.leader, "followed").await?;
         for index in &indices {
             arena.start_following(index, index).await?;
         }
@@ -97,10 +122,10 @@ impl Plan {
         Ok(())
     }
 
-    async fn create(&self, arena: &Arena, suffix: &str) -> Result<Vec<String>> {
+    async fn create(&self, arena: &Arena, on: &Client, suffix: &str) -> Result<Vec<String>> {
         let indices: Vec<String> = (0..self.indices).map(|n| format!("{}-{suffix}-{n}", self.name)).collect();
         for index in &indices {
-            arena.create(&arena.leader, index, self.shards).await?;
+            arena.create(on, index, self.shards).await?;
         }
         Ok(indices)
     }
@@ -136,6 +161,11 @@ impl Outcome {
     /// Time until all is followed, in relation to the leader's time alone.
     pub fn finished(&self) -> Samples {
         self.followed.ratio_to(&self.alone)
+    }
+
+    /// Time until plain clients have written to both clusters, in relation to the leader's alone.
+    pub fn floor(&self) -> Samples {
+        self.both.ratio_to(&self.alone)
     }
 
     /// Both agents' CPU time in relation to the servers'.

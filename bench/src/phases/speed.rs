@@ -8,25 +8,38 @@ use crate::arena::{Arena, Cores};
 use crate::plot::Plot;
 use crate::report::Section;
 use crate::usage::{CPU_HEADER, PAIR, Usage, cpu_columns, cpu_of_pair};
-use crate::workload::{Ids, Workload};
+use crate::workload::{BULK, Ids, Workload};
 
 fn plan(name: &'static str, load: Workload, rounds: usize) -> Plan {
-    Plan { name, indices: 1, shards: 2, before: None, load, rounds, cores: Cores::Shared }
+    Plan { name, indices: 1, shards: 2, before: None, load, external: None, rounds, cores: Cores::Shared }
 }
 
 /// Documents of 266 bytes, everything on the same two cores.
 pub async fn shared_cores(arena: &Arena, size: Size) -> Result<Section> {
     let (small, large) = (size.pick(100_000, 50_000), size.pick(500_000, 100_000));
-    let first = plan("short", Workload::logs(small, Ids::New), size.rounds).run(arena).await?;
-    let second = plan("long", Workload::logs(large, Ids::New), size.rounds).run(arena).await?;
+    let beside_plain_clients = async |name, documents| {
+        let external = Some(Workload::external(documents, BULK, 1));
+        Plan { external, ..plan(name, Workload::logs(documents, Ids::New), size.rounds) }.run(arena).await
+    };
+    let first = beside_plain_clients("short", small).await?;
+    let second = beside_plain_clients("long", large).await?;
     let mut section = Section::new(
         "Written and followed, everything on the same two cores",
         &format!(
             "Documents of 266 bytes with new ids, in bulks of 1,000 by two writers, two shards. `short` has {small}
-            documents, `long` {large}. CPU seconds and memory below are those of `long`."
+            documents, `long` {large}. Beside it, in turns, plain clients write the same documents to both clusters at once, two to
+            each: what these cores take without any replication. CPU seconds and memory below are those of `long`."
         ),
     );
     section.table(&Outcome::HEADER, vec![first.row(), second.row()]);
+    let floor = |outcome: &Outcome| {
+        let (floor, finished) = (outcome.floor(), outcome.finished());
+        let ratio = outcome.followed.ratio_to(&outcome.both);
+        vec![outcome.name.to_owned(), floor.show(2), finished.show(2), ratio.show(2)]
+    };
+    let header =
+        ["load", "both clusters written, × leader's time alone", "all followed, × leader's time alone", "ratio"];
+    section.table(&header, vec![floor(&first), floor(&second)]);
     section.table(&Outcome::USAGE_HEADER, second.usage_rows());
     let times = |outcome: &Outcome| vec![outcome.alone.median(), outcome.written.median(), outcome.followed.median()];
     section.plots.push(Plot::Bars {

@@ -33,6 +33,8 @@ pub struct TranslogSource {
     last: Option<shardline_common::record::Operation>,
     /// Whether the last look at it found operations.
     is_busy: bool,
+    /// Whether it has just been written, so that what is new is in the page cache.
+    is_fresh: bool,
     /// Since when the shard has been behind Kafka.
     behind_since: Option<Instant>,
     global_checkpoint: SeqNo,
@@ -61,6 +63,7 @@ impl TranslogSource {
             missing,
             last,
             is_busy: false,
+            is_fresh: false,
             behind_since: None,
             global_checkpoint: SeqNo::NONE,
         })
@@ -91,10 +94,14 @@ impl TranslogSource {
         Ok(())
     }
 
-    async fn blocking<T: Send + 'static>(
+    /// Works with the tail beside the runtime's threads, unless what it reads is fresh.
+    async fn work<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut ShardTail) -> Result<T, TailError> + Send + 'static,
     ) -> Result<T, CaptureError> {
+        if let (true, Some(tail)) = (std::mem::take(&mut self.is_fresh), &mut self.tail) {
+            return Ok(work(tail)?);
+        }
         let mut tail = self.tail.take().ok_or(CaptureError::Interrupted)?;
         let (tail, outcome) = blocking(move || {
             let outcome = work(&mut tail);
@@ -120,7 +127,7 @@ impl ChangeSource for TranslogSource {
                 return Ok(Change::Missing(Missing { to, reason: Reason::Lost }));
             }
             let read = |tail: &mut ShardTail| tail.refresh().and_then(|()| tail.next_batch(BATCH_BYTES));
-            match self.blocking(read).await {
+            match self.work(read).await {
                 Err(CaptureError::Translog(TailError::Gap { .. })) if !is_open_anew => self.reopen(sent).await?,
                 outcome => break outcome?,
             }
@@ -136,7 +143,7 @@ impl ChangeSource for TranslogSource {
 
     async fn release(&mut self, acked: SeqNo) -> Result<(), CaptureError> {
         if self.tail.as_ref().is_some_and(|tail| tail.can_release(acked)) {
-            self.blocking(move |tail| tail.release_up_to(acked)).await?;
+            self.work(move |tail| tail.release_up_to(acked)).await?;
         }
         Ok(())
     }
@@ -152,6 +159,7 @@ impl ChangeSource for TranslogSource {
     async fn changed(&mut self) {
         if self.wake.is_watching() {
             self.wake.notified().await;
+            self.is_fresh = true;
         } else if !self.is_busy {
             tokio::time::sleep(SLOW_POLL).await;
         }
@@ -207,21 +215,11 @@ mod tests {
                 |watches, folder, mask| watches.add(folder, mask),
             ),
         ] {
-            let folder = tempfile::tempdir().unwrap();
-            let translog = folder.path().join("translog");
-            let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/translog-sample/generations");
-            std::fs::create_dir(&translog).unwrap();
-            // The shard as it was before its third generation.
-            std::fs::copy(sample.join("translog-2.tlog"), translog.join("translog-2.tlog")).unwrap();
-            std::fs::copy(sample.join("translog-2.ckp"), translog.join("translog.ckp")).unwrap();
-            let spool = Spool::open(&folder.path().join("spool"), 1 << 30).unwrap();
-            let spool = spool.shard(&"u".into(), ShardId(0)).unwrap();
-            let mut source = TranslogSource::open(&translog, spool, &watcher, SeqNo::NONE, None).await.unwrap();
+            let sample = Sample::new();
+            let mut source = sample.source(&watcher).await;
             let before = read(&mut source, SeqNo::NONE).await;
 
-            for entry in std::fs::read_dir(&sample).unwrap().map(Result::unwrap) {
-                std::fs::copy(entry.path(), translog.join(entry.file_name())).unwrap();
-            }
+            sample.write_the_rest();
             assert!(source.changed().now_or_never().is_none());
             tokio::time::timeout(Duration::from_secs(10), source.changed()).await.unwrap();
             let sent = before.last().copied().unwrap_or(SeqNo::NONE);
@@ -233,6 +231,53 @@ mod tests {
             let read: Vec<i64> = before.iter().chain(&after).map(|seq_no| seq_no.0).collect();
             assert!(!after.is_empty());
             assert_eq!(read, (0..=15).collect::<Vec<_>>());
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_has_just_been_written_is_read_at_once() {
+        let sample = Sample::new();
+        let mut source = sample.source(&TranslogWatcher::start()).await;
+        let before = read(&mut source, SeqNo::NONE).await;
+        sample.write_the_rest();
+        tokio::time::timeout(Duration::from_secs(10), source.changed()).await.unwrap();
+        let found = source.next(before.last().copied().unwrap()).now_or_never();
+        assert!(matches!(found, Some(Ok(Change::Operations(_)))), "{:?}", found.map(|found| found.is_ok()));
+    }
+
+    struct Sample {
+        folder: tempfile::TempDir,
+    }
+
+    impl Sample {
+        /// A shard as it was before its third generation.
+        fn new() -> Self {
+            let sample = Self { folder: tempfile::tempdir().unwrap() };
+            let translog = sample.translog();
+            std::fs::create_dir(&translog).unwrap();
+            std::fs::copy(Self::whole().join("translog-2.tlog"), translog.join("translog-2.tlog")).unwrap();
+            std::fs::copy(Self::whole().join("translog-2.ckp"), translog.join("translog.ckp")).unwrap();
+            sample
+        }
+
+        fn whole() -> PathBuf {
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/translog-sample/generations")
+        }
+
+        fn translog(&self) -> PathBuf {
+            self.folder.path().join("translog")
+        }
+
+        async fn source(&self, watcher: &TranslogWatcher) -> TranslogSource {
+            let spool = Spool::open(&self.folder.path().join("spool"), 1 << 30).unwrap();
+            let spool = spool.shard(&"u".into(), ShardId(0)).unwrap();
+            TranslogSource::open(&self.translog(), spool, watcher, SeqNo::NONE, None).await.unwrap()
+        }
+
+        fn write_the_rest(&self) {
+            for entry in std::fs::read_dir(Self::whole()).unwrap().map(Result::unwrap) {
+                std::fs::copy(entry.path(), self.translog().join(entry.file_name())).unwrap();
+            }
         }
     }
 
