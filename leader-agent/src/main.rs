@@ -22,8 +22,6 @@ struct Arguments {
 const BLOCKING_THREADS: usize = 16;
 
 fn main() -> anyhow::Result<()> {
-    // Captures mostly wait, and waking another thread for the next step costs them more than the step.
-    let mut runtime = Builder::new_multi_thread();
-    let runtime = runtime.worker_threads(1).max_blocking_threads(BLOCKING_THREADS).enable_all().build()?;
+    let runtime = Builder::new_multi_thread().enable_all().max_blocking_threads(BLOCKING_THREADS).build()?;
     runtime.block_on(launch(Arguments::parse().launch, LeaderConfig::validate, agent::run))
 }
