@@ -15,12 +15,10 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Result;
-use arena::{Arena, Cores};
+use arena::Arena;
 use clap::{Parser, ValueEnum};
-use phases::round::Plan;
 use phases::{Size, broker_away, catch_up, fan_out, idle_shards, lag as lag_phase, micro, speed, verify};
 use report::Report;
-use workload::{BULK, Ids, Workload};
 
 #[derive(Parser)]
 struct Arguments {
@@ -111,10 +109,7 @@ async fn measure(arguments: &Arguments, size: Size, report: &mut Report) -> Resu
 /// Lets the servers compile their code before anything is measured.
 async fn warm_up(arena: &Arena, size: Size) -> Result<()> {
     let documents = size.pick(300_000, 100_000);
-    let (load, external) = (Workload::logs(documents, Ids::New), Some(Workload::external(documents, BULK, 1)));
-    let (rounds, cores) = (size.pick(4, 1), Cores::Shared);
-    let plan = Plan { name: "warm-up", indices: 1, shards: 2, before: None, load, external, rounds, cores };
-    plan.run(arena).await?;
+    speed::beside_plain_clients("warm-up", documents, size.pick(4, 1)).run(arena).await?;
     Ok(())
 }
 

@@ -45,7 +45,7 @@ pub async fn run(arena: &Arena, size: Size) -> Result<Section> {
             "One index of two shards followed by one to five follower indices, each with a consumer of its own; {} documents of
             266 bytes. CPU time of leader node and leader agent from the first request until Kafka has everything and the node
             is done with merging. Leader's side and follower's side on a core each. A round goes from one follower to five and
-            back.",
+            back; these are {rounds}.",
             load.operations
         ),
     );

@@ -14,15 +14,17 @@ fn plan(name: &'static str, load: Workload, rounds: usize) -> Plan {
     Plan { name, indices: 1, shards: 2, before: None, load, external: None, rounds, cores: Cores::Shared }
 }
 
+/// New documents, and in turns with it the same ones written to both clusters by plain clients.
+pub fn beside_plain_clients(name: &'static str, documents: u64, rounds: usize) -> Plan {
+    let external = Some(Workload::external(documents, BULK, 1));
+    Plan { external, ..plan(name, Workload::logs(documents, Ids::New), rounds) }
+}
+
 /// Documents of 266 bytes, everything on the same two cores.
 pub async fn shared_cores(arena: &Arena, size: Size) -> Result<Section> {
     let (small, large) = (size.pick(100_000, 50_000), size.pick(500_000, 100_000));
-    let beside_plain_clients = async |name, documents| {
-        let external = Some(Workload::external(documents, BULK, 1));
-        Plan { external, ..plan(name, Workload::logs(documents, Ids::New), size.rounds) }.run(arena).await
-    };
-    let first = beside_plain_clients("short", small).await?;
-    let second = beside_plain_clients("long", large).await?;
+    let first = beside_plain_clients("short", small, size.rounds).run(arena).await?;
+    let second = beside_plain_clients("long", large, size.rounds).run(arena).await?;
     let mut section = Section::new(
         "Written and followed, everything on the same two cores",
         &format!(

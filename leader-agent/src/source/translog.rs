@@ -15,8 +15,8 @@ use crate::translog::{Operation, ShardSpool, ShardTail, TailError, TranslogWatch
 
 /// How much of a shard is read at once, in bytes of sources.
 const BATCH_BYTES: usize = 1024 * 1024;
-/// How often a translog is looked at that cannot be watched, unless the last look found something. One that can is looked at with every heartbeat, because
-/// watches are silent on network file systems.
+/// How often a translog is looked at that cannot be watched, unless the last look found something. One that can is looked at
+/// with every heartbeat, because watches are silent on network file systems.
 const SLOW_POLL: Duration = Duration::from_secs(1);
 /// How long a primary may take to know a global checkpoint that Kafka knows already.
 const CATCH_UP: Duration = Duration::from_secs(60);
