@@ -28,8 +28,12 @@ pub struct Lag {
 
 impl Lag {
     pub fn milliseconds(&self, quantile: f64) -> f64 {
-        self.histogram.value_at_quantile(quantile) as f64 / 1000.0
+        milliseconds(&self.histogram, quantile)
     }
+}
+
+pub fn milliseconds(of_microseconds: &Histogram<u64>, quantile: f64) -> f64 {
+    of_microseconds.value_at_quantile(quantile) as f64 / 1000.0
 }
 
 /// When probes are sent.

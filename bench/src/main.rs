@@ -106,8 +106,10 @@ async fn measure(arguments: &Arguments, size: Size, report: &mut Report) -> Resu
     arena.stack.stop().await
 }
 
-/// Lets the servers compile their code before anything is measured.
+/// Lets the servers compile their code before anything is measured. Kafka needs thousands of requests for that: its compiler
+/// takes half of its CPU otherwise.
 async fn warm_up(arena: &Arena, size: Size) -> Result<()> {
+    speed::small_bulks("warm-up-small-bulks", size.pick(200_000, 20_000), 1).run(arena).await?;
     let documents = size.pick(300_000, 100_000);
     speed::beside_plain_clients("warm-up", documents, size.pick(4, 1)).run(arena).await?;
     Ok(())

@@ -35,7 +35,11 @@ pub enum Ids {
 impl Workload {
     /// Log documents of [`DOCUMENT_BYTES`].
     pub fn logs(operations: u64, ids: Ids) -> Self {
-        Self::made(operations, BULK, |random, body, writer, number| {
+        Self::logs_in_bulks(operations, BULK, ids)
+    }
+
+    pub fn logs_in_bulks(operations: u64, bulk: u64, ids: Ids) -> Self {
+        Self::made(operations, bulk, |random, body, writer, number| {
             match ids {
                 Ids::New | Ids::NewFrom(_) => {
                     let number = number + if let Ids::NewFrom(first) = ids { first } else { 0 };

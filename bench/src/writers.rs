@@ -1,11 +1,13 @@
 //! Plain clients that send a load as fast as the cluster takes it, or at a given pace.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use futures::future::try_join_all;
+use hdrhistogram::Histogram;
 use tokio::time::sleep_until;
 
 use crate::workload::Workload;
@@ -37,8 +39,15 @@ impl Writer {
         Ok(started.elapsed())
     }
 
-    /// Sends a load at so many operations a second, again and again, until dropped.
-    pub async fn keep_writing(&self, index: &str, load: &Workload, per_second: f64) -> Result<()> {
+    /// Sends a load at so many operations a second, again and again, until dropped. Notes how many microseconds after it was
+    /// due each bulk was answered: a writer that is held up sends the rest as fast as it can.
+    pub async fn keep_writing(
+        &self,
+        index: &str,
+        load: &Workload,
+        per_second: f64,
+        answered: &RefCell<Histogram<u64>>,
+    ) -> Result<()> {
         let bulks: usize = load.writers.iter().map(Vec::len).sum();
         let interval =
             Duration::from_secs_f64(load.operations as f64 / bulks as f64 * load.writers.len() as f64 / per_second);
@@ -46,8 +55,9 @@ impl Writer {
             let mut due = Instant::now();
             for bulk in bulks.iter().cycle() {
                 sleep_until(due.into()).await;
-                due += interval;
                 self.bulk(index, bulk).await?;
+                answered.borrow_mut().record(u64::try_from(due.elapsed().as_micros())?)?;
+                due += interval;
             }
             Ok::<_, anyhow::Error>(())
         }))

@@ -1,13 +1,15 @@
 //! Lag of single documents: on an idle pair, at several rates, after a long silence, and under load.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
 use super::Size;
 use crate::arena::{Arena, remove};
-use crate::lag::{Lag, Probes, Question, Schedule, measure};
+use crate::lag::{Lag, Probes, Question, Schedule, measure, milliseconds};
 use crate::plot::Plot;
 use crate::report::Section;
 use crate::usage::Meter;
@@ -108,12 +110,16 @@ pub async fn under_load(arena: &Arena, size: Size) -> Result<Section> {
             load that writes {number} documents again and again, at half of the speed at which the pair does that
             ({half_of_updates:.0} a second). Whether a document is there is asked by a deletion under a condition that never holds, whose
             refusal says so: a read by id makes OpenSearch refresh the shard, and such reads wait for each other. What they
-            add is in two lines: the same with reads by id, and what these take on the leader, where the document is already.",
+            add is in two lines: the same with reads by id, and what these take on the leader, where the document is already.
+            The last two columns are the leader's own answers to the load's bulks, from when each was due: a load that was held up
+            makes up for it as fast as the leader takes it, and is no half-speed load until then.",
         ),
     );
-    section.table(&HEADER, lags.iter().map(row).collect());
-    section.plots.push(plot("lag-load", "Lag of single documents under load", lags.iter()));
-    if let Some(half) = lags.first() {
+    let header = [&HEADER[..], &["bulks answered by the leader, p99, ms", "highest, ms"]].concat();
+    section.table(&header, lags.iter().map(BesideLoad::row).collect());
+    let plotted = lags.iter().map(|beside| &beside.lag);
+    section.plots.push(plot("lag-load", "Lag of single documents under load", plotted));
+    if let Some(BesideLoad { lag: half, .. }) = lags.first() {
         section.at_most("lag under a half-speed load, p99", 250.0, half.milliseconds(0.99), " ms");
     }
     Ok(section)
@@ -125,20 +131,36 @@ async fn refresh_every(arena: &Arena, interval: Value) -> Result<()> {
     Ok(())
 }
 
+/// Lag beside a load, and after how many microseconds the leader answered that load's bulks.
+struct BesideLoad {
+    lag: Lag,
+    answered: Histogram<u64>,
+}
+
+impl BesideLoad {
+    fn row(&self) -> Vec<String> {
+        let at = |quantile| milliseconds(&self.answered, quantile);
+        let answered = [at(0.99), at(1.0)].map(|milliseconds| format!("{milliseconds:.1}"));
+        [row(&self.lag), answered.to_vec()].concat()
+    }
+}
+
 /// Probes beside a load of so many operations a second.
-async fn beside(load: &Workload, rate: f64, arena: &Arena, probes: Probes<'_>) -> Result<Lag> {
+async fn beside(load: &Workload, rate: f64, arena: &Arena, probes: Probes<'_>) -> Result<BesideLoad> {
     // Merges of what was written at full speed are not what a steady load brings.
     arena.settle().await?;
+    let answered = RefCell::new(Histogram::new(3)?);
     let lag = tokio::select! {
         lag = measure(arena, probes) => lag?,
-        failed = arena.to_leader.keep_writing(INDEX, load, rate) => {
+        failed = arena.to_leader.keep_writing(INDEX, load, rate, &answered) => {
             failed?;
             bail!("the load ended before the probes");
         }
     };
-    eprintln!("lag: {}", row(&lag).join(" | "));
+    let measured = BesideLoad { lag, answered: answered.into_inner() };
+    eprintln!("lag: {}", measured.row().join(" | "));
     arena.caught_up(INDEX, INDEX).await?;
-    Ok(lag)
+    Ok(measured)
 }
 
 /// Operations a second.

@@ -14,6 +14,11 @@ fn plan(name: &'static str, load: Workload, rounds: usize) -> Plan {
     Plan { name, indices: 1, shards: 2, before: None, load, external: None, rounds, cores: Cores::Shared }
 }
 
+/// New documents in bulks of 10.
+pub fn small_bulks(name: &'static str, documents: u64, rounds: usize) -> Plan {
+    plan(name, Workload::logs_in_bulks(documents, 10, Ids::New), rounds)
+}
+
 /// New documents, and in turns with it the same ones written to both clusters by plain clients.
 pub fn beside_plain_clients(name: &'static str, documents: u64, rounds: usize) -> Plan {
     let external = Some(Workload::external(documents, BULK, 1));
@@ -90,6 +95,7 @@ pub async fn workloads(arena: &Arena, size: Size) -> Result<Section> {
     let plans = [
         plan("append-only", Workload::logs(count, Ids::ByServer), rounds),
         plan("hot-documents", Workload::logs(count, Ids::OneOf(hot)), rounds),
+        small_bulks("small-bulks", count / 4, rounds),
         plan("large-documents", Workload::large(size.pick(2_000, 400)), rounds),
         Plan { indices: 10, shards: 10, ..plan("many-shards", Workload::logs(count, Ids::New), rounds) },
         Plan { before: Some(Workload::logs(count, Ids::New)), ..plan("deletes", Workload::deletes(count), rounds) },
@@ -102,8 +108,9 @@ pub async fn workloads(arena: &Arena, size: Size) -> Result<Section> {
         "Other loads",
         &format!(
             "`append-only`: {count} log documents whose ids the server chooses. `hot-documents`: {count} times one of {hot}
-            documents written anew. `large-documents`: 100 KB each. `many-shards`: {count} log documents over 10 indices of 10
-            shards. `deletes`: {count} documents deleted one by one."
+            documents written anew. `small-bulks`: {} log documents in bulks of 10. `large-documents`: 100 KB each. `many-shards`:
+            {count} log documents over 10 indices of 10 shards. `deletes`: {count} documents deleted one by one.",
+            count / 4
         ),
     );
     section.table(&Outcome::HEADER, outcomes.iter().map(Outcome::row).collect());
