@@ -72,10 +72,12 @@ impl Streams {
     ) -> Result<PartitionStream, StreamError> {
         let failed = |source| StreamError::Kafka { topic: topic.clone(), shard, source: Box::new(source) };
         let partition = (topic.clone(), shard);
-        let consumer = self.member_without(&partition).map_err(failed)?;
+        let (consumer, knows_topic) = self.member_without(&partition).map_err(failed)?;
         let (unpacked, members) = (Unpacked::new(offset, Vec::new()), Arc::clone(&self.members));
         let mut stream = PartitionStream { queue: None, consumer, partition, position: offset, unpacked, members };
-        stream.know_leaders().await.map_err(failed)?;
+        if !knows_topic {
+            stream.know_leaders().await.map_err(failed)?;
+        }
         // Split off before it is assigned, so that none of its records goes to the consumer's common queue.
         stream.queue = stream.consumer.split_partition_queue(topic.as_str(), shard.partition());
         let start = HashMap::from([(stream.partition.clone(), offset)]);
@@ -83,17 +85,19 @@ impl Streams {
         Ok(stream)
     }
 
-    fn member_without(&self, partition: &Partition) -> Result<Arc<StreamConsumer>, KafkaError> {
+    /// A consumer that does not read the partition yet, and whether it reads others of the topic.
+    fn member_without(&self, partition: &Partition) -> Result<(Arc<StreamConsumer>, bool), KafkaError> {
         let mut members = self.members.lock();
         if let Some(member) = members.iter_mut().find(|member| !member.partitions.contains(partition)) {
+            let knows_topic = member.partitions.iter().any(|(topic, _)| *topic == partition.0);
             member.partitions.insert(partition.clone());
-            return Ok(Arc::clone(&member.consumer));
+            return Ok((Arc::clone(&member.consumer), knows_topic));
         }
         let consumer = Arc::new(StreamConsumer::from_config(&self.settings)?);
         tokio::spawn(serve_events(Arc::clone(&consumer), self.stop.clone()));
         let partitions = HashSet::from([partition.clone()]);
         members.push(Member { consumer: Arc::clone(&consumer), partitions });
-        Ok(consumer)
+        Ok((consumer, false))
     }
 }
 
@@ -140,7 +144,8 @@ impl Records for PartitionStream {
 }
 
 impl PartitionStream {
-    /// Who leads the partitions of an assigned topic that it does not know yet, librdkafka asks once a second only.
+    /// Who leads the partitions of an assigned topic that it does not know yet, librdkafka asks once a second only. The
+    /// question waits behind a fetch under way.
     async fn know_leaders(&self) -> Result<(), KafkaError> {
         let (consumer, topic) = (Arc::clone(&self.consumer), self.partition.0.clone());
         let asked = spawn_blocking(move || consumer.fetch_metadata(Some(topic.as_str()), LEADERS_TIMEOUT).map(|_| ()));
