@@ -99,7 +99,7 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
         requests,
         repository: config.bootstrap.repository.clone(),
         opensearch: opensearch.clone().under(lease.clone()),
-        streams: Streams::new(reading.clone(), end.clone()),
+        streams: Streams::of_shards(reading.clone(), end.clone()),
         copies: Streams::of_copies(reading, end.clone()),
         kafka,
         checkpoints,

@@ -52,15 +52,20 @@ pub struct Streams {
 }
 
 impl Streams {
-    pub fn new(settings: ClientConfig, stop: CancellationToken) -> Self {
-        Self { settings, members: Arc::default(), stop }
+    /// For partitions that are followed. A new one waits for the fetch of the others that is under way, so that is short; shorter
+    /// ones would cost more while nothing comes.
+    pub fn of_shards(settings: ClientConfig, stop: CancellationToken) -> Self {
+        Self::new(settings, "200", stop)
     }
 
-    /// For partitions that are read to their ends. A new one waits while the consumer waits for news of others; here the others
-    /// always have some, and waiting costs nothing.
-    pub fn of_copies(mut settings: ClientConfig, stop: CancellationToken) -> Self {
-        settings.set("fetch.wait.max.ms", "5");
-        Self::new(settings, stop)
+    /// For partitions that are read to their ends. The others always have news, and fetches that wait cost nothing.
+    pub fn of_copies(settings: ClientConfig, stop: CancellationToken) -> Self {
+        Self::new(settings, "5", stop)
+    }
+
+    fn new(mut settings: ClientConfig, fetch_wait_ms: &str, stop: CancellationToken) -> Self {
+        settings.set("fetch.wait.max.ms", fetch_wait_ms);
+        Self { settings, members: Arc::default(), stop }
     }
 
     /// Reads a partition from an offset on, until the stream is dropped.

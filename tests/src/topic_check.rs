@@ -38,14 +38,19 @@ impl std::fmt::Display for TopicReport {
     }
 }
 
-pub async fn check(servers: &str, topic: &TopicName, leader: &Client, index: &str) -> Result<TopicReport> {
-    let kafka = Kafka::new(KafkaConfig {
+/// As an agent sees it that has the servers' addresses and nothing else.
+pub fn kafka(servers: &str) -> Result<Kafka> {
+    Ok(Kafka::new(KafkaConfig {
         bootstrap_servers: servers.to_owned(),
         topic_prefix: "shardline".to_owned(),
         replication_factor: 1,
         retention_hours: 1,
         properties: Default::default(),
-    })?;
+    })?)
+}
+
+pub async fn check(servers: &str, topic: &TopicName, leader: &Client, index: &str) -> Result<TopicReport> {
+    let kafka = kafka(servers)?;
     let consumer =
         StreamConsumer::<rdkafka::consumer::DefaultConsumerContext>::from_config(&kafka.consumer("checker"))?;
     let metadata = consumer.fetch_metadata(Some(topic.as_str()), PATIENCE)?;

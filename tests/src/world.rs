@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use shardline_common::topic::replication_topic;
+use shardline_common::types::TopicName;
 use shardline_dev::{AgentConfig, Stack, StackOptions};
 
 use crate::client::Client;
@@ -69,10 +70,15 @@ impl World {
 
     /// Proves of the index's topic what must hold for its records.
     pub async fn check_topic(&self, leader: &str) -> Result<TopicReport> {
+        let topic = self.topic(leader).await?;
+        topic_check::check(self.stack.kafka_bootstrap(), &topic, &self.leader, leader).await
+    }
+
+    /// The topic of a leader index.
+    pub async fn topic(&self, leader: &str) -> Result<TopicName> {
         let settings = self.leader.get(&format!("/{leader}/_settings?flat_settings=true")).await?;
         let uuid = settings[leader]["settings"]["index.uuid"].as_str().context("no uuid")?;
-        let topic = replication_topic("shardline", "leader", &leader.into(), &uuid.into());
-        topic_check::check(self.stack.kafka_bootstrap(), &topic, &self.leader, leader).await
+        Ok(replication_topic("shardline", "leader", &leader.into(), &uuid.into()))
     }
 
     pub async fn stop(self) -> Result<()> {

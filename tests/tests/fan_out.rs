@@ -1,10 +1,13 @@
 //! One capture, several followers: each goes its own way, none disturbs another; and a follower that is itself followed.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use follower_agent::ports::Records;
+use follower_agent::stream::Streams;
 use serde_json::json;
+use shardline_common::types::ShardId;
 use shardline_dev::{
     AgentConfig, Lifetime, NodePorts, Process, ProcessSpec, Ready, Stack, find_binary, wait_until_ready,
 };
@@ -12,8 +15,10 @@ use shardline_tests::client::Client;
 use shardline_tests::compare::compare;
 use shardline_tests::load::{Load, index_body};
 use shardline_tests::retention::Topic;
+use shardline_tests::topic_check::kafka;
 use shardline_tests::wait;
 use shardline_tests::world::World;
+use tokio_util::sync::CancellationToken;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 const BULK: u64 = 1_000;
@@ -25,6 +30,7 @@ async fn followers_of_one_index_go_their_own_ways() -> Result<()> {
     let world = World::start().await?;
     one_of_three_comes_back_after_retention(&world).await?;
     a_follower_is_followed(&world).await?;
+    a_shard_begins_while_another_waits(&world).await?;
     world.stop().await
 }
 
@@ -186,6 +192,27 @@ async fn one_of_three_comes_back_after_retention(world: &World) -> Result<()> {
 async fn count(client: &Client, index: &str) -> Result<u64> {
     client.ok("POST", &format!("/{index}/_refresh"), None).await?;
     client.get(&format!("/{index}/_count")).await?["count"].as_u64().context("no count")
+}
+
+/// A partition that is opened while its consumer waits for news of another one is read soon. Other work may delay any one
+/// attempt.
+async fn a_shard_begins_while_another_waits(world: &World) -> Result<()> {
+    let kafka = kafka(world.stack.kafka_bootstrap())?;
+    let topic = world.topic("logs").await?;
+    let streams = Streams::of_shards(kafka.consumer("streams"), CancellationToken::new());
+    let mut fastest = Duration::MAX;
+    for _ in 0..3 {
+        let [first, second] = [ShardId(0), ShardId(1)];
+        let from = kafka.watermarks(&topic, first).await?.low;
+        let mut waiting = streams.open(&topic, first, from).await?;
+        while tokio::time::timeout(Duration::from_millis(20), waiting.next()).await.is_ok() {}
+        let from = kafka.watermarks(&topic, second).await?.low;
+        let started = Instant::now();
+        streams.open(&topic, second, from).await?.next().await?;
+        fastest = fastest.min(started.elapsed());
+    }
+    ensure!(fastest < Duration::from_millis(300), "the second shard waited for {fastest:?}");
+    Ok(())
 }
 
 /// From the leader cluster to the follower cluster, and from there back under another name: with a leader agent beside
