@@ -186,7 +186,7 @@ impl Kafka {
             .set("fetch.max.bytes", "52428800")
             .set("receive.message.max.bytes", (MAX_RECORD_BYTES * 2).to_string())
             .set("queued.min.messages", "10000")
-            .set("queued.max.messages.kbytes", "16384");
+            .set("queued.max.messages.kbytes", "4096");
         client
     }
 
