@@ -137,6 +137,9 @@ pub struct AppliedMetadata {
     pub subscription: String,
     /// The copy's id.
     pub copy: String,
+    /// The follower index's own: another one of its name is not the copy. Earlier builds did not note it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index_uuid: Option<IndexUuid>,
     pub versions: MetadataVersions,
     /// Aliases that write to the leader index, with their definitions: not while it is followed, but when that ends.
     #[serde(default)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use reqwest::{Method, StatusCode};
 use serde::de::DeserializeOwned;
@@ -31,6 +31,8 @@ pub struct Request<'a> {
     /// Its content type and its bytes.
     pub body: Option<(&'a str, Bytes)>,
     pub timeout: Duration,
+    /// Whoever answers with more bytes than this may leave off behind them.
+    pub at_most: usize,
 }
 
 /// How requests get to the cluster: over HTTP, or in the simulation into a cluster in memory.
@@ -57,8 +59,16 @@ impl Transport for Http {
                 http = http.header(reqwest::header::CONTENT_TYPE, content_type).body(bytes);
             }
             let failed = |error: reqwest::Error| innermost(&error);
-            let response = http.send().await.map_err(failed)?;
-            Ok((response.status(), response.bytes().await.map_err(failed)?))
+            let mut response = http.send().await.map_err(failed)?;
+            let status = response.status();
+            let length = response.content_length().and_then(|length| usize::try_from(length).ok());
+            let mut body = BytesMut::with_capacity(length.unwrap_or(0).min(request.at_most));
+            while body.len() <= request.at_most
+                && let Some(chunk) = response.chunk().await.map_err(failed)?
+            {
+                body.extend_from_slice(&chunk);
+            }
+            Ok((status, body.freeze()))
         })
     }
 }
@@ -192,24 +202,41 @@ impl OpenSearch {
         body: Option<(&str, Bytes)>,
         timeout: Duration,
     ) -> Result<Bytes, OpenSearchError> {
-        match &self.lease {
-            Some(lease) if method != Method::GET => tokio::select! {
-                biased;
-                () = lease.ended() => Err(OpenSearchError::Fenced { method: method.to_string(), path: path.to_owned() }),
-                answer = self.send_now(method.clone(), path, body, timeout) => answer,
-            },
-            _ => self.send_now(method, path, body, timeout).await,
-        }
+        let request = Request { method, path, body, timeout, at_most: usize::MAX };
+        self.send_request(request).await
     }
 
-    async fn send_now(
+    /// As [`Self::send`]; `None` when the answer is larger than `at_most` bytes.
+    pub async fn send_at_most(
         &self,
+        at_most: usize,
         method: Method,
         path: &str,
         body: Option<(&str, Bytes)>,
         timeout: Duration,
-    ) -> Result<Bytes, OpenSearchError> {
-        let sent = self.transport.send(Request { method: method.clone(), path, body, timeout }).await;
+    ) -> Result<Option<Bytes>, OpenSearchError> {
+        let answer = self.send_request(Request { method, path, body, timeout, at_most }).await?;
+        Ok((answer.len() <= at_most).then_some(answer))
+    }
+
+    async fn send_request(&self, request: Request<'_>) -> Result<Bytes, OpenSearchError> {
+        match &self.lease {
+            Some(lease) if request.method != Method::GET => {
+                let (method, path) = (request.method.clone(), request.path);
+                let fenced = || OpenSearchError::Fenced { method: method.to_string(), path: path.to_owned() };
+                tokio::select! {
+                    biased;
+                    () = lease.ended() => Err(fenced()),
+                    answer = self.send_now(request) => answer,
+                }
+            }
+            _ => self.send_now(request).await,
+        }
+    }
+
+    async fn send_now(&self, request: Request<'_>) -> Result<Bytes, OpenSearchError> {
+        let (method, path) = (request.method.clone(), request.path);
+        let sent = self.transport.send(request).await;
         let (status, bytes) = sent.map_err(|reason| OpenSearchError::Unreachable { url: self.base.clone(), reason })?;
         if status.is_success() {
             return Ok(bytes);

@@ -18,7 +18,17 @@ const FIRST_PAGE: usize = 100;
 /// Documents of a page, with their sources and without; OpenSearch gives no more than 10,000.
 const LARGEST_PAGE: usize = 5_000;
 const LARGEST_PAGE_OF_IDS: usize = 10_000;
+/// What a page of several documents weighs at most, in bytes: one that is larger is asked for again, with this part of its
+/// documents. It was meant to weigh a sixteenth.
+const LARGEST_ANSWER: usize = 16 * PAGE_BYTES;
+const SMALLER: usize = 16;
+/// A page has at most so many times the documents of the one before, since these say little about those to come.
+const GROWTH: usize = 4;
 const KEEP_ALIVE: &str = "10m";
+/// A scan that silently left documents out would have followers delete them.
+const SEARCH: &str = "/_search?allow_partial_search_results=false";
+/// Instead of the cluster's `search.default_search_timeout`, at which a search ends with what it has found.
+const NO_TIMEOUT: &str = "-1";
 const PAGE_TIMEOUT: Duration = Duration::from_secs(300);
 
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +37,8 @@ pub enum ScanError {
     OpenSearch(#[from] OpenSearchError),
     #[error("the scan's answer is not as expected: {0}")]
     Answer(#[from] serde_json::Error),
+    #[error("the scan's answer leaves documents out: {0}")]
+    Partial(&'static str),
 }
 
 impl ScanError {
@@ -35,6 +47,7 @@ impl ScanError {
         match self {
             Self::OpenSearch(error) => error.retryable() || is_context_lost(error),
             Self::Answer(_) => false,
+            Self::Partial(_) => true,
         }
     }
 }
@@ -96,8 +109,9 @@ impl<'a> ShardScan<'a> {
 
     /// How many documents the shard has.
     pub async fn count(&self) -> Result<u64, ScanError> {
-        let request = json!({"size": 0, "track_total_hits": true, "pit": {"id": self.pit_id}});
-        let counted: Counted = self.opensearch.post("/_search", &request).await?;
+        let request = json!({"size": 0, "track_total_hits": true, "pit": {"id": self.pit_id}, "timeout": NO_TIMEOUT});
+        let counted: Counted = self.opensearch.post(SEARCH, &request).await?;
+        check(counted.timed_out, &counted._shards)?;
         Ok(counted.hits.total.value)
     }
 
@@ -157,7 +171,6 @@ impl Pages<'_> {
         // in time of one shard `_doc` tells all apart; OpenSearch before 3.3 has no `_shard_doc`.
         let sort: Vec<_> = by_seq_no.into_iter().chain([json!({"_doc": "asc"})]).collect();
         let mut request = json!({
-            "size": self.size,
             "pit": {"id": self.scan.pit_id, "keep_alive": KEEP_ALIVE},
             "query": {"bool": {"filter": filters}},
             "sort": sort,
@@ -165,24 +178,62 @@ impl Pages<'_> {
             "seq_no_primary_term": true,
             "version": true,
             "track_total_hits": false,
+            "timeout": NO_TIMEOUT,
         });
         if !self.after.is_empty() {
             request["search_after"] = json!(self.after);
         }
-        let body = Some(("application/json", Bytes::from(request.to_string())));
-        let path = "/_search?filter_path=hits.hits.sort,hits.hits._id,hits.hits._seq_no,hits.hits._primary_term,hits.hits._version,\
-                    hits.hits._routing,hits.hits._source";
-        let path = if self.with_source { "/_search" } else { path };
-        let answer = self.scan.opensearch.send(Method::POST, path, body, PAGE_TIMEOUT).await?;
+        let answer = self.ask(request).await?;
         let mut page: Page<'_> = serde_json::from_slice(&answer)?;
+        check(page.timed_out, &page._shards)?;
         if let Some(last) = page.hits.hits.last_mut() {
             self.after = std::mem::take(&mut last.sort);
         }
         let found: Vec<Hit> = page.hits.hits.into_iter().map(|hit| hit.into_hit(&answer)).collect();
         if self.with_source {
-            self.size = (PAGE_BYTES / (answer.len() / found.len().max(1)).max(1)).clamp(1, LARGEST_PAGE);
+            self.size = next_size(self.size, answer.len(), found.len());
         }
         Ok(found)
+    }
+
+    async fn ask(&mut self, mut request: Value) -> Result<Bytes, ScanError> {
+        // Sources would be taken apart for a filter, and put together otherwise.
+        let filter = "&filter_path=timed_out,_shards.failed,hits.hits.sort,hits.hits._id,hits.hits._seq_no,\
+                      hits.hits._primary_term,hits.hits._version,hits.hits._routing,hits.hits._source";
+        let path = format!("{SEARCH}{}", if self.with_source { "" } else { filter });
+        loop {
+            request["size"] = json!(self.size);
+            let body = Some(("application/json", Bytes::from(request.to_string())));
+            // A document that is larger is let through.
+            let at_most = if self.size == 1 { usize::MAX } else { LARGEST_ANSWER };
+            let asked = self.scan.opensearch.send_at_most(at_most, Method::POST, &path, body, PAGE_TIMEOUT);
+            if let Some(answer) = asked.await? {
+                return Ok(answer);
+            }
+            self.size = (self.size / SMALLER).max(1);
+        }
+    }
+}
+
+/// How many documents to ask for behind a page of `size`, of which `found` came, with so many bytes.
+fn next_size(size: usize, bytes: usize, found: usize) -> usize {
+    let weight = (bytes / found.max(1)).max(1);
+    (PAGE_BYTES / weight).min(size.saturating_mul(GROWTH)).clamp(1, LARGEST_PAGE)
+}
+
+/// Of the one shard that a scan is about.
+#[derive(Default, Deserialize)]
+struct Shards {
+    #[serde(default)]
+    failed: u32,
+}
+
+/// An answer with a part of the documents is none.
+fn check(timed_out: bool, shards: &Shards) -> Result<(), ScanError> {
+    match (timed_out, shards.failed) {
+        (true, _) => Err(ScanError::Partial("the search timed out")),
+        (false, 1..) => Err(ScanError::Partial("the search failed on the shard")),
+        (false, 0) => Ok(()),
     }
 }
 
@@ -193,6 +244,10 @@ struct PointInTime {
 
 #[derive(Deserialize)]
 struct Counted {
+    #[serde(default)]
+    timed_out: bool,
+    #[serde(default)]
+    _shards: Shards,
     hits: CountedHits,
 }
 
@@ -208,6 +263,10 @@ struct Total {
 
 #[derive(Deserialize)]
 struct Page<'a> {
+    #[serde(default)]
+    timed_out: bool,
+    #[serde(default)]
+    _shards: Shards,
     #[serde(borrow, default)]
     hits: PageHits<'a>,
 }
@@ -241,5 +300,115 @@ impl PageHit<'_> {
             routing: self._routing,
             source: self._source.map(|source| answer.slice_ref(source.get().as_bytes())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures::future::BoxFuture;
+    use parking_lot::Mutex;
+    use reqwest::StatusCode;
+
+    use super::*;
+    use crate::opensearch::{Request, Transport};
+
+    /// A shard of documents that weigh so many bytes, in the order in which they are stored.
+    struct Stored {
+        weights: Vec<usize>,
+        /// Added to every answer of a search.
+        partial: Option<(&'static str, Value)>,
+        sizes: Mutex<Vec<usize>>,
+    }
+
+    impl Transport for Stored {
+        fn send<'a>(&'a self, request: Request<'a>) -> BoxFuture<'a, Result<(StatusCode, Bytes), String>> {
+            let answer = if request.path.contains("point_in_time") {
+                json!({"pit_id": "pit"})
+            } else {
+                assert!(request.path.contains("allow_partial_search_results=false"), "{}", request.path);
+                let (_, body) = request.body.expect("a search has a body");
+                self.search(&serde_json::from_slice(&body).expect("a search is JSON"))
+            };
+            Box::pin(async move { Ok((StatusCode::OK, Bytes::from(answer.to_string()))) })
+        }
+    }
+
+    impl Stored {
+        fn new(weights: Vec<usize>, partial: Option<(&'static str, Value)>) -> Arc<Self> {
+            Arc::new(Self { weights, partial, sizes: Mutex::default() })
+        }
+
+        fn search(&self, request: &Value) -> Value {
+            let size = request["size"].as_u64().expect("a size") as usize;
+            self.sizes.lock().push(size);
+            let after = request["search_after"][0].as_u64().map_or(0, |place| place as usize + 1);
+            let documents = self.weights.iter().enumerate().skip(after).take(size).map(|(place, weight)| {
+                json!({"_id": place.to_string(), "_seq_no": place, "_primary_term": 1, "_version": 1, "sort": [place],
+                       "_source": {"text": "x".repeat(*weight)}})
+            });
+            let hits = documents.collect::<Vec<_>>();
+            let mut answer = json!({"hits": {"hits": hits, "total": {"value": self.weights.len()}}});
+            if let Some((key, value)) = &self.partial {
+                answer[*key] = value.clone();
+            }
+            answer
+        }
+    }
+
+    const ALL: Stretch = Stretch { from: SeqNo(0), to: None };
+
+    async fn open(opensearch: &OpenSearch) -> ShardScan<'_> {
+        ShardScan::open(opensearch, &"index".into(), ShardId(0)).await.unwrap()
+    }
+
+    fn over(shard: &Arc<Stored>) -> OpenSearch {
+        OpenSearch::over("http://shard".to_owned(), Arc::clone(shard) as Arc<dyn Transport>)
+    }
+
+    #[test]
+    fn pages_grow_step_by_step_and_shrink_at_once() {
+        assert_eq!(next_size(100, 100 * 200, 100), 400);
+        assert_eq!(next_size(4_000, 4_000 * 200, 4_000), LARGEST_PAGE);
+        assert_eq!(next_size(5_000, 8 * PAGE_BYTES, 5_000), 625);
+        assert_eq!(next_size(100, 3 * PAGE_BYTES, 1), 1);
+        assert_eq!(next_size(100, 100, 0), 400);
+    }
+
+    #[tokio::test]
+    async fn a_page_that_would_be_too_large_is_asked_for_again_with_fewer_documents() {
+        let large = 1024 * 1024;
+        let weights: Vec<usize> = std::iter::repeat_n(10, 300).chain([large; 70]).chain([LARGEST_ANSWER]).collect();
+        let shard = Stored::new(weights, None);
+        let opensearch = over(&shard);
+        let scan = open(&opensearch).await;
+        let (mut pages, mut ids) = (scan.unordered(ALL), Vec::new());
+        loop {
+            let page = pages.next().await.unwrap();
+            let bytes: usize = page.iter().filter_map(|hit| hit.source.as_ref()).map(Bytes::len).sum();
+            assert!(page.len() == 1 || bytes <= LARGEST_ANSWER, "{} documents of {bytes} bytes", page.len());
+            if page.is_empty() {
+                break;
+            }
+            ids.extend(page.into_iter().map(|hit| hit.id));
+        }
+        assert_eq!(ids, (0..371).map(|place| place.to_string()).collect::<Vec<_>>());
+        let sizes = shard.sizes.lock();
+        assert_eq!(sizes[..3], [100, 400, 25]);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_leaves_documents_out_is_none() {
+        for partial in [("timed_out", json!(true)), ("_shards", json!({"total": 1, "failed": 1}))] {
+            let shard = Stored::new(vec![1, 1], Some(partial));
+            let opensearch = over(&shard);
+            let scan = open(&opensearch).await;
+            for error in [scan.ids(ALL).next().await.unwrap_err(), scan.count().await.unwrap_err()] {
+                assert!(matches!(error, ScanError::Partial(_)) && error.retryable(), "{error}");
+            }
+        }
+        let shard = Stored::new(vec![1, 1], Some(("_shards", json!({"total": 1, "failed": 0}))));
+        assert_eq!(open(&over(&shard)).await.count().await.unwrap(), 2);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde::Deserialize;
 
 use crate::opensearch::{OpenSearch, OpenSearchError, path_segment};
-use crate::types::{IndexName, SeqNo, ShardId};
+use crate::types::{IndexName, IndexUuid, SeqNo, ShardId};
 
 #[derive(Default, Deserialize)]
 struct Stats {
@@ -15,6 +15,7 @@ struct Stats {
 
 #[derive(Deserialize)]
 struct IndexStats {
+    uuid: Option<IndexUuid>,
     #[serde(default)]
     shards: HashMap<ShardId, Vec<CopyStats>>,
 }
@@ -28,6 +29,7 @@ struct CopyStats {
 #[derive(Deserialize)]
 struct Routing {
     primary: bool,
+    state: String,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -37,22 +39,26 @@ pub struct SeqNoStats {
     pub global_checkpoint: SeqNo,
 }
 
-/// What each primary says. One that is away is left out.
-pub async fn primaries(
-    opensearch: &OpenSearch,
-    index: &IndexName,
-) -> Result<HashMap<ShardId, SeqNoStats>, OpenSearchError> {
+/// What an index's primaries say. One that is away is left out.
+pub struct Primaries {
+    pub index: Option<IndexUuid>,
+    pub shards: HashMap<ShardId, SeqNoStats>,
+}
+
+pub async fn primaries(opensearch: &OpenSearch, index: &IndexName) -> Result<Primaries, OpenSearchError> {
     let path = format!(
-        "/{}/_stats/docs?level=shards&filter_path=indices.*.shards.*.routing.primary,indices.*.shards.*.seq_no",
+        "/{}/_stats/docs?level=shards&filter_path=indices.*.uuid,indices.*.shards.*.routing.primary,\
+         indices.*.shards.*.routing.state,indices.*.shards.*.seq_no",
         path_segment(index.as_str())
     );
     let stats: Stats = opensearch.get(&path).await?;
+    let uuid = stats.indices.values().find_map(|index| index.uuid.clone());
     let shards = stats.indices.into_values().flat_map(|index| index.shards);
     let primary = |(shard, copies): (ShardId, Vec<CopyStats>)| {
-        let primary = copies.into_iter().find(|copy| copy.routing.primary)?;
+        let primary = copies.into_iter().find(|copy| copy.routing.primary && copy.routing.state != "INITIALIZING")?;
         Some((shard, primary.seq_no?))
     };
-    Ok(shards.filter_map(primary).collect())
+    Ok(Primaries { index: uuid, shards: shards.filter_map(primary).collect() })
 }
 
 #[cfg(test)]
@@ -61,11 +67,12 @@ mod tests {
 
     #[test]
     fn an_answer_of_the_server_is_read() {
-        let answer = r#"{"indices":{"a":{"shards":{
-            "0":[{"routing":{"primary":false},"seq_no":{"max_seq_no":4,"global_checkpoint":3}},
-                 {"routing":{"primary":true},"seq_no":{"max_seq_no":5,"local_checkpoint":5,"global_checkpoint":4}}],
-            "1":[{"routing":{"primary":true}}]}}}}"#;
+        let answer = r#"{"indices":{"a":{"uuid":"u","shards":{
+            "0":[{"routing":{"primary":false,"state":"STARTED"},"seq_no":{"max_seq_no":4,"global_checkpoint":3}},
+                 {"routing":{"primary":true,"state":"STARTED"},"seq_no":{"max_seq_no":5,"local_checkpoint":5,"global_checkpoint":4}}],
+            "1":[{"routing":{"primary":true,"state":"INITIALIZING"}}]}}}}"#;
         let stats: Stats = serde_json::from_str(answer).unwrap();
+        assert_eq!(stats.indices["a"].uuid, Some("u".into()));
         assert_eq!(stats.indices["a"].shards[&ShardId(0)].len(), 2);
     }
 }

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use shardline_common::control::{AppliedMetadata, Ask, Capture, Entry, IndexCopy, ShardRequest, Subscription};
 use shardline_common::kafka::{ControlError, Kafka, Reach, TopicError, Watermarks};
 use shardline_common::metadata::{IndexMetadata, MetadataVersions, write_aliases};
+use shardline_common::opensearch::OpenSearchError;
 use shardline_common::record::{FrameId, Record};
-use shardline_common::types::{ClusterUuid, IndexName, Offset, SeqNo, ShardId, TopicName};
+use shardline_common::types::{ClusterUuid, IndexName, IndexUuid, Offset, SeqNo, ShardId, TopicName};
 use tokio::sync::{Mutex, watch};
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::apply::pipeline::Limits;
@@ -24,6 +26,15 @@ use crate::settings::ControlSettings;
 use crate::shard::ShardError;
 use crate::slots::Slot;
 use crate::stream::{PartitionStream, StreamError};
+
+/// Why it is not noted what the follower index has.
+#[derive(Debug, thiserror::Error)]
+pub enum NoteError {
+    #[error(transparent)]
+    OpenSearch(#[from] OpenSearchError),
+    #[error(transparent)]
+    Control(#[from] ControlError),
+}
 
 pub struct Index {
     pub shared: Arc<Shared>,
@@ -42,6 +53,8 @@ pub struct Index {
     pub progress: Arc<IndexProgress>,
     /// The highest number that each follower shard has given to an operation, as last asked.
     pub given_away: watch::Sender<HashMap<ShardId, SeqNo>>,
+    /// Cancelled once the follower index is found to be gone, or to be another one.
+    pub gone: CancellationToken,
     /// Held while metadata is brought over.
     applying: Mutex<()>,
 }
@@ -69,6 +82,7 @@ impl Index {
             checkpoints: shared.checkpoints.clone(),
             progress,
             given_away: watch::Sender::default(),
+            gone: CancellationToken::new(),
             applying: Mutex::new(()),
             shared,
         }
@@ -135,10 +149,20 @@ impl Index {
         self.applied().map(|applied| applied.versions).unwrap_or_default()
     }
 
-    /// Writes down what metadata the follower index has now.
-    pub async fn note_metadata(&self, metadata: &IndexMetadata) -> Result<(), ControlError> {
+    /// Whether an index of the follower's name is the one that holds this copy.
+    pub fn is_copy(&self, uuid: &IndexUuid) -> bool {
+        self.applied().and_then(|applied| applied.index_uuid).is_none_or(|known| known == *uuid)
+    }
+
+    /// Writes down what metadata the follower index has now, and which index it is.
+    pub async fn note_metadata(&self, metadata: &IndexMetadata) -> Result<(), NoteError> {
         let (mut versions, mut write_aliases) = (metadata.versions, write_aliases(&metadata.aliases));
-        if let Some(before) = self.applied() {
+        let before = self.applied();
+        let mut index_uuid = before.as_ref().and_then(|before| before.index_uuid.clone());
+        if index_uuid.is_none() {
+            index_uuid = self.follower.found().await?.map(|found| found.uuid);
+        }
+        if let Some(before) = before {
             if before.versions.aliases >= versions.aliases {
                 write_aliases = before.write_aliases;
             }
@@ -149,10 +173,11 @@ impl Index {
             follower_index: self.follower.name.clone(),
             subscription: self.subscription.clone(),
             copy: self.copy.id.clone(),
+            index_uuid,
             versions,
             write_aliases,
         };
-        self.shared.follower_table.publish(&applied).await
+        Ok(self.shared.follower_table.publish(&applied).await?)
     }
 
     /// Brings metadata over that the follower index does not have yet: the agent that holds the index's slot does it,
@@ -179,7 +204,10 @@ impl Index {
             return Ok(());
         }
         self.follower.apply(metadata, applied).await.map_err(ShardError::Metadata)?;
-        Ok(self.note_metadata(metadata).await?)
+        self.note_metadata(metadata).await.map_err(|error| match error {
+            NoteError::OpenSearch(error) => ShardError::Metadata(error),
+            NoteError::Control(error) => ShardError::Control(error),
+        })
     }
 
     /// Asks the agent that looks after the index, and waits until it has taken the request up.

@@ -157,6 +157,10 @@ impl Followed {
             }
         });
         let from = try_join_all(loads).await?;
+        let follower = &index.follower;
+        if !follower.found().await?.is_some_and(|found| index.is_copy(&found.uuid)) {
+            return Err(End::IndexGone(follower.name.clone()));
+        }
         self.finish_load(index, metadata).await?;
         Ok(from)
     }

@@ -15,7 +15,7 @@ use shardline_common::kafka::{ControlError, ControlTopic, Kafka};
 use shardline_common::lease::Lease;
 use shardline_common::metadata::IndexMetadata;
 use shardline_common::opensearch::{OpenSearch, OpenSearchError};
-use shardline_common::types::ShardId;
+use shardline_common::types::{IndexName, ShardId};
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -26,7 +26,7 @@ use crate::apply::bulk::Destination;
 use crate::apply::pipeline::Memory;
 use crate::apply::routing::Spread;
 use crate::checkpoint::{CheckpointError, CheckpointStore};
-use crate::copy::Index;
+use crate::copy::{Index, NoteError};
 use crate::group::Group;
 use crate::index::FollowerIndex;
 use crate::metrics::Metrics;
@@ -149,6 +149,8 @@ pub enum End {
     Checkpoint(#[from] CheckpointError),
     #[error(transparent)]
     OpenSearch(#[from] OpenSearchError),
+    #[error("the follower index [{0}] was deleted while it was loaded")]
+    IndexGone(IndexName),
     #[error(transparent)]
     Restore(#[from] RestoreError),
     #[error("the copy under way is asked for by no request")]
@@ -156,6 +158,15 @@ pub enum End {
     /// A shard's agent asked for it, with this reason.
     #[error("{0}")]
     Asked(String),
+}
+
+impl From<NoteError> for End {
+    fn from(error: NoteError) -> Self {
+        match error {
+            NoteError::OpenSearch(error) => Self::OpenSearch(error),
+            NoteError::Control(error) => Self::Control(error),
+        }
+    }
 }
 
 impl End {
@@ -167,7 +178,7 @@ impl End {
             Self::Transition(TransitionError::Control(_) | TransitionError::Elsewhere) => true,
             Self::Restore(error) => error.retryable(),
             Self::Control(_) | Self::NotAsked => true,
-            Self::Refused(_) | Self::Transition(_) | Self::Checkpoint(_) | Self::Asked(_) => false,
+            Self::Refused(_) | Self::Transition(_) | Self::Checkpoint(_) | Self::IndexGone(_) | Self::Asked(_) => false,
         }
     }
 }
@@ -245,7 +256,8 @@ impl Followed {
     async fn make_index(&self, index: &Index, metadata: &IndexMetadata) -> Result<(), End> {
         // It may be there from an attempt that was broken off.
         if index.follower.exists().await? {
-            return Ok(());
+            let applied = index.apply_metadata(ShardId(0), metadata).await;
+            return applied.map_err(|error| self.shard_end(ShardId(0), error));
         }
         self.create(index, metadata).await
     }

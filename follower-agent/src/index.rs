@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use shardline_common::metadata::{IndexMetadata, MetadataVersions, copied_aliases, copied_settings};
 use shardline_common::opensearch::{OpenSearch, OpenSearchError, path_segment};
-use shardline_common::types::IndexName;
+use shardline_common::types::{IndexName, IndexUuid};
 use tracing::info;
 
 /// Settings that hold from an index's creation on.
@@ -56,6 +56,19 @@ impl Load {
 /// shard can still be under way, since below a forgotten deletion it would bring the document back.
 const GC_DELETES: (&str, &str) = ("index.gc_deletes", "5m");
 
+/// A setting that only closed indices have.
+const CLOSED: &str = "index.verified_before_close";
+
+fn is_closed(settings: &Value) -> bool {
+    settings[CLOSED] == "true"
+}
+
+/// An index of the follower cluster.
+pub struct Found {
+    pub uuid: IndexUuid,
+    pub is_closed: bool,
+}
+
 pub struct FollowerIndex {
     pub opensearch: OpenSearch,
     pub name: IndexName,
@@ -70,12 +83,25 @@ impl FollowerIndex {
     }
 
     pub async fn exists(&self) -> Result<bool, OpenSearchError> {
-        let found: Result<Value, _> = self.opensearch.get(&format!("/{}/_settings/index.uuid", self.path())).await;
-        match found {
-            Ok(_) => Ok(true),
-            Err(error) if error.is_not_found() => Ok(false),
+        Ok(self.found().await?.is_some())
+    }
+
+    /// The index of this name, if there is one.
+    pub async fn found(&self) -> Result<Option<Found>, OpenSearchError> {
+        let path = format!("/{}/_settings/index.uuid,{CLOSED}?flat_settings=true", self.path());
+        match self.opensearch.get::<Map<String, Value>>(&path).await {
+            Ok(answer) => Ok(answer.values().next().map(|index| Found {
+                uuid: index["settings"]["index.uuid"].as_str().unwrap_or_default().into(),
+                is_closed: is_closed(&index["settings"]),
+            })),
+            Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    pub async fn open(&self) -> Result<(), OpenSearchError> {
+        let _: Value = self.opensearch.post(&format!("/{}/_open", self.path()), &json!({})).await?;
+        Ok(())
     }
 
     pub async fn create(&self, metadata: &IndexMetadata) -> Result<(), OpenSearchError> {
@@ -83,6 +109,8 @@ impl FollowerIndex {
         settings
             .entry("index.number_of_routing_shards")
             .or_insert_with(|| Value::String(metadata.routing_num_shards.max(1).to_string()));
+        // One of a template would change documents that the leader's pipelines have been through.
+        settings.insert("index.final_pipeline".to_owned(), json!("_none"));
         let body = json!({
             "settings": settings,
             "mappings": metadata.mappings,
@@ -151,8 +179,12 @@ impl FollowerIndex {
     pub async fn sync_settings(&self, metadata: &IndexMetadata) -> Result<(), OpenSearchError> {
         let path = format!("/{}/_settings?flat_settings=true", self.path());
         let answer: Map<String, Value> = self.opensearch.get(&path).await?;
-        let current = answer.values().next().and_then(|index| index.get("settings")).and_then(Value::as_object);
-        let current = copied_settings(current.unwrap_or(&Map::new()));
+        let current = answer.values().next().map(|index| &index["settings"]).unwrap_or(&Value::Null);
+        if is_closed(current) {
+            // Such as by an agent that was ended before it could open it again.
+            self.open().await?;
+        }
+        let current = copied_settings(current.as_object().unwrap_or(&Map::new()));
         let changes = settings_changes(&current, &self.wanted_settings(metadata));
         if changes.is_empty() {
             return Ok(());
@@ -165,7 +197,7 @@ impl FollowerIndex {
             Err(OpenSearchError::Refused { status: 400, reason, .. }) if reason.contains("non dynamic settings") => {
                 let _: Value = self.opensearch.post(&format!("/{}/_close", self.path()), &json!({})).await?;
                 let outcome = put().await;
-                let _: Value = self.opensearch.post(&format!("/{}/_open", self.path()), &json!({})).await?;
+                self.open().await?;
                 outcome.map(drop)
             }
             outcome => outcome.map(drop),

@@ -1,9 +1,9 @@
 //! Asks the follower cluster now and then how many operations the shards of a followed index have had, for
-//! [`crate::foreign`].
+//! [`crate::foreign`], and whether it still is the same index.
 
 use std::time::Duration;
 
-use shardline_common::shard_stats::primaries;
+use shardline_common::shard_stats::{Primaries, primaries};
 use shardline_common::types::ShardId;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -21,10 +21,12 @@ pub async fn run(index: &Index, stop: &CancellationToken) {
         loop {
             if has_shards() {
                 match primaries(&index.follower.opensearch, &index.follower.name).await {
+                    Ok(Primaries { index: Some(uuid), .. }) if !index.is_copy(&uuid) => index.gone.cancel(),
                     Ok(primaries) => {
-                        let highest = primaries.into_iter().map(|(shard, primary)| (shard, primary.max_seq_no));
+                        let highest = primaries.shards.into_iter().map(|(shard, primary)| (shard, primary.max_seq_no));
                         index.given_away.send_replace(highest.collect());
                     }
+                    Err(error) if error.is_not_found() => index.gone.cancel(),
                     Err(error) => {
                         debug!(index = %index.follower.name, %error, "the shards' sequence numbers are unknown")
                     }

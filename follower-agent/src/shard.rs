@@ -51,7 +51,9 @@ pub enum ShardError {
     Rewound { from: SeqNo, to: SeqNo },
     #[error("the leader no longer has operations {from} to {to} in its log")]
     Gap { from: SeqNo, to: SeqNo },
-    #[error("the follower index [{0}] is gone")]
+    #[error(
+        "the follower index [{0}] is gone, or another one of that name is there: delete what is there, and stop and start"
+    )]
     IndexGone(IndexName),
     #[error(transparent)]
     Control(#[from] ControlError),
@@ -132,9 +134,17 @@ async fn follow_once(
     stop: &CancellationToken,
 ) -> Result<(), ShardError> {
     let shard = destination.target.shard;
-    let saved = index.recover(shard).await?;
-    let checkpoint = start(index, shard, saved).await?;
-    let tail = index.reach(index.topic(), shard).await?.map_or(SeqNo::NONE, |reach| reach.seq_no);
+    // It may wait for another agent, which may have been told to stop, too.
+    let beginning = async {
+        let checkpoint = start(index, shard, index.recover(shard).await?).await?;
+        Ok::<_, ShardError>((checkpoint, index.reach(index.topic(), shard).await?))
+    };
+    let (checkpoint, reach) = tokio::select! {
+        biased;
+        () = stop.cancelled() => return Ok(()),
+        beginning = beginning => beginning?,
+    };
+    let tail = reach.map_or(SeqNo::NONE, |reach| reach.seq_no);
     info!(index = %index.name(), %shard, after = %checkpoint.seq_no, offset = %checkpoint.offset, "following");
     let progress = index.progress(shard);
     progress.applied(checkpoint.seq_no, 0);

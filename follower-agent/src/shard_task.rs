@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shardline_common::control::Ask;
+use shardline_common::opensearch::OpenSearchError;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -33,6 +34,10 @@ pub async fn run(index: Arc<Index>, destination: Destination, stop: Cancellation
                 until.cancel();
                 followed.await
             }
+            () = index.gone.cancelled() => {
+                until.cancel();
+                followed.await.or_else(|| Some(ShardError::IndexGone(index.follower.name.clone())))
+            }
         };
         let Some(error) = error else { continue };
         let asked = async {
@@ -51,11 +56,11 @@ pub async fn run(index: Arc<Index>, destination: Destination, stop: Cancellation
 
 async fn follow(index: &Arc<Index>, destination: &Destination, stop: &CancellationToken) -> Option<ShardError> {
     loop {
-        let exists = tokio::select! {
-            exists = index.follower.exists() => exists,
+        let found = tokio::select! {
+            found = is_there(index) => found,
             () = stop.cancelled() => return None,
         };
-        match exists {
+        match found {
             // A write would make it anew, with a mapping of its own.
             Ok(false) => return Some(ShardError::IndexGone(index.follower.name.clone())),
             Ok(true) => break,
@@ -67,6 +72,20 @@ async fn follow(index: &Arc<Index>, destination: &Destination, stop: &Cancellati
         }
     }
     shard::follow(Arc::clone(index), destination.clone(), stop.clone()).await.err()
+}
+
+/// Whether the follower index is the one that was followed. It is open then.
+async fn is_there(index: &Index) -> Result<bool, OpenSearchError> {
+    match index.follower.found().await? {
+        Some(found) if index.is_copy(&found.uuid) => {
+            if found.is_closed {
+                // Such as by an agent that was ended while it changed settings.
+                index.follower.open().await?;
+            }
+            Ok(true)
+        }
+        _ => Ok(false),
+    }
 }
 
 fn ask(index: &Index, destination: &Destination, error: &ShardError) -> Ask {

@@ -230,7 +230,6 @@ impl<'a> Capture<'a> {
             asked => asked?,
         };
         let sent = reach.as_ref().map_or(SeqNo::NONE, |reach| reach.seq_no);
-        let last = reach.as_ref().and_then(|reach| reach.last.clone());
         let capture = Self {
             shard,
             context,
@@ -247,6 +246,13 @@ impl<'a> Capture<'a> {
         };
         match origin {
             Origin::Translog(Files { translog, spool }) => {
+                let last = async {
+                    match &reach {
+                        Some(Reach { last: Some(last), .. }) => Ok(Some(last.clone())),
+                        Some(reach) => context.log.last_operation(&shard.topic, shard.shard, reach).await,
+                        None => Ok(None),
+                    }
+                };
                 let source = TranslogSource::open(translog, spool.clone(), &context.watcher, sent, last).await?;
                 capture.ship_from(source, reach, newest, asked).await
             }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 use shardline_common::control::NodeAnnouncement;
 use shardline_common::metadata::{IndexMetadata, MetadataVersions};
@@ -22,6 +23,10 @@ pub struct LocalNode {
     /// the cluster's.
     pub source: Source,
 }
+
+/// The id of the block that a cluster has from its election until it has recovered its state (`GatewayService` of OpenSearch),
+/// which may wait for more nodes. Its state shows no indices meanwhile, and nobody is to take them for deleted.
+const STATE_NOT_RECOVERED: &str = "1";
 
 /// One state of the cluster.
 #[derive(Clone, Debug, Default)]
@@ -96,12 +101,17 @@ impl ClusterView {
     }
 
     pub async fn ask(opensearch: &OpenSearch, node: &LocalNode) -> Result<Self, OpenSearchError> {
-        let fields = "version,cluster_manager_node,metadata.indices.*.state,metadata.indices.*.settings,\
-                      metadata.indices.*.aliases,metadata.indices.*.*_version,metadata.indices.*.routing_num_shards,routing_table.indices.*.shards";
+        let fields = "version,cluster_manager_node,blocks.global,metadata.indices.*.state,metadata.indices.*.settings,\
+                      metadata.indices.*.aliases,metadata.indices.*.*_version,metadata.indices.*.routing_num_shards,\
+                      metadata.indices.*.mappings.*._source,routing_table.indices.*.shards";
         let path = format!(
-            "/_cluster/state/version,cluster_manager_node,metadata,routing_table?flat_settings=true&filter_path={fields}"
+            "/_cluster/state/version,cluster_manager_node,blocks,metadata,routing_table?flat_settings=true&filter_path={fields}"
         );
         let state: State = opensearch.get(&path).await?;
+        if state.blocks.global.contains_key(STATE_NOT_RECOVERED) {
+            let reason = "the cluster has started and not yet recovered its state: which indices it has is unknown";
+            return Err(OpenSearchError::Unexpected { method: "GET".to_owned(), path, reason: reason.to_owned() });
+        }
         let indices = state.metadata.indices.into_iter().filter_map(|(name, index)| {
             let routing = state.routing_table.indices.get(&name);
             let view = IndexView::new(name.clone().into(), &index, routing, node)?;
@@ -147,7 +157,7 @@ impl IndexView {
             }
         }
         Some(Self {
-            refusal: refusal(&name, &index.settings, node.source),
+            refusal: refusal(&name, index, node.source),
             name,
             uuid,
             open: index.state == "open",
@@ -163,8 +173,10 @@ impl IndexView {
     }
 }
 
-/// Why an index cannot be followed: capture needs a translog that is local and complete, or sequence numbers to scan by.
-fn refusal(name: &IndexName, settings: &Map<String, Value>, source: Source) -> Option<String> {
+/// Why an index cannot be followed: capture needs a translog that is local and complete, or sequence numbers to scan by;
+/// copies, whole documents.
+fn refusal(name: &IndexName, index: &StateIndex, source: Source) -> Option<String> {
+    let settings = &index.settings;
     let value = |key: &str| settings.get(key).and_then(Value::as_str);
     let because = |reason: &str| Some(format!("Cannot Replicate index {name}: {reason}"));
     let is_backing_index = name.as_str().starts_with(".ds-");
@@ -194,6 +206,9 @@ fn refusal(name: &IndexName, settings: &Map<String, Value>, source: Source) -> O
     }
     if value("index.append_only.enabled") == Some("true") {
         return because("index.append_only.enabled makes the follower refuse external versions");
+    }
+    if index.mappings.values().any(|mapping| mapping.source.is_partial()) {
+        return because("its mapping keeps _source not at all, or not whole, and copies are made of it");
     }
     None
 }
@@ -315,9 +330,17 @@ struct State {
     version: i64,
     cluster_manager_node: Option<String>,
     #[serde(default)]
+    blocks: StateBlocks,
+    #[serde(default)]
     metadata: StateMetadata,
     #[serde(default)]
     routing_table: StateRouting,
+}
+
+#[derive(Default, Deserialize)]
+struct StateBlocks {
+    #[serde(default)]
+    global: HashMap<String, IgnoredAny>,
 }
 
 #[derive(Default, Deserialize)]
@@ -326,10 +349,12 @@ struct StateMetadata {
     indices: BTreeMap<String, StateIndex>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct StateIndex {
     #[serde(default)]
     state: String,
+    #[serde(default)]
+    mappings: HashMap<String, StateMapping>,
     #[serde(default)]
     settings: Map<String, Value>,
     #[serde(default)]
@@ -344,6 +369,34 @@ struct StateIndex {
     aliases_version: i64,
     #[serde(default)]
     primary_terms: HashMap<ShardId, PrimaryTerm>,
+}
+
+#[derive(Default, Deserialize)]
+struct StateMapping {
+    #[serde(default, rename = "_source")]
+    source: SourceMapping,
+}
+
+/// Its other parameters change nothing of what is kept.
+#[derive(Default, Deserialize)]
+struct SourceMapping {
+    enabled: Option<Value>,
+    #[serde(default)]
+    includes: Value,
+    #[serde(default)]
+    excludes: Value,
+}
+
+impl SourceMapping {
+    fn is_partial(&self) -> bool {
+        let is_set = |fields: &Value| match fields {
+            Value::Null => false,
+            Value::Array(fields) => !fields.is_empty(),
+            _ => true,
+        };
+        let is_off = self.enabled.as_ref().is_some_and(|enabled| *enabled == false || *enabled == "false");
+        is_off || is_set(&self.includes) || is_set(&self.excludes)
+    }
 }
 
 impl StateIndex {
@@ -395,4 +448,29 @@ struct IndexAnswer {
     mappings: Value,
     #[serde(default)]
     settings: Map<String, Value>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal_of(mapping: &str) -> Option<String> {
+        let index = format!(r#"{{"state": "open", "settings": {{}}, "mappings": {{"_doc": {mapping}}}}}"#);
+        refusal(&"a".into(), &serde_json::from_str(&index).unwrap(), Source::Translog)
+    }
+
+    #[test]
+    fn an_index_without_whole_sources_is_refused() {
+        for whole in [
+            r#"{}"#,
+            r#"{"_source": {"enabled": true, "excludes": []}}"#,
+            r#"{"_source": {"recovery_source_enabled": false}}"#,
+        ] {
+            assert_eq!(refusal_of(whole), None, "{whole}");
+        }
+        for part in [r#"{"enabled": false}"#, r#"{"excludes": ["vector"]}"#, r#"{"includes": ["title", "body.*"]}"#] {
+            let refused = refusal_of(&format!(r#"{{"_source": {part}}}"#));
+            assert!(refused.is_some_and(|reason| reason.contains("_source")), "{part}");
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use shardline_common::control::FillRequest;
 use shardline_common::kafka::{ControlError, ControlTopic, Reach, TopicError};
-use shardline_common::record::Record;
+use shardline_common::record::{Operation, Record};
 use shardline_common::types::{Offset, ShardId, TopicName};
 use tokio::sync::watch;
 
@@ -16,6 +16,14 @@ use crate::publish::PublishError;
 pub trait Log: Send + Sync {
     /// See [`shardline_common::kafka::Kafka::reach`].
     fn reach<'a>(&'a self, topic: &'a TopicName, shard: ShardId) -> BoxFuture<'a, Result<Option<Reach>, TopicError>>;
+
+    /// See [`shardline_common::kafka::Kafka::last_operation`].
+    fn last_operation<'a>(
+        &'a self,
+        topic: &'a TopicName,
+        shard: ShardId,
+        reach: &'a Reach,
+    ) -> BoxFuture<'a, Result<Option<Operation>, TopicError>>;
 
     /// The last record of a partition; `None` when it is empty.
     fn last_record<'a>(

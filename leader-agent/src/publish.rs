@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use rdkafka::error::KafkaError;
 use shardline_common::kafka::{Group, Kafka, MAX_RECORD_BYTES, Outgoing, Producer, Reach, RenewedProducer, TopicError};
-use shardline_common::record::{Body, Pack, Record, packs};
+use shardline_common::record::{Body, Operation, Pack, Record, packs};
 use shardline_common::types::{Offset, ShardId, TopicName};
 use tokio::sync::Semaphore;
 
@@ -108,6 +108,15 @@ impl Session for Pinned {
 impl Log for Publisher {
     fn reach<'a>(&'a self, topic: &'a TopicName, shard: ShardId) -> BoxFuture<'a, Result<Option<Reach>, TopicError>> {
         Box::pin(self.kafka.reach(topic, shard))
+    }
+
+    fn last_operation<'a>(
+        &'a self,
+        topic: &'a TopicName,
+        shard: ShardId,
+        reach: &'a Reach,
+    ) -> BoxFuture<'a, Result<Option<Operation>, TopicError>> {
+        Box::pin(self.kafka.last_operation(topic, shard, reach))
     }
 
     fn last_record<'a>(

@@ -217,7 +217,7 @@ impl Maker<'_> {
     async fn settled(&self, terms: &BTreeMap<ShardId, PrimaryTerm>) -> Result<BTreeMap<ShardId, SeqNo>, MakeError> {
         let mut highest: BTreeMap<ShardId, SeqNo> = BTreeMap::new();
         loop {
-            let now = primaries(self.opensearch, &self.shard.index).await?;
+            let now = primaries(self.opensearch, &self.shard.index).await?.shards;
             if self.primary_terms().await? != *terms {
                 return Err(MakeError::PrimaryChanged);
             }

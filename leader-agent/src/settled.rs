@@ -49,7 +49,7 @@ pub async fn open<'a>(opensearch: &'a OpenSearch, shard: &Shard, at_least: SeqNo
 async fn is_reached(opensearch: &OpenSearch, shard: &Shard, at_least: SeqNo) -> Result<bool, OpenSearchError> {
     let (began, mut shown) = (Instant::now(), None);
     while began.elapsed() < PATIENCE {
-        if let Some(primary) = primaries(opensearch, &shard.index).await?.get(&shard.shard) {
+        if let Some(primary) = primaries(opensearch, &shard.index).await?.shards.get(&shard.shard) {
             let shown = *shown.get_or_insert(primary.max_seq_no);
             if shown < at_least {
                 return Ok(false);

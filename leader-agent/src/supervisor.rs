@@ -312,7 +312,13 @@ impl Supervisor {
             .filter(|request| request.leader_cluster == *self.node.cluster())
             .map(|request| (request.id.clone(), request))
             .collect();
-        end_all(&mut self.snapshots, |(id, _)| !requests.contains_key(id), |task| task).await;
+        // One that has not begun yet waits for the capture that it was started with. A capture ends before these tasks
+        // are looked at, and another one of the same shard starts in a later call at the earliest.
+        let captures = &self.captures;
+        let is_wanted = |(id, shard): &(String, ShardId)| {
+            requests.get(id).is_some_and(|request| captures.contains_key(&(request.leader_uuid.clone(), *shard)))
+        };
+        end_all(&mut self.snapshots, |key| !is_wanted(key), |task| task).await;
         let withdrawn: Vec<String> =
             self.bootstrap_topics.keys().filter(|id| !requests.contains_key(*id)).cloned().collect();
         for id in withdrawn {

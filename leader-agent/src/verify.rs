@@ -107,7 +107,7 @@ async fn try_answer(
             let states = reader.states(documents).await?;
             // Nothing that these show is newer.
             let primaries = primaries(opensearch, &shard.index).await?;
-            let checkpoint = primaries.get(&shard.shard).ok_or(VerifyError::NoPrimary)?.max_seq_no;
+            let checkpoint = primaries.shards.get(&shard.shard).ok_or(VerifyError::NoPrimary)?.max_seq_no;
             Answer::States { checkpoint, states }
         }
     };

@@ -121,6 +121,7 @@ async fn what_cannot_be_followed_is_refused(world: &World) -> Result<()> {
     for (index, body, word) in [
         ("hidden-one", settings("index.hidden", json!(true)), "index.hidden"),
         (".dotted", settings("number_of_shards", json!(1)), "must not start with '.'"),
+        ("partial", json!({"mappings": {"_source": {"excludes": ["vector"]}}}), "_source"),
         ("appended", settings("index.append_only.enabled", json!(true)), "index.append_only.enabled"),
     ] {
         leader.ok("PUT", &format!("/{index}"), Some(&body)).await?;

@@ -19,6 +19,7 @@ async fn refused_documents_stop_the_index_or_wait_to_be_replayed() -> Result<()>
     a_dead_letter_goes_with_a_later_operation(&world).await?;
     what_is_mended_is_replayed(&world).await?;
     a_full_disk_is_waited_out_and_said(&world).await?;
+    a_mended_index_is_not_paused_for_what_was(&world).await?;
     world.gateway.ok("POST", &format!("{REPLICATION}/_stop"), Some(&json!({}))).await?;
     world.stop().await
 }
@@ -134,5 +135,31 @@ async fn a_full_disk_is_waited_out_and_said(world: &World) -> Result<()> {
     world.equal("logs", "logs").await?;
     let status = wait::status(&world.gateway, "logs").await?;
     ensure!(status.get("held_up").is_none(), "{status}");
+    Ok(())
+}
+
+/// Every shard asks for the pause.
+async fn a_mended_index_is_not_paused_for_what_was(world: &World) -> Result<()> {
+    let World { leader, gateway, .. } = world;
+    let switch = json!({"persistent": {"plugins.replication.follower.dead_letters": false}});
+    gateway.ok("PUT", "/_cluster/settings", Some(&switch)).await?;
+    let settings = json!({"number_of_replicas": 0, "number_of_shards": 5});
+    let body = json!({"settings": settings, "mappings": {"properties": {"items": {"type": "nested"}}}});
+    leader.ok("PUT", "/wide", Some(&body)).await?;
+    let replication = "/_plugins/_replication/wide";
+    let settings = json!({"index.mapping.nested_objects.limit": 1});
+    let start = json!({"leader_alias": ALIAS, "leader_index": "wide", "settings": settings});
+    gateway.ok("PUT", &format!("{replication}/_start"), Some(&start)).await?;
+    let lines =
+        (0..50).map(|n| format!("{{\"index\":{{\"_id\":\"{n}\"}}}}\n{{\"items\":[{{\"n\":1}},{{\"n\":2}}]}}\n"));
+    leader.bulk("/wide/_bulk", lines.collect()).await?;
+    wait::for_status(gateway, "wide", "PAUSED", PATIENCE).await?;
+    let mended = json!({"settings": {"index.mapping.nested_objects.limit": 100}});
+    gateway.ok("PUT", &format!("{replication}/_update"), Some(&mended)).await?;
+    gateway.ok("POST", &format!("{replication}/_resume"), Some(&json!({}))).await?;
+    world.equal("wide", "wide").await?;
+    let status = wait::status(gateway, "wide").await?;
+    ensure!(status["status"] == "SYNCING", "{status}");
+    gateway.ok("POST", &format!("{replication}/_stop"), Some(&json!({}))).await?;
     Ok(())
 }

@@ -2,11 +2,15 @@
 //! follower follows what the leader has now.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
+use shardline_common::types::ShardId;
+use shardline_dev::AgentConfig;
 use shardline_tests::load::index_body;
 use shardline_tests::world::World;
+use shardline_tests::{topic_check, wait};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_lost_operations_is_followed_on_from_what_it_has() -> Result<()> {
@@ -38,8 +42,50 @@ async fn a_leader_that_lost_operations_is_followed_on_from_what_it_has() -> Resu
     world.stop().await
 }
 
+/// Heartbeats have moved the last operation out of the partition's last records, and the shard has others in its place
+/// before the agent looks.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_lost_long_after_the_last_operation_is_noticed() -> Result<()> {
+    let world = World::with(|options| {
+        options.leader_agent_config = AgentConfig::default().set("capture", "heartbeat_seconds", 1);
+    })
+    .await?;
+    let World { stack, leader, .. } = &world;
+    leader.ok("PUT", "/logs", Some(&index_body(1))).await?;
+    write(&world, "kept", 50).await?;
+    world.follow("logs", "logs").await?;
+    world.equal("logs", "logs").await?;
+
+    let data = stack.process("leader-1")?.data_dir().to_owned();
+    let backup = data.with_extension("backup");
+    stack.process("leader-1")?.terminate().await?;
+    copy(&data, &backup)?;
+    stack.restart("leader-1").await?;
+    write(&world, "lost", 50).await?;
+    world.equal("logs", "logs").await?;
+    let (kafka, topic) = (topic_check::kafka(stack.kafka_bootstrap())?, world.topic("logs").await?);
+    let reach = wait::until("heartbeats behind the last operation", Duration::from_secs(180), async || {
+        let reach = kafka.reach(&topic, ShardId(0)).await?.context("an empty partition")?;
+        Ok(if reach.last.is_none() { Ok(reach) } else { Err("it is among the last records".to_owned()) })
+    });
+    let last = kafka.last_operation(&topic, ShardId(0), &reach.await?).await?;
+    ensure!(last.is_some(), "the last operation is not found");
+
+    stack.process("leader-agent-1")?.kill().await?;
+    stack.process("leader-1")?.terminate().await?;
+    std::fs::remove_dir_all(&data)?;
+    copy(&backup, &data)?;
+    stack.restart("leader-1").await?;
+    write(&world, "new", 60).await?;
+    stack.restart("leader-agent-1").await?;
+    world.equal("logs", "logs").await?;
+    let found = world.follower.get("/logs/_search?q=_id:lost-1&_source=false").await?;
+    assert_eq!(found["hits"]["total"]["value"], 0, "an operation that the leader lost is still there");
+    world.stop().await
+}
+
 async fn write(world: &World, prefix: &str, documents: u32) -> Result<()> {
-    shardline_dev::wait_for_status(world.leader.url(), "yellow", std::time::Duration::from_secs(60)).await?;
+    shardline_dev::wait_for_status(world.leader.url(), "yellow", Duration::from_secs(60)).await?;
     for n in 0..documents {
         world.leader.ok("PUT", &format!("/logs/_doc/{prefix}-{n}"), Some(&json!({"status": n}))).await?;
     }

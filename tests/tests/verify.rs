@@ -17,6 +17,9 @@ async fn foreign_changes_are_noticed_found_and_repaired() -> Result<()> {
     let world = World::start().await?;
     foreign_writes_are_counted(&world).await?;
     differences_are_named_and_repaired(&world).await?;
+    pipelines_of_templates_do_not_run(&world).await?;
+    a_closed_index_is_waited_for_and_opened(&world).await?;
+    an_index_made_anew_is_not_followed(&world).await?;
     world.stop().await
 }
 
@@ -141,4 +144,53 @@ async fn rested(world: &World) -> Result<u64> {
         Ok(if last.1.elapsed() > Duration::from_secs(11) { Ok(found) } else { Err(found.to_string()) })
     })
     .await
+}
+
+/// The leader's have been through the documents already.
+async fn pipelines_of_templates_do_not_run(world: &World) -> Result<()> {
+    let World { leader, follower, .. } = world;
+    let pipeline = json!({"processors": [{"set": {"field": "seen", "value": true}}]});
+    follower.ok("PUT", "/_ingest/pipeline/mark", Some(&pipeline)).await?;
+    let settings = json!({"index.final_pipeline": "mark", "index.default_pipeline": "mark"});
+    let template = json!({"index_patterns": ["piped*"], "template": {"settings": settings}});
+    follower.ok("PUT", "/_index_template/piped", Some(&template)).await?;
+    leader.ok("PUT", "/piped", Some(&index_body(1))).await?;
+    leader.ok("PUT", "/piped/_doc/1", Some(&json!({"status": 1}))).await?;
+    world.follow("piped", "piped").await?;
+    world.equal("piped", "piped").await
+}
+
+/// As by an agent that was ended while it changed a setting for which an index has to be closed.
+async fn a_closed_index_is_waited_for_and_opened(world: &World) -> Result<()> {
+    let World { leader, follower, gateway, .. } = world;
+    follower.ok("POST", "/piped/_close", None).await?;
+    leader.ok("PUT", "/piped/_doc/2", Some(&json!({"status": 2}))).await?;
+    wait::until("the status to say why nothing is written", PATIENCE, async || {
+        let status = wait::status(gateway, "piped").await?;
+        let reason = status["held_up"][0]["reason"].as_str().unwrap_or_default();
+        let is_said = reason.contains("index_closed_exception") && status["status"] == "SYNCING";
+        Ok(if is_said { Ok(()) } else { Err(status.to_string()) })
+    })
+    .await?;
+    for call in ["_pause", "_resume"] {
+        gateway.ok("POST", &format!("/_plugins/_replication/piped/{call}"), Some(&json!({}))).await?;
+    }
+    world.equal("piped", "piped").await
+}
+
+/// OpenSearch makes an index for a write to one that is not there.
+async fn an_index_made_anew_is_not_followed(world: &World) -> Result<()> {
+    let World { leader, follower, gateway, .. } = world;
+    follower.ok("DELETE", "/piped", None).await?;
+    leader.ok("PUT", "/piped/_doc/3", Some(&json!({"status": 3}))).await?;
+    for _ in 0..2 {
+        let status = wait::for_status(gateway, "piped", "PAUSED", PATIENCE).await?;
+        ensure!(status["reason"].as_str().is_some_and(|reason| reason.contains("[piped] is gone")), "{status}");
+        gateway.call("POST", "/_plugins/_replication/piped/_resume", Some(&json!({}))).await?;
+    }
+    wait::for_status(gateway, "piped", "PAUSED", PATIENCE).await?;
+    gateway.ok("POST", "/_plugins/_replication/piped/_stop", Some(&json!({}))).await?;
+    follower.call("DELETE", "/piped", None).await?;
+    world.follow("piped", "piped").await?;
+    world.equal("piped", "piped").await
 }

@@ -23,7 +23,7 @@ use crate::control::Entry;
 use crate::types::{Offset, ShardId, TopicName};
 
 const SHARD: ShardId = ShardId(0);
-/// After this a write may still arrive, but nobody waits for it.
+/// After this nobody waits for a write any more.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
 const READ_RETRY: Duration = Duration::from_millis(250);
 
@@ -73,7 +73,7 @@ impl ControlTopic {
 
         let table = Arc::new(RwLock::new(BTreeMap::new()));
         let (progress, position) = watch::channel(marks.low);
-        let producer = RenewedProducer::new(kafka.clone()).map_err(failed)?;
+        let producer = RenewedProducer::made_by(Kafka::control_producer, kafka.clone()).map_err(failed)?;
         tokio::spawn(follow(consumer, Arc::clone(&table), progress, marks.high, stop.clone()));
         let mut opened = Self { topic, producer, table, position };
         opened.reached(marks.high).await?;

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -23,7 +24,7 @@ pub use control_topic::{ControlError, ControlTopic};
 pub use producer::{Delivery, Group, Outgoing, Producer, RenewedProducer};
 
 use crate::config::{ConfigError, KafkaConfig};
-use crate::record::{Body, Operation, Record, RecordError};
+use crate::record::{Body, Operation, OperationKind, Record, RecordError};
 use crate::types::{Offset, SeqNo, ShardId, TopicName};
 
 /// The largest record, in bytes: OpenSearch takes documents of up to `http.max_content_length` (100 MB by default), and
@@ -32,10 +33,16 @@ pub const MAX_RECORD_BYTES: usize = 100 * 1024 * 1024 - 64 * 1024;
 
 /// How many of a partition's last records are asked how far it reaches.
 pub const REACH_RECORDS: i64 = 64;
+/// How far back the last operation of a partition is looked for: three days of heartbeats every five seconds, which take a
+/// second to read.
+const LAST_OPERATION_RECORDS: i64 = 65_536;
 /// Enough for the metadata and the gap with which the partition of an index begins whose translog was gone.
 const FIRST_RECORDS: i64 = 4;
 /// How long one call to a broker may take before it is tried again or reported.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a write to a control topic may wait for Kafka. An agent whose slots are given away meanwhile wrote it at most a
+/// lease (4.5 s) after it was heard of last, and its successor has them after 6 s.
+const CONTROL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Questions at once. An agent that takes over many shards has several for each.
 const READERS: usize = 4;
 
@@ -75,30 +82,69 @@ pub struct Watermarks {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reach {
     pub seq_no: SeqNo,
-    /// The operation with that number, if it is among the last records.
+    /// The operation with that number, if it is among the last records. One that a scan found has no source: what a shard
+    /// shows need not be what was written.
     pub last: Option<Operation>,
     /// The offset behind the last record.
     pub end: Offset,
+    /// The last document that a scan found, with its number.
+    scanned: Option<(SeqNo, Operation)>,
 }
 
 impl Reach {
     /// Of a partition that ends at `end`, from its last records, of which there are to be [`REACH_RECORDS`].
     pub fn of(last_records: impl IntoIterator<Item = Record>, end: Offset) -> Self {
-        let mut reach = Self { seq_no: SeqNo::NONE, last: None, end };
+        let mut reach = Self { seq_no: SeqNo::NONE, last: None, end, scanned: None };
         last_records.into_iter().for_each(|record| reach.extend(record));
         reach
     }
 
     fn extend(&mut self, Record { seq_no, body, .. }: Record) {
         match body {
-            Body::Rewound { .. } => (self.seq_no, self.last) = (seq_no, None),
+            Body::Rewound { .. } => (self.seq_no, self.last, self.scanned) = (seq_no, None, None),
             Body::Operation(operation) if seq_no >= self.seq_no => {
                 (self.seq_no, self.last) = (seq_no, Some(operation));
             }
-            _ if seq_no > self.seq_no => (self.seq_no, self.last) = (seq_no, None),
-            _ => {}
+            Body::ResyncEnd(_) if seq_no > self.seq_no => {
+                let found = self.scanned.take().filter(|(found, _)| *found == seq_no);
+                (self.seq_no, self.last) = (seq_no, found.map(|(_, operation)| operation));
+            }
+            body => {
+                if seq_no > self.seq_no {
+                    (self.seq_no, self.last) = (seq_no, None);
+                }
+                if let Body::ResyncDocument { seq_no, operation, .. } = body {
+                    self.scanned = Some((seq_no, without_source(operation)));
+                }
+            }
         }
     }
+}
+
+fn without_source(mut operation: Operation) -> Operation {
+    if let OperationKind::Index { source, .. } = &mut operation.kind {
+        *source = Bytes::new();
+    }
+    operation
+}
+
+/// Where the records begin that all say `seq_no`, up to `end` and not below `lowest`. `said` tells what the one at an offset
+/// says. Where two agents overlapped, it is where some of them begin.
+fn run_begins<E>(
+    seq_no: SeqNo,
+    lowest: Offset,
+    end: Offset,
+    mut said: impl FnMut(Offset) -> Result<SeqNo, E>,
+) -> Result<Offset, E> {
+    let (mut low, mut high) = (lowest.0, end.0 - 1);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match said(Offset(middle))? == seq_no {
+            true => high = middle,
+            false => low = middle + 1,
+        }
+    }
+    Ok(Offset(low))
 }
 
 /// The settings from which every Kafka client of an agent is made.
@@ -167,6 +213,19 @@ impl Kafka {
             .set("message.max.bytes", MAX_RECORD_BYTES.to_string())
             .set("queue.buffering.max.messages", "200000")
             .set("queue.buffering.max.kbytes", "131072");
+        Producer::new(&client)
+    }
+
+    /// For control topics: a write that Kafka has not taken in time is never made. It was for the moment that it was sent
+    /// in; later, another agent may have written what it would undo.
+    pub(crate) fn control_producer(&self) -> Result<Producer, KafkaError> {
+        let mut client = self.client();
+        client
+            .set("enable.idempotence", "true")
+            .set("message.timeout.ms", CONTROL_TIMEOUT.as_millis().to_string())
+            .set("compression.type", "lz4")
+            .set("linger.ms", "0")
+            .set("message.max.bytes", MAX_RECORD_BYTES.to_string());
         Producer::new(&client)
     }
 
@@ -261,6 +320,39 @@ impl Kafka {
             let mut reach = Reach::of([], marks.high);
             kafka.read(reader, topic, shard, from, marks.high, |_, record| reach.extend(record))?;
             Ok(Some(reach))
+        })
+        .await
+    }
+
+    /// The operation that a partition reaches, where it is not among the last records: behind it are heartbeats, mostly.
+    /// `None` when it is too far back, or not there.
+    pub async fn last_operation(
+        &self,
+        topic: &TopicName,
+        shard: ShardId,
+        reach: &Reach,
+    ) -> Result<Option<Operation>, TopicError> {
+        let (seq_no, end) = (reach.seq_no, reach.end);
+        self.ask(topic, move |kafka, reader, topic| {
+            let first = kafka.watermarks_blocking(reader, topic, shard)?.low.0;
+            let lowest = first.max(end.0 - LAST_OPERATION_RECORDS);
+            if lowest >= end.0 {
+                return Ok(None);
+            }
+            let begins = run_begins(seq_no, Offset(lowest), end, |offset| {
+                let mut said = SeqNo::NONE;
+                kafka.read(reader, topic, shard, offset, Offset(offset.0 + 1), |_, record| said = record.seq_no)?;
+                Ok(said)
+            })?;
+            if begins.0 == lowest && lowest > first {
+                return Ok(None);
+            }
+            // All records behind the operation are read, too: it counts for nothing if the shard was rewound since. Those
+            // before it hold the documents of a scan.
+            let from = Offset(first.max(begins.0 - REACH_RECORDS));
+            let mut reach = Reach::of([], end);
+            kafka.read(reader, topic, shard, from, end, |_, record| reach.extend(record))?;
+            Ok(reach.last.filter(|_| reach.seq_no == seq_no))
         })
         .await
     }
@@ -398,4 +490,66 @@ pub fn assignment(partitions: &HashMap<(TopicName, ShardId), Offset>) -> Result<
         list.add_partition_offset(topic.as_str(), shard.partition(), KafkaOffset::Offset(offset.0))?;
     }
     Ok(list)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{FrameId, ResyncEnd};
+    use crate::types::PrimaryTerm;
+
+    fn operation(source: &'static str) -> Operation {
+        let source = Bytes::from_static(source.as_bytes());
+        let kind = OperationKind::Index { id: "a".to_owned(), source, routing: None, version: 1 };
+        Operation { primary_term: PrimaryTerm(1), kind }
+    }
+
+    fn record(seq_no: i64, body: Body) -> Record {
+        Record { seq_no: SeqNo(seq_no), timestamp_ms: 0, body }
+    }
+
+    fn heartbeat(seq_no: i64) -> Record {
+        record(seq_no, Body::Heartbeat { global_checkpoint: SeqNo(seq_no), next_within_ms: 0 })
+    }
+
+    fn frame(document: i64, to: i64) -> [Record; 2] {
+        let frame = FrameId(1);
+        let found = Body::ResyncDocument { frame, seq_no: SeqNo(document), operation: operation("{}") };
+        let end = Body::ResyncEnd(ResyncEnd { frame, documents: 1, complete: false });
+        [record(4, found), record(to, end)]
+    }
+
+    #[test]
+    fn the_last_operation_is_known_until_the_shard_is_rewound_or_scanned() {
+        let written = [record(4, Body::Operation(operation("{}"))), heartbeat(4)];
+        let last = |more: &[Record]| Reach::of([&written[..], more].concat(), Offset(0)).last;
+        assert_eq!(last(&[]), Some(operation("{}")));
+        assert_eq!(last(&[record(4, Body::Rewound { from: SeqNo(4) }), heartbeat(4)]), None);
+        assert_eq!(last(&frame(9, 9)), Some(operation("")));
+        assert_eq!(last(&frame(8, 9)), None);
+    }
+
+    /// Where the operation is that idle records follow, and how many were asked.
+    fn begins(said: &[i64], seq_no: i64) -> (i64, usize) {
+        let mut asked = 0;
+        let begins = run_begins(SeqNo(seq_no), Offset(0), Offset(said.len() as i64), |offset| {
+            asked += 1;
+            Ok::<_, ()>(SeqNo(said[offset.0 as usize]))
+        });
+        (begins.unwrap().0, asked)
+    }
+
+    #[test]
+    fn the_last_operation_is_found_behind_any_number_of_heartbeats() {
+        for idle in [1, 64, 65, 1_000, 60_000] {
+            let said: Vec<i64> = (0..500).chain(std::iter::repeat_n(499, idle)).collect();
+            let (begins, asked) = begins(&said, 499);
+            assert_eq!(begins, 499);
+            assert!(asked <= 16, "{asked} records were asked");
+        }
+        assert_eq!(begins(&[7; 100], 7).0, 0);
+        // The history that a rewound shard lost is not looked into.
+        let said: Vec<i64> = (0..60).chain(std::iter::repeat_n(55, 100)).collect();
+        assert_eq!(begins(&said, 55).0, 60);
+    }
 }

@@ -155,13 +155,19 @@ impl Producer {
 #[derive(Clone)]
 pub struct RenewedProducer {
     kafka: Kafka,
+    make: fn(&Kafka) -> Result<Producer, KafkaError>,
     current: Arc<RwLock<Producer>>,
 }
 
 impl RenewedProducer {
+    /// For operations: see [`Kafka::producer`].
     pub fn new(kafka: Kafka) -> Result<Self, KafkaError> {
-        let current = Arc::new(RwLock::new(kafka.producer()?));
-        Ok(Self { kafka, current })
+        Self::made_by(Kafka::producer, kafka)
+    }
+
+    pub(super) fn made_by(make: fn(&Kafka) -> Result<Producer, KafkaError>, kafka: Kafka) -> Result<Self, KafkaError> {
+        let current = Arc::new(RwLock::new(make(&kafka)?));
+        Ok(Self { kafka, make, current })
     }
 
     pub fn current(&self) -> Producer {
@@ -175,7 +181,7 @@ impl RenewedProducer {
         if current.fatal_error().is_none() {
             return; // somebody else has renewed it already
         }
-        match self.kafka.producer() {
+        match (self.make)(&self.kafka) {
             Ok(renewed) => {
                 warn!(%code, reason, "the Kafka producer failed for good; going on with a new one");
                 *current = renewed;

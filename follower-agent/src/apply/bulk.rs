@@ -52,6 +52,8 @@ pub enum ApplyError {
          cannot have written (at most {highest}): something else writes to the index"
     )]
     ForeignWrite { id: String, seq_no: SeqNo, found: i64, highest: i64 },
+    #[error("the follower index is gone")]
+    IndexGone,
     #[error(transparent)]
     OpenSearch(#[from] OpenSearchError),
 }
@@ -91,6 +93,7 @@ enum Outcome {
     Applied,
     Retry { error_type: String, reason: String },
     Foreign { found: i64 },
+    IndexGone,
     Rejected { error_type: String, reason: String },
 }
 
@@ -255,6 +258,7 @@ impl Destination {
                 Outcome::Foreign { found } => {
                     return Err(ApplyError::ForeignWrite { id: write.id, seq_no, found, highest });
                 }
+                Outcome::IndexGone => return Err(ApplyError::IndexGone),
                 Outcome::Rejected { error_type, reason } => {
                     rejected.push(Rejection { id: write.id, seq_no, error_type, reason });
                 }
@@ -285,8 +289,9 @@ fn classify(status: u16, error: Option<ItemError>, highest: i64) -> Outcome {
             Some(found) => Outcome::Foreign { found },
             None => Outcome::Rejected { error_type: error.error_type, reason: error.reason },
         },
-        // A full disk's block goes away when there is room again.
-        (OVERLOAD, _) | (403, "cluster_block_exception") | (500.., _) => {
+        (404, "index_not_found_exception") => Outcome::IndexGone,
+        // A full disk's block goes away when there is room again; an index is closed while some of its settings change.
+        (OVERLOAD, _) | (403, "cluster_block_exception") | (400, "index_closed_exception") | (500.., _) => {
             Outcome::Retry { error_type: error.error_type, reason: error.reason }
         }
         _ => Outcome::Rejected { error_type: error.error_type, reason: error.reason },
@@ -331,10 +336,12 @@ mod tests {
             (503, "unavailable_shards_exception"),
             (403, "cluster_block_exception"),
             (429, "cluster_block_exception"),
+            (400, "index_closed_exception"),
         ] {
             let outcome = classify(status, error(error_type, "why"), 0);
             assert_eq!(outcome, Outcome::Retry { error_type: error_type.to_owned(), reason: "why".to_owned() });
         }
+        assert_eq!(classify(404, error("index_not_found_exception", "no such index"), 0), Outcome::IndexGone);
         assert!(matches!(classify(400, error("mapper_parsing_exception", "x"), 0), Outcome::Rejected { .. }));
     }
 }

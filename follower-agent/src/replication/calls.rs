@@ -8,7 +8,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::{Map, Value, json};
 use shardline_common::bulk::BulkOperation;
-use shardline_common::control::{AppliedMetadata, CatalogEntry, Subscription, SubscriptionState};
+use shardline_common::control::{AppliedMetadata, CatalogEntry, Entry, ShardRequest, Subscription, SubscriptionState};
 use shardline_common::leader_stats::LeaderStats;
 use shardline_common::opensearch::OpenSearchError;
 use shardline_common::repository::verification_path;
@@ -188,6 +188,13 @@ impl Replication {
         if entry.uuid != current.leader_uuid {
             // The index of that name is another one now.
             return Err(ApiError::index_not_found(current.leader_index.as_str()));
+        }
+        // What shards asked before it was paused was for the cause of that.
+        for request in self.shared.follower_table.all::<ShardRequest>() {
+            if request.follower_cluster == self.cluster && request.follower_index == follower {
+                let removed = self.shared.follower_table.remove(&request.key()).await;
+                removed.map_err(|error| from_control(&error))?;
+            }
         }
         let resumed = self.shared.transition(&current, Command::Resume).await;
         resumed.map_err(|error| transition_error(error, &follower))?;

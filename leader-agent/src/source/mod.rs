@@ -4,6 +4,8 @@
 mod poll;
 mod translog;
 
+use std::time::Duration;
+
 use shardline_common::types::SeqNo;
 
 pub use poll::{Checkpoints, PollSource, watch_checkpoints};
@@ -12,6 +14,9 @@ pub use translog::TranslogSource;
 use crate::capture::CaptureError;
 use crate::resync::Missing;
 use crate::translog::Operation;
+
+/// How long a primary may take to know a global checkpoint that Kafka knows already.
+const CATCH_UP: Duration = Duration::from_secs(60);
 
 /// What a source has next.
 pub enum Change {

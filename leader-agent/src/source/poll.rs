@@ -13,23 +13,31 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{Change, ChangeSource};
+use super::{CATCH_UP, Change, ChangeSource};
 use crate::capture::CaptureError;
 use crate::resync::{Missing, Reason};
 
 /// The global checkpoints of all shards of the leader cluster.
-pub type Checkpoints = watch::Receiver<HashMap<(IndexUuid, ShardId), SeqNo>>;
+pub type Checkpoints = watch::Receiver<Known>;
+
+#[derive(Debug)]
+pub struct Known {
+    checkpoints: HashMap<(IndexUuid, ShardId), SeqNo>,
+    /// When they were asked for: no change is older.
+    asked: Instant,
+}
 
 /// Asks for the global checkpoints of all shards every `interval`, with one request.
 pub fn watch_checkpoints(opensearch: OpenSearch, interval: Duration, stop: CancellationToken) -> Checkpoints {
-    let (sender, receiver) = watch::channel(HashMap::new());
+    let (sender, receiver) = watch::channel(Known { checkpoints: HashMap::new(), asked: Instant::now() });
     tokio::spawn(async move {
         loop {
+            let asked = Instant::now();
             match ask(&opensearch).await {
-                Ok(now) => {
+                Ok(checkpoints) => {
                     sender.send_if_modified(|known| {
-                        let differs = *known != now;
-                        *known = now;
+                        let differs = known.checkpoints != checkpoints;
+                        *known = Known { checkpoints, asked };
                         differs
                     });
                 }
@@ -52,6 +60,8 @@ pub struct PollSource {
     /// When a complete frame is due.
     sweep_due: Instant,
     changed_since_sweep: bool,
+    /// Since when the shard has been behind Kafka.
+    behind_since: Option<Instant>,
     global_checkpoint: SeqNo,
 }
 
@@ -64,6 +74,7 @@ impl PollSource {
             sweep_interval,
             sweep_due: Instant::now(),
             changed_since_sweep: sent > SeqNo::NONE,
+            behind_since: None,
             global_checkpoint: SeqNo::NONE,
         }
     }
@@ -79,19 +90,33 @@ impl ChangeSource for PollSource {
     }
 
     async fn next(&mut self, sent: SeqNo) -> Result<Change, CaptureError> {
-        let known = self.checkpoints.borrow_and_update().get(&self.shard).copied();
-        let Some(now) = known else { return Ok(Change::Nothing) };
+        let (known, asked) = {
+            let known = self.checkpoints.borrow_and_update();
+            (known.checkpoints.get(&self.shard).copied(), known.asked)
+        };
+        let Some(now) = known else {
+            self.behind_since = None;
+            return Ok(Change::Nothing);
+        };
         self.global_checkpoint = now;
+        if now < sent {
+            // What Kafka has may be newer than the last answer, and a replica that has just become the primary learns the
+            // global checkpoint a moment later: an answer counts that was asked for long after.
+            let since = *self.behind_since.get_or_insert_with(Instant::now);
+            let is_rewound = asked >= since + CATCH_UP;
+            return Ok(if is_rewound { Change::Rewound { to: now } } else { Change::Nothing });
+        }
+        self.behind_since = None;
         self.changed_since_sweep |= now > sent;
         let complete = self.sweep_is_due();
-        if now <= sent && !complete {
+        if now == sent && !complete {
             return Ok(Change::Nothing);
         }
         if complete {
             self.changed_since_sweep = false;
             self.sweep_due = Instant::now() + self.sweep_interval;
         }
-        Ok(Change::Missing(Missing { to: now.max(sent), reason: Reason::Poll { complete } }))
+        Ok(Change::Missing(Missing { to: now, reason: Reason::Poll { complete } }))
     }
 
     async fn release(&mut self, _acked: SeqNo) -> Result<(), CaptureError> {
@@ -128,13 +153,15 @@ impl ChangeSource for PollSource {
 
 async fn ask(opensearch: &OpenSearch) -> Result<HashMap<(IndexUuid, ShardId), SeqNo>, OpenSearchError> {
     let path = "/_stats/docs?level=shards&expand_wildcards=all&filter_path=indices.*.uuid,\
-                indices.*.shards.*.routing.primary,indices.*.shards.*.seq_no.global_checkpoint";
+                indices.*.shards.*.routing.primary,indices.*.shards.*.routing.state,\
+                indices.*.shards.*.seq_no.global_checkpoint";
     let stats: Stats = opensearch.get(path).await?;
     let of_index = |index: StatsIndex| {
         let uuid = index.uuid;
         index.shards.into_iter().filter_map(move |(shard, copies)| {
-            let primary = copies.into_iter().find(|copy| copy.routing.primary)?;
-            Some(((uuid.clone(), shard.parse().ok()?), SeqNo(primary.seq_no?.global_checkpoint)))
+            let primary = copies.into_iter().find(|copy| copy.routing.is_serving_primary())?;
+            let global_checkpoint = SeqNo(primary.seq_no?.global_checkpoint).max(SeqNo::NONE);
+            Some(((uuid.clone(), shard.parse().ok()?), global_checkpoint))
         })
     };
     Ok(stats.indices.into_values().flat_map(of_index).collect())
@@ -162,6 +189,14 @@ struct StatsCopy {
 #[derive(Deserialize)]
 struct StatsRouting {
     primary: bool,
+    state: String,
+}
+
+impl StatsRouting {
+    /// One that is being recovered, such as the target of a relocation, does not know yet what the shard has.
+    fn is_serving_primary(&self) -> bool {
+        self.primary && self.state != "INITIALIZING"
+    }
 }
 
 #[derive(Deserialize)]
@@ -173,18 +208,46 @@ struct StatsSeqNo {
 mod tests {
     use super::*;
 
+    fn known(global_checkpoint: i64) -> Known {
+        let shard = (IndexUuid("u".into()), ShardId(0));
+        Known { checkpoints: HashMap::from([(shard, SeqNo(global_checkpoint))]), asked: Instant::now() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shard_that_stays_behind_kafka_was_rewound() {
+        let shard = (IndexUuid("u".into()), ShardId(0));
+        let (sender, checkpoints) = watch::channel(known(4));
+        let mut source = PollSource::open(shard, checkpoints, Duration::from_secs(3), SeqNo(9));
+        let rewound = |change| match change {
+            Ok(Change::Rewound { to }) => Some(to.0),
+            Ok(Change::Nothing) => None,
+            _ => panic!("a shard that is behind has nothing to ship"),
+        };
+        assert_eq!(rewound(source.next(SeqNo(9)).await), None);
+        // The cluster has not been heard of since.
+        tokio::time::sleep(2 * CATCH_UP).await;
+        assert_eq!(rewound(source.next(SeqNo(9)).await), None);
+        sender.send(known(5)).unwrap();
+        assert_eq!(rewound(source.next(SeqNo(9)).await), Some(5));
+        sender.send(known(9)).unwrap();
+        assert!(matches!(source.next(SeqNo(9)).await, Ok(Change::Missing(_))));
+        // It was caught up in between.
+        sender.send(known(8)).unwrap();
+        assert_eq!(rewound(source.next(SeqNo(9)).await), None);
+    }
+
     #[tokio::test]
     async fn deletions_are_looked_for_only_after_changes() {
         let shard = (IndexUuid("u".into()), ShardId(0));
-        let (sender, checkpoints) = watch::channel(HashMap::from([(shard.clone(), SeqNo(4))]));
-        let mut source = PollSource::open(shard.clone(), checkpoints, Duration::from_millis(300), SeqNo::NONE);
+        let (sender, checkpoints) = watch::channel(known(4));
+        let mut source = PollSource::open(shard, checkpoints, Duration::from_millis(300), SeqNo::NONE);
         let frame = |change| match change {
             Ok(Change::Missing(Missing { to, reason: Reason::Poll { complete } })) => Some((to.0, complete)),
             _ => None,
         };
         assert_eq!(frame(source.next(SeqNo::NONE).await), Some((4, true)));
         assert_eq!(frame(source.next(SeqNo(4)).await), None);
-        sender.send(HashMap::from([(shard, SeqNo(9))])).unwrap();
+        sender.send(known(9)).unwrap();
         assert_eq!(frame(source.next(SeqNo(4)).await), Some((9, false)));
         assert_eq!(frame(source.next(SeqNo(9)).await), None);
         source.changed().await;

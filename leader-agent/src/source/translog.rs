@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::FutureExt;
+use shardline_common::kafka::TopicError;
+use shardline_common::record::OperationKind;
 use shardline_common::types::SeqNo;
 use tokio::time::Instant;
 
-use super::{Change, ChangeSource};
+use super::{CATCH_UP, Change, ChangeSource};
 use crate::blocking::blocking;
 use crate::capture::{CaptureError, to_operation};
 use crate::resync::{Missing, Reason};
@@ -18,8 +20,6 @@ const BATCH_BYTES: usize = 1024 * 1024;
 /// How often a translog is looked at that cannot be watched, unless the last look found something. One that can is looked at
 /// with every heartbeat, because watches are silent on network file systems.
 const SLOW_POLL: Duration = Duration::from_secs(1);
-/// How long a primary may take to know a global checkpoint that Kafka knows already.
-const CATCH_UP: Duration = Duration::from_secs(60);
 
 pub struct TranslogSource {
     /// Away while a blocking task works with it.
@@ -41,20 +41,26 @@ pub struct TranslogSource {
 }
 
 impl TranslogSource {
-    /// Opens the translog behind `sent`, or where it does not reach back that far, behind the global checkpoint. `last` is
-    /// the operation `sent`, if it is known.
+    /// Opens the translog behind `sent`, or where it does not reach back that far, behind the global checkpoint. `last` gives
+    /// the operation `sent`, if Kafka has it: asked only where the translog has it, too.
     pub async fn open(
         folder: &Path,
         spool: ShardSpool,
         watcher: &TranslogWatcher,
         sent: SeqNo,
-        last: Option<shardline_common::record::Operation>,
+        last: impl Future<Output = Result<Option<shardline_common::record::Operation>, TopicError>>,
     ) -> Result<Self, CaptureError> {
         let wake = watcher.watch(folder, &spool);
-        let (translog, kept, is_known) = (folder.to_owned(), spool.clone(), last.is_some());
-        let opened = blocking(move || open_tail(&translog, &kept, sent, is_known));
-        let Opened { tail, missing, with_last } = opened.await??;
-        let last = last.filter(|_| with_last);
+        let open = |with_last| {
+            let (translog, kept) = (folder.to_owned(), spool.clone());
+            blocking(move || open_tail(&translog, &kept, sent, with_last))
+        };
+        let mut opened = open(sent > SeqNo::NONE).await??;
+        let last = if opened.with_last { last.await? } else { None };
+        if opened.with_last && last.is_none() {
+            opened = open(false).await??;
+        }
+        let Opened { tail, missing, .. } = opened;
         Ok(Self {
             tail: Some(tail),
             folder: folder.to_owned(),
@@ -83,7 +89,7 @@ impl TranslogSource {
         let shipped = self.last.take()?;
         let own = operations.remove(0);
         debug_assert_eq!(own.seq_no, sent);
-        (to_operation(own) != shipped).then_some(self.global_checkpoint)
+        (!is_same(&to_operation(own), &shipped)).then_some(self.global_checkpoint)
     }
 
     /// Looks anew whether the translog reaches back to what comes behind `sent`.
@@ -166,6 +172,18 @@ impl ChangeSource for TranslogSource {
     }
 }
 
+/// Whether an operation of the shard is the one that Kafka has; that has no source if a scan found it.
+fn is_same(own: &shardline_common::record::Operation, shipped: &shardline_common::record::Operation) -> bool {
+    let is_same_kind = match (&own.kind, &shipped.kind) {
+        (
+            OperationKind::Index { id, routing, version, .. },
+            OperationKind::Index { id: shipped_id, source, routing: shipped_routing, version: shipped_version },
+        ) if source.is_empty() => (id, routing, version) == (shipped_id, shipped_routing, shipped_version),
+        (own, shipped) => own == shipped,
+    };
+    is_same_kind && own.primary_term == shipped.primary_term
+}
+
 struct Opened {
     tail: ShardTail,
     missing: Option<SeqNo>,
@@ -199,11 +217,12 @@ fn open_tail(folder: &Path, spool: &ShardSpool, sent: SeqNo, with_last: bool) ->
 mod tests {
     use std::io;
 
+    use bytes::Bytes;
     use inotify::Inotify;
-    use shardline_common::types::ShardId;
+    use shardline_common::types::{PrimaryTerm, ShardId};
 
     use super::*;
-    use crate::translog::Spool;
+    use crate::translog::{self, Spool};
 
     /// Errors by which inotify says that a limit is reached: ENOSPC for watches, EMFILE for instances.
     #[tokio::test]
@@ -245,6 +264,37 @@ mod tests {
         assert!(matches!(found, Some(Ok(Change::Operations(_)))), "{:?}", found.map(|found| found.is_ok()));
     }
 
+    #[tokio::test]
+    async fn another_operation_than_the_last_one_in_kafka_is_noticed() {
+        let watcher = TranslogWatcher::start();
+        let first = Sample::new().source(&watcher).await.next(SeqNo::NONE).await.unwrap();
+        let Change::Operations(operations) = first else { panic!("nothing was found") };
+        let document = |operation: &&Operation| matches!(operation.kind, translog::OperationKind::Index { .. });
+        let sent = operations.iter().rfind(document).unwrap().clone();
+        let (seq_no, own) = (sent.seq_no, to_operation(sent));
+        let scanned = |version_by: i64| {
+            let OperationKind::Index { id, routing, version, .. } = own.kind.clone() else {
+                panic!("it is a document")
+            };
+            let kind = OperationKind::Index { id, source: Bytes::new(), routing, version: version + version_by };
+            shardline_common::record::Operation { kind, ..own.clone() }
+        };
+        let of_another_term = PrimaryTerm(own.primary_term.0 + 1);
+        let another = shardline_common::record::Operation { primary_term: of_another_term, ..own.clone() };
+        for (shipped, is_rewound) in [
+            (Some(own.clone()), false),
+            (Some(another), true),
+            (Some(scanned(0)), false),
+            (Some(scanned(1)), true),
+            (None, false),
+        ] {
+            let sample = Sample::new();
+            let mut source = sample.source_behind(&watcher, seq_no, shipped.clone()).await;
+            let change = source.next(seq_no).await.unwrap();
+            assert_eq!(matches!(change, Change::Rewound { .. }), is_rewound, "{shipped:?}");
+        }
+    }
+
     struct Sample {
         folder: tempfile::TempDir,
     }
@@ -269,9 +319,18 @@ mod tests {
         }
 
         async fn source(&self, watcher: &TranslogWatcher) -> TranslogSource {
+            self.source_behind(watcher, SeqNo::NONE, None).await
+        }
+
+        async fn source_behind(
+            &self,
+            watcher: &TranslogWatcher,
+            sent: SeqNo,
+            last: Option<shardline_common::record::Operation>,
+        ) -> TranslogSource {
             let spool = Spool::open(&self.folder.path().join("spool"), 1 << 30).unwrap();
             let spool = spool.shard(&"u".into(), ShardId(0)).unwrap();
-            TranslogSource::open(&self.translog(), spool, watcher, SeqNo::NONE, None).await.unwrap()
+            TranslogSource::open(&self.translog(), spool, watcher, sent, async { Ok(last) }).await.unwrap()
         }
 
         fn write_the_rest(&self) {

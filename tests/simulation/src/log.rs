@@ -14,7 +14,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Headers;
 use shardline_common::control::{Entry, FillRequest};
 use shardline_common::kafka::{ControlError, REACH_RECORDS, Reach, TopicError, Watermarks};
-use shardline_common::record::{Body, Pack, Record, packs};
+use shardline_common::record::{Body, Operation, Pack, Record, packs};
 use shardline_common::types::{Offset, ShardId, TopicName};
 use tokio::sync::watch;
 
@@ -180,6 +180,20 @@ pub async fn ask<T: Send + 'static>(
 impl Log for AgentsLog {
     fn reach<'a>(&'a self, topic: &'a TopicName, _: ShardId) -> BoxFuture<'a, Result<Option<Reach>, TopicError>> {
         Box::pin(ask(&self.world, topic, "reach", |partition| partition.reach()))
+    }
+
+    fn last_operation<'a>(
+        &'a self,
+        topic: &'a TopicName,
+        _: ShardId,
+        reach: &'a Reach,
+    ) -> BoxFuture<'a, Result<Option<Operation>, TopicError>> {
+        let (seq_no, end) = (reach.seq_no, reach.end);
+        Box::pin(ask(&self.world, topic, "last operation", move |partition| {
+            let records = partition.records.iter().take(end.0 as usize).skip(partition.low as usize);
+            let reach = Reach::of(records.flatten().cloned(), end);
+            reach.last.filter(|_| reach.seq_no == seq_no)
+        }))
     }
 
     fn last_record<'a>(

@@ -1,0 +1,74 @@
+//! Servers that are away, and half there again: nobody takes indices for deleted that a starting cluster does not know yet,
+//! and what a control call could not write is not written later.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+use shardline_dev::{Lifetime, Process};
+use shardline_tests::load::index_body;
+use shardline_tests::wait;
+use shardline_tests::world::World;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_come_back() -> Result<()> {
+    let world = World::start().await?;
+    world.leader.ok("PUT", "/logs", Some(&index_body(2))).await?;
+    put(&world, "before").await?;
+    world.follow("logs", "logs").await?;
+    world.equal("logs", "logs").await?;
+    a_leader_that_has_not_recovered_its_state_has_lost_no_index(&world).await?;
+    a_call_that_failed_without_kafka_changes_nothing_later(&world).await?;
+    world.stop().await
+}
+
+async fn put(world: &World, id: &str) -> Result<()> {
+    world.leader.ok("PUT", &format!("/logs/_doc/{id}"), Some(&json!({"status": 1}))).await?;
+    Ok(())
+}
+
+/// For `time`, the index is followed.
+async fn stays_followed(world: &World, time: Duration) -> Result<()> {
+    let until = tokio::time::Instant::now() + time;
+    while tokio::time::Instant::now() < until {
+        let status = wait::status(&world.gateway, "logs").await?;
+        ensure!(status["status"] == "SYNCING", "{status}");
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    Ok(())
+}
+
+/// Such a cluster has a manager, and a state without indices.
+async fn a_leader_that_has_not_recovered_its_state_has_lost_no_index(world: &World) -> Result<()> {
+    let leader = world.stack.process("leader-1")?;
+    let mut spec = leader.spec().clone();
+    spec.arguments.push("gateway.recover_after_data_nodes=2".to_owned());
+    let waiting = Process::new(spec, Lifetime::Owned);
+    leader.terminate().await?;
+    waiting.start(PATIENCE).await?;
+    let blocks = world.leader.get("/_cluster/state/blocks,metadata?filter_path=blocks,metadata.indices").await?;
+    ensure!(
+        blocks["blocks"]["global"]["1"].is_object() && blocks["metadata"]["indices"].get("logs").is_none(),
+        "{blocks}"
+    );
+    stays_followed(world, Duration::from_secs(8)).await?;
+    waiting.terminate().await?;
+    world.stack.restart("leader-1").await?;
+    shardline_dev::wait_for_status(world.leader.url(), "yellow", PATIENCE).await?;
+    stays_followed(world, Duration::from_secs(2)).await?;
+    put(world, "after").await?;
+    world.equal("logs", "logs").await
+}
+
+/// Another agent may have been asked for something else by then.
+async fn a_call_that_failed_without_kafka_changes_nothing_later(world: &World) -> Result<()> {
+    world.stack.process("kafka-1")?.kill().await?;
+    let (status, answer) = world.gateway.call("POST", "/_plugins/_replication/logs/_pause", Some(&json!({}))).await?;
+    ensure!(status >= 500, "{status} {answer}");
+    world.stack.restart("kafka-1").await?;
+    put(world, "without-kafka").await?;
+    world.equal("logs", "logs").await?;
+    stays_followed(world, Duration::from_secs(5)).await
+}
