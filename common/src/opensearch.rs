@@ -1,12 +1,14 @@
 //! A thin REST client: one cluster, JSON in and out, errors classified where they are born.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use reqwest::{Method, StatusCode};
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 
 use crate::config::{ConfigError, OpenSearchConfig};
@@ -81,6 +83,8 @@ pub enum OpenSearchError {
     Refused { method: String, path: String, status: u16, error_type: String, reason: String, body: Box<Value> },
     #[error("OpenSearch answered {method} {path} with something unexpected: {reason}")]
     Unexpected { method: String, path: String, reason: String },
+    #[error("OpenSearch at {url} has started and not recovered its state yet: which indices it has is unknown")]
+    NotRecovered { url: String },
     #[error("{method} {path} was not sent, or not waited for: this agent has lost touch with its consumer group")]
     Fenced { method: String, path: String },
 }
@@ -89,7 +93,7 @@ impl OpenSearchError {
     /// Whether the same request may succeed later without anybody changing anything.
     pub fn retryable(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Fenced { .. } => true,
+            Self::Unreachable { .. } | Self::NotRecovered { .. } | Self::Fenced { .. } => true,
             Self::Refused { status, .. } => *status == 429 || *status == 408 || *status >= 500,
             Self::Unexpected { .. } => false,
         }
@@ -105,6 +109,22 @@ impl OpenSearchError {
     pub fn is_not_found(&self) -> bool {
         self.status() == Some(404)
     }
+}
+
+/// The id of the block that a cluster has from its election until it has recovered its state (`GatewayService` of OpenSearch),
+/// which may wait for more nodes. Its state shows no indices meanwhile, and nobody is to take them for deleted.
+const STATE_NOT_RECOVERED: &str = "1";
+
+#[derive(Deserialize)]
+struct Blocked {
+    #[serde(default)]
+    blocks: Blocks,
+}
+
+#[derive(Default, Deserialize)]
+struct Blocks {
+    #[serde(default)]
+    global: HashMap<String, IgnoredAny>,
 }
 
 /// A client for passing requests on: it follows no redirects and sets no time limit, which are its caller's to choose.
@@ -164,6 +184,22 @@ impl OpenSearch {
     /// A GET that the server may hold back for as long as `timeout`.
     pub async fn long_poll<T: DeserializeOwned>(&self, path: &str, timeout: Duration) -> Result<T, OpenSearchError> {
         self.json(Method::GET, path, None, timeout + Duration::from_secs(10)).await
+    }
+
+    /// These `fields` (a `filter_path`) of these `parts` of the cluster's state, with flat settings.
+    pub async fn cluster_state<T: DeserializeOwned>(&self, parts: &str, fields: &str) -> Result<T, OpenSearchError> {
+        let path = format!("/_cluster/state/blocks,{parts}?flat_settings=true&filter_path=blocks.global,{fields}");
+        let answer = self.send(Method::GET, &path, None, REQUEST_TIMEOUT).await?;
+        let unexpected = |error: serde_json::Error| OpenSearchError::Unexpected {
+            method: Method::GET.to_string(),
+            path: path.clone(),
+            reason: error.to_string(),
+        };
+        let Blocked { blocks } = serde_json::from_slice(&answer).map_err(unexpected)?;
+        if blocks.global.contains_key(STATE_NOT_RECOVERED) {
+            return Err(OpenSearchError::NotRecovered { url: self.base.clone() });
+        }
+        serde_json::from_slice(&answer).map_err(unexpected)
     }
 
     pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, OpenSearchError> {

@@ -161,9 +161,9 @@ async fn on_leader(replication: &Replication, request: &BulkRequest) -> Result<V
 
 /// Open indices of the follower cluster, and indices that are followed though they are not there (yet).
 async fn on_follower(replication: &Replication, request: &BulkRequest) -> Result<Vec<IndexName>, ApiError> {
-    let path = "/_cluster/state/metadata?flat_settings=true&filter_path=metadata.indices.*.state,metadata.indices.*.aliases,\
-                metadata.indices.*.settings.index.hidden";
-    let state: Value = replication.opensearch().get(path).await.map_err(|error| from_cluster(&error))?;
+    let fields = "metadata.indices.*.state,metadata.indices.*.aliases,metadata.indices.*.settings.index.hidden";
+    let state = replication.opensearch().cluster_state("metadata", fields).await;
+    let state: Value = state.map_err(|error| from_cluster(&error))?;
     let matches = |name: &str, index: &Value, pattern: &str| {
         let aliases = index["aliases"].as_array().into_iter().flatten().filter_map(Value::as_str);
         let is_hidden = name.starts_with('.') || index["settings"]["index.hidden"] == "true";

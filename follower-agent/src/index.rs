@@ -56,13 +56,6 @@ impl Load {
 /// shard can still be under way, since below a forgotten deletion it would bring the document back.
 const GC_DELETES: (&str, &str) = ("index.gc_deletes", "5m");
 
-/// A setting that only closed indices have.
-const CLOSED: &str = "index.verified_before_close";
-
-fn is_closed(settings: &Value) -> bool {
-    settings[CLOSED] == "true"
-}
-
 /// An index of the follower cluster.
 pub struct Found {
     pub uuid: IndexUuid,
@@ -88,15 +81,13 @@ impl FollowerIndex {
 
     /// The index of this name, if there is one.
     pub async fn found(&self) -> Result<Option<Found>, OpenSearchError> {
-        let path = format!("/{}/_settings/index.uuid,{CLOSED}?flat_settings=true", self.path());
-        match self.opensearch.get::<Map<String, Value>>(&path).await {
-            Ok(answer) => Ok(answer.values().next().map(|index| Found {
-                uuid: index["settings"]["index.uuid"].as_str().unwrap_or_default().into(),
-                is_closed: is_closed(&index["settings"]),
-            })),
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error),
-        }
+        let fields = "metadata.indices.*.state,metadata.indices.*.settings";
+        let state: Value = self.opensearch.cluster_state(&format!("metadata/{}", self.path()), fields).await?;
+        let found = state["metadata"]["indices"].as_object().and_then(|indices| indices.values().next());
+        Ok(found.map(|index| Found {
+            uuid: index["settings"]["index.uuid"].as_str().unwrap_or_default().into(),
+            is_closed: index["state"] == "close",
+        }))
     }
 
     pub async fn open(&self) -> Result<(), OpenSearchError> {
@@ -180,7 +171,8 @@ impl FollowerIndex {
         let path = format!("/{}/_settings?flat_settings=true", self.path());
         let answer: Map<String, Value> = self.opensearch.get(&path).await?;
         let current = answer.values().next().map(|index| &index["settings"]).unwrap_or(&Value::Null);
-        if is_closed(current) {
+        // Only closed indices have this setting.
+        if current["index.verified_before_close"] == "true" {
             // Such as by an agent that was ended before it could open it again.
             self.open().await?;
         }

@@ -26,7 +26,9 @@ pub async fn run(index: &Index, stop: &CancellationToken) {
                         let highest = primaries.shards.into_iter().map(|(shard, primary)| (shard, primary.max_seq_no));
                         index.given_away.send_replace(highest.collect());
                     }
-                    Err(error) if error.is_not_found() => index.gone.cancel(),
+                    Err(error) if error.is_not_found() && matches!(index.follower.found().await, Ok(None)) => {
+                        index.gone.cancel();
+                    }
                     Err(error) => {
                         debug!(index = %index.follower.name, %error, "the shards' sequence numbers are unknown")
                     }

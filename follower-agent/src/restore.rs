@@ -239,11 +239,8 @@ pub async fn show(index: &Index) {
 
 /// What the cluster's state says of each primary.
 async fn routing(opensearch: &OpenSearch, index: &IndexName) -> Result<BTreeMap<ShardId, Primary>, OpenSearchError> {
-    let path = format!(
-        "/_cluster/state/routing_table/{}?filter_path=routing_table.indices.*.shards",
-        path_segment(index.as_str())
-    );
-    let state: State = opensearch.get(&path).await?;
+    let parts = format!("routing_table/{}", path_segment(index.as_str()));
+    let state: State = opensearch.cluster_state(&parts, "routing_table.indices.*.shards").await?;
     let shards = state.routing_table.indices.into_values().flat_map(|index| index.shards);
     let primary = |(shard, copies): (ShardId, Vec<Primary>)| {
         copies.into_iter().find(|copy| copy.primary).map(|primary| (shard, primary))

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 use shardline_common::control::NodeAnnouncement;
 use shardline_common::metadata::{IndexMetadata, MetadataVersions};
@@ -23,10 +22,6 @@ pub struct LocalNode {
     /// the cluster's.
     pub source: Source,
 }
-
-/// The id of the block that a cluster has from its election until it has recovered its state (`GatewayService` of OpenSearch),
-/// which may wait for more nodes. Its state shows no indices meanwhile, and nobody is to take them for deleted.
-const STATE_NOT_RECOVERED: &str = "1";
 
 /// One state of the cluster.
 #[derive(Clone, Debug, Default)]
@@ -101,17 +96,11 @@ impl ClusterView {
     }
 
     pub async fn ask(opensearch: &OpenSearch, node: &LocalNode) -> Result<Self, OpenSearchError> {
-        let fields = "version,cluster_manager_node,blocks.global,metadata.indices.*.state,metadata.indices.*.settings,\
+        let fields = "version,cluster_manager_node,metadata.indices.*.state,metadata.indices.*.settings,\
                       metadata.indices.*.aliases,metadata.indices.*.*_version,metadata.indices.*.routing_num_shards,\
                       metadata.indices.*.mappings.*._source,routing_table.indices.*.shards";
-        let path = format!(
-            "/_cluster/state/version,cluster_manager_node,blocks,metadata,routing_table?flat_settings=true&filter_path={fields}"
-        );
-        let state: State = opensearch.get(&path).await?;
-        if state.blocks.global.contains_key(STATE_NOT_RECOVERED) {
-            let reason = "the cluster has started and not yet recovered its state: which indices it has is unknown";
-            return Err(OpenSearchError::Unexpected { method: "GET".to_owned(), path, reason: reason.to_owned() });
-        }
+        let parts = "version,cluster_manager_node,metadata,routing_table";
+        let state: State = opensearch.cluster_state(parts, fields).await?;
         let indices = state.metadata.indices.into_iter().filter_map(|(name, index)| {
             let routing = state.routing_table.indices.get(&name);
             let view = IndexView::new(name.clone().into(), &index, routing, node)?;
@@ -330,17 +319,9 @@ struct State {
     version: i64,
     cluster_manager_node: Option<String>,
     #[serde(default)]
-    blocks: StateBlocks,
-    #[serde(default)]
     metadata: StateMetadata,
     #[serde(default)]
     routing_table: StateRouting,
-}
-
-#[derive(Default, Deserialize)]
-struct StateBlocks {
-    #[serde(default)]
-    global: HashMap<String, IgnoredAny>,
 }
 
 #[derive(Default, Deserialize)]

@@ -1,7 +1,7 @@
 //! The leader's data is put back to an older copy: acknowledged operations are gone, and others take their numbers. The
 //! follower follows what the leader has now.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -15,30 +15,11 @@ use shardline_tests::{topic_check, wait};
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_lost_operations_is_followed_on_from_what_it_has() -> Result<()> {
     let world = World::start().await?;
-    let World { stack, leader, .. } = &world;
-    leader.ok("PUT", "/logs", Some(&index_body(1))).await?;
-    write(&world, "kept", 50).await?;
-    world.follow("logs", "logs").await?;
-    world.equal("logs", "logs").await?;
-
-    let data = stack.process("leader-1")?.data_dir().to_owned();
-    let backup = data.with_extension("backup");
-    stack.process("leader-1")?.terminate().await?;
-    copy(&data, &backup)?;
-    stack.restart("leader-1").await?;
-    write(&world, "lost", 50).await?;
-    world.equal("logs", "logs").await?;
-
-    stack.process("leader-agent-1")?.kill().await?;
-    stack.process("leader-1")?.terminate().await?;
-    std::fs::remove_dir_all(&data)?;
-    copy(&backup, &data)?;
-    stack.restart("leader-1").await?;
-    stack.restart("leader-agent-1").await?;
+    let backup = follow_what_will_be_lost(&world).await?;
+    put_back(&world, &backup).await?;
+    world.stack.restart("leader-agent-1").await?;
     write(&world, "new", 60).await?;
-    world.equal("logs", "logs").await?;
-    let found = world.follower.get("/logs/_search?q=_id:lost-1&_source=false").await?;
-    assert_eq!(found["hits"]["total"]["value"], 0, "an operation that the leader lost is still there");
+    nothing_lost_is_there(&world).await?;
     world.stop().await
 }
 
@@ -50,38 +31,54 @@ async fn what_was_lost_long_after_the_last_operation_is_noticed() -> Result<()> 
         options.leader_agent_config = AgentConfig::default().set("capture", "heartbeat_seconds", 1);
     })
     .await?;
-    let World { stack, leader, .. } = &world;
-    leader.ok("PUT", "/logs", Some(&index_body(1))).await?;
-    write(&world, "kept", 50).await?;
-    world.follow("logs", "logs").await?;
-    world.equal("logs", "logs").await?;
-
-    let data = stack.process("leader-1")?.data_dir().to_owned();
-    let backup = data.with_extension("backup");
-    stack.process("leader-1")?.terminate().await?;
-    copy(&data, &backup)?;
-    stack.restart("leader-1").await?;
-    write(&world, "lost", 50).await?;
-    world.equal("logs", "logs").await?;
-    let (kafka, topic) = (topic_check::kafka(stack.kafka_bootstrap())?, world.topic("logs").await?);
+    let backup = follow_what_will_be_lost(&world).await?;
+    let (kafka, topic) = (topic_check::kafka(world.stack.kafka_bootstrap())?, world.topic("logs").await?);
     let reach = wait::until("heartbeats behind the last operation", Duration::from_secs(180), async || {
         let reach = kafka.reach(&topic, ShardId(0)).await?.context("an empty partition")?;
         Ok(if reach.last.is_none() { Ok(reach) } else { Err("it is among the last records".to_owned()) })
     });
     let last = kafka.last_operation(&topic, ShardId(0), &reach.await?).await?;
     ensure!(last.is_some(), "the last operation is not found");
+    put_back(&world, &backup).await?;
+    write(&world, "new", 60).await?;
+    world.stack.restart("leader-agent-1").await?;
+    nothing_lost_is_there(&world).await?;
+    world.stop().await
+}
 
+/// Gives a copy of the leader's data from before.
+async fn follow_what_will_be_lost(world: &World) -> Result<PathBuf> {
+    let World { stack, leader, .. } = world;
+    leader.ok("PUT", "/logs", Some(&index_body(1))).await?;
+    write(world, "kept", 50).await?;
+    world.follow("logs", "logs").await?;
+    world.equal("logs", "logs").await?;
+
+    let data = stack.process("leader-1")?.data_dir();
+    let backup = data.with_extension("backup");
+    stack.process("leader-1")?.terminate().await?;
+    copy(data, &backup)?;
+    stack.restart("leader-1").await?;
+    write(world, "lost", 50).await?;
+    world.equal("logs", "logs").await?;
+    Ok(backup)
+}
+
+/// The leader's agent is away when this returns.
+async fn put_back(World { stack, .. }: &World, backup: &Path) -> Result<()> {
+    let data = stack.process("leader-1")?.data_dir();
     stack.process("leader-agent-1")?.kill().await?;
     stack.process("leader-1")?.terminate().await?;
-    std::fs::remove_dir_all(&data)?;
-    copy(&backup, &data)?;
-    stack.restart("leader-1").await?;
-    write(&world, "new", 60).await?;
-    stack.restart("leader-agent-1").await?;
+    std::fs::remove_dir_all(data)?;
+    copy(backup, data)?;
+    stack.restart("leader-1").await
+}
+
+async fn nothing_lost_is_there(world: &World) -> Result<()> {
     world.equal("logs", "logs").await?;
     let found = world.follower.get("/logs/_search?q=_id:lost-1&_source=false").await?;
-    assert_eq!(found["hits"]["total"]["value"], 0, "an operation that the leader lost is still there");
-    world.stop().await
+    ensure!(found["hits"]["total"]["value"] == 0, "an operation that the leader lost is still there");
+    Ok(())
 }
 
 async fn write(world: &World, prefix: &str, documents: u32) -> Result<()> {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde_json::json;
-use shardline_dev::{Lifetime, Process};
+use shardline_dev::{Lifetime, Process, Signal};
+use shardline_tests::client::Client;
 use shardline_tests::load::index_body;
 use shardline_tests::wait;
 use shardline_tests::world::World;
@@ -20,6 +21,7 @@ async fn servers_come_back() -> Result<()> {
     world.follow("logs", "logs").await?;
     world.equal("logs", "logs").await?;
     a_leader_that_has_not_recovered_its_state_has_lost_no_index(&world).await?;
+    nor_has_such_a_follower(&world).await?;
     a_call_that_failed_without_kafka_changes_nothing_later(&world).await?;
     world.stop().await
 }
@@ -42,24 +44,45 @@ async fn stays_followed(world: &World, time: Duration) -> Result<()> {
 
 /// Such a cluster has a manager, and a state without indices.
 async fn a_leader_that_has_not_recovered_its_state_has_lost_no_index(world: &World) -> Result<()> {
-    let leader = world.stack.process("leader-1")?;
-    let mut spec = leader.spec().clone();
-    spec.arguments.push("gateway.recover_after_data_nodes=2".to_owned());
-    let waiting = Process::new(spec, Lifetime::Owned);
-    leader.terminate().await?;
-    waiting.start(PATIENCE).await?;
-    let blocks = world.leader.get("/_cluster/state/blocks,metadata?filter_path=blocks,metadata.indices").await?;
-    ensure!(
-        blocks["blocks"]["global"]["1"].is_object() && blocks["metadata"]["indices"].get("logs").is_none(),
-        "{blocks}"
-    );
+    let waiting = begin_to_recover(world, "leader-1", &world.leader).await?;
     stays_followed(world, Duration::from_secs(8)).await?;
     waiting.terminate().await?;
     world.stack.restart("leader-1").await?;
     shardline_dev::wait_for_status(world.leader.url(), "yellow", PATIENCE).await?;
     stays_followed(world, Duration::from_secs(2)).await?;
-    put(world, "after").await?;
+    put(world, "after-leader").await?;
     world.equal("logs", "logs").await
+}
+
+async fn nor_has_such_a_follower(world: &World) -> Result<()> {
+    let waiting = begin_to_recover(world, "follower-1", &world.follower).await?;
+    put(world, "for-follower").await?;
+    stays_followed(world, Duration::from_secs(8)).await?;
+    // Longer than its session: the agent loses its shards, and begins to follow them again.
+    let agent = world.stack.process("follower-agent-1")?;
+    agent.signal(Signal::SIGSTOP)?;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    agent.signal(Signal::SIGCONT)?;
+    stays_followed(world, Duration::from_secs(10)).await?;
+    waiting.terminate().await?;
+    world.stack.restart("follower-1").await?;
+    world.equal("logs", "logs").await
+}
+
+/// Starts a cluster's only node anew, so that it waits for another one before it recovers its state.
+async fn begin_to_recover(world: &World, name: &str, client: &Client) -> Result<Process> {
+    let node = world.stack.process(name)?;
+    let mut spec = node.spec().clone();
+    spec.arguments.push("gateway.recover_after_data_nodes=2".to_owned());
+    let waiting = Process::new(spec, Lifetime::Owned);
+    node.terminate().await?;
+    waiting.start(PATIENCE).await?;
+    let state = client.get("/_cluster/state/blocks,metadata?filter_path=blocks,metadata.indices").await?;
+    ensure!(
+        state["blocks"]["global"]["1"].is_object() && state["metadata"]["indices"].get("logs").is_none(),
+        "{state}"
+    );
+    Ok(waiting)
 }
 
 /// Another agent may have been asked for something else by then.

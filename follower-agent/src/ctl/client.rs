@@ -73,6 +73,7 @@ impl From<OpenSearchError> for CtlError {
             OpenSearchError::Unreachable { url, reason } => Self::Unreachable { url, reason },
             OpenSearchError::Unexpected { path, reason, .. } => Self::Unexpected { path, reason },
             OpenSearchError::Fenced { path, .. } => Self::Unexpected { path, reason: "not sent".to_owned() },
+            OpenSearchError::NotRecovered { url } => Self::Unreachable { url, reason: "it is starting".to_owned() },
         }
     }
 }

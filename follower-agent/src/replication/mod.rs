@@ -279,8 +279,7 @@ impl Replication {
 
     /// The indices that the follower cluster has.
     pub async fn local_indices(&self) -> Result<HashSet<IndexName>, OpenSearchError> {
-        let path = "/_cluster/state/metadata?filter_path=metadata.indices.*.state";
-        let state: Value = self.shared.opensearch.get(path).await?;
+        let state: Value = self.shared.opensearch.cluster_state("metadata", "metadata.indices.*.state").await?;
         let indices = state.pointer("/metadata/indices").and_then(Value::as_object);
         Ok(indices.into_iter().flatten().map(|(name, _)| IndexName::from(name.as_str())).collect())
     }
