@@ -101,7 +101,7 @@ impl FollowerIndex {
             .entry("index.number_of_routing_shards")
             .or_insert_with(|| Value::String(metadata.routing_num_shards.max(1).to_string()));
         // One of a template would change documents that the leader's pipelines have been through.
-        settings.insert("index.final_pipeline".to_owned(), json!("_none"));
+        settings.entry("index.final_pipeline").or_insert_with(|| json!("_none"));
         let body = json!({
             "settings": settings,
             "mappings": metadata.mappings,
