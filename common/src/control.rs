@@ -333,7 +333,12 @@ impl Entry for ShardRequest {
 
 impl ShardRequest {
     pub fn key_of(cluster: &ClusterUuid, index: &IndexName, shard: ShardId) -> String {
-        format!("{}/{cluster}/{index}/{shard}", Self::KIND)
+        format!("{}{shard}", Self::prefix_of(cluster, index))
+    }
+
+    /// Of all requests for an index.
+    pub fn prefix_of(cluster: &ClusterUuid, index: &IndexName) -> String {
+        format!("{}/{cluster}/{index}/", Self::KIND)
     }
 }
 

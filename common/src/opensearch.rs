@@ -127,6 +127,14 @@ struct Blocks {
     global: HashMap<String, IgnoredAny>,
 }
 
+fn parse<T: DeserializeOwned>(answer: &[u8], method: &Method, path: &str) -> Result<T, OpenSearchError> {
+    serde_json::from_slice(answer).map_err(|error| OpenSearchError::Unexpected {
+        method: method.to_string(),
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })
+}
+
 /// A client for passing requests on: it follows no redirects and sets no time limit, which are its caller's to choose.
 pub fn proxy_client(config: &OpenSearchConfig) -> Result<reqwest::Client, ConfigError> {
     build(builder(config)?.redirect(reqwest::redirect::Policy::none()), config)
@@ -186,20 +194,16 @@ impl OpenSearch {
         self.json(Method::GET, path, None, timeout + Duration::from_secs(10)).await
     }
 
-    /// These `fields` (a `filter_path`) of these `parts` of the cluster's state, with flat settings.
+    /// These `fields` (a `filter_path`) of these `parts` of the cluster's state, with flat settings; an error while the cluster
+    /// has not recovered it.
     pub async fn cluster_state<T: DeserializeOwned>(&self, parts: &str, fields: &str) -> Result<T, OpenSearchError> {
         let path = format!("/_cluster/state/blocks,{parts}?flat_settings=true&filter_path=blocks.global,{fields}");
         let answer = self.send(Method::GET, &path, None, REQUEST_TIMEOUT).await?;
-        let unexpected = |error: serde_json::Error| OpenSearchError::Unexpected {
-            method: Method::GET.to_string(),
-            path: path.clone(),
-            reason: error.to_string(),
-        };
-        let Blocked { blocks } = serde_json::from_slice(&answer).map_err(unexpected)?;
+        let Blocked { blocks } = parse(&answer, &Method::GET, &path)?;
         if blocks.global.contains_key(STATE_NOT_RECOVERED) {
             return Err(OpenSearchError::NotRecovered { url: self.base.clone() });
         }
-        serde_json::from_slice(&answer).map_err(unexpected)
+        parse(&answer, &Method::GET, &path)
     }
 
     pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, OpenSearchError> {
@@ -223,11 +227,7 @@ impl OpenSearch {
     ) -> Result<T, OpenSearchError> {
         let body = body.map(|body| ("application/json", Bytes::from(body.to_string())));
         let answer = self.send(method.clone(), path, body, timeout).await?;
-        serde_json::from_slice(&answer).map_err(|error| OpenSearchError::Unexpected {
-            method: method.to_string(),
-            path: path.to_owned(),
-            reason: error.to_string(),
-        })
+        parse(&answer, &method, path)
     }
 
     /// Sends a request with a body of any type; the answer's bytes when it is a success.

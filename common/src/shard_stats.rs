@@ -7,6 +7,9 @@ use serde::Deserialize;
 use crate::opensearch::{OpenSearch, OpenSearchError, path_segment};
 use crate::types::{IndexName, IndexUuid, SeqNo, ShardId};
 
+const FIELDS: &str =
+    "indices.*.uuid,indices.*.shards.*.routing.primary,indices.*.shards.*.routing.state,indices.*.shards.*.seq_no";
+
 #[derive(Default, Deserialize)]
 struct Stats {
     #[serde(default)]
@@ -46,19 +49,40 @@ pub struct Primaries {
 }
 
 pub async fn primaries(opensearch: &OpenSearch, index: &IndexName) -> Result<Primaries, OpenSearchError> {
-    let path = format!(
-        "/{}/_stats/docs?level=shards&filter_path=indices.*.uuid,indices.*.shards.*.routing.primary,\
-         indices.*.shards.*.routing.state,indices.*.shards.*.seq_no",
-        path_segment(index.as_str())
-    );
+    let path = format!("/{}/_stats/docs?level=shards&filter_path={FIELDS}", path_segment(index.as_str()));
     let stats: Stats = opensearch.get(&path).await?;
     let uuid = stats.indices.values().find_map(|index| index.uuid.clone());
-    let shards = stats.indices.into_values().flat_map(|index| index.shards);
-    let primary = |(shard, copies): (ShardId, Vec<CopyStats>)| {
-        let primary = copies.into_iter().find(|copy| copy.routing.primary && copy.routing.state != "INITIALIZING")?;
-        Some((shard, primary.seq_no?))
+    let shards = stats.indices.into_values().flat_map(IndexStats::primaries);
+    Ok(Primaries { index: uuid, shards: shards.collect() })
+}
+
+/// What the primaries of all indices say. One that is away is left out.
+pub async fn all_primaries(
+    opensearch: &OpenSearch,
+) -> Result<HashMap<(IndexUuid, ShardId), SeqNoStats>, OpenSearchError> {
+    let path = format!("/_stats/docs?level=shards&expand_wildcards=all&filter_path={FIELDS}");
+    let stats: Stats = opensearch.get(&path).await?;
+    let of_index = |index: IndexStats| {
+        let uuid = index.uuid.clone();
+        index.primaries().filter_map(move |(shard, primary)| Some(((uuid.clone()?, shard), primary)))
     };
-    Ok(Primaries { index: uuid, shards: shards.filter_map(primary).collect() })
+    Ok(stats.indices.into_values().flat_map(of_index).collect())
+}
+
+impl IndexStats {
+    fn primaries(self) -> impl Iterator<Item = (ShardId, SeqNoStats)> {
+        self.shards.into_iter().filter_map(|(shard, copies)| {
+            let primary = copies.into_iter().find(|copy| copy.routing.is_serving_primary())?;
+            Some((shard, primary.seq_no?))
+        })
+    }
+}
+
+impl Routing {
+    /// One that is being recovered, such as the target of a relocation, does not know yet what the shard has.
+    fn is_serving_primary(&self) -> bool {
+        self.primary && self.state != "INITIALIZING"
+    }
 }
 
 #[cfg(test)]

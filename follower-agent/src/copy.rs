@@ -18,7 +18,7 @@ use crate::apply::pipeline::Limits;
 use crate::checkpoint::{Checkpoint, CheckpointError, CheckpointStore, furthest};
 use crate::dead_letters::LetterBox;
 use crate::followed::Shared;
-use crate::index::FollowerIndex;
+use crate::index::{FollowerIndex, Found};
 use crate::ports::FollowedIndex;
 use crate::positions::{Committed, Partition, copy_key};
 use crate::progress::{IndexProgress, ShardProgress};
@@ -26,15 +26,6 @@ use crate::settings::ControlSettings;
 use crate::shard::ShardError;
 use crate::slots::Slot;
 use crate::stream::{PartitionStream, StreamError};
-
-/// Why it is not noted what the follower index has.
-#[derive(Debug, thiserror::Error)]
-pub enum NoteError {
-    #[error(transparent)]
-    OpenSearch(#[from] OpenSearchError),
-    #[error(transparent)]
-    Control(#[from] ControlError),
-}
 
 pub struct Index {
     pub shared: Arc<Shared>,
@@ -154,13 +145,18 @@ impl Index {
         self.applied().and_then(|applied| applied.index_uuid).is_none_or(|known| known == *uuid)
     }
 
+    /// The follower index, if it is the one that holds this copy.
+    pub async fn found(&self) -> Result<Option<Found>, OpenSearchError> {
+        Ok(self.follower.found().await?.filter(|found| self.is_copy(&found.uuid)))
+    }
+
     /// Writes down what metadata the follower index has now, and which index it is.
-    pub async fn note_metadata(&self, metadata: &IndexMetadata) -> Result<(), NoteError> {
+    pub async fn note_metadata(&self, metadata: &IndexMetadata) -> Result<(), ShardError> {
         let (mut versions, mut write_aliases) = (metadata.versions, write_aliases(&metadata.aliases));
         let before = self.applied();
         let mut index_uuid = before.as_ref().and_then(|before| before.index_uuid.clone());
         if index_uuid.is_none() {
-            index_uuid = self.follower.found().await?.map(|found| found.uuid);
+            index_uuid = self.follower.found().await.map_err(ShardError::Metadata)?.map(|found| found.uuid);
         }
         if let Some(before) = before {
             if before.versions.aliases >= versions.aliases {
@@ -204,10 +200,7 @@ impl Index {
             return Ok(());
         }
         self.follower.apply(metadata, applied).await.map_err(ShardError::Metadata)?;
-        self.note_metadata(metadata).await.map_err(|error| match error {
-            NoteError::OpenSearch(error) => ShardError::Metadata(error),
-            NoteError::Control(error) => ShardError::Control(error),
-        })
+        self.note_metadata(metadata).await
     }
 
     /// Asks the agent that looks after the index, and waits until it has taken the request up.
@@ -233,10 +226,7 @@ impl Index {
 
     /// What is asked for this index.
     pub fn requests(&self) -> Vec<ShardRequest> {
-        let of_this = |request: &ShardRequest| {
-            request.follower_cluster == self.cluster && request.follower_index == self.follower.name
-        };
-        self.shared.follower_table.all().into_iter().filter(of_this).collect()
+        self.shared.follower_table.below(&ShardRequest::prefix_of(&self.cluster, &self.follower.name))
     }
 }
 

@@ -157,9 +157,8 @@ impl Followed {
             }
         });
         let from = try_join_all(loads).await?;
-        let follower = &index.follower;
-        if !follower.found().await?.is_some_and(|found| index.is_copy(&found.uuid)) {
-            return Err(End::IndexGone(follower.name.clone()));
+        if index.found().await?.is_none() {
+            return Err(End::IndexGone(index.follower.name.clone()));
         }
         self.finish_load(index, metadata).await?;
         Ok(from)

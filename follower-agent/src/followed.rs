@@ -26,7 +26,7 @@ use crate::apply::bulk::Destination;
 use crate::apply::pipeline::Memory;
 use crate::apply::routing::Spread;
 use crate::checkpoint::{CheckpointError, CheckpointStore};
-use crate::copy::{Index, NoteError};
+use crate::copy::Index;
 use crate::group::Group;
 use crate::index::FollowerIndex;
 use crate::metrics::Metrics;
@@ -160,15 +160,6 @@ pub enum End {
     Asked(String),
 }
 
-impl From<NoteError> for End {
-    fn from(error: NoteError) -> Self {
-        match error {
-            NoteError::OpenSearch(error) => Self::OpenSearch(error),
-            NoteError::Control(error) => Self::Control(error),
-        }
-    }
-}
-
 impl End {
     /// Whether trying again later may help.
     pub fn retryable(&self) -> bool {
@@ -271,7 +262,7 @@ impl Followed {
             }
             outcome => outcome?,
         }
-        Ok(index.note_metadata(metadata).await?)
+        index.note_metadata(metadata).await.map_err(|error| self.shard_end(ShardId(0), error))
     }
 
     /// Follows the shards whose slots this agent holds, and looks after the index while it holds that one's.

@@ -76,16 +76,12 @@ async fn follow(index: &Arc<Index>, destination: &Destination, stop: &Cancellati
 
 /// Whether the follower index is the one that was followed. It is open then.
 async fn is_there(index: &Index) -> Result<bool, OpenSearchError> {
-    match index.follower.found().await? {
-        Some(found) if index.is_copy(&found.uuid) => {
-            if found.is_closed {
-                // Such as by an agent that was ended while it changed settings.
-                index.follower.open().await?;
-            }
-            Ok(true)
-        }
-        _ => Ok(false),
+    let found = index.found().await?;
+    if found.as_ref().is_some_and(|found| found.is_closed) {
+        // Such as by an agent that was ended while it changed settings.
+        index.follower.open().await?;
     }
+    Ok(found.is_some())
 }
 
 fn ask(index: &Index, destination: &Destination, error: &ShardError) -> Ask {

@@ -330,7 +330,7 @@ struct StateMetadata {
     indices: BTreeMap<String, StateIndex>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Deserialize)]
 struct StateIndex {
     #[serde(default)]
     state: String,

@@ -202,15 +202,11 @@ impl Kafka {
     /// Idempotent and `acks=all`; a record is never given up for its age, so a partition gets no hole by a slow
     /// broker. Memory is bounded by `queue.buffering.max.kbytes` (128 MiB), and by what an agent lets be in flight.
     pub fn producer(&self) -> Result<Producer, KafkaError> {
-        let mut client = self.client();
+        let mut client = self.producing();
         client
-            .set("enable.idempotence", "true")
             .set("enable.gapless.guarantee", "true")
             .set("message.timeout.ms", "0")
-            .set("compression.type", "lz4")
-            .set("linger.ms", "0")
             .set("batch.size", "1000000")
-            .set("message.max.bytes", MAX_RECORD_BYTES.to_string())
             .set("queue.buffering.max.messages", "200000")
             .set("queue.buffering.max.kbytes", "131072");
         Producer::new(&client)
@@ -219,14 +215,19 @@ impl Kafka {
     /// For control topics: a write that Kafka has not taken in time is never made. It was for the moment that it was sent
     /// in; later, another agent may have written what it would undo.
     pub(crate) fn control_producer(&self) -> Result<Producer, KafkaError> {
+        let mut client = self.producing();
+        client.set("message.timeout.ms", CONTROL_TIMEOUT.as_millis().to_string());
+        Producer::new(&client)
+    }
+
+    fn producing(&self) -> ClientConfig {
         let mut client = self.client();
         client
             .set("enable.idempotence", "true")
-            .set("message.timeout.ms", CONTROL_TIMEOUT.as_millis().to_string())
             .set("compression.type", "lz4")
             .set("linger.ms", "0")
             .set("message.max.bytes", MAX_RECORD_BYTES.to_string());
-        Producer::new(&client)
+        client
     }
 
     /// Settings of a consumer whose position is ours to keep: no automatic commits, and a position that is gone is an

@@ -190,11 +190,9 @@ impl Replication {
             return Err(ApiError::index_not_found(current.leader_index.as_str()));
         }
         // What shards asked before it was paused was for the cause of that.
-        for request in self.shared.follower_table.all::<ShardRequest>() {
-            if request.follower_cluster == self.cluster && request.follower_index == follower {
-                let removed = self.shared.follower_table.remove(&request.key()).await;
-                removed.map_err(|error| from_control(&error))?;
-            }
+        let table = &self.shared.follower_table;
+        for request in table.below::<ShardRequest>(&ShardRequest::prefix_of(&self.cluster, &follower)) {
+            table.remove(&request.key()).await.map_err(|error| from_control(&error))?;
         }
         let resumed = self.shared.transition(&current, Command::Resume).await;
         resumed.map_err(|error| transition_error(error, &follower))?;

@@ -5,8 +5,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use serde::Deserialize;
 use shardline_common::opensearch::{OpenSearch, OpenSearchError};
+use shardline_common::shard_stats::all_primaries;
 use shardline_common::types::{IndexUuid, SeqNo, ShardId};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -152,56 +152,8 @@ impl ChangeSource for PollSource {
 }
 
 async fn ask(opensearch: &OpenSearch) -> Result<HashMap<(IndexUuid, ShardId), SeqNo>, OpenSearchError> {
-    let path = "/_stats/docs?level=shards&expand_wildcards=all&filter_path=indices.*.uuid,\
-                indices.*.shards.*.routing.primary,indices.*.shards.*.routing.state,\
-                indices.*.shards.*.seq_no.global_checkpoint";
-    let stats: Stats = opensearch.get(path).await?;
-    let of_index = |index: StatsIndex| {
-        let uuid = index.uuid;
-        index.shards.into_iter().filter_map(move |(shard, copies)| {
-            let primary = copies.into_iter().find(|copy| copy.routing.is_serving_primary())?;
-            let global_checkpoint = SeqNo(primary.seq_no?.global_checkpoint).max(SeqNo::NONE);
-            Some(((uuid.clone(), shard.parse().ok()?), global_checkpoint))
-        })
-    };
-    Ok(stats.indices.into_values().flat_map(of_index).collect())
-}
-
-#[derive(Deserialize)]
-struct Stats {
-    #[serde(default)]
-    indices: HashMap<String, StatsIndex>,
-}
-
-#[derive(Deserialize)]
-struct StatsIndex {
-    uuid: IndexUuid,
-    #[serde(default)]
-    shards: HashMap<String, Vec<StatsCopy>>,
-}
-
-#[derive(Deserialize)]
-struct StatsCopy {
-    routing: StatsRouting,
-    seq_no: Option<StatsSeqNo>,
-}
-
-#[derive(Deserialize)]
-struct StatsRouting {
-    primary: bool,
-    state: String,
-}
-
-impl StatsRouting {
-    /// One that is being recovered, such as the target of a relocation, does not know yet what the shard has.
-    fn is_serving_primary(&self) -> bool {
-        self.primary && self.state != "INITIALIZING"
-    }
-}
-
-#[derive(Deserialize)]
-struct StatsSeqNo {
-    global_checkpoint: i64,
+    let primaries = all_primaries(opensearch).await?.into_iter();
+    Ok(primaries.map(|(shard, primary)| (shard, primary.global_checkpoint.max(SeqNo::NONE))).collect())
 }
 
 #[cfg(test)]
