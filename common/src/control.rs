@@ -90,6 +90,9 @@ pub struct Subscription {
     pub settings: Map<String, Value>,
     /// The bootstrap under way, if one is.
     pub bootstrap: Option<String>,
+    /// Whether the index holds nothing but what copies have brought that did not come to their end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_partial: bool,
     /// The snapshot repository that the index is to come from, if it has to be copied while it is empty.
     #[serde(default)]
     pub repository: Option<String>,
@@ -141,9 +144,21 @@ pub struct AppliedMetadata {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index_uuid: Option<IndexUuid>,
     pub versions: MetadataVersions,
+    /// The leader's settings, of the version among `versions`. Earlier builds did not note them.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub settings: Map<String, Value>,
     /// Aliases that write to the leader index, with their definitions: not while it is followed, but when that ends.
     #[serde(default)]
     pub write_aliases: Map<String, Value>,
+}
+
+/// `control.leader`: the history of a shard that its partition holds. See [`crate::shard_stats::history`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardHistory {
+    pub cluster_uuid: ClusterUuid,
+    pub index_uuid: IndexUuid,
+    pub shard: ShardId,
+    pub history_uuid: String,
 }
 
 /// `control.leader`: operations of a shard that its primary's agent has missed, for the agents beside other copies to ship;
@@ -261,6 +276,19 @@ impl Entry for Capture {
 impl Capture {
     pub fn key_of(cluster: &ClusterUuid, uuid: &IndexUuid) -> String {
         format!("{}/{cluster}/{uuid}", Self::KIND)
+    }
+}
+
+impl Entry for ShardHistory {
+    const KIND: &'static str = "history";
+    fn key(&self) -> String {
+        Self::key_of(&self.cluster_uuid, &self.index_uuid, self.shard)
+    }
+}
+
+impl ShardHistory {
+    pub fn key_of(cluster: &ClusterUuid, uuid: &IndexUuid, shard: ShardId) -> String {
+        format!("{}/{cluster}/{uuid}/{shard}", Self::KIND)
     }
 }
 

@@ -83,6 +83,8 @@ pub enum OpenSearchError {
     Refused { method: String, path: String, status: u16, error_type: String, reason: String, body: Box<Value> },
     #[error("OpenSearch answered {method} {path} with something unexpected: {reason}")]
     Unexpected { method: String, path: String, reason: String },
+    #[error("some shards did not answer {path}: {shards}")]
+    Incomplete { path: String, shards: String },
     #[error("OpenSearch at {url} has started and not recovered its state yet: which indices it has is unknown")]
     NotRecovered { url: String },
     #[error("{method} {path} was not sent, or not waited for: this agent has lost touch with its consumer group")]
@@ -93,7 +95,9 @@ impl OpenSearchError {
     /// Whether the same request may succeed later without anybody changing anything.
     pub fn retryable(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::NotRecovered { .. } | Self::Fenced { .. } => true,
+            Self::Unreachable { .. } | Self::Incomplete { .. } | Self::NotRecovered { .. } | Self::Fenced { .. } => {
+                true
+            }
             Self::Refused { status, .. } => *status == 429 || *status == 408 || *status >= 500,
             Self::Unexpected { .. } => false,
         }

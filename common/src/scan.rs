@@ -85,7 +85,11 @@ pub struct Hit {
 impl<'a> ShardScan<'a> {
     /// Makes everything visible that the shard has acknowledged, and opens a point in time of it.
     pub async fn refreshed(opensearch: &'a OpenSearch, index: &IndexName, shard: ShardId) -> Result<Self, ScanError> {
-        let _: Value = opensearch.post(&format!("/{}/_refresh", path_segment(index.as_str())), &json!({})).await?;
+        let path = format!("/{}/_refresh?filter_path=_shards.failed", path_segment(index.as_str()));
+        let refreshed: Refreshed = opensearch.post(&path, &json!({})).await?;
+        if refreshed._shards.failed > 0 {
+            return Err(ScanError::Partial("a shard could not be refreshed"));
+        }
         Self::open(opensearch, index, shard).await
     }
 
@@ -219,6 +223,12 @@ impl Pages<'_> {
 fn next_size(size: usize, bytes: usize, found: usize) -> usize {
     let weight = (bytes / found.max(1)).max(1);
     (PAGE_BYTES / weight).min(size.saturating_mul(GROWTH)).clamp(1, LARGEST_PAGE)
+}
+
+#[derive(Deserialize)]
+struct Refreshed {
+    #[serde(default)]
+    _shards: Shards,
 }
 
 /// Of the one shard that a scan is about.

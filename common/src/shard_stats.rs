@@ -10,6 +10,9 @@ use crate::types::{IndexName, IndexUuid, SeqNo, ShardId};
 const FIELDS: &str =
     "indices.*.uuid,indices.*.shards.*.routing.primary,indices.*.shards.*.routing.state,indices.*.shards.*.seq_no";
 
+const HISTORY: &str = "indices.*.shards.*.routing.primary,indices.*.shards.*.routing.state,indices.*.shards.*.seq_no,\
+                       indices.*.shards.*.commit.user_data.history_uuid";
+
 #[derive(Default, Deserialize)]
 struct Stats {
     #[serde(default)]
@@ -27,6 +30,17 @@ struct IndexStats {
 struct CopyStats {
     routing: Routing,
     seq_no: Option<SeqNoStats>,
+    commit: Option<Commit>,
+}
+
+#[derive(Deserialize)]
+struct Commit {
+    user_data: CommitData,
+}
+
+#[derive(Deserialize)]
+struct CommitData {
+    history_uuid: String,
 }
 
 #[derive(Deserialize)]
@@ -54,6 +68,21 @@ pub async fn primaries(opensearch: &OpenSearch, index: &IndexName) -> Result<Pri
     let uuid = stats.indices.values().find_map(|index| index.uuid.clone());
     let shards = stats.indices.into_values().flat_map(IndexStats::primaries);
     Ok(Primaries { index: uuid, shards: shards.collect() })
+}
+
+/// The history that a shard's primary has, and how far it is; `None` while it is away. OpenSearch gives a shard another
+/// history when it is restored from a snapshot, and when a copy that may lack operations is made its primary by force
+/// (`Engine.HISTORY_UUID_KEY` in the user data of Lucene's commit).
+pub async fn history(
+    opensearch: &OpenSearch,
+    index: &IndexName,
+    shard: ShardId,
+) -> Result<Option<(String, SeqNoStats)>, OpenSearchError> {
+    let path = format!("/{}/_stats/docs?level=shards&filter_path={HISTORY}", path_segment(index.as_str()));
+    let stats: Stats = opensearch.get(&path).await?;
+    let copies = stats.indices.into_values().find_map(|mut index| index.shards.remove(&shard));
+    let primary = copies.into_iter().flatten().find(|copy| copy.routing.is_serving_primary());
+    Ok(primary.and_then(|primary| Some((primary.commit?.user_data.history_uuid, primary.seq_no?))))
 }
 
 /// What the primaries of all indices say. One that is away is left out.

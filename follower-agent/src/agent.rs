@@ -121,7 +121,7 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
         aliases: config.aliases.clone(),
     };
     let settings = ControlSettings::new(follower_table, cluster.clone());
-    let own_gateway = OwnGateway::new(config.gateway.address(), proxy_client(&config.opensearch)?);
+    let own_gateway = OwnGateway::new(config.gateway.own_address(), proxy_client(&config.opensearch)?);
     let replication =
         Replication::new(shared, leaders, settings.clone(), own_gateway, cluster.clone(), acted, stop.clone());
     let following = tokio::spawn({

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use shardline_common::auto_follow::{AutoFollowRule, RuleProgress, StartFailure, StoredProgress};
 use shardline_common::control::{CatalogEntry, Entry};
 use shardline_common::types::IndexName;
@@ -18,6 +18,7 @@ use crate::api::error::Cause;
 use crate::api::service::ReplicationState;
 use crate::api::stats::{AutoFollowStats, RuleStats};
 use crate::api::{ApiError, names};
+use crate::index::check_settings;
 use crate::leaders::{from_cluster, from_control};
 use crate::progress::now_ms;
 use crate::replication::{Replication, refuse_leaders_settings};
@@ -48,7 +49,7 @@ pub async fn create(replication: &Replication, request: RuleRequest) -> Result<(
         return Err(already_there(&rule));
     }
     refuse_leaders_settings(&rule.settings)?;
-    check_settings(replication, &rule.settings).await?;
+    check_settings(replication.opensearch(), &rule.settings).await.map_err(|error| from_cluster(&error))?;
     replication.follower_table().publish(&rule).await.map_err(|error| from_control(&error))?;
     info!(rule = rule.name, leader = rule.leader_alias, pattern = rule.pattern, "auto-follow rule made");
     Ok(())
@@ -83,20 +84,6 @@ fn already_there(rule: &AutoFollowRule) -> ApiError {
     let cause = Cause::new("exception", "Exisiting autofollow replication rule cannot be recreated/updated")
         .with_cause(Cause::new("resource_already_exists_exception", task));
     ApiError::from_cause(http::StatusCode::INTERNAL_SERVER_ERROR, cause)
-}
-
-/// Has the follower cluster check index settings, by simulating a template that has them.
-async fn check_settings(replication: &Replication, settings: &Map<String, Value>) -> Result<(), ApiError> {
-    if settings.is_empty() {
-        return Ok(());
-    }
-    let template = json!({
-        "index_patterns": ["shardline-settings-of-an-auto-follow-rule"],
-        "priority": i32::MAX,
-        "template": {"settings": settings},
-    });
-    let simulated = replication.opensearch().post::<Value>("/_index_template/_simulate", &template).await;
-    simulated.map(drop).map_err(|error| from_cluster(&error))
 }
 
 fn rules(replication: &Replication) -> impl Iterator<Item = AutoFollowRule> {

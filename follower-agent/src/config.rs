@@ -1,7 +1,7 @@
 //! The follower agent's configuration.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -34,6 +34,15 @@ pub struct GatewayConfig {
 }
 
 impl GatewayConfig {
+    /// At which this agent reaches its own gateway.
+    pub fn own_address(&self) -> String {
+        let mut address = self.listen;
+        if address.ip().is_unspecified() {
+            address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+        }
+        format!("http://{address}")
+    }
+
     /// See `advertise`.
     pub fn address(&self) -> String {
         if let Some(address) = &self.advertise {

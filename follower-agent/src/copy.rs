@@ -150,10 +150,20 @@ impl Index {
         Ok(self.follower.found().await?.filter(|found| self.is_copy(&found.uuid)))
     }
 
+    /// Writes down that the follower index has been made with this metadata.
+    pub async fn note_made(&self, metadata: &IndexMetadata) -> Result<(), ShardError> {
+        self.note(metadata, None).await
+    }
+
+    /// Forgets which index holds the copy, since another one is about to.
+    pub async fn forget_made(&self) -> Result<(), ControlError> {
+        self.shared.follower_table.remove(&AppliedMetadata::key_of(&self.cluster, &self.follower.name)).await
+    }
+
     /// Writes down what metadata the follower index has now, and which index it is.
-    pub async fn note_metadata(&self, metadata: &IndexMetadata) -> Result<(), ShardError> {
-        let (mut versions, mut write_aliases) = (metadata.versions, write_aliases(&metadata.aliases));
-        let before = self.applied();
+    async fn note(&self, metadata: &IndexMetadata, before: Option<AppliedMetadata>) -> Result<(), ShardError> {
+        let (mut versions, mut settings) = (metadata.versions, metadata.settings.clone());
+        let mut write_aliases = write_aliases(&metadata.aliases);
         let mut index_uuid = before.as_ref().and_then(|before| before.index_uuid.clone());
         if index_uuid.is_none() {
             index_uuid = self.follower.found().await.map_err(ShardError::Metadata)?.map(|found| found.uuid);
@@ -161,6 +171,9 @@ impl Index {
         if let Some(before) = before {
             if before.versions.aliases >= versions.aliases {
                 write_aliases = before.write_aliases;
+            }
+            if before.versions.settings > versions.settings {
+                settings = before.settings;
             }
             versions = versions.union(before.versions);
         }
@@ -171,6 +184,7 @@ impl Index {
             copy: self.copy.id.clone(),
             index_uuid,
             versions,
+            settings,
             write_aliases,
         };
         Ok(self.shared.follower_table.publish(&applied).await?)
@@ -200,7 +214,7 @@ impl Index {
             return Ok(());
         }
         self.follower.apply(metadata, applied).await.map_err(ShardError::Metadata)?;
-        self.note_metadata(metadata).await
+        self.note(metadata, self.applied()).await
     }
 
     /// Asks the agent that looks after the index, and waits until it has taken the request up.

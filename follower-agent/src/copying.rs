@@ -16,7 +16,7 @@ use crate::bootstrap;
 use crate::checkpoint::Copy;
 use crate::copy::Index;
 use crate::followed::{End, Followed, Phase};
-use crate::index::{FollowerIndex, Load};
+use crate::index::{FollowerIndex, Found, Load};
 use crate::progress::IndexProgress;
 use crate::restore::{self, Restore, RestoreError, Restored};
 use crate::state::Command;
@@ -37,7 +37,7 @@ impl Followed {
                 requests.ask(&self.subscription, &index.topic, may_share).await?
             }
         };
-        self.shared.transition(&self.subscription, Command::Bootstrap { id }).await?;
+        self.shared.transition(&self.subscription, Command::Bootstrap { id, is_empty }).await?;
         stop.cancelled().await;
         Ok(())
     }
@@ -165,24 +165,31 @@ impl Followed {
     }
 
     async fn finish_load(&self, index: &Index, metadata: &IndexMetadata) -> Result<(), End> {
-        // The user's settings may have been changed since this task began.
+        // The user's settings may have been changed since this task began, and so may the leader's.
+        let metadata = self.shared.newest_metadata(&self.subscription).unwrap_or_else(|| metadata.clone());
         let overrides = self.latest().map_or_else(|| self.subscription.settings.clone(), |latest| latest.settings);
         let follower = FollowerIndex::new(self.shared.opensearch.clone(), index.follower.name.clone(), overrides);
-        Ok(follower.finish_load(metadata).await?)
+        Ok(follower.finish_load(&metadata).await?)
     }
 
     /// Makes the index ready for a copy, or finds a copy that was broken off.
     async fn begin_copy(&self, index: &Index, metadata: &IndexMetadata, id: &str) -> Result<Copy, End> {
-        let exists = index.follower.exists().await?;
+        let found = index.follower.found().await?;
+        let is_other =
+            |found: &Found| !index.is_copy(&found.uuid) || found.number_of_shards != metadata.number_of_shards;
+        if found.as_ref().is_some_and(is_other) {
+            return Err(End::IndexGone(index.follower.name.clone()));
+        }
+        let exists = found.is_some();
         let broken_off = index.checkpoints.load_copy(&index.key)?;
         if let Some(copy) = broken_off.filter(|copy| exists && copy.bootstrap == id) {
-            index.follower.loading(if copy.in_place { Load::InPlace } else { Load::Fresh });
+            index.follower.loading(Load::of_documents(copy.in_place));
             return Ok(copy);
         }
         index.checkpoints.forget(&self.subscription.id)?;
         index.dead_letters.clear().await?;
         let in_place = exists && !index.follower.is_empty().await?;
-        let load = if in_place { Load::InPlace } else { Load::Fresh };
+        let load = Load::of_documents(in_place);
         if exists {
             let applied = index.apply_metadata(ShardId(0), metadata).await;
             applied.map_err(|error| self.shard_end(ShardId(0), error))?;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use serde_json::Value;
-use shardline_common::control::{Ask, Capture, Entry, IndexCopy, Subscription};
+use shardline_common::control::{AppliedMetadata, Ask, Capture, Entry, IndexCopy, Subscription};
 use shardline_common::kafka::{ControlError, ControlTopic, Kafka};
 use shardline_common::lease::Lease;
 use shardline_common::metadata::IndexMetadata;
@@ -112,6 +112,25 @@ impl Shared {
         self.leader_table.get(&Capture::key_of(&subscription.leader_cluster, &subscription.leader_uuid))
     }
 
+    /// What metadata a subscription's follower index has.
+    pub fn applied(&self, subscription: &Subscription) -> Option<AppliedMetadata> {
+        let key = AppliedMetadata::key_of(&subscription.follower_cluster, &subscription.follower_index);
+        self.follower_table.get::<AppliedMetadata>(&key).filter(|applied| applied.subscription == subscription.id)
+    }
+
+    /// The leader's metadata, with newer settings than the descriptor's if the stream or a copy has brought them.
+    pub fn newest_metadata(&self, subscription: &Subscription) -> Option<IndexMetadata> {
+        let mut metadata = self.capture(subscription)?.metadata;
+        if let Some(applied) = self.applied(subscription)
+            && applied.versions.settings > metadata.versions.settings
+            && !applied.settings.is_empty()
+        {
+            metadata.versions.settings = applied.versions.settings;
+            metadata.settings = applied.settings;
+        }
+        Some(metadata)
+    }
+
     /// The slots of everybody who may write to a subscription's index.
     pub fn slots_of(&self, subscription: &Subscription) -> BTreeSet<Slot> {
         let mut slots = BTreeSet::from([Slot::of_index(&subscription.follower_index)]);
@@ -149,7 +168,9 @@ pub enum End {
     Checkpoint(#[from] CheckpointError),
     #[error(transparent)]
     OpenSearch(#[from] OpenSearchError),
-    #[error("the follower index [{0}] was deleted while it was loaded")]
+    #[error(
+        "the follower index [{0}] was deleted while it was loaded, or is another one: delete what is there, and resume"
+    )]
     IndexGone(IndexName),
     #[error(transparent)]
     Restore(#[from] RestoreError),
@@ -262,7 +283,7 @@ impl Followed {
             }
             outcome => outcome?,
         }
-        index.note_metadata(metadata).await.map_err(|error| self.shard_end(ShardId(0), error))
+        index.note_made(metadata).await.map_err(|error| self.shard_end(ShardId(0), error))
     }
 
     /// Follows the shards whose slots this agent holds, and looks after the index while it holds that one's.

@@ -19,7 +19,7 @@ use rdkafka::{ClientContext, Offset as KafkaOffset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 use shardline_common::kafka::{Kafka, TopicError};
 use shardline_common::lease::LeaseKeeper;
-use shardline_common::topic::slots_topic;
+use shardline_common::topic::{follower_control_topic, slots_topic};
 use shardline_common::types::{ClusterUuid, Offset, ShardId, TopicName};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::Instant;
@@ -52,6 +52,9 @@ pub enum GroupError {
     #[error("a background task that talks to Kafka was cancelled")]
     Cancelled,
 }
+
+/// How long to wait for this agent to act on what others have acted on, before looking whether the control topic still has it.
+const CONTROL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is committed for a slot by the agent that holds it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +103,7 @@ impl ConsumerContext for Context {
 }
 
 pub struct Group {
+    kafka: Kafka,
     consumer: Arc<StreamConsumer<Context>>,
     name: String,
     topic: TopicName,
@@ -152,8 +156,9 @@ impl Group {
         let context = Context { rebalances: sender };
         let consumer = Arc::new(StreamConsumer::from_config_and_context(&settings, context).map_err(failed)?);
         consumer.subscribe(&[topic.as_str()]).map_err(failed)?;
+        let kafka = kafka.clone();
         let group =
-            Self { consumer, name, topic, address, slots, positions, lease, acted, committed: Mutex::new(None) };
+            Self { kafka, consumer, name, topic, address, slots, positions, lease, acted, committed: Mutex::new(None) };
         Ok((Arc::new(group), Rebalances(rebalances)))
     }
 
@@ -266,9 +271,26 @@ impl Group {
             tokio::time::sleep(POLL).await;
         };
         let acted = holders.into_iter().filter(|(slot, _)| slots.contains(slot)).map(|(_, holder)| holder.acted).max();
-        if let Some(acted) = acted {
+        let Some(acted) = acted else { return };
+        let mut own = self.acted.clone();
+        let control = follower_control_topic(self.kafka.topic_prefix());
+        loop {
             // It ends with the agent only.
-            let _ = self.acted.clone().wait_for(|own| *own >= acted).await;
+            if tokio::time::timeout(CONTROL_PATIENCE, own.wait_for(|own| *own >= acted)).await.is_ok() {
+                return;
+            }
+            let now = *own.borrow();
+            match self.kafka.watermarks(&control, ShardId(0)).await {
+                Ok(marks) if now >= marks.high => {
+                    warn!(group = self.name, topic = %control, end = %marks.high, %acted, "the control topic has lost its last records: \
+                          what they said no longer holds");
+                    return;
+                }
+                Ok(marks) => {
+                    warn!(group = self.name, %now, end = %marks.high, "slots wait for the control topic to be acted on")
+                }
+                Err(error) => warn!(group = self.name, %error, "slots wait for the control topic"),
+            }
         }
     }
 

@@ -28,6 +28,11 @@ pub fn not_to_override(settings: &Map<String, Value>) -> Option<&str> {
     settings.keys().map(String::as_str).find(|key| LEADERS_SETTINGS.contains(key))
 }
 
+/// The first of the settings that only an index that is made anew could have.
+pub fn not_to_change<'a>(earlier: &Map<String, Value>, settings: &'a Map<String, Value>) -> Option<&'a str> {
+    settings.iter().find(|(key, value)| is_final(key) && earlier.get(*key) != Some(value)).map(|(key, _)| key.as_str())
+}
+
 /// A copy that is being loaded into the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Load {
@@ -40,6 +45,11 @@ pub enum Load {
 }
 
 impl Load {
+    /// Of documents, through Kafka.
+    pub fn of_documents(in_place: bool) -> Self {
+        if in_place { Self::InPlace } else { Self::Fresh }
+    }
+
     /// What the index has meanwhile.
     pub fn settings(self) -> BTreeMap<&'static str, &'static str> {
         let settings: &[_] = match self {
@@ -60,6 +70,7 @@ const GC_DELETES: (&str, &str) = ("index.gc_deletes", "5m");
 pub struct Found {
     pub uuid: IndexUuid,
     pub is_closed: bool,
+    pub number_of_shards: u32,
 }
 
 pub struct FollowerIndex {
@@ -87,6 +98,10 @@ impl FollowerIndex {
         Ok(found.map(|index| Found {
             uuid: index["settings"]["index.uuid"].as_str().unwrap_or_default().into(),
             is_closed: index["state"] == "close",
+            number_of_shards: index["settings"]["index.number_of_shards"]
+                .as_str()
+                .and_then(|number| number.parse().ok())
+                .unwrap_or_default(),
         }))
     }
 
@@ -116,7 +131,13 @@ impl FollowerIndex {
     /// Whether it has any documents; all that was written is visible then.
     pub async fn is_empty(&self) -> Result<bool, OpenSearchError> {
         self.refresh().await?;
-        let counted: Value = self.opensearch.get(&format!("/{}/_count", self.path())).await?;
+        let path = format!("/{}/_count?preference=_primary", self.path());
+        let counted: Value = self.opensearch.get(&path).await?;
+        let shards = &counted["_shards"];
+        // Those that are away are left out of the count.
+        if shards["successful"] != shards["total"] {
+            return Err(OpenSearchError::Incomplete { path, shards: shards.to_string() });
+        }
         Ok(counted["count"] == 0)
     }
 
@@ -168,6 +189,15 @@ impl FollowerIndex {
     }
 
     pub async fn sync_settings(&self, metadata: &IndexMetadata) -> Result<(), OpenSearchError> {
+        self.replace_overrides(&Map::new(), metadata).await
+    }
+
+    /// Gives the index its settings, and takes back what only these earlier overrides gave it.
+    pub async fn replace_overrides(
+        &self,
+        earlier: &Map<String, Value>,
+        metadata: &IndexMetadata,
+    ) -> Result<(), OpenSearchError> {
         let path = format!("/{}/_settings?flat_settings=true", self.path());
         let answer: Map<String, Value> = self.opensearch.get(&path).await?;
         let current = answer.values().next().map(|index| &index["settings"]).unwrap_or(&Value::Null);
@@ -176,7 +206,7 @@ impl FollowerIndex {
             // Such as by an agent that was ended before it could open it again.
             self.open().await?;
         }
-        let current = copied_settings(current.as_object().unwrap_or(&Map::new()));
+        let current = kept_settings(current.as_object().unwrap_or(&Map::new()), &[&self.overrides, earlier]);
         let changes = settings_changes(&current, &self.wanted_settings(metadata));
         if changes.is_empty() {
             return Ok(());
@@ -212,7 +242,8 @@ impl FollowerIndex {
         let answer: Map<String, Value> = self.opensearch.get(&format!("/{}?flat_settings=true", self.path())).await?;
         let index = answer.values().next().cloned().unwrap_or_default();
         let part = |name: &str| index[name].as_object().cloned().unwrap_or_default();
-        let settings = settings_changes(&copied_settings(&part("settings")), &self.wanted_settings(metadata));
+        let current = kept_settings(&part("settings"), &[&self.overrides]);
+        let settings = settings_changes(&current, &self.wanted_settings(metadata));
         let setting = |(key, value): (String, Value)| match value {
             Value::Null => format!("setting {key}: the leader does not have it"),
             value => format!("setting {key}: to be {value}"),
@@ -255,8 +286,29 @@ impl FollowerIndex {
     }
 }
 
+/// Has a cluster check index settings, by simulating a template that has them.
+pub async fn check_settings(opensearch: &OpenSearch, settings: &Map<String, Value>) -> Result<(), OpenSearchError> {
+    if settings.is_empty() {
+        return Ok(());
+    }
+    let template = json!({
+        "index_patterns": ["shardline-settings-to-check"],
+        "priority": i32::MAX,
+        "template": {"settings": settings},
+    });
+    opensearch.post::<Value>("/_index_template/_simulate", &template).await.map(drop)
+}
+
 fn is_final(key: &str) -> bool {
     FINAL_SETTINGS.iter().any(|last| if last.ends_with('.') { key.starts_with(last) } else { key == *last })
+}
+
+/// The settings of an index that are to be as the leader's, or as a user gave them.
+fn kept_settings(index: &Map<String, Value>, overrides: &[&Map<String, Value>]) -> Map<String, Value> {
+    let mut kept = copied_settings(index);
+    let by_user = index.iter().filter(|(key, _)| overrides.iter().any(|overrides| overrides.contains_key(*key)));
+    kept.extend(by_user.map(|(key, value)| (key.clone(), value.clone())));
+    kept
 }
 
 /// What to change so that `current` becomes `wanted`; `null` takes a setting back to its default.
@@ -314,6 +366,29 @@ mod tests {
             Value::Object(settings_changes(&map(current), &map(wanted))),
             json!({"index.refresh_interval": "1s", "index.gone": null})
         );
+    }
+
+    /// The leader's translog settings are not copied, but a user may give the follower index others.
+    #[test]
+    fn settings_that_only_the_user_gives_are_set_once_and_taken_back() {
+        let sync = "index.translog.durability";
+        let given = map(json!({sync: "async"}));
+        let index = json!({sync: "async", "index.blocks.write": "true", "index.codec": "default"});
+        let kept = kept_settings(&map(index.clone()), &[&given]);
+        assert_eq!(Value::Object(kept.clone()), json!({"index.codec": "default", sync: "async"}));
+        let wanted = map(json!({"index.codec": "default", sync: "async"}));
+        assert!(settings_changes(&kept, &wanted).is_empty());
+        let kept = kept_settings(&map(index), &[&Map::new(), &given]);
+        let wanted = map(json!({"index.codec": "default"}));
+        assert_eq!(Value::Object(settings_changes(&kept, &wanted)), json!({sync: null}));
+    }
+
+    #[test]
+    fn what_the_index_was_made_with_is_not_changed_later() {
+        let made_with = map(json!({"index.sort.field": "a"}));
+        assert_eq!(not_to_change(&made_with, &made_with), None);
+        assert_eq!(not_to_change(&made_with, &map(json!({"index.sort.field": "b"}))), Some("index.sort.field"));
+        assert_eq!(not_to_change(&Map::new(), &map(json!({"index.refresh_interval": "1s"}))), None);
     }
 
     #[test]

@@ -33,7 +33,10 @@ pub async fn run(replication: Arc<Replication>, leader_table: ControlTopic, stop
         for subscription in replication.subscriptions() {
             // Another agent sees to the others.
             if replication.looks_after(&subscription.follower_index) {
-                check(&replication, &leader_table, &subscription).await;
+                tokio::select! {
+                    () = check(&replication, &leader_table, &subscription) => {}
+                    () = stop.cancelled() => return,
+                }
             }
         }
         tokio::select! {

@@ -170,8 +170,13 @@ impl Metrics {
     /// Takes a shard's gauges away when another agent has it.
     pub fn forget_progress(&self, index: &str, shard: ShardId) {
         let labels = [index, &shard.to_string()];
-        let gauges = [&self.follower_checkpoint, &self.leader_checkpoint, &self.lag_operations, &self.foreign_writes];
-        for gauge in gauges {
+        for gauge in [
+            &self.follower_checkpoint,
+            &self.leader_checkpoint,
+            &self.lag_operations,
+            &self.foreign_writes,
+            &self.resyncing,
+        ] {
             let _ = gauge.remove_label_values(&labels);
         }
         for gauge in [&self.lag_seconds, &self.pace] {
@@ -185,6 +190,7 @@ impl Metrics {
         let _ = self.state.remove_label_values(&[index]);
         let _ = self.retried_writes.remove_label_values(&[index]);
         let _ = self.dead_letters.remove_label_values(&[index]);
+        let _ = self.verified_equal.remove_label_values(&[index]);
         for shard in 0..shards {
             let labels = [index, &shard.to_string()];
             for counter in [

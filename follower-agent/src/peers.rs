@@ -11,7 +11,7 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, HeaderName};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HOST, HeaderName};
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
 use shardline_common::types::IndexName;
@@ -49,14 +49,30 @@ fn slot_of(method: &Method, path: &str) -> Option<Slot> {
     if let Some(rest) = path.strip_prefix(BASE) {
         let mut segments = rest.strip_suffix('/').unwrap_or(rest).split('/');
         return match (segments.next(), segments.next()) {
-            (Some(_), Some("_status")) | (Some("_status" | "_openapi"), None) => None,
+            (Some(_), Some("_status")) | (Some("_status" | "_openapi" | "leader_stats" | "follower_stats"), None) => {
+                None
+            }
             (Some(index), Some(_)) if !index.starts_with('_') => {
                 Some(Slot::of_index(&IndexName(decode_component(index))))
             }
             _ => Some(Slot::CLUSTER),
         };
     }
-    (method == Method::PUT && path.trim_end_matches('/') == "/_cluster/settings").then_some(Slot::CLUSTER)
+    is_cluster_settings(method, path).then_some(Slot::CLUSTER)
+}
+
+fn is_cluster_settings(method: &Method, path: &str) -> bool {
+    method == Method::PUT && path.trim_end_matches('/') == "/_cluster/settings"
+}
+
+/// Whether cluster settings may have any of `plugins.replication.*`; those that cannot are the follower cluster's alone, and
+/// needed when something is wrong.
+fn may_be_ours(parts: &Parts, body: &[u8]) -> bool {
+    const WORD: &[u8] = b"replication";
+    let is_compressed = parts.headers.contains_key(CONTENT_ENCODING);
+    // A pattern may mean them, and a backslash hide them.
+    let hides = |byte: &u8| b"*\\".contains(byte);
+    is_compressed || body.iter().any(hides) || body.windows(WORD.len()).any(|window| window == WORD)
 }
 
 /// Passes a call on or lets it through to this agent's own gateway.
@@ -75,6 +91,9 @@ pub async fn route(State(peers): State<Arc<Peers>>, request: Request, next: Next
     let Ok(body) = axum::body::to_bytes(body, MAX_BODY).await else {
         return ApiError::too_large(MAX_BODY).respond(&rendering);
     };
+    if is_cluster_settings(&parts.method, parts.uri.path()) && !may_be_ours(&parts, &body) {
+        return next.run(Request::from_parts(parts, Body::from(body))).await;
+    }
     let until = Instant::now() + PATIENCE;
     loop {
         if peers.slots.holds(slot) {
@@ -148,10 +167,27 @@ mod tests {
         assert_eq!(slot(Method::POST, "/_plugins/_replication/books-%C3%BC/_stop/"), books);
         assert_eq!(slot(Method::GET, "/_plugins/_replication/books/_status"), None);
         assert_eq!(slot(Method::GET, "/_plugins/_replication/_status"), None);
+        assert_eq!(slot(Method::GET, "/_plugins/_replication/follower_stats"), None);
         assert_eq!(slot(Method::POST, "/_plugins/_replication/_autofollow"), Some(Slot::CLUSTER));
         assert_eq!(slot(Method::POST, "/_plugins/_replication/_bulk/_start"), Some(Slot::CLUSTER));
         assert_eq!(slot(Method::PUT, "/_cluster/settings"), Some(Slot::CLUSTER));
         assert_eq!(slot(Method::GET, "/_cluster/settings"), None);
         assert_eq!(slot(Method::PUT, "/books/_doc/1"), None);
+    }
+
+    #[test]
+    fn cluster_settings_without_ours_need_no_other_agent() {
+        let ours = |encoding: Option<&str>, body: &str| {
+            let mut request = http::Request::put("/_cluster/settings");
+            if let Some(encoding) = encoding {
+                request = request.header(CONTENT_ENCODING, encoding);
+            }
+            may_be_ours(&request.body(()).unwrap().into_parts().0, body.as_bytes())
+        };
+        assert!(!ours(None, r#"{"persistent": {"cluster.routing.allocation.enable": "none"}}"#));
+        assert!(ours(None, r#"{"persistent": {"plugins": {"replication.autofollow.fetch_poll_interval": "1m"}}}"#));
+        assert!(ours(None, r#"{"transient": {"plugins.*": null}}"#));
+        assert!(ours(None, r#"{"transient": {"plugins.repl\u0069cation.x": null}}"#));
+        assert!(ours(Some("gzip"), ""));
     }
 }

@@ -11,6 +11,8 @@ use crate::metrics::Metrics;
 
 /// Within which the agents tell each other when they last heard of the leader, in milliseconds.
 const HEARD_STEP_MS: i64 = 10_000;
+/// The longest reason that others are told, in characters: what Kafka takes with a commit is limited.
+const HELD_UP_LENGTH: usize = 300;
 /// A silence of so many times what was announced says that the leader's capture is not running.
 const SILENT_TIMES: i64 = 3;
 /// What is taken for announced before anything was: the most that leader agents announce by themselves.
@@ -234,7 +236,7 @@ impl ShardProgress {
             leader,
             snapshot,
             resync: self.resync(),
-            held_up: self.why_held_up(),
+            held_up: self.why_held_up().map(|reason| reason.chars().take(HELD_UP_LENGTH).collect()),
             pending_ms: (pending > 0).then_some(pending),
             foreign_writes: self.foreign_writes.load(Relaxed),
             heard_ms,

@@ -139,6 +139,7 @@ impl Restore<'_> {
         let (follower, request) = (&self.index.follower, self.request);
         let restoring = SnapshotRequest { is_restoring: true, ..request.clone() };
         self.index.shared.follower_table.publish(&restoring).await?;
+        self.index.forget_made().await?;
         info!(index = %follower.name, repository = request.repository, "restoring a snapshot");
         let body = json!({
             "indices": self.metadata.index,

@@ -74,7 +74,8 @@ impl ShardError {
     pub fn retryable(&self) -> bool {
         match self {
             Self::Stream(StreamError::Kafka { .. } | StreamError::Skipped { .. }) => true,
-            Self::Topic(_) | Self::Control(_) | Self::Group(_) => true,
+            Self::Topic(error) => !matches!(error, TopicError::Record { .. }),
+            Self::Control(_) | Self::Group(_) => true,
             // A full disk, as a rule.
             Self::Checkpoint(error) => matches!(error, CheckpointError::Access { .. }),
             Self::Scan(error) => error.retryable(),
@@ -104,13 +105,20 @@ pub async fn follow<I: FollowedIndex>(
             destination.metrics.failed_reads.with_label_values(&labels).inc();
         }
         let may_pass = match &error {
-            ShardError::Apply(ApplyError::ForeignWrite { found, .. }) => match highest_in_log(&*index, shard).await {
-                Ok(known) => {
-                    highest = known;
-                    known > SeqNo::NONE && ExternalVersion::new(destination.target.epoch, known).0 >= *found
+            ShardError::Apply(ApplyError::ForeignWrite { found, .. }) => {
+                // As long as the log is.
+                let known = tokio::select! {
+                    known = highest_in_log(&*index, shard) => known,
+                    () = stop.cancelled() => return Ok(()),
+                };
+                match known {
+                    Ok(known) => {
+                        highest = known;
+                        known > SeqNo::NONE && ExternalVersion::new(destination.target.epoch, known).0 >= *found
+                    }
+                    Err(unknown) => unknown.retryable(),
                 }
-                Err(unknown) => unknown.retryable(),
-            },
+            }
             error => error.retryable(),
         };
         if !may_pass {
@@ -218,28 +226,39 @@ async fn start(
         }
         return Err(StreamError::PositionLost { topic: index.topic().clone(), shard, offset: checkpoint.offset }.into());
     };
-    let before_first = match first.body {
-        Body::Operation(_) => SeqNo(first.seq_no.0 - 1),
-        Body::Gap { from } => SeqNo(from.0 - 1),
-        _ => first.seq_no,
-    };
-    if before_first > checkpoint.seq_no {
-        return Err(Hole { from: checkpoint.seq_no.next(), to: before_first }.into());
-    }
-    // A copy that is needed anyway need not wait for the stream.
-    let no_news = |body: &Body| matches!(body, Body::Metadata(_) | Body::Heartbeat { .. });
-    if let Some((_, Record { seq_no, body: Body::Gap { .. }, .. })) =
-        records.iter().find(|(_, record)| !no_news(&record.body))
-        && *seq_no > checkpoint.seq_no
-    {
-        return Err(ShardError::Gap { from: checkpoint.seq_no.next(), to: *seq_no });
-    }
+    lie_behind(checkpoint.seq_no, first, &records)?;
     // Metadata may have been among the records that are gone.
     if let Some(metadata) = index.announced_metadata() {
         index.apply_metadata(shard, &metadata).await?;
     }
     checkpoint.offset = *offset;
     Ok(checkpoint)
+}
+
+/// Fails unless the first records that are left go on behind an operation, with nothing between.
+fn lie_behind(followed: SeqNo, first: &Record, records: &[(Offset, Record)]) -> Result<(), ShardError> {
+    let before_first = match first.body {
+        Body::Operation(_) => SeqNo(first.seq_no.0 - 1),
+        Body::Gap { from } => SeqNo(from.0 - 1),
+        _ => first.seq_no,
+    };
+    if before_first > followed {
+        return Err(Hole { from: followed.next(), to: before_first }.into());
+    }
+    // The record that said so may be among those that are gone.
+    let is_in_order = matches!(first.body, Body::Operation(_) | Body::Metadata(_) | Body::Heartbeat { .. });
+    if is_in_order && before_first < followed {
+        return Err(ShardError::Rewound { from: followed, to: before_first });
+    }
+    // A copy that is needed anyway need not wait for the stream.
+    let no_news = |body: &Body| matches!(body, Body::Metadata(_) | Body::Heartbeat { .. });
+    if let Some((_, Record { seq_no, body: Body::Gap { .. }, .. })) =
+        records.iter().find(|(_, record)| !no_news(&record.body))
+        && *seq_no > followed
+    {
+        return Err(ShardError::Gap { from: followed.next(), to: *seq_no });
+    }
+    Ok(())
 }
 
 struct Follower<'a, I: FollowedIndex> {
@@ -511,5 +530,39 @@ impl<I: FollowedIndex> Follower<'_, I> {
     fn save(&mut self) -> Result<(), ShardError> {
         self.last_save = Instant::now();
         Ok(self.index.save(self.shard, &self.checkpoint)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shardline_common::record::RecordError;
+
+    use super::*;
+
+    /// Behind operation 100, with one record left.
+    fn with_left(seq_no: i64, body: Body) -> Result<(), ShardError> {
+        let first = Record { seq_no: SeqNo(seq_no), timestamp_ms: 0, body };
+        lie_behind(SeqNo(100), &first.clone(), &[(Offset(7), first)])
+    }
+
+    fn heartbeat() -> Body {
+        Body::Heartbeat { global_checkpoint: SeqNo(0), next_within_ms: 0 }
+    }
+
+    #[test]
+    fn records_that_are_left_have_to_go_on_where_the_shard_is() {
+        assert!(with_left(100, heartbeat()).is_ok());
+        assert!(matches!(with_left(101, heartbeat()), Err(ShardError::Hole(_))));
+        assert!(matches!(with_left(120, Body::Gap { from: SeqNo(101) }), Err(ShardError::Gap { .. })));
+        // The shard was put back, and what said so is gone.
+        assert!(matches!(with_left(80, heartbeat()), Err(ShardError::Rewound { .. })));
+    }
+
+    /// It would not become readable.
+    #[test]
+    fn a_record_of_an_unknown_format_is_not_tried_again() {
+        let source = RecordError::UnknownFormat("9".to_owned());
+        let error = TopicError::Record { topic: "t".into(), shard: ShardId(0), offset: 1, source };
+        assert!(!ShardError::from(error).retryable());
     }
 }

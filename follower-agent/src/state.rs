@@ -25,6 +25,8 @@ pub enum Command {
     /// Copies the index anew, as bootstrap `id`.
     Bootstrap {
         id: String,
+        /// Whether the follower index has no documents now.
+        is_empty: bool,
     },
     /// The copy is complete, and the stream goes on from here.
     Bootstrapped {
@@ -82,15 +84,19 @@ pub fn apply(current: Option<&Subscription>, command: Command) -> Result<Option<
         }
         (Command::Resume, _) => return Err(Refusal::AlreadyRunning),
         // A new epoch outranks whatever the index holds, and writes of an earlier attempt that are still under way.
-        (Command::Bootstrap { id }, _) => {
+        (Command::Bootstrap { id, is_empty }, _) => {
+            // What an earlier attempt brought makes nothing whole.
+            next.is_partial = is_empty || current.is_partial;
             next.bootstrap = Some(id);
             next.epoch.0 += 1;
         }
         (Command::Bootstrapped { from }, _) => {
+            next.is_partial = false;
             next.copy = next.bootstrap.take().map(|id| IndexCopy { id, from, is_restored: false }).or(next.copy);
         }
         (Command::Restored { from, epoch }, _) => {
             if let Some(id) = next.bootstrap.take() {
+                next.is_partial = false;
                 next.copy = Some(IndexCopy { id, from, is_restored: true });
                 next.epoch = next.epoch.max(epoch);
             }
@@ -121,6 +127,7 @@ mod tests {
             epoch: Epoch(0),
             settings: serde_json::Map::new(),
             bootstrap: None,
+            is_partial: false,
             repository: None,
             copy: None,
         }
@@ -132,7 +139,7 @@ mod tests {
             Just(Command::Resume),
             Just(Command::Stop),
             "[a-z]{1,5}".prop_map(|reason| Command::AutoPause { reason }),
-            "[a-z]{1,5}".prop_map(|id| Command::Bootstrap { id }),
+            ("[a-z]{1,5}", any::<bool>()).prop_map(|(id, is_empty)| Command::Bootstrap { id, is_empty }),
             Just(Command::Bootstrapped { from: Vec::new() }),
             (0..9u32).prop_map(|epoch| Command::Restored { from: Vec::new(), epoch: Epoch(epoch) }),
             "[a-z]{1,5}".prop_map(|id| Command::Made { copy: IndexCopy { id, from: Vec::new(), is_restored: false } }),
@@ -146,6 +153,17 @@ mod tests {
         assert_eq!((paused.state, paused.reason.as_str()), (SubscriptionState::Paused, "maintenance"));
         assert_eq!(apply(Some(&paused), Command::Pause { reason: None }), Err(Refusal::AlreadyPaused));
         assert_eq!(apply(Some(&paused), Command::Resume).unwrap().unwrap(), running());
+    }
+
+    #[test]
+    fn what_a_broken_off_copy_left_is_not_taken_for_a_whole_index() {
+        let step = |current: &Subscription, command| apply(Some(current), command).unwrap().unwrap();
+        let first = step(&running(), Command::Bootstrap { id: "a".into(), is_empty: true });
+        let second = step(&first, Command::Bootstrap { id: "b".into(), is_empty: false });
+        assert!(first.is_partial && second.is_partial);
+        let whole = step(&second, Command::Bootstrapped { from: Vec::new() });
+        assert!(!whole.is_partial);
+        assert!(!step(&whole, Command::Bootstrap { id: "c".into(), is_empty: false }).is_partial);
     }
 
     proptest! {

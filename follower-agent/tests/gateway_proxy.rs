@@ -99,6 +99,7 @@ async fn writes_to_followed_indices_are_refused_however_they_are_spelt() {
         ("DELETE", "/f1/_alias/al", None, &one),
         ("POST", "/_aliases", actions(json!({"remove": {"indices": ["f1"], "alias": "al"}})), &one),
         ("POST", "/_aliases", actions(json!({"remove_index": {"index": "f1"}})), &one),
+        ("POST", "/_aliases", Some(r#"{"actions": {"remove_index": {"index": "f1"}}}"#.to_owned()), &one),
     ] {
         let answer = world.send(method, path, body.as_deref()).await;
         assert_eq!(&answer, &(403, expected.clone()), "{method} {path}");
@@ -209,6 +210,11 @@ async fn by_query_calls_are_refused_when_something_matches() {
     let (status, answer) = world.send("POST", "/_reindex", Some(&reindex("f"))).await;
     assert_eq!((status, &answer["created"], &answer["failures"]), (403, &json!(0), &failures));
     assert_eq!(world.send("POST", "/_reindex", Some(&reindex("else"))).await.0, 200);
+    let elsewhere = "ctx._index = 'f'";
+    for script in [json!(elsewhere), json!({"source": elsewhere, "lang": "painless"})] {
+        let request = json!({"source": {"index": "own"}, "dest": {"index": "else"}, "script": script}).to_string();
+        assert_eq!(world.send("POST", "/_reindex", Some(&request)).await.0, 403);
+    }
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use prometheus::Registry;
 use shardline_common::backoff::until_available;
 use shardline_common::kafka::{ControlTopic, Kafka};
+use shardline_common::launch::StartAgain;
 use shardline_common::opensearch::{OpenSearch, OpenSearchError};
 use shardline_common::telemetry::{self, Readiness};
 use shardline_common::topic::{follower_control_topic, leader_control_topic};
@@ -81,7 +82,7 @@ async fn follow_cluster(
         opensearch: opensearch.clone(),
         state_id: StateId::new(opensearch.clone()),
         cluster: node.cluster().clone(),
-        fills: Arc::new(leader_table.clone()),
+        board: Arc::new(leader_table.clone()),
         log: Arc::new(Publisher::new(kafka.clone(), config.capture.pack_bytes)?),
         kafka,
         watcher: TranslogWatcher::start(),
@@ -116,6 +117,12 @@ async fn follow_cluster(
                     *context.cluster_seen.lock() = Instant::now();
                 }
                 readiness.ready();
+                if newer.as_ref().is_some_and(|newer| !newer.is_nodes_own) && is_another(&opensearch, &node).await {
+                    supervisor.stop().await;
+                    sharing.abort();
+                    let reason = "the node beside the agent is another one than before, or of another cluster";
+                    return Err(StartAgain(reason.to_owned()).into());
+                }
                 if newer.is_some() || reconcile_by <= Instant::now() {
                     reconcile_by = Instant::now() + RECONCILE_INTERVAL;
                     view = newer.unwrap_or(view);
@@ -140,6 +147,15 @@ async fn follow_cluster(
     supervisor.stop().await;
     sharing.await.context("the sharing of statistics panicked")?;
     Ok(())
+}
+
+/// Whether the agent's address leads to another node by now, such as one that was made anew with an empty data folder.
+async fn is_another(opensearch: &OpenSearch, node: &LocalNode) -> bool {
+    let now = LocalNode::ask(opensearch, node.source).await;
+    now.is_ok_and(|now| {
+        let is_formed = now.cluster().is_formed();
+        is_formed && (now.cluster() != node.cluster() || (node.source == Source::Translog && now.id != node.id))
+    })
 }
 
 /// The cluster's state if it is not the one we have, and whether the node is part of the cluster.

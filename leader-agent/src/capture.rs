@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::cluster;
-use crate::log::{FillBoard, Log, Pending, Session};
+use crate::log::{Board, Log, Pending, Session};
 use crate::metrics::Metrics;
 use crate::publish::PublishError;
 use crate::redeliver::Asked;
@@ -75,6 +75,8 @@ pub enum CaptureError {
     Reader(#[from] JoinError),
     #[error(transparent)]
     Control(#[from] ControlError),
+    #[error("the shard's primary is away")]
+    NoPrimary,
     #[error("the shard went back from operation {from} to {to}")]
     Rewound { from: SeqNo, to: SeqNo },
     #[error("the translog was left in the middle of being read")]
@@ -121,7 +123,7 @@ pub struct Context {
     pub state_id: StateId,
     pub kafka: Kafka,
     pub cluster: ClusterUuid,
-    pub fills: Arc<dyn FillBoard>,
+    pub board: Arc<dyn Board>,
     pub log: Arc<dyn Log>,
     pub watcher: TranslogWatcher,
     pub metrics: Metrics,
@@ -162,12 +164,19 @@ pub async fn run(
 ) {
     let labels = [shard.index.as_str(), &shard.shard.to_string()];
     let mut restarts = Restarts::new(FIRST_RETRY, LAST_RETRY);
+    // What comes while the shard cannot be shipped is held, until a source takes the watch over.
+    let hold = || match &origin {
+        Origin::Translog(Files { translog, spool }) => Some(context.watcher.watch(translog, spool)),
+        Origin::Poll { .. } => None,
+    };
+    let mut _held = hold();
     loop {
         let capture = Capture::ship(&shard, &origin, &context, &shipped, &mut newest, &mut asked);
         let error = tokio::select! {
             Err(error) = capture => error,
             () = stop.cancelled() => return,
         };
+        _held = hold();
         shipped.send_replace(None);
         context.metrics.errors.with_label_values(&labels).inc();
         let delay = restarts.next_delay();
@@ -180,7 +189,7 @@ pub async fn run(
     }
 }
 
-enum Never {}
+pub enum Never {}
 
 /// One run of a shard's capture.
 pub struct Capture<'a> {
@@ -271,6 +280,7 @@ impl<'a> Capture<'a> {
         newest: &mut watch::Receiver<MetadataVersions>,
         asked: &mut Asked,
     ) -> Result<Never, CaptureError> {
+        self.check_history().await?;
         self.ship_metadata().await?;
         if let Some(reach) = reach {
             self.acknowledged(reach.seq_no, reach.end);
@@ -301,20 +311,16 @@ impl<'a> Capture<'a> {
                 }
                 Change::Missing(missing) => {
                     self.settle(0).await?;
+                    if missing.is_to_be_checked {
+                        self.check_tail(missing.to).await?;
+                    }
                     // For what another agent ships.
                     self.ship_metadata().await?;
                     if !(self.shard.has_replicas && missing.reason == Reason::Lost && self.fill(&missing).await?) {
                         self.resync(missing).await?;
                     }
                 }
-                Change::Rewound { to } => {
-                    let from = self.sent;
-                    warn!(index = %self.shard.index, shard = %self.shard.shard, %from, %to,
-                          "the shard lost operations that Kafka has: followers copy the index anew");
-                    self.sent = to;
-                    self.send_and_wait(Body::Rewound { from }).await?;
-                    return Err(CaptureError::Rewound { from, to });
-                }
+                Change::Rewound { to } => match self.rewind(to).await? {},
                 Change::Nothing => {
                     self.settle(0).await?;
                     is_idle = true;

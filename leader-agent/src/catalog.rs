@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt};
-use shardline_common::control::{Capture, CatalogEntry, Entry, RefreshRequest, Refreshed};
+use shardline_common::control::{Capture, CatalogEntry, Entry, RefreshRequest, Refreshed, ShardHistory};
 use shardline_common::kafka::{ControlError, ControlTopic};
 use shardline_common::types::{ClusterUuid, Offset};
 use tracing::info;
@@ -97,6 +97,11 @@ impl Catalog {
             info!(index = %capture.metadata.index, uuid = %capture.metadata.uuid, "the captured index was deleted");
             Change::Remove(capture.key())
         }));
+        let histories = self.leader_table.all::<ShardHistory>().into_iter();
+        let is_over = |history: &ShardHistory| {
+            history.cluster_uuid == self.cluster && view.by_uuid(&history.index_uuid).is_none()
+        };
+        changes.extend(histories.filter(is_over).map(|history| Change::Remove(history.key())));
         changes
     }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 use shardline_common::control::NodeAnnouncement;
 use shardline_common::metadata::{IndexMetadata, MetadataVersions};
@@ -12,7 +13,7 @@ use shardline_common::types::{ClusterUuid, IndexName, IndexUuid, PrimaryTerm, Sh
 
 use crate::config::Source;
 
-/// The node beside the agent. Its identity does not change while it runs; a restart may move its data.
+/// The node beside the agent, as it was when the agent started.
 #[derive(Clone, Debug)]
 pub struct LocalNode {
     pub id: String,
@@ -29,6 +30,8 @@ pub struct ClusterView {
     pub version: i64,
     /// Whether the node beside the agent is the elected cluster manager.
     pub local_is_manager: bool,
+    /// Whether it is the cluster of the agent's node, and has this node.
+    pub is_nodes_own: bool,
     pub indices: BTreeMap<IndexName, IndexView>,
 }
 
@@ -96,11 +99,12 @@ impl ClusterView {
     }
 
     pub async fn ask(opensearch: &OpenSearch, node: &LocalNode) -> Result<Self, OpenSearchError> {
-        let fields = "version,cluster_manager_node,metadata.indices.*.state,metadata.indices.*.settings,\
+        let fields = "version,cluster_uuid,cluster_manager_node,nodes.*.name,metadata.indices.*.state,metadata.indices.*.settings,\
                       metadata.indices.*.aliases,metadata.indices.*.*_version,metadata.indices.*.routing_num_shards,\
                       metadata.indices.*.mappings.*._source,routing_table.indices.*.shards";
-        let parts = "version,cluster_manager_node,metadata,routing_table";
+        let parts = "version,cluster_manager_node,nodes,metadata,routing_table";
         let state: State = opensearch.cluster_state(parts, fields).await?;
+        let has_node = node.source == Source::Poll || state.nodes.contains_key(&node.id);
         let indices = state.metadata.indices.into_iter().filter_map(|(name, index)| {
             let routing = state.routing_table.indices.get(&name);
             let view = IndexView::new(name.clone().into(), &index, routing, node)?;
@@ -110,6 +114,7 @@ impl ClusterView {
             version: state.version,
             local_is_manager: node.source == Source::Poll
                 || state.cluster_manager_node.as_deref() == Some(node.id.as_str()),
+            is_nodes_own: has_node && state.cluster_uuid.as_ref() == Some(node.cluster()),
             indices: indices.collect(),
         })
     }
@@ -317,6 +322,9 @@ struct StateVersion {
 struct State {
     #[serde(default)]
     version: i64,
+    cluster_uuid: Option<ClusterUuid>,
+    #[serde(default)]
+    nodes: HashMap<String, IgnoredAny>,
     cluster_manager_node: Option<String>,
     #[serde(default)]
     metadata: StateMetadata,

@@ -47,9 +47,9 @@ impl Capture<'_> {
             to,
             nonce: Uuid::new_v4().to_string(),
         };
-        self.context.fills.post(&request).await?;
+        self.context.board.post(&request).await?;
         let filled = self.await_fill(to).await;
-        self.context.fills.take_down(&request.key()).await?;
+        self.context.board.take_down(&request.key()).await?;
         let filled = filled?;
         if filled {
             self.context.metrics.fills.with_label_values(&self.labels()).inc();
@@ -79,10 +79,10 @@ impl Capture<'_> {
 /// Beside a copy that is not the primary: ships what the primary's agent asks for, as far as it is held. Ends never.
 pub async fn serve(shard: &Shard, files: &Files, context: &Context, served: &mut String) {
     let key = FillRequest::key_of(&context.cluster, &shard.uuid, shard.shard);
-    let mut changes = context.fills.changes();
+    let mut changes = context.board.changes();
     loop {
         changes.mark_unchanged();
-        let request = context.fills.posted(&key).filter(|request| request.nonce != *served);
+        let request = context.board.posted(&key).filter(|request| request.nonce != *served);
         if let Some(request) = request {
             served.clone_from(&request.nonce);
             match ship(shard, files, context, &request).await {
@@ -125,7 +125,7 @@ async fn ship(shard: &Shard, files: &Files, context: &Context, request: &FillReq
             tail = returned;
             operations.retain(|operation| operation.seq_no <= request.to);
             let Some(last) = operations.last().map(|operation| operation.seq_no) else { break };
-            let is_wanted = context.fills.posted(&request.key());
+            let is_wanted = context.board.posted(&request.key());
             if is_wanted.is_none_or(|current| current.nonce != request.nonce) {
                 break 'looks;
             }

@@ -7,6 +7,7 @@ pub mod catalog;
 pub mod cluster;
 pub mod config;
 pub mod fill;
+pub mod history;
 pub mod log;
 pub mod metrics;
 pub mod publish;

@@ -1,13 +1,14 @@
 //! What a capture needs of Kafka, and of the control topic. In production these are clients of Kafka; the simulation
 //! puts a log in memory in their place.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use shardline_common::control::FillRequest;
+use shardline_common::control::{FillRequest, ShardHistory};
 use shardline_common::kafka::{ControlError, ControlTopic, Reach, TopicError};
 use shardline_common::record::{Operation, Record};
-use shardline_common::types::{Offset, ShardId, TopicName};
+use shardline_common::types::{Offset, SeqNo, ShardId, TopicName};
 use tokio::sync::watch;
 
 use crate::publish::PublishError;
@@ -24,6 +25,14 @@ pub trait Log: Send + Sync {
         shard: ShardId,
         reach: &'a Reach,
     ) -> BoxFuture<'a, Result<Option<Operation>, TopicError>>;
+
+    /// See [`shardline_common::kafka::Kafka::last_operations`].
+    fn last_operations<'a>(
+        &'a self,
+        topic: &'a TopicName,
+        shard: ShardId,
+        reach: &'a Reach,
+    ) -> BoxFuture<'a, Result<BTreeMap<SeqNo, Operation>, TopicError>>;
 
     /// The last record of a partition; `None` when it is empty.
     fn last_record<'a>(
@@ -60,19 +69,24 @@ pub trait Session: Send + Sync {
 /// or not anybody waits for it.
 pub type Pending = BoxFuture<'static, Result<Offset, PublishError>>;
 
-/// Where the agents beside a shard's copies ask each other for operations.
-pub trait FillBoard: Send + Sync {
+/// What the agents beside a shard's copies tell each other: operations that they ask each other for, and the history that the
+/// partition holds.
+pub trait Board: Send + Sync {
     fn post<'a>(&'a self, request: &'a FillRequest) -> BoxFuture<'a, Result<(), ControlError>>;
 
     fn take_down<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(), ControlError>>;
 
     fn posted(&self, key: &str) -> Option<FillRequest>;
 
+    fn history(&self, key: &str) -> Option<ShardHistory>;
+
+    fn note_history<'a>(&'a self, history: &'a ShardHistory) -> BoxFuture<'a, Result<(), ControlError>>;
+
     /// Resolves after the next change.
     fn changes(&self) -> watch::Receiver<Offset>;
 }
 
-impl FillBoard for ControlTopic {
+impl Board for ControlTopic {
     fn post<'a>(&'a self, request: &'a FillRequest) -> BoxFuture<'a, Result<(), ControlError>> {
         Box::pin(self.publish(request))
     }
@@ -83,6 +97,14 @@ impl FillBoard for ControlTopic {
 
     fn posted(&self, key: &str) -> Option<FillRequest> {
         self.get(key)
+    }
+
+    fn history(&self, key: &str) -> Option<ShardHistory> {
+        self.get(key)
+    }
+
+    fn note_history<'a>(&'a self, history: &'a ShardHistory) -> BoxFuture<'a, Result<(), ControlError>> {
+        Box::pin(self.publish(history))
     }
 
     fn changes(&self) -> watch::Receiver<Offset> {

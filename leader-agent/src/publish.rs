@@ -1,13 +1,14 @@
 //! Sends records to Kafka with bounded memory. After a producer's fatal error every capture starts again from its partition's
 //! tail with a new one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use rdkafka::error::KafkaError;
 use shardline_common::kafka::{Group, Kafka, MAX_RECORD_BYTES, Outgoing, Producer, Reach, RenewedProducer, TopicError};
 use shardline_common::record::{Body, Operation, Pack, Record, packs};
-use shardline_common::types::{Offset, ShardId, TopicName};
+use shardline_common::types::{Offset, SeqNo, ShardId, TopicName};
 use tokio::sync::Semaphore;
 
 use crate::log::{Log, Pending, Session};
@@ -117,6 +118,15 @@ impl Log for Publisher {
         reach: &'a Reach,
     ) -> BoxFuture<'a, Result<Option<Operation>, TopicError>> {
         Box::pin(self.kafka.last_operation(topic, shard, reach))
+    }
+
+    fn last_operations<'a>(
+        &'a self,
+        topic: &'a TopicName,
+        shard: ShardId,
+        reach: &'a Reach,
+    ) -> BoxFuture<'a, Result<BTreeMap<SeqNo, Operation>, TopicError>> {
+        Box::pin(self.kafka.last_operations(topic, shard, reach))
     }
 
     fn last_record<'a>(

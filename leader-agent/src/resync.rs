@@ -28,6 +28,8 @@ const IN_FLIGHT: usize = 2;
 pub struct Missing {
     pub to: SeqNo,
     pub reason: Reason,
+    /// Whether the shard may have another history than Kafka by now.
+    pub is_to_be_checked: bool,
 }
 
 #[derive(PartialEq)]

@@ -147,12 +147,15 @@ impl Supervisor {
         let compared = (view.version, *self.leader_table.changes().borrow(), followed_at);
         let is_announced = self.announced == Some(compared);
         let mut all_started = true;
+        // What Kafka has to be asked for is left for later once it has not answered: it would hold up the other indices.
+        let mut kafka_answers = true;
         for index in wanted {
-            if let Err(error) = self.start_index(index, is_announced).await {
+            if let Err(error) = self.start_index(index, is_announced, &mut kafka_answers).await {
                 warn!(index = %index.name, %error, "the index cannot be captured yet");
                 all_started = false;
             }
         }
+        all_started &= kafka_answers;
         self.announced = all_started.then_some(compared);
         self.context.metrics.captures.set(i64::try_from(self.captures.len()).unwrap_or(i64::MAX));
         self.tend_spools(view, &followed).await;
@@ -175,7 +178,12 @@ impl Supervisor {
             && self.always.iter().any(|pattern| wildcard_match(pattern, index.name.as_str()))
     }
 
-    async fn start_index(&mut self, index: &IndexView, is_announced: bool) -> Result<(), StartError> {
+    async fn start_index(
+        &mut self,
+        index: &IndexView,
+        is_announced: bool,
+        kafka_answers: &mut bool,
+    ) -> Result<(), StartError> {
         // Before anything that Kafka may hold up.
         for id in &index.local_primaries {
             if let Some(capture) = self.captures.get(&(index.uuid.clone(), *id)) {
@@ -195,13 +203,22 @@ impl Supervisor {
             .copied()
             .filter(|shard| !self.captures.contains_key(&(index.uuid.clone(), *shard)))
             .collect();
-        if !missing.is_empty() {
-            self.context.kafka.create_replication_topic(&topic, index.number_of_shards).await?;
+        let mut announced = Ok(());
+        if !missing.is_empty() && *kafka_answers {
+            announced = self
+                .context
+                .kafka
+                .create_replication_topic(&topic, index.number_of_shards)
+                .await
+                .map_err(StartError::from);
+            *kafka_answers = announced.is_ok();
         }
         // One agent speaks for the index: the one beside the primary of its first shard.
-        if !is_announced && index.local_primaries.contains(&ShardId(0)) {
-            self.announce(index, &topic).await?;
+        if !is_announced && *kafka_answers && index.local_primaries.contains(&ShardId(0)) {
+            announced = self.announce(index, &topic).await;
+            *kafka_answers = !matches!(announced, Err(StartError::Control(_)));
         }
+        // Whether or not Kafka answers: they hold what it does not have.
         for id in missing {
             let origin = match &self.poll {
                 Some(poll) => poll.clone(),
@@ -227,7 +244,7 @@ impl Supervisor {
             let (shard, context) = (shard_of(index, id, &topic), Arc::clone(&self.context));
             self.holds.insert(key, Task::spawn(|stop| hold(shard, files, context, stop)));
         }
-        Ok(())
+        announced
     }
 
     /// Writes the index's descriptor into the control topic when it is new or its metadata changed.

@@ -10,7 +10,7 @@ use shardline_common::types::ShardId;
 use shardline_dev::AgentConfig;
 use shardline_tests::load::index_body;
 use shardline_tests::world::World;
-use shardline_tests::{topic_check, wait};
+use shardline_tests::{repository, topic_check, wait};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_lost_operations_is_followed_on_from_what_it_has() -> Result<()> {
@@ -43,6 +43,51 @@ async fn what_was_lost_long_after_the_last_operation_is_noticed() -> Result<()> 
     write(&world, "new", 60).await?;
     world.stack.restart("leader-agent-1").await?;
     nothing_lost_is_there(&world).await?;
+    world.stop().await
+}
+
+/// The translog no longer has the operation that Kafka ends with, so that only the documents tell.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_lost_and_flushed_away_is_noticed() -> Result<()> {
+    let world = World::start().await?;
+    let backup = follow_what_will_be_lost(&world).await?;
+    put_back(&world, &backup).await?;
+    write(&world, "new", 60).await?;
+    world.leader.ok("POST", "/logs/_flush?force=true", None).await?;
+    world.stack.restart("leader-agent-1").await?;
+    nothing_lost_is_there(&world).await?;
+    world.stop().await
+}
+
+/// It keeps its uuid, and may be further than the index was.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_is_restored_over_is_copied_anew() -> Result<()> {
+    let world = World::start().await?;
+    let World { stack, leader, gateway, .. } = &world;
+    for (index, documents) in [("logs", 100), ("other", 300)] {
+        leader.ok("PUT", &format!("/{index}"), Some(&index_body(1))).await?;
+        for n in 0..documents {
+            leader.ok("PUT", &format!("/{index}/_doc/{n}"), Some(&json!({"message": index}))).await?;
+        }
+    }
+    world.follow("logs", "logs").await?;
+    world.equal("logs", "logs").await?;
+    repository::register(stack.run_dir(), leader, "backups", json!({})).await?;
+    let snapshot = "/_snapshot/backups/one?wait_for_completion=true";
+    leader.ok("PUT", snapshot, Some(&json!({"indices": "other"}))).await?;
+    leader.ok("POST", "/logs/_close", None).await?;
+    wait::for_status(gateway, "logs", "PAUSED", Duration::from_secs(30)).await?;
+    let restore = "/_snapshot/backups/one/_restore?wait_for_completion=true";
+    let renamed = json!({"indices": "other", "rename_pattern": "other", "rename_replacement": "logs"});
+    leader.ok("POST", restore, Some(&renamed)).await?;
+    wait::for_status(gateway, "logs", "SYNCING", Duration::from_secs(60)).await?;
+    let counted = wait::until("the restored documents", Duration::from_secs(60), async || {
+        world.follower.ok("POST", "/logs/_refresh", None).await?;
+        let found = world.follower.get("/logs/_count?q=message:other").await?;
+        Ok(if found["count"] == 300 { Ok(()) } else { Err(found.to_string()) })
+    });
+    counted.await?;
+    world.equal("logs", "logs").await?;
     world.stop().await
 }
 

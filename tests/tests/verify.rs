@@ -17,6 +17,7 @@ async fn foreign_changes_are_noticed_found_and_repaired() -> Result<()> {
     let world = World::start().await?;
     foreign_writes_are_counted(&world).await?;
     differences_are_named_and_repaired(&world).await?;
+    settings_of_the_follower_alone_are_no_difference(&world).await?;
     pipelines_of_templates_do_not_run(&world).await?;
     a_closed_index_is_waited_for_and_opened(&world).await?;
     an_index_made_anew_is_not_followed(&world).await?;
@@ -94,6 +95,30 @@ async fn differences_are_named_and_repaired(world: &World) -> Result<()> {
     gateway.ok("DELETE", "/_plugins/_replication/logs/_verify", None).await?;
     let (status, answer) = gateway.call("GET", "/_plugins/_replication/logs/_verify", None).await?;
     ensure!(status == 404, "{answer}");
+    Ok(())
+}
+
+/// Such as those of the translog, which are not copied from the leader.
+async fn settings_of_the_follower_alone_are_no_difference(world: &World) -> Result<()> {
+    let update = async |settings: Value| {
+        let body = json!({"settings": settings});
+        world.gateway.call("PUT", "/_plugins/_replication/logs/_update", Some(&body)).await
+    };
+    let durability = async || {
+        let settings = world.follower.get("/logs/_settings?flat_settings=true").await?;
+        anyhow::Ok(settings["logs"]["settings"]["index.translog.durability"].clone())
+    };
+    update(json!({"index.translog.durability": "async"})).await?;
+    ensure!(durability().await? == "async", "{}", durability().await?);
+    let found = verify(world, &json!({})).await?;
+    // The mapping still differs.
+    ensure!(!found["metadata"].to_string().contains("setting"), "{found}");
+    update(json!({})).await?;
+    ensure!(durability().await?.is_null(), "{}", durability().await?);
+    for made_with in ["index.number_of_shards", "index.sort.field"] {
+        let (status, answer) = update(json!({made_with: 5})).await?;
+        ensure!(status == 400 && answer["error"]["reason"].to_string().contains(made_with), "{status} {answer}");
+    }
     Ok(())
 }
 

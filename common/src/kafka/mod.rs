@@ -3,7 +3,7 @@
 mod control_topic;
 mod producer;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -118,6 +118,20 @@ impl Reach {
                 }
             }
         }
+    }
+}
+
+fn in_time() -> AdminOptions {
+    AdminOptions::new().operation_timeout(Some(CALL_TIMEOUT)).request_timeout(Some(CALL_TIMEOUT))
+}
+
+/// See [`Kafka::last_operations`].
+pub fn note_operation(known: &mut BTreeMap<SeqNo, Operation>, Record { seq_no, body, .. }: Record) {
+    match body {
+        Body::Rewound { .. } => known.clear(),
+        Body::Operation(operation) => drop(known.insert(seq_no, without_source(operation))),
+        Body::ResyncDocument { seq_no, operation, .. } => drop(known.insert(seq_no, without_source(operation))),
+        _ => {}
     }
 }
 
@@ -265,10 +279,8 @@ impl Kafka {
         for (key, value) in options {
             new = new.set(key, value);
         }
-        let results = admin
-            .create_topics([&new], &AdminOptions::new().operation_timeout(Some(CALL_TIMEOUT)))
-            .await
-            .map_err(|source| self.failed("create", topic, source))?;
+        let results =
+            admin.create_topics([&new], &in_time()).await.map_err(|source| self.failed("create", topic, source))?;
         for result in results {
             match result {
                 Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
@@ -293,7 +305,7 @@ impl Kafka {
     pub async fn delete_topic(&self, topic: &TopicName) -> Result<(), TopicError> {
         let admin = self.admin("delete", topic)?;
         let results = admin
-            .delete_topics(&[topic.as_str()], &AdminOptions::new().operation_timeout(Some(CALL_TIMEOUT)))
+            .delete_topics(&[topic.as_str()], &in_time())
             .await
             .map_err(|source| self.failed("delete", topic, source))?;
         for result in results {
@@ -334,6 +346,31 @@ impl Kafka {
         reach: &Reach,
     ) -> Result<Option<Operation>, TopicError> {
         let (seq_no, end) = (reach.seq_no, reach.end);
+        let found = self.read_tail(topic, shard, reach, Reach::of([], end), Reach::extend).await?;
+        Ok(found.filter(|found| found.seq_no == seq_no).and_then(|found| found.last))
+    }
+
+    /// The operations among the last records of a partition, without their sources; none of a history that the shard lost.
+    pub async fn last_operations(
+        &self,
+        topic: &TopicName,
+        shard: ShardId,
+        reach: &Reach,
+    ) -> Result<BTreeMap<SeqNo, Operation>, TopicError> {
+        let found = self.read_tail(topic, shard, reach, BTreeMap::new(), note_operation).await?;
+        Ok(found.unwrap_or_default())
+    }
+
+    /// Takes in the last records that are no heartbeats, and all behind them; `None` when they are too far back, or not there.
+    async fn read_tail<T: Send + 'static>(
+        &self,
+        topic: &TopicName,
+        shard: ShardId,
+        reach: &Reach,
+        mut found: T,
+        take: fn(&mut T, Record),
+    ) -> Result<Option<T>, TopicError> {
+        let (seq_no, end) = (reach.seq_no, reach.end);
         self.ask(topic, move |kafka, reader, topic| {
             let first = kafka.watermarks_blocking(reader, topic, shard)?.low.0;
             let lowest = first.max(end.0 - LAST_OPERATION_RECORDS);
@@ -351,9 +388,8 @@ impl Kafka {
             // All records behind the operation are read, too: it counts for nothing if the shard was rewound since. Those
             // before it hold the documents of a scan.
             let from = Offset(first.max(begins.0 - REACH_RECORDS));
-            let mut reach = Reach::of([], end);
-            kafka.read(reader, topic, shard, from, end, |_, record| reach.extend(record))?;
-            Ok(reach.last.filter(|_| reach.seq_no == seq_no))
+            kafka.read(reader, topic, shard, from, end, |_, record| take(&mut found, record))?;
+            Ok(Some(found))
         })
         .await
     }

@@ -72,6 +72,9 @@ impl From<OpenSearchError> for CtlError {
             }
             OpenSearchError::Unreachable { url, reason } => Self::Unreachable { url, reason },
             OpenSearchError::Unexpected { path, reason, .. } => Self::Unexpected { path, reason },
+            OpenSearchError::Incomplete { path, shards } => {
+                Self::Unexpected { path, reason: format!("some shards did not answer: {shards}") }
+            }
             OpenSearchError::Fenced { path, .. } => Self::Unexpected { path, reason: "not sent".to_owned() },
             OpenSearchError::NotRecovered { url } => Self::Unreachable { url, reason: "it is starting".to_owned() },
         }

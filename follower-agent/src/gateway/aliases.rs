@@ -29,8 +29,8 @@ impl Gateway {
     pub(super) async fn update_aliases(&self, call: &Call<'_>, body: Body) -> Result<Response, ApiError> {
         let inspected = inspect::read(call.parts, call.query, body).await?;
         let request = first_value(&inspected.content)?;
-        let actions = request.get("actions").and_then(Value::as_array).into_iter().flatten();
-        let targets = actions.filter_map(Value::as_object).flat_map(|action| action.values());
+        let actions = items(request.get("actions")).iter().filter_map(Value::as_object);
+        let targets = actions.flat_map(|action| action.values());
         let expressions: Vec<String> =
             targets.flat_map(|target| texts(target.get("index")).chain(texts(target.get("indices")))).collect();
         self.judge_and_pass(call, expressions, inspected).await
@@ -55,12 +55,15 @@ impl Gateway {
     }
 }
 
-/// A string, or the strings of a list.
-fn texts(value: Option<&Value>) -> impl Iterator<Item = String> {
-    let items = match value {
-        Some(Value::Array(items)) => items.as_slice(),
+/// The items of a list; OpenSearch takes a single one for a list, too.
+fn items(value: Option<&Value>) -> &[Value] {
+    match value {
+        Some(Value::Array(items)) => items,
         Some(single) => std::slice::from_ref(single),
         None => &[],
-    };
-    items.iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>().into_iter()
+    }
+}
+
+fn texts(value: Option<&Value>) -> impl Iterator<Item = String> {
+    items(value).iter().filter_map(Value::as_str).map(str::to_owned)
 }

@@ -69,6 +69,14 @@ impl Gateway {
     pub(super) async fn reindex(&self, call: &Call<'_>, body: Body) -> Result<Response, ApiError> {
         let inspected = inspect::read(call.parts, call.query, body).await?;
         let request = first_value(&inspected.content)?;
+        // In the forms in which a script may be written.
+        let script = request.get("script").map(|script| script.get("source").unwrap_or(script));
+        let sets_index = script.and_then(Value::as_str).is_some_and(|source| source.contains("_index"));
+        if sets_index {
+            let reason = "a script of [_reindex] that mentions [_index] could write into a followed index; \
+                          name the index in [dest]";
+            return Err(ApiError::status_exception(StatusCode::FORBIDDEN, reason));
+        }
         let destination = request.pointer("/dest/index").and_then(Value::as_str).unwrap_or_default();
         let blocked = match destination.is_empty() {
             true => Vec::new(),

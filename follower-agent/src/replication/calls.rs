@@ -29,7 +29,7 @@ use crate::bulk;
 use crate::checkpoint::Copy;
 use crate::dead_letters::{self, DeadLetter};
 use crate::followed::TransitionError;
-use crate::index::{FollowerIndex, not_to_override};
+use crate::index::{FollowerIndex, Load, check_settings, not_to_change, not_to_override};
 use crate::leaders::{from_cluster, from_control};
 use crate::positions::copy_key;
 use crate::state::{Command, Refusal, USER_INITIATED};
@@ -38,6 +38,8 @@ use crate::{auto_follow, stats, status};
 
 /// How long a call waits for all agents to comply: longer than it takes to notice that one is gone.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(25);
+/// The reason in the status of an index whose `_stop` has not come to its end.
+const STOPPING: &str = "Stopping: _stop was called and did not come to its end; call it again";
 
 impl Replication {
     async fn do_start(
@@ -96,6 +98,7 @@ impl Replication {
             epoch: Epoch(0),
             settings: index.overrides.clone(),
             bootstrap: None,
+            is_partial: false,
             repository,
             copy: None,
         };
@@ -113,21 +116,23 @@ impl Replication {
     async fn do_stop(&self, follower: IndexName) -> Result<(), ApiError> {
         let _one_at_a_time = self.lock(&self.key(&follower)).await;
         let subscription = self.subscription(&follower).ok_or_else(|| refused(Refusal::NotInProgress, &follower))?;
-        // Before it is forgotten.
-        let copy = subscription.bootstrap.as_ref().map(|id| {
-            if self.shared.requests.for_files(&subscription.leader_cluster, id).is_some_and(|it| it.is_restoring) {
-                return Some(Copy { bootstrap: id.clone(), in_place: false });
-            }
-            let copy = self.shared.checkpoints.load_copy(&copy_key(&subscription.id, id));
-            copy.unwrap_or_default()
-        });
-        let applied = AppliedMetadata::key_of(&self.cluster, &follower);
-        let applied = self.shared.follower_table.get::<AppliedMetadata>(&applied);
-        self.remove(&subscription).await?;
-        if let Some(copy) = copy {
-            return self.give_up_copy(&subscription, copy).await.map_err(|error| from_cluster(&error));
+        // It is forgotten last: a stop that is cut off, or fails, is asked for again.
+        let halt = Command::AutoPause { reason: STOPPING.to_owned() };
+        let halted = self.shared.transition(&subscription, halt).await;
+        halted.map_err(|error| transition_error(error, &follower))?;
+        self.settled(&subscription).await?;
+        // A copy may have become complete meanwhile.
+        let subscription = self.subscription(&follower).ok_or_else(|| refused(Refusal::NotInProgress, &follower))?;
+        match &subscription.bootstrap {
+            Some(id) => self.give_up_copy(&subscription, id).await.map_err(|error| from_cluster(&error))?,
+            None => self.give_back_aliases(&subscription).await,
         }
-        let write_aliases = applied.map(|applied| applied.write_aliases).unwrap_or_default();
+        self.remove(&subscription).await
+    }
+
+    async fn give_back_aliases(&self, subscription: &Subscription) {
+        let follower = &subscription.follower_index;
+        let write_aliases = self.shared.applied(subscription).map(|applied| applied.write_aliases).unwrap_or_default();
         if !write_aliases.is_empty() {
             let index = FollowerIndex::new(self.shared.opensearch.clone(), follower.clone(), Map::new());
             if let Err(error) = index.give_back(write_aliases).await {
@@ -135,18 +140,26 @@ impl Replication {
                 warn!(index = %follower, %error, "its aliases do not write to the index as they did on the leader");
             }
         }
-        Ok(())
+    }
+
+    fn copy_under_way(&self, subscription: &Subscription, id: &str) -> Option<Copy> {
+        let files = self.shared.requests.for_files(&subscription.leader_cluster, id);
+        if files.is_some_and(|request| request.is_restoring) {
+            return Some(Copy { bootstrap: id.to_owned(), in_place: false });
+        }
+        self.shared.checkpoints.load_copy(&copy_key(&subscription.id, id)).unwrap_or_default()
     }
 
     /// Half a copy is of no use to anybody; an index that was whole before stays, with its settings.
-    async fn give_up_copy(&self, subscription: &Subscription, copy: Option<Copy>) -> Result<(), OpenSearchError> {
+    async fn give_up_copy(&self, subscription: &Subscription, id: &str) -> Result<(), OpenSearchError> {
+        let copy = self.copy_under_way(subscription, id);
         let (name, overrides) = (subscription.follower_index.clone(), subscription.settings.clone());
         let index = FollowerIndex::new(self.shared.opensearch.clone(), name, overrides);
-        if copy.is_some_and(|copy| !copy.in_place) {
+        if subscription.is_partial || copy.is_some_and(|copy| !copy.in_place) {
             return index.delete().await;
         }
-        match self.shared.capture(subscription) {
-            Some(capture) if index.exists().await? => index.finish_load(&capture.metadata).await,
+        match self.shared.newest_metadata(subscription) {
+            Some(metadata) if index.exists().await? => index.finish_load(&metadata).await,
             _ => Ok(()),
         }
     }
@@ -203,10 +216,22 @@ impl Replication {
         let _one_at_a_time = self.lock(&self.key(&follower)).await;
         let overrides: Map<_, _> = request.settings.into_iter().collect();
         let subscription = self.subscription(&follower).ok_or_else(|| refused(Refusal::NotInProgress, &follower))?;
+        refuse_leaders_settings(&overrides)?;
+        if let Some(key) = not_to_change(&subscription.settings, &overrides) {
+            let reason = format!("setting [{key}] can be given to _start only: an index is made with it");
+            return Err(ApiError::illegal_argument(reason));
+        }
         let index = FollowerIndex::new(self.shared.opensearch.clone(), follower.clone(), overrides.clone());
+        if let Some(copy) = subscription.bootstrap.as_ref().and_then(|id| self.copy_under_way(&subscription, id)) {
+            index.loading(Load::of_documents(copy.in_place));
+        }
         // The follower cluster is the judge of settings; only what it takes is kept.
-        if let Some(capture) = self.shared.capture(&subscription) {
-            index.sync_settings(&capture.metadata).await.map_err(|error| from_cluster(&error))?;
+        match self.shared.newest_metadata(&subscription) {
+            Some(metadata) if index.exists().await.map_err(|error| from_cluster(&error))? => {
+                let replaced = index.replace_overrides(&subscription.settings, &metadata).await;
+                replaced.map_err(|error| from_cluster(&error))?;
+            }
+            _ => check_settings(&self.shared.opensearch, &overrides).await.map_err(|error| from_cluster(&error))?,
         }
         let updated = self.shared.transition(&subscription, Command::Update { settings: overrides }).await;
         updated.map_err(|error| transition_error(error, &follower))?;

@@ -29,7 +29,7 @@ use crate::positions::copy_key;
 use crate::settings::ControlSettings;
 use crate::slots::{Slot, Slots};
 use crate::state::Command;
-use crate::status;
+use crate::{status, verify};
 
 pub use self::calls::refuse_leaders_settings;
 
@@ -230,6 +230,7 @@ impl Replication {
             self.shared.metrics.state.with_label_values(&[index]).set(state);
             let dead_letters = i64::try_from(self.dead_letters_of(&subscription)).unwrap_or(i64::MAX);
             self.shared.metrics.dead_letters.with_label_values(&[index]).set(dead_letters);
+            verify::export(self, &subscription);
             let Some(capture) = self.shared.capture(&subscription) else { continue };
             if let Some(Phase::Syncing(progress) | Phase::Bootstrapping(progress)) = phase {
                 for (shard, progress) in (0..).map(ShardId).zip(&progress.shards) {

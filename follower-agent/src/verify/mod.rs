@@ -30,6 +30,7 @@ use crate::index::FollowerIndex;
 use crate::leaders::from_control;
 use crate::progress::{IndexProgress, now_ms};
 use crate::replication::Replication;
+use crate::slots::Slot;
 
 /// Ids of a kind that are shown; all are counted.
 const SHOWN: usize = 100;
@@ -197,6 +198,23 @@ pub fn last(replication: &Replication, index: &IndexName) -> Result<Verification
     last.ok_or_else(|| ApiError::resource_not_found(format!("Index {index} has not been verified")))
 }
 
+/// Shows in the metrics what the last verification found, where the index is looked after.
+pub fn export(replication: &Replication, subscription: &Subscription) {
+    let index = &subscription.follower_index;
+    let (metric, labels) = (&replication.shared().metrics.verified_equal, &[index.as_str()]);
+    let is_ours = replication.shared().slots.holds(Slot::of_index(index));
+    let last = last(replication, index).ok().filter(|last| last.subscription == subscription.id && is_ours);
+    match last.map(|last| last.state) {
+        Some(state) if state.is_done() => {
+            metric.with_label_values(labels).set((state == VerificationState::Equal).into());
+        }
+        Some(_) => {}
+        None => {
+            let _ = metric.remove_label_values(labels);
+        }
+    }
+}
+
 /// Ends the verification that is under way, and forgets the last one.
 pub async fn forget(replication: &Replication, index: &IndexName) -> Result<(), ApiError> {
     let key = last(replication, index)?.key();
@@ -304,8 +322,6 @@ async fn work(replication: Arc<Replication>, mut verification: Verification, sto
     let Findings { documents, missing, extra, different, .. } = &verification.found;
     let (missing, extra, different) = (missing.count, extra.count, different.count);
     info!(%index, state = ?verification.state, reason = verification.reason, documents, missing, extra, different, "verified");
-    let is_equal = i64::from(verification.state == VerificationState::Equal);
-    replication.shared().metrics.verified_equal.with_label_values(&[index.as_str()]).set(is_equal);
     write(&replication, &verification).await;
 }
 

@@ -60,6 +60,8 @@ pub struct PollSource {
     /// When a complete frame is due.
     sweep_due: Instant,
     changed_since_sweep: bool,
+    /// Whether the primary may have come back with another history.
+    is_to_be_checked: bool,
     /// Since when the shard has been behind Kafka.
     behind_since: Option<Instant>,
     global_checkpoint: SeqNo,
@@ -74,6 +76,7 @@ impl PollSource {
             sweep_interval,
             sweep_due: Instant::now(),
             changed_since_sweep: sent > SeqNo::NONE,
+            is_to_be_checked: true,
             behind_since: None,
             global_checkpoint: SeqNo::NONE,
         }
@@ -96,6 +99,7 @@ impl ChangeSource for PollSource {
         };
         let Some(now) = known else {
             self.behind_since = None;
+            self.is_to_be_checked = true;
             return Ok(Change::Nothing);
         };
         self.global_checkpoint = now;
@@ -116,7 +120,8 @@ impl ChangeSource for PollSource {
             self.changed_since_sweep = false;
             self.sweep_due = Instant::now() + self.sweep_interval;
         }
-        Ok(Change::Missing(Missing { to: now, reason: Reason::Poll { complete } }))
+        let is_to_be_checked = std::mem::take(&mut self.is_to_be_checked);
+        Ok(Change::Missing(Missing { to: now, reason: Reason::Poll { complete }, is_to_be_checked }))
     }
 
     async fn release(&mut self, _acked: SeqNo) -> Result<(), CaptureError> {
@@ -194,7 +199,7 @@ mod tests {
         let (sender, checkpoints) = watch::channel(known(4));
         let mut source = PollSource::open(shard, checkpoints, Duration::from_millis(300), SeqNo::NONE);
         let frame = |change| match change {
-            Ok(Change::Missing(Missing { to, reason: Reason::Poll { complete } })) => Some((to.0, complete)),
+            Ok(Change::Missing(Missing { to, reason: Reason::Poll { complete }, .. })) => Some((to.0, complete)),
             _ => None,
         };
         assert_eq!(frame(source.next(SeqNo::NONE).await), Some((4, true)));

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use shardline_common::kafka::TopicError;
-use shardline_common::record::OperationKind;
 use shardline_common::types::SeqNo;
 use tokio::time::Instant;
 
 use super::{CATCH_UP, Change, ChangeSource};
 use crate::blocking::blocking;
 use crate::capture::{CaptureError, to_operation};
+use crate::history::is_same;
 use crate::resync::{Missing, Reason};
-use crate::translog::{Operation, ShardSpool, ShardTail, TailError, TranslogWatcher, Wake};
+use crate::translog::{Operation, ShardSpool, ShardTail, TailBatch, TailError, TranslogWatcher, Wake};
 
 /// How much of a shard is read at once, in bytes of sources.
 const BATCH_BYTES: usize = 1024 * 1024;
@@ -92,6 +92,22 @@ impl TranslogSource {
         (!is_same(&to_operation(own), &shipped)).then_some(self.global_checkpoint)
     }
 
+    /// The next operations, or what only a scan can bring.
+    async fn read(&mut self, sent: SeqNo) -> Result<Result<TailBatch, Missing>, CaptureError> {
+        let mut is_open_anew = false;
+        loop {
+            if let Some(to) = self.missing.take() {
+                return Ok(Err(Missing { to, reason: Reason::Lost, is_to_be_checked: true }));
+            }
+            let read = |tail: &mut ShardTail| tail.refresh().and_then(|()| tail.next_batch(BATCH_BYTES));
+            match self.work(read).await {
+                Err(CaptureError::Translog(TailError::Gap { .. })) if !is_open_anew => self.reopen(sent).await?,
+                outcome => return Ok(Ok(outcome?)),
+            }
+            is_open_anew = true;
+        }
+    }
+
     /// Looks anew whether the translog reaches back to what comes behind `sent`.
     async fn reopen(&mut self, sent: SeqNo) -> Result<(), CaptureError> {
         let (folder, spool) = (self.folder.clone(), self.spool.clone());
@@ -127,22 +143,21 @@ impl ChangeSource for TranslogSource {
     async fn next(&mut self, sent: SeqNo) -> Result<Change, CaptureError> {
         // Changes until now are seen by reading.
         let _ = self.wake.notified().now_or_never();
-        let mut is_open_anew = false;
-        let mut batch = loop {
-            if let Some(to) = self.missing.take() {
-                return Ok(Change::Missing(Missing { to, reason: Reason::Lost }));
+        let batch = loop {
+            let mut batch = match self.read(sent).await? {
+                Ok(batch) => batch,
+                Err(missing) => return Ok(Change::Missing(missing)),
+            };
+            self.global_checkpoint = batch.global_checkpoint;
+            let compares = self.last.is_some();
+            if let Some(to) = self.rewound(sent, &mut batch.operations) {
+                return Ok(Change::Rewound { to });
             }
-            let read = |tail: &mut ShardTail| tail.refresh().and_then(|()| tail.next_batch(BATCH_BYTES));
-            match self.work(read).await {
-                Err(CaptureError::Translog(TailError::Gap { .. })) if !is_open_anew => self.reopen(sent).await?,
-                outcome => break outcome?,
+            // What was compared may be as large as a batch.
+            if !(compares && self.last.is_none() && batch.operations.is_empty()) {
+                break batch;
             }
-            is_open_anew = true;
         };
-        self.global_checkpoint = batch.global_checkpoint;
-        if let Some(to) = self.rewound(sent, &mut batch.operations) {
-            return Ok(Change::Rewound { to });
-        }
         self.is_busy = !batch.operations.is_empty();
         Ok(if self.is_busy { Change::Operations(batch.operations) } else { Change::Nothing })
     }
@@ -170,18 +185,6 @@ impl ChangeSource for TranslogSource {
             tokio::time::sleep(SLOW_POLL).await;
         }
     }
-}
-
-/// Whether an operation of the shard is the one that Kafka has; that has no source if a scan found it.
-fn is_same(own: &shardline_common::record::Operation, shipped: &shardline_common::record::Operation) -> bool {
-    let is_same_kind = match (&own.kind, &shipped.kind) {
-        (
-            OperationKind::Index { id, routing, version, .. },
-            OperationKind::Index { id: shipped_id, source, routing: shipped_routing, version: shipped_version },
-        ) if source.is_empty() => (id, routing, version) == (shipped_id, shipped_routing, shipped_version),
-        (own, shipped) => own == shipped,
-    };
-    is_same_kind && own.primary_term == shipped.primary_term
 }
 
 struct Opened {
@@ -219,6 +222,7 @@ mod tests {
 
     use bytes::Bytes;
     use inotify::Inotify;
+    use shardline_common::record::OperationKind;
     use shardline_common::types::{PrimaryTerm, ShardId};
 
     use super::*;

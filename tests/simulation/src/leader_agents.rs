@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use leader_agent::capture::{self, Context, Files, Origin, Shard, Shipped};
-use leader_agent::log::{FillBoard, Log};
+use leader_agent::log::{Board, Log};
 use leader_agent::metrics::Metrics;
 use leader_agent::redeliver::{self, Asking};
 use leader_agent::state_id::StateId;
@@ -58,13 +58,13 @@ impl LeaderAgent {
         let (topic, has_replicas) = (locked.topic.clone(), locked.plan.copies > 1);
         drop(locked);
         let log = Arc::new(AgentsLog { world: Arc::clone(world), producer });
-        let (log, fills): (Arc<dyn Log>, Arc<dyn FillBoard>) = (Arc::clone(&log) as _, log);
+        let (log, board): (Arc<dyn Log>, Arc<dyn Board>) = (Arc::clone(&log) as _, log);
         let context = Arc::new(Context {
             opensearch: Wire::leader(world, node),
             state_id: StateId::new(Wire::leader(world, node)),
             kafka: unused_kafka(),
             cluster: "cluster".into(),
-            fills,
+            board,
             log,
             watcher: TranslogWatcher::blind(),
             metrics: Metrics::register(&Registry::new()).expect("metrics are registered once"),

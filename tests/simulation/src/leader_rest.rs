@@ -44,7 +44,7 @@ impl World {
             ("GET", "docs") => {
                 let primary = self.group.primary();
                 let (max, known) = (primary.max_seq_no(), primary.global_checkpoint);
-                let copies = json!([{"routing": {"primary": true, "state": "STARTED"}, "seq_no": {"max_seq_no": max, "global_checkpoint": known}}]);
+                let copies = json!([{"routing": {"primary": true, "state": "STARTED"}, "seq_no": {"max_seq_no": max, "global_checkpoint": known}, "commit": {"user_data": {"history_uuid": "h"}}}]);
                 (StatusCode::OK, json!({"indices": {INDEX: {"shards": {"0": copies}}}}))
             }
             ("POST", "_refresh") => {

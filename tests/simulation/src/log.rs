@@ -8,14 +8,14 @@ use std::task::{Poll, Waker};
 use follower_agent::ports::{Positioned, Unpacked};
 use futures::channel::oneshot;
 use futures::future::BoxFuture;
-use leader_agent::log::{FillBoard, Log, Pending, Session};
+use leader_agent::log::{Board, Log, Pending, Session};
 use leader_agent::publish::PublishError;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Headers;
-use shardline_common::control::{Entry, FillRequest};
-use shardline_common::kafka::{ControlError, REACH_RECORDS, Reach, TopicError, Watermarks};
+use shardline_common::control::{Entry, FillRequest, ShardHistory};
+use shardline_common::kafka::{ControlError, REACH_RECORDS, Reach, TopicError, Watermarks, note_operation};
 use shardline_common::record::{Body, Operation, Pack, Record, packs};
-use shardline_common::types::{Offset, ShardId, TopicName};
+use shardline_common::types::{Offset, SeqNo, ShardId, TopicName};
 use tokio::sync::watch;
 
 use crate::calls::{Target, call};
@@ -196,6 +196,21 @@ impl Log for AgentsLog {
         }))
     }
 
+    fn last_operations<'a>(
+        &'a self,
+        topic: &'a TopicName,
+        _: ShardId,
+        reach: &'a Reach,
+    ) -> BoxFuture<'a, Result<BTreeMap<SeqNo, Operation>, TopicError>> {
+        let end = reach.end;
+        Box::pin(ask(&self.world, topic, "last operations", move |partition| {
+            let records = partition.records.iter().take(end.0 as usize).skip(partition.low as usize);
+            let mut found = BTreeMap::new();
+            records.flatten().for_each(|record| note_operation(&mut found, record.clone()));
+            found
+        }))
+    }
+
     fn last_record<'a>(
         &'a self,
         topic: &'a TopicName,
@@ -262,19 +277,20 @@ impl Session for AgentsSession {
     }
 }
 
-/// Where leader agents ask each other for operations.
-pub struct Board {
+/// What leader agents tell each other.
+pub struct Posted {
     pub posted: BTreeMap<String, FillRequest>,
+    pub histories: BTreeMap<String, ShardHistory>,
     pub changed: watch::Sender<Offset>,
 }
 
-impl Default for Board {
+impl Default for Posted {
     fn default() -> Self {
-        Self { posted: BTreeMap::new(), changed: watch::Sender::new(Offset(0)) }
+        Self { posted: BTreeMap::new(), histories: BTreeMap::new(), changed: watch::Sender::new(Offset(0)) }
     }
 }
 
-impl FillBoard for AgentsLog {
+impl Board for AgentsLog {
     fn post<'a>(&'a self, request: &'a FillRequest) -> BoxFuture<'a, Result<(), ControlError>> {
         let request = request.clone();
         let label = format!("fill request {} to {}", request.from, request.to);
@@ -296,6 +312,18 @@ impl FillBoard for AgentsLog {
 
     fn posted(&self, key: &str) -> Option<FillRequest> {
         self.world.lock().board.posted.get(key).cloned()
+    }
+
+    fn history(&self, key: &str) -> Option<ShardHistory> {
+        self.world.lock().board.histories.get(key).cloned()
+    }
+
+    fn note_history<'a>(&'a self, history: &'a ShardHistory) -> BoxFuture<'a, Result<(), ControlError>> {
+        let history = history.clone();
+        let noted = call(&self.world, Target::Log, "history".to_owned(), move |world| {
+            world.board.histories.insert(history.key(), history);
+        });
+        Box::pin(async move { noted.await.ok_or_else(control_away) })
     }
 
     fn changes(&self) -> watch::Receiver<Offset> {

@@ -22,7 +22,7 @@ use crate::calls::{Call, Target, call};
 use crate::check::Checks;
 use crate::group::{Group, Op};
 use crate::index::{FollowerIndex, Mood, Scans};
-use crate::log::{Board, Kafka};
+use crate::log::{Kafka, Posted};
 use crate::plan::Plan;
 use crate::sabotage::Sabotage;
 
@@ -43,7 +43,7 @@ pub struct World {
     pub visible: Vec<(String, Op)>,
     pub kafka: Kafka,
     pub topic: TopicName,
-    pub board: Board,
+    pub board: Posted,
     pub follower: FollowerIndex,
     pub scans: Scans,
     pub calls: Vec<Call>,
@@ -77,7 +77,7 @@ impl World {
             visible: Vec::new(),
             kafka: Kafka::default(),
             topic: "shardline.leader.books.ibhFku_5fA".into(),
-            board: Board::default(),
+            board: Posted::default(),
             follower: FollowerIndex { refuses: plan_refuses, ..FollowerIndex::default() },
             scans: Scans::default(),
             calls: Vec::new(),

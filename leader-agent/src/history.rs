@@ -1,0 +1,106 @@
+//! Whether a shard still has the history that its partition holds. A restore, an older copy of its data or a copy that is
+//! made primary by force gives it another one under the same index; what Kafka has and what the shard has to add to it
+//! then do not belong together.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use shardline_common::control::{Entry, ShardHistory};
+use shardline_common::record::{Body, Operation, OperationKind};
+use shardline_common::scan::{Hit, ScanError, ShardScan, Stretch};
+use shardline_common::shard_stats;
+use shardline_common::types::SeqNo;
+use tracing::warn;
+
+use crate::capture::{Capture, CaptureError, Never};
+use crate::settled;
+
+/// Of the last operations that Kafka has, how many are looked for in the shard.
+const COMPARED: usize = 10_000;
+
+impl Capture<'_> {
+    /// Compares the shard's history with the one that was noted, or notes it.
+    pub async fn check_history(&mut self) -> Result<(), CaptureError> {
+        let (context, shard) = (self.context, self.shard);
+        let found = shard_stats::history(&context.opensearch, &shard.index, shard.shard).await?;
+        let (history_uuid, now) = found.ok_or(CaptureError::NoPrimary)?;
+        let (cluster_uuid, index_uuid) = (context.cluster.clone(), shard.uuid.clone());
+        let history = ShardHistory { cluster_uuid, index_uuid, shard: shard.shard, history_uuid };
+        let noted = context.board.history(&history.key());
+        if noted.as_ref() == Some(&history) {
+            return Ok(());
+        }
+        let is_another = noted.is_some() && self.sent > SeqNo::NONE;
+        let rewound =
+            if is_another { self.rewind(now.global_checkpoint).await.map(|never| match never {}) } else { Ok(()) };
+        // Not before Kafka has the word of it.
+        if let Ok(()) | Err(CaptureError::Rewound { .. }) = rewound {
+            context.board.note_history(&history).await?;
+        }
+        rewound
+    }
+
+    /// Makes sure, before what a scan finds up to `to` is shipped behind Kafka's last operations, that the shard has had these.
+    pub async fn check_tail(&mut self, to: SeqNo) -> Result<(), CaptureError> {
+        self.check_history().await?;
+        let (log, topic, shard) = (&self.context.log, &self.shard.topic, self.shard.shard);
+        let Some(reach) = log.reach(topic, shard).await? else { return Ok(()) };
+        let mut shipped = log.last_operations(topic, shard, &reach).await?;
+        while shipped.len() > COMPARED {
+            shipped.pop_first();
+        }
+        let scan = settled::open(&self.context.opensearch, self.shard, to).await?;
+        let has_others = has_others(&scan, &shipped).await;
+        scan.close().await;
+        if has_others? {
+            match self.rewind(to).await? {}
+        }
+        Ok(())
+    }
+
+    /// Says in the log that the shard's history goes on from `to`, whatever the partition has.
+    pub async fn rewind(&mut self, to: SeqNo) -> Result<Never, CaptureError> {
+        let from = self.sent;
+        warn!(index = %self.shard.index, shard = %self.shard.shard, %from, %to,
+              "the shard lost operations that Kafka has: followers copy the index anew");
+        self.sent = to;
+        self.send_and_wait(Body::Rewound { from }).await?;
+        Err(CaptureError::Rewound { from, to })
+    }
+}
+
+/// Whether the shard shows other operations under the sequence numbers of these.
+async fn has_others(scan: &ShardScan<'_>, shipped: &BTreeMap<SeqNo, Operation>) -> Result<bool, ScanError> {
+    let (Some((&from, _)), Some((&to, _))) = (shipped.first_key_value(), shipped.last_key_value()) else {
+        return Ok(false);
+    };
+    let mut pages = scan.ids(Stretch { from, to: Some(to) });
+    loop {
+        let page = pages.next().await?;
+        if page.is_empty() {
+            return Ok(false);
+        }
+        for hit in page {
+            if shipped.get(&hit.seq_no).is_some_and(|shipped| !is_same(shipped, &shown(hit))) {
+                return Ok(true);
+            }
+        }
+    }
+}
+
+fn shown(hit: Hit) -> Operation {
+    let Hit { id, primary_term, version, routing, .. } = hit;
+    Operation { primary_term, kind: OperationKind::Index { id, source: Bytes::new(), routing, version } }
+}
+
+/// Whether two operations under one sequence number are the same; one that a scan found has no source.
+pub fn is_same(one: &Operation, found: &Operation) -> bool {
+    let is_same_kind = match (&one.kind, &found.kind) {
+        (
+            OperationKind::Index { id, routing, version, .. },
+            OperationKind::Index { id: found_id, source, routing: found_routing, version: found_version },
+        ) if source.is_empty() => (id, routing, version) == (found_id, found_routing, found_version),
+        (one, found) => one == found,
+    };
+    is_same_kind && one.primary_term == found.primary_term
+}
