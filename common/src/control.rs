@@ -29,6 +29,9 @@ pub struct NodeAnnouncement {
     /// `host:port` that other OpenSearch nodes connect to; what users put into `cluster.remote.<alias>.seeds`.
     pub transport_address: String,
     pub agent_version: String,
+    /// Milliseconds since the epoch; 0 from earlier builds. Those of a cluster that is no more stay.
+    #[serde(default)]
+    pub announced_ms: i64,
 }
 
 /// `control.leader`: an index that exists on a leader cluster, followed or not.

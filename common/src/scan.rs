@@ -129,6 +129,7 @@ impl<'a> ShardScan<'a> {
             with_source: true,
             in_order: true,
             size: FIRST_PAGE,
+            largest: LARGEST_PAGE,
         }
     }
 
@@ -144,7 +145,7 @@ impl<'a> ShardScan<'a> {
 
     /// Without their sources, in the order in which they are stored.
     pub fn ids(&self, stretch: Stretch) -> Pages<'_> {
-        Pages { with_source: false, size: LARGEST_PAGE_OF_IDS, ..self.unordered(stretch) }
+        Pages { with_source: false, size: LARGEST_PAGE_OF_IDS, largest: LARGEST_PAGE_OF_IDS, ..self.unordered(stretch) }
     }
 }
 
@@ -157,9 +158,16 @@ pub struct Pages<'a> {
     with_source: bool,
     in_order: bool,
     size: usize,
+    largest: usize,
 }
 
 impl Pages<'_> {
+    /// With so many documents in a page at most.
+    pub fn of_at_most(self, documents: usize) -> Self {
+        let largest = documents.clamp(1, self.largest);
+        Self { largest, size: self.size.min(largest), ..self }
+    }
+
     /// The next documents; none at the end.
     pub async fn next(&mut self) -> Result<Vec<Hit>, ScanError> {
         let mut range = json!({"gte": self.stretch.from.0});
@@ -195,7 +203,7 @@ impl Pages<'_> {
         }
         let found: Vec<Hit> = page.hits.hits.into_iter().map(|hit| hit.into_hit(&answer)).collect();
         if self.with_source {
-            self.size = next_size(self.size, answer.len(), found.len());
+            self.size = next_size(self.size, answer.len(), found.len()).min(self.largest);
         }
         Ok(found)
     }
@@ -336,6 +344,8 @@ mod tests {
         fn send<'a>(&'a self, request: Request<'a>) -> BoxFuture<'a, Result<(StatusCode, Bytes), String>> {
             let answer = if request.path.contains("point_in_time") {
                 json!({"pit_id": "pit"})
+            } else if request.path.contains("_refresh") {
+                self.partial.iter().map(|(key, value)| (key.to_string(), value.clone())).collect()
             } else {
                 assert!(request.path.contains("allow_partial_search_results=false"), "{}", request.path);
                 let (_, body) = request.body.expect("a search has a body");
@@ -406,6 +416,28 @@ mod tests {
         assert_eq!(ids, (0..371).map(|place| place.to_string()).collect::<Vec<_>>());
         let sizes = shard.sizes.lock();
         assert_eq!(sizes[..3], [100, 400, 25]);
+    }
+
+    #[tokio::test]
+    async fn pages_have_as_many_documents_as_they_may() {
+        let shard = Stored::new(vec![10; 300], None);
+        let opensearch = over(&shard);
+        let scan = open(&opensearch).await;
+        for mut pages in [scan.ids(ALL).of_at_most(70), scan.unordered(ALL).of_at_most(70)] {
+            while !pages.next().await.unwrap().is_empty() {}
+        }
+        assert_eq!(*shard.sizes.lock(), [70; 12]);
+    }
+
+    /// A scan would not show what the shard has not made visible.
+    #[tokio::test]
+    async fn a_shard_that_was_not_refreshed_is_not_scanned() {
+        for (failed, is_opened) in [(0, true), (1, false)] {
+            let shard = Stored::new(vec![1], Some(("_shards", json!({"total": 4, "failed": failed}))));
+            let opensearch = over(&shard);
+            let opened = ShardScan::refreshed(&opensearch, &"index".into(), ShardId(0)).await;
+            assert_eq!(opened.is_ok(), is_opened);
+        }
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@
 //! it is and, if asked for, its source. Documents are dealt into buckets by their ids. A bucket's digest is the sum of
 //! its fingerprints, so the order in which a shard is scanned is of no matter.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -241,6 +242,9 @@ fn fingerprint(name: &DocumentName, seq_no: SeqNo, source: Option<&[u8]>) -> Fin
     Fingerprint { seq_no, hash: hasher.digest() }
 }
 
+/// Decimal digits that tell two doubles apart.
+const EXACT_DIGITS: usize = 17;
+
 /// Of a value, however it is spaced and its fields are ordered.
 fn content_hash(value: &Value) -> u64 {
     let mut hasher = Xxh3::new();
@@ -259,9 +263,24 @@ fn content_hash(value: &Value) -> u64 {
             hasher.update(b"{");
             hasher.update(&sum.to_le_bytes());
         }
+        Value::Number(number) => hasher.update(canonical(&number.to_string()).as_bytes()),
         scalar => hasher.update(scalar.to_string().as_bytes()),
     }
     hasher.digest()
+}
+
+/// A number as all that print it differently agree on, such as `1.0E10` and `10000000000`. One with more digits than a double
+/// has stays as it is spelt.
+fn canonical(text: &str) -> Cow<'_, str> {
+    let is_fraction = text.contains(['.', 'e', 'E']);
+    let digits = text.split(['e', 'E']).next().unwrap_or_default().chars().filter(char::is_ascii_digit).count();
+    match text.parse::<f64>() {
+        Ok(number) if is_fraction && digits <= EXACT_DIGITS && number.is_finite() => {
+            // Without an exponent, and for whole numbers without a point.
+            Cow::Owned(if number == 0.0 { "0".to_owned() } else { number.to_string() })
+        }
+        _ => Cow::Borrowed(text),
+    }
 }
 
 /// Whose shard is read: the two keep the leader's sequence numbers in different places.
@@ -293,6 +312,9 @@ pub struct Reader<'a> {
     pub how: How,
     /// Documents read so far.
     pub read: &'a AtomicU64,
+    /// The last operation that the leader can have had by now. What is newer than `up_to` and not newer than that is left
+    /// out, as not compared yet; what is newer still is nothing of the leader's.
+    pub newest: &'a (dyn Fn() -> SeqNo + Sync),
 }
 
 impl Reader<'_> {
@@ -323,6 +345,9 @@ impl Reader<'_> {
         let stretch = Stretch { from: SeqNo(0), to };
         let scanned = async {
             let mut pages = if self.how.content { scan.unordered(stretch) } else { scan.ids(stretch) };
+            if self.how.documents_per_second > 0 {
+                pages = pages.of_at_most(usize::try_from(self.how.documents_per_second).unwrap_or(usize::MAX));
+            }
             let started = Instant::now();
             let mut read = 0;
             loop {
@@ -330,12 +355,14 @@ impl Reader<'_> {
                 if page.is_empty() {
                     return Ok(());
                 }
+                // All that the page shows had been heard of before.
+                let newest = (self.newest)();
                 read += page.len() as u64;
                 self.read.fetch_add(page.len() as u64, Relaxed);
                 for hit in page {
                     let Hit { id, seq_no, version, routing, source, .. } = hit;
                     let seq_no = self.side.seq_no(seq_no, version);
-                    if seq_no <= up_to && is_wanted(&id) {
+                    if (seq_no <= up_to || seq_no > newest) && is_wanted(&id) {
                         let name = DocumentName { id, routing };
                         let print = fingerprint(&name, seq_no, source.as_deref());
                         take(name, print);
@@ -462,6 +489,16 @@ mod tests {
         assert_ne!(plain(r#"{"x":[1,2]}"#), plain(r#"{"x":[2,1]}"#));
         assert_ne!(plain(r#"{"x":"1"}"#), plain(r#"{"x":1}"#));
         assert_ne!(plain(r#"{"a":"b"}"#), plain(r#"{"b":"a"}"#));
+        // As OpenSearch prints what a client sent as CBOR, and as it is when JSON was sent.
+        for (one, other) in
+            [("1.0E10", "10000000000.0"), ("1.0", "1"), ("1.7E9", "1700000000"), ("-0.0", "0"), ("1E-4", "0.0001")]
+        {
+            assert_eq!(plain(one), plain(other), "{one} {other}");
+        }
+        let long = "0.1000000000000000000001";
+        for (one, other) in [("1.5", "1.25"), ("0.1", long), ("123456789012345678901", "123456789012345678902")] {
+            assert_ne!(plain(one), plain(other), "{one} {other}");
+        }
         let of = |name: &DocumentName, seq_no| fingerprint(name, SeqNo(seq_no), None).hash;
         assert_ne!(of(&name("a"), 3), of(&name("a"), 4));
         assert_ne!(of(&name("a"), 3), of(&DocumentName { id: "a".into(), routing: Some(String::new()) }, 3));

@@ -26,6 +26,8 @@ use crate::slots::Slot;
 
 /// Changes of the leader's catalogue come in bursts.
 const SETTLE: Duration = Duration::from_millis(100);
+/// Between two looks, at least.
+const LEAST_INTERVAL: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_secs(5);
 /// How often it is asked whether an index is copied, while others wait for its place.
 const COPY_POLL: Duration = Duration::from_millis(500);
@@ -233,8 +235,10 @@ impl Runner {
         };
         let matching = self.replication.leaders().matching(&cluster, &self.rule.pattern);
         let names: HashSet<&IndexName> = matching.iter().map(|entry| &entry.index).collect();
-        self.progress.failures.retain(|index, _| names.contains(index));
         let followed = self.replication.followed_indices();
+        // One that is followed now, or whose name is taken, is not to be started any more.
+        let is_open = |index: &IndexName| names.contains(index) && !followed.contains(&self.rule.follower_index(index));
+        self.progress.failures.retain(|index, _| is_open(index));
         let now = now_ms();
         let mut candidates: Vec<CatalogEntry> = matching
             .iter()
@@ -246,7 +250,11 @@ impl Runner {
         if !candidates.is_empty() {
             match self.replication.local_indices().await {
                 // An index of that name, ordinary or once followed, stays what it is.
-                Ok(local) => candidates.retain(|entry| !local.contains(&self.rule.follower_index(&entry.index))),
+                Ok(local) => {
+                    let is_free = |index: &IndexName| !local.contains(&self.rule.follower_index(index));
+                    candidates.retain(|entry| is_free(&entry.index));
+                    self.progress.failures.retain(|index, _| is_free(index));
+                }
                 Err(error) => {
                     warn!(rule = self.rule.name, %error, "the follower cluster's indices are unknown");
                     return;
@@ -310,9 +318,13 @@ impl Runner {
     }
 
     fn until_next_look(&self) -> Duration {
-        let retries = self.progress.failures.values().map(|failure| failure.next_attempt - now_ms());
-        let retry = retries.min().map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or_default()));
-        self.replication.settings().auto_follow_interval().min(retry.unwrap_or(Duration::MAX))
+        // Those whose time has come are on their way.
+        let is_under_way =
+            |index: &IndexName| self.starting.contains(index) || self.queue.iter().any(|entry| entry.index == *index);
+        let waiting = self.progress.failures.iter().filter(|(index, _)| !is_under_way(index));
+        let retry = waiting.map(|(_, failure)| failure.next_attempt - now_ms()).min();
+        let retry = retry.map_or(Duration::MAX, |ms| Duration::from_millis(u64::try_from(ms).unwrap_or_default()));
+        self.replication.settings().auto_follow_interval().min(retry).max(LEAST_INTERVAL)
     }
 
     /// How long the runner may rest at most.

@@ -14,6 +14,7 @@ use crate::apply::batch::Batch;
 use crate::apply::bulk::Destination;
 use crate::apply::pipeline::{Applied, Pipeline};
 use crate::checkpoint::{Checkpoint, ShardCopy};
+use crate::metrics::Metrics;
 use crate::ports::{FollowedIndex, Positioned, Records};
 use crate::shard::ShardError;
 use crate::stream::StreamError;
@@ -71,6 +72,7 @@ async fn load_once(
         highest: copy.as_ref().map_or(known, |copy| copy.highest.max(known)),
         copy,
         in_place,
+        metrics: Arc::clone(&destination.metrics),
     };
     let checkpoint = loader.run().await?;
     if in_place {
@@ -110,6 +112,7 @@ struct Loader<'a, I: FollowedIndex> {
     /// The highest sequence number that may stand in the follower index.
     highest: SeqNo,
     in_place: bool,
+    metrics: Arc<Metrics>,
 }
 
 impl<I: FollowedIndex> Loader<'_, I> {
@@ -222,6 +225,8 @@ impl<I: FollowedIndex> Loader<'_, I> {
     fn done(&mut self, applied: Applied) -> Result<(), ShardError> {
         let progress = self.index.progress(self.shard);
         let documents = progress.documents_done.fetch_add(applied.operations, Relaxed) + applied.operations;
+        let labels = [self.index.name().as_str(), &self.shard.to_string()];
+        self.metrics.bootstrap_documents.with_label_values(&labels).inc_by(applied.operations);
         let Some(copy) = &mut self.copy else { return Ok(()) };
         copy.offset = applied.offset;
         copy.highest = copy.highest.max(applied.seq_no);

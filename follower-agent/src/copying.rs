@@ -37,7 +37,7 @@ impl Followed {
                 requests.ask(&self.subscription, &index.topic, may_share).await?
             }
         };
-        self.shared.transition(&self.subscription, Command::Bootstrap { id, is_empty }).await?;
+        self.shared.transition(&self.subscription, Command::Bootstrap { id, is_partial: is_empty }).await?;
         stop.cancelled().await;
         Ok(())
     }

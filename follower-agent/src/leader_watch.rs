@@ -2,6 +2,7 @@
 //! for good, or is followed into its grave if `plugins.replication.replicate.delete_index` says so.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use shardline_common::control::{CatalogEntry, Subscription, SubscriptionState};
 use shardline_common::kafka::ControlTopic;
@@ -13,6 +14,10 @@ use crate::api::ReplicationService;
 use crate::api::request::ResumeRequest;
 use crate::index::FollowerIndex;
 use crate::replication::Replication;
+use crate::state::STOPPING;
+
+/// How often what could not be done is tried again.
+const INTERVAL: Duration = Duration::from_secs(30);
 
 /// Reasons as the plugin words them; the first also marks a pause that ends by itself.
 fn closed_reason(follower: &IndexName) -> String {
@@ -42,6 +47,7 @@ pub async fn run(replication: Arc<Replication>, leader_table: ControlTopic, stop
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
             () = slots.next() => {}
+            () = tokio::time::sleep(INTERVAL) => {}
             () = stop.cancelled() => return,
         }
     }
@@ -52,6 +58,11 @@ async fn check(replication: &Replication, leader_table: &ControlTopic, subscript
     let key = CatalogEntry::key_of(&subscription.leader_cluster, leader_index);
     let entry = leader_table.get::<CatalogEntry>(&key).filter(|entry| entry.uuid == subscription.leader_uuid);
     match (entry, subscription.state) {
+        (None, SubscriptionState::Paused)
+            if subscription.reason == STOPPING && replication.settings().deletes_with_leader() =>
+        {
+            delete(replication, subscription).await;
+        }
         (None, SubscriptionState::Running) => {
             warn!(index = %follower_index, leader = %leader_index, "the leader index was deleted");
             match replication.settings().deletes_with_leader() {

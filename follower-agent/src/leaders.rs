@@ -25,13 +25,18 @@ pub struct Leaders {
     pub aliases: BTreeMap<String, String>,
 }
 
+/// Of the announcements that fit: a cluster that was made anew may have the name and the addresses of the one before.
+fn newest(nodes: Vec<NodeAnnouncement>, is_fit: impl Fn(&NodeAnnouncement) -> bool) -> Option<NodeAnnouncement> {
+    nodes.into_iter().filter(is_fit).max_by_key(|node| node.announced_ms)
+}
+
 impl Leaders {
     /// The cluster that an alias means: by the configuration, else by the seed addresses that the follower cluster's
     /// settings give it, found among those that leader agents announce.
     pub async fn resolve(&self, alias: &str) -> Result<ClusterUuid, ApiError> {
         let nodes = self.leader_table.all::<NodeAnnouncement>();
         if let Some(name) = self.aliases.get(alias) {
-            let found = nodes.into_iter().find(|node| node.cluster_name == *name);
+            let found = newest(nodes, |node| node.cluster_name == *name);
             return found
                 .map(|node| node.cluster_uuid)
                 .ok_or_else(|| ApiError::connect_transport(name, "no leader agent has announced this cluster"));
@@ -51,7 +56,7 @@ impl Leaders {
             }
         }
         let Some(first) = seeds.first() else { return Err(ApiError::no_such_remote_cluster(alias)) };
-        let found = nodes.into_iter().find(|node| seeds.iter().any(|seed| same_address(seed, &node.transport_address)));
+        let found = newest(nodes, |node| seeds.iter().any(|seed| same_address(seed, &node.transport_address)));
         found
             .map(|node| node.cluster_uuid)
             .ok_or_else(|| ApiError::connect_transport(first, "no leader agent has announced this address"))
@@ -150,7 +155,22 @@ pub fn from_control(error: &ControlError) -> ApiError {
 
 #[cfg(test)]
 mod tests {
-    use super::same_address;
+    use super::*;
+
+    #[test]
+    fn the_cluster_that_was_announced_last_is_meant() {
+        let node = |uuid: &str, announced_ms: i64| NodeAnnouncement {
+            cluster_uuid: uuid.into(),
+            cluster_name: "leader".to_owned(),
+            node_id: "n".to_owned(),
+            node_name: "n".to_owned(),
+            transport_address: "127.0.0.1:9300".to_owned(),
+            agent_version: "1".to_owned(),
+            announced_ms,
+        };
+        let found = newest(vec![node("a", 5), node("b", 9), node("c", 0)], |_| true);
+        assert_eq!(found.map(|node| node.cluster_uuid), Some("b".into()));
+    }
 
     #[test]
     fn addresses_are_compared_however_they_are_written() {

@@ -226,7 +226,8 @@ async fn start(
         }
         return Err(StreamError::PositionLost { topic: index.topic().clone(), shard, offset: checkpoint.offset }.into());
     };
-    lie_behind(checkpoint.seq_no, first, &records)?;
+    let is_behind = checkpoint.offset < marks.low;
+    lie_behind(checkpoint.seq_no, is_behind, first, &records)?;
     // Metadata may have been among the records that are gone.
     if let Some(metadata) = index.announced_metadata() {
         index.apply_metadata(shard, &metadata).await?;
@@ -235,8 +236,14 @@ async fn start(
     Ok(checkpoint)
 }
 
-/// Fails unless the first records that are left go on behind an operation, with nothing between.
-fn lie_behind(followed: SeqNo, first: &Record, records: &[(Offset, Record)]) -> Result<(), ShardError> {
+/// Fails unless the first records that are left go on behind an operation, with nothing between. Those of a partition that
+/// has lost its end, rather than what lay before it, may go over the same again (`is_behind`).
+fn lie_behind(
+    followed: SeqNo,
+    is_behind: bool,
+    first: &Record,
+    records: &[(Offset, Record)],
+) -> Result<(), ShardError> {
     let before_first = match first.body {
         Body::Operation(_) => SeqNo(first.seq_no.0 - 1),
         Body::Gap { from } => SeqNo(from.0 - 1),
@@ -247,7 +254,7 @@ fn lie_behind(followed: SeqNo, first: &Record, records: &[(Offset, Record)]) -> 
     }
     // The record that said so may be among those that are gone.
     let is_in_order = matches!(first.body, Body::Operation(_) | Body::Metadata(_) | Body::Heartbeat { .. });
-    if is_in_order && before_first < followed {
+    if is_behind && is_in_order && before_first < followed {
         return Err(ShardError::Rewound { from: followed, to: before_first });
     }
     // A copy that is needed anyway need not wait for the stream.
@@ -542,7 +549,7 @@ mod tests {
     /// Behind operation 100, with one record left.
     fn with_left(seq_no: i64, body: Body) -> Result<(), ShardError> {
         let first = Record { seq_no: SeqNo(seq_no), timestamp_ms: 0, body };
-        lie_behind(SeqNo(100), &first.clone(), &[(Offset(7), first)])
+        lie_behind(SeqNo(100), true, &first.clone(), &[(Offset(7), first)])
     }
 
     fn heartbeat() -> Body {

@@ -10,6 +10,9 @@ use shardline_common::types::Epoch;
 /// The reason that stands in a status when nobody gave another.
 pub const USER_INITIATED: &str = "User initiated";
 
+/// The reason in the status of an index whose `_stop` has not come to its end.
+pub const STOPPING: &str = "_stop was called and did not come to its end: call it again";
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// By a user.
@@ -17,6 +20,8 @@ pub enum Command {
         reason: Option<String>,
     },
     Resume,
+    /// Pauses it for good: what following did is about to be undone.
+    Halt,
     Stop,
     /// By the agent, because it cannot go on.
     AutoPause {
@@ -25,8 +30,8 @@ pub enum Command {
     /// Copies the index anew, as bootstrap `id`.
     Bootstrap {
         id: String,
-        /// Whether the follower index has no documents now.
-        is_empty: bool,
+        /// Whether the follower index holds nothing that was there before it.
+        is_partial: bool,
     },
     /// The copy is complete, and the stream goes on from here.
     Bootstrapped {
@@ -63,6 +68,10 @@ pub fn apply(current: Option<&Subscription>, command: Command) -> Result<Option<
     let mut next = current.clone();
     match (command, current.state) {
         (Command::Stop, _) => return Ok(None),
+        (Command::Halt, _) => {
+            next.state = SubscriptionState::Paused;
+            next.reason = STOPPING.to_owned();
+        }
         (Command::Pause { .. }, SubscriptionState::Paused) => return Err(Refusal::AlreadyPaused),
         (Command::Pause { .. }, SubscriptionState::Failed) => return Err(Refusal::Failed),
         (Command::Pause { .. }, SubscriptionState::Running) if current.bootstrap.is_some() => {
@@ -84,9 +93,9 @@ pub fn apply(current: Option<&Subscription>, command: Command) -> Result<Option<
         }
         (Command::Resume, _) => return Err(Refusal::AlreadyRunning),
         // A new epoch outranks whatever the index holds, and writes of an earlier attempt that are still under way.
-        (Command::Bootstrap { id, is_empty }, _) => {
+        (Command::Bootstrap { id, is_partial }, _) => {
             // What an earlier attempt brought makes nothing whole.
-            next.is_partial = is_empty || current.is_partial;
+            next.is_partial = is_partial || current.is_partial;
             next.bootstrap = Some(id);
             next.epoch.0 += 1;
         }
@@ -137,9 +146,10 @@ mod tests {
         prop_oneof![
             prop::option::of("[a-z]{0,5}").prop_map(|reason| Command::Pause { reason }),
             Just(Command::Resume),
+            Just(Command::Halt),
             Just(Command::Stop),
             "[a-z]{1,5}".prop_map(|reason| Command::AutoPause { reason }),
-            ("[a-z]{1,5}", any::<bool>()).prop_map(|(id, is_empty)| Command::Bootstrap { id, is_empty }),
+            ("[a-z]{1,5}", any::<bool>()).prop_map(|(id, is_partial)| Command::Bootstrap { id, is_partial }),
             Just(Command::Bootstrapped { from: Vec::new() }),
             (0..9u32).prop_map(|epoch| Command::Restored { from: Vec::new(), epoch: Epoch(epoch) }),
             "[a-z]{1,5}".prop_map(|id| Command::Made { copy: IndexCopy { id, from: Vec::new(), is_restored: false } }),
@@ -158,12 +168,12 @@ mod tests {
     #[test]
     fn what_a_broken_off_copy_left_is_not_taken_for_a_whole_index() {
         let step = |current: &Subscription, command| apply(Some(current), command).unwrap().unwrap();
-        let first = step(&running(), Command::Bootstrap { id: "a".into(), is_empty: true });
-        let second = step(&first, Command::Bootstrap { id: "b".into(), is_empty: false });
+        let first = step(&running(), Command::Bootstrap { id: "a".into(), is_partial: true });
+        let second = step(&first, Command::Bootstrap { id: "b".into(), is_partial: false });
         assert!(first.is_partial && second.is_partial);
         let whole = step(&second, Command::Bootstrapped { from: Vec::new() });
         assert!(!whole.is_partial);
-        assert!(!step(&whole, Command::Bootstrap { id: "c".into(), is_empty: false }).is_partial);
+        assert!(!step(&whole, Command::Bootstrap { id: "c".into(), is_partial: false }).is_partial);
     }
 
     proptest! {

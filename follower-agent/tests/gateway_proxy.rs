@@ -211,7 +211,8 @@ async fn by_query_calls_are_refused_when_something_matches() {
     assert_eq!((status, &answer["created"], &answer["failures"]), (403, &json!(0), &failures));
     assert_eq!(world.send("POST", "/_reindex", Some(&reindex("else"))).await.0, 200);
     let elsewhere = "ctx._index = 'f'";
-    for script in [json!(elsewhere), json!({"source": elsewhere, "lang": "painless"})] {
+    let forms = [json!(elsewhere), json!({"source": elsewhere, "lang": "painless"}), json!({"inline": elsewhere})];
+    for script in forms {
         let request = json!({"source": {"index": "own"}, "dest": {"index": "else"}, "script": script}).to_string();
         assert_eq!(world.send("POST", "/_reindex", Some(&request)).await.0, 403);
     }

@@ -117,13 +117,16 @@ async fn follow_cluster(
                     *context.cluster_seen.lock() = Instant::now();
                 }
                 readiness.ready();
-                if newer.as_ref().is_some_and(|newer| !newer.is_nodes_own) && is_another(&opensearch, &node).await {
-                    supervisor.stop().await;
-                    sharing.abort();
-                    let reason = "the node beside the agent is another one than before, or of another cluster";
-                    return Err(StartAgain(reason.to_owned()).into());
-                }
-                if newer.is_some() || reconcile_by <= Instant::now() {
+                if newer.as_ref().is_some_and(|newer| !newer.is_nodes_own) {
+                    if is_another(&opensearch, &node).await {
+                        supervisor.stop().await;
+                        sharing.abort();
+                        let reason = "the node beside the agent is another one than before, or of another cluster";
+                        return Err(StartAgain(reason.to_owned()).into());
+                    }
+                    // Its indices are not the ones that are announced.
+                    must_ask = true;
+                } else if newer.is_some() || reconcile_by <= Instant::now() {
                     reconcile_by = Instant::now() + RECONCILE_INTERVAL;
                     view = newer.unwrap_or(view);
                     if let Err(error) = catalog.announce(&view, request).await {

@@ -162,7 +162,8 @@ pub async fn run(
     mut asked: Asked,
     stop: CancellationToken,
 ) {
-    let labels = [shard.index.as_str(), &shard.shard.to_string()];
+    let shard_label = shard.shard.to_string();
+    let labels = [shard.index.as_str(), shard_label.as_str()];
     let mut restarts = Restarts::new(FIRST_RETRY, LAST_RETRY);
     // What comes while the shard cannot be shipped is held, until a source takes the watch over.
     let hold = || match &origin {
@@ -174,7 +175,7 @@ pub async fn run(
         let capture = Capture::ship(&shard, &origin, &context, &shipped, &mut newest, &mut asked);
         let error = tokio::select! {
             Err(error) = capture => error,
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => break,
         };
         _held = hold();
         shipped.send_replace(None);
@@ -184,9 +185,10 @@ pub async fn run(
               "capture stopped; starting again from the partition's tail");
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => break,
         }
     }
+    context.metrics.forget_gauges(&labels);
 }
 
 pub enum Never {}
@@ -280,7 +282,7 @@ impl<'a> Capture<'a> {
         newest: &mut watch::Receiver<MetadataVersions>,
         asked: &mut Asked,
     ) -> Result<Never, CaptureError> {
-        self.check_history().await?;
+        self.begin_history().await?;
         self.ship_metadata().await?;
         if let Some(reach) = reach {
             self.acknowledged(reach.seq_no, reach.end);

@@ -3,13 +3,13 @@
 //! Every agent of the cluster can announce. The one beside the elected cluster manager does at once; the others only
 //! when the table still differs a while later, so that nothing depends on one agent.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt};
 use shardline_common::control::{Capture, CatalogEntry, Entry, RefreshRequest, Refreshed, ShardHistory};
 use shardline_common::kafka::{ControlError, ControlTopic};
-use shardline_common::types::{ClusterUuid, Offset};
+use shardline_common::types::{ClusterUuid, IndexUuid, Offset};
 use tracing::info;
 
 use crate::cluster::{ClusterView, IndexView};
@@ -89,18 +89,19 @@ impl Catalog {
             }
         }
         changes.extend(listed.into_keys().map(Change::Remove));
-        let deleted =
-            self.leader_table.all::<Capture>().into_iter().filter(|capture| {
-                capture.cluster_uuid == self.cluster && view.by_uuid(&capture.metadata.uuid).is_none()
-            });
+        let there: HashSet<&IndexUuid> = view.indices.values().map(|index| &index.uuid).collect();
+        let deleted = self
+            .leader_table
+            .all::<Capture>()
+            .into_iter()
+            .filter(|capture| capture.cluster_uuid == self.cluster && !there.contains(&capture.metadata.uuid));
         changes.extend(deleted.map(|capture| {
             info!(index = %capture.metadata.index, uuid = %capture.metadata.uuid, "the captured index was deleted");
             Change::Remove(capture.key())
         }));
         let histories = self.leader_table.all::<ShardHistory>().into_iter();
-        let is_over = |history: &ShardHistory| {
-            history.cluster_uuid == self.cluster && view.by_uuid(&history.index_uuid).is_none()
-        };
+        let is_over =
+            |history: &ShardHistory| history.cluster_uuid == self.cluster && !there.contains(&history.index_uuid);
         changes.extend(histories.filter(is_over).map(|history| Change::Remove(history.key())));
         changes
     }

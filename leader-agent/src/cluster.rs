@@ -11,6 +11,7 @@ use shardline_common::metadata::{IndexMetadata, MetadataVersions};
 use shardline_common::opensearch::{OpenSearch, OpenSearchError, path_segment};
 use shardline_common::types::{ClusterUuid, IndexName, IndexUuid, PrimaryTerm, ShardId};
 
+use crate::capture::now_ms;
 use crate::config::Source;
 
 /// The node beside the agent, as it was when the agent started.
@@ -80,6 +81,7 @@ impl LocalNode {
             node_name: node.name,
             transport_address: node.transport.publish_address,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            announced_ms: now_ms(),
         };
         Ok(Self { id, announcement, data_paths, source })
     }

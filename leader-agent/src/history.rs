@@ -2,7 +2,8 @@
 //! made primary by force gives it another one under the same index; what Kafka has and what the shard has to add to it
 //! then do not belong together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
 use bytes::Bytes;
 use shardline_common::control::{Entry, ShardHistory};
@@ -18,7 +19,23 @@ use crate::settled;
 /// Of the last operations that Kafka has, how many are looked for in the shard.
 const COMPARED: usize = 10_000;
 
+/// How long the nodes may take to say which history a shard has, when a capture begins.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 impl Capture<'_> {
+    /// At the beginning, which does not wait for other nodes of the cluster: the translog is beside the agent.
+    pub async fn begin_history(&mut self) -> Result<(), CaptureError> {
+        let (index, shard) = (&self.shard.index, self.shard.shard);
+        let checked = tokio::time::timeout(PATIENCE, self.check_history()).await;
+        let unknown = match checked {
+            Ok(Err(CaptureError::OpenSearch(error))) => error.to_string(),
+            Ok(checked) => return checked,
+            Err(_) => "no answer in time".to_owned(),
+        };
+        warn!(%index, %shard, error = unknown, "which history the shard has is not known: a restored index would not be noticed");
+        Ok(())
+    }
+
     /// Compares the shard's history with the one that was noted, or notes it.
     pub async fn check_history(&mut self) -> Result<(), CaptureError> {
         let (context, shard) = (self.context, self.shard);
@@ -74,16 +91,21 @@ async fn has_others(scan: &ShardScan<'_>, shipped: &BTreeMap<SeqNo, Operation>) 
     let (Some((&from, _)), Some((&to, _))) = (shipped.first_key_value(), shipped.last_key_value()) else {
         return Ok(false);
     };
+    // An index made by shrinking may have several documents under one number.
+    let (mut same, mut others) = (HashSet::new(), HashSet::new());
     let mut pages = scan.ids(Stretch { from, to: Some(to) });
     loop {
         let page = pages.next().await?;
         if page.is_empty() {
-            return Ok(false);
+            return Ok(!others.is_subset(&same));
         }
         for hit in page {
-            if shipped.get(&hit.seq_no).is_some_and(|shipped| !is_same(shipped, &shown(hit))) {
-                return Ok(true);
-            }
+            let seq_no = hit.seq_no;
+            match shipped.get(&seq_no) {
+                Some(shipped) if is_same(shipped, &shown(hit)) => same.insert(seq_no),
+                Some(_) => others.insert(seq_no),
+                None => false,
+            };
         }
     }
 }

@@ -155,4 +155,34 @@ impl Metrics {
             )?,
         })
     }
+
+    /// Takes a shard's gauges away when it is captured here no more.
+    pub fn forget_gauges(&self, labels: &[&str]) {
+        let gauges =
+            [&self.shipped_seq_no, &self.global_checkpoint, &self.resyncing, &self.spool_bytes, &self.translog_bytes];
+        for gauge in gauges {
+            // A series that was never made cannot be removed, which is as well.
+            let _ = gauge.remove_label_values(labels);
+        }
+    }
+
+    /// Takes a shard's counters away when its index is no more.
+    pub fn forget(&self, labels: &[&str]) {
+        let counters = [
+            &self.operations,
+            &self.bytes,
+            &self.fills,
+            &self.resyncs,
+            &self.resync_documents,
+            &self.errors,
+            &self.metadata_records,
+            &self.snapshot_documents,
+        ];
+        for counter in counters {
+            let _ = counter.remove_label_values(labels);
+        }
+        for counter in [&self.translog_read_seconds, &self.scan_seconds] {
+            let _ = counter.remove_label_values(labels);
+        }
+    }
 }

@@ -10,7 +10,7 @@ use shardline_common::kafka::ControlTopic;
 use shardline_common::metadata::MetadataVersions;
 use shardline_common::repository::{Snapshot, SnapshotPosition, SnapshotRequest};
 use shardline_common::topic::replication_topic;
-use shardline_common::types::{IndexUuid, Offset, SeqNo, ShardId, TopicName};
+use shardline_common::types::{IndexName, IndexUuid, Offset, SeqNo, ShardId, TopicName};
 use shardline_common::verify::{Question, Reply};
 use shardline_common::wildcard::wildcard_match;
 use tokio::sync::watch;
@@ -48,6 +48,8 @@ pub struct Supervisor {
     /// The view and the tables with which every index was found to be announced.
     announced: Option<(i64, Offset, Offset)>,
     captures: HashMap<ShardKey, RunningCapture>,
+    /// Indices of which metrics tell, with how many shards.
+    counted: HashMap<IndexUuid, (IndexName, u32)>,
     holds: HashMap<ShardKey, Task>,
     snapshots: HashMap<(String, ShardId), Task>,
     bootstrap_topics: HashMap<String, TopicName>,
@@ -109,6 +111,7 @@ impl Supervisor {
             spools: Spools::new(config.spool_limit_mib.saturating_mul(1024 * 1024)),
             announced: None,
             captures: HashMap::new(),
+            counted: HashMap::new(),
             holds: HashMap::new(),
             snapshots: HashMap::new(),
             bootstrap_topics: HashMap::new(),
@@ -144,6 +147,7 @@ impl Supervisor {
         let replicas = keys(&|index| self.beside(index));
         end_all(&mut self.captures, |key| !primaries.contains(key), |capture| capture.task).await;
         end_all(&mut self.holds, |key| !replicas.contains(key), |task| task).await;
+        self.forget_deleted(view);
         let compared = (view.version, *self.leader_table.changes().borrow(), followed_at);
         let is_announced = self.announced == Some(compared);
         let mut all_started = true;
@@ -171,6 +175,16 @@ impl Supervisor {
         end_all(&mut self.repository_snapshots, |_| true, |task| task).await;
         end_all(&mut self.captures, |_| true, |capture| capture.task).await;
         end_all(&mut self.holds, |_| true, |task| task).await;
+    }
+
+    fn forget_deleted(&mut self, view: &ClusterView) {
+        let there: HashSet<&IndexUuid> = view.indices.values().map(|index| &index.uuid).collect();
+        for (_, (name, shards)) in self.counted.extract_if(|uuid, _| !there.contains(uuid)) {
+            // Another one of that name counts on.
+            if !view.indices.contains_key(&name) {
+                (0..shards).for_each(|shard| self.context.metrics.forget(&[name.as_str(), &shard.to_string()]));
+            }
+        }
     }
 
     fn is_always_captured(&self, index: &IndexView) -> bool {
@@ -227,6 +241,7 @@ impl Supervisor {
                     None => continue,
                 },
             };
+            self.counted.insert(index.uuid.clone(), (index.name.clone(), index.number_of_shards));
             let shard = shard_of(index, id, &topic);
             let (sender, shipped) = watch::channel(None);
             let (metadata, newest) = watch::channel(index.versions);

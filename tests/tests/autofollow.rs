@@ -134,6 +134,17 @@ async fn failures_are_listed_and_tried_again(world: &World) -> Result<()> {
     world.gateway.ok("PUT", "/_cluster/settings", Some(&block(Value::Null))).await?;
     syncing(world, "logs-blocked").await?;
     rule_stats(world, "logs", |stats| stats["failed_indices"] == json!([])).await?;
+
+    // One that somebody else follows meanwhile is no failure any more.
+    world.gateway.ok("PUT", "/_cluster/settings", Some(&block(json!(true)))).await?;
+    make_index(world, "logs-by-hand", json!({})).await?;
+    rule_stats(world, "logs", |stats| stats["failed_indices"] == json!(["logs-by-hand"])).await?;
+    world.gateway.ok("PUT", "/_cluster/settings", Some(&block(Value::Null))).await?;
+    world.follow("logs-by-hand", "logs-by-hand").await?;
+    let stats = rule_stats(world, "logs", |stats| stats["failed_indices"] == json!([])).await?;
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let later = rule_stats(world, "logs", |_| true).await?;
+    assert_eq!(later["last_execution_time"], stats["last_execution_time"], "the rule has nothing to do");
     Ok(())
 }
 

@@ -62,7 +62,28 @@ async fn a_cluster_that_loses_nodes_and_agents_is_followed_without_a_hole() -> R
     world.equal("logs", "logs").await?;
     let report = world.check_topic("logs").await?;
     assert!(report.resyncs >= 1, "what was flushed meanwhile is in no translog: {report}");
+    a_node_that_lost_its_disk_is_captured_when_it_is_back(&world).await?;
     world.stop().await
+}
+
+/// It has another id then; its agent runs on meanwhile.
+async fn a_node_that_lost_its_disk_is_captured_when_it_is_back(world: &World) -> Result<()> {
+    let node = world.stack.process("leader-3")?;
+    node.terminate().await?;
+    std::fs::remove_dir_all(node.data_dir())?;
+    world.stack.restart("leader-3").await?;
+    let only_there = json!({"index.number_of_replicas": 0, "index.routing.allocation.require._name": "leader-3"});
+    world.leader.ok("PUT", "/logs/_settings", Some(&only_there)).await?;
+    wait::until("all shards to be on the new node", PATIENCE, async || {
+        let shards = world.leader.get("/_cat/shards/logs?format=json").await?;
+        let is_there = |shard: &Value| shard["state"] == "STARTED" && shard["node"] == "leader-3";
+        let all =
+            shards.as_array().is_some_and(|shards| shards.len() == SHARDS as usize && shards.iter().all(is_there));
+        Ok(if all { Ok(()) } else { Err(shards.to_string()) })
+    })
+    .await?;
+    world.leader.bulk("/logs/_bulk", Load::new(3, "c").bulk(1_000)).await?;
+    world.equal("logs", "logs").await
 }
 
 /// How often the leader agents have logged something; printed, too.

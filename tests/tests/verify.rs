@@ -4,10 +4,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
+use shardline_common::kafka::ControlTopic;
+use shardline_common::topic::{follower_control_topic, leader_control_topic};
+use shardline_common::verify::{Question, Reply};
 use shardline_tests::client::Client;
 use shardline_tests::load::{Load, index_body};
-use shardline_tests::wait;
 use shardline_tests::world::World;
+use shardline_tests::{topic_check, wait};
 use tokio_util::sync::CancellationToken;
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -18,6 +21,8 @@ async fn foreign_changes_are_noticed_found_and_repaired() -> Result<()> {
     foreign_writes_are_counted(&world).await?;
     differences_are_named_and_repaired(&world).await?;
     settings_of_the_follower_alone_are_no_difference(&world).await?;
+    what_the_leader_never_had_is_found(&world).await?;
+    questions_of_ended_verifications_are_withdrawn(&world).await?;
     pipelines_of_templates_do_not_run(&world).await?;
     a_closed_index_is_waited_for_and_opened(&world).await?;
     an_index_made_anew_is_not_followed(&world).await?;
@@ -25,7 +30,11 @@ async fn foreign_changes_are_noticed_found_and_repaired() -> Result<()> {
 }
 
 async fn verify(world: &World, body: &Value) -> Result<Value> {
-    let path = "/_plugins/_replication/logs/_verify";
+    verify_index(world, "logs", body).await
+}
+
+async fn verify_index(world: &World, index: &str, body: &Value) -> Result<Value> {
+    let path = &format!("/_plugins/_replication/{index}/_verify");
     let begun = world.gateway.ok("POST", path, Some(body)).await?;
     wait::until("the verification to end", PATIENCE, async || {
         let found = world.gateway.get(path).await?;
@@ -120,6 +129,40 @@ async fn settings_of_the_follower_alone_are_no_difference(world: &World) -> Resu
         ensure!(status == 400 && answer["error"]["reason"].to_string().contains(made_with), "{status} {answer}");
     }
     Ok(())
+}
+
+/// Its version stands for an operation that is yet to come.
+async fn what_the_leader_never_had_is_found(world: &World) -> Result<()> {
+    world.leader.ok("PUT", "/none", Some(&index_body(1))).await?;
+    world.follow("none", "none").await?;
+    let found = verify_index(world, "none", &json!({})).await?;
+    ensure!(found["state"] == "equal", "{found}");
+    world.follower.ok("PUT", "/none/_doc/foreign", Some(&json!({"status": 1}))).await?;
+    let found = verify_index(world, "none", &json!({})).await?;
+    ensure!(found["extra"] == json!({"count": 1, "ids": ["foreign"]}), "{found}");
+    Ok(())
+}
+
+/// The leader's agents would read on for nobody.
+async fn questions_of_ended_verifications_are_withdrawn(world: &World) -> Result<()> {
+    let path = "/_plugins/_replication/logs/_verify";
+    world.gateway.ok("POST", path, Some(&json!({"documents_per_second": 100}))).await?;
+    let kafka = topic_check::kafka(world.stack.kafka_bootstrap())?;
+    let stop = CancellationToken::new();
+    let _stops = stop.clone().drop_guard();
+    let asked = ControlTopic::open(&kafka, follower_control_topic("shardline"), &stop).await?;
+    let replies = ControlTopic::open(&kafka, leader_control_topic("shardline"), &stop).await?;
+    let until = async |what: &str, wanted: bool| {
+        wait::until(what, PATIENCE, async || {
+            let (questions, replies) = (asked.all::<Question>().len(), replies.all::<Reply>().len());
+            let is_so = if wanted { questions > 0 && replies > 0 } else { questions + replies == 0 };
+            Ok(if is_so { Ok(()) } else { Err(format!("{questions} questions, {replies} replies")) })
+        })
+        .await
+    };
+    until("the leader's agent to answer", true).await?;
+    world.gateway.ok("DELETE", path, None).await?;
+    until("questions and replies to be gone", false).await
 }
 
 async fn foreign_writes(world: &World, follower: &str) -> Result<u64> {

@@ -24,7 +24,7 @@ pub use control_topic::{ControlError, ControlTopic};
 pub use producer::{Delivery, Group, Outgoing, Producer, RenewedProducer};
 
 use crate::config::{ConfigError, KafkaConfig};
-use crate::record::{Body, Operation, OperationKind, Record, RecordError};
+use crate::record::{Body, FrameId, Operation, OperationKind, Record, RecordError};
 use crate::types::{Offset, SeqNo, ShardId, TopicName};
 
 /// The largest record, in bytes: OpenSearch takes documents of up to `http.max_content_length` (100 MB by default), and
@@ -126,12 +126,26 @@ fn in_time() -> AdminOptions {
 }
 
 /// See [`Kafka::last_operations`].
-pub fn note_operation(known: &mut BTreeMap<SeqNo, Operation>, Record { seq_no, body, .. }: Record) {
-    match body {
-        Body::Rewound { .. } => known.clear(),
-        Body::Operation(operation) => drop(known.insert(seq_no, without_source(operation))),
-        Body::ResyncDocument { seq_no, operation, .. } => drop(known.insert(seq_no, without_source(operation))),
-        _ => {}
+#[derive(Default)]
+pub struct LastOperations {
+    pub known: BTreeMap<SeqNo, Operation>,
+    /// The frame that is being read, unless it ships again what a follower has asked for.
+    frame: Option<FrameId>,
+}
+
+impl LastOperations {
+    pub fn note(&mut self, Record { seq_no, body, .. }: Record) {
+        match body {
+            Body::Rewound { .. } => self.known.clear(),
+            Body::ResyncBegin(begin) => self.frame = (begin.from <= begin.to).then_some(begin.frame),
+            Body::ResyncDocument { frame, seq_no, operation } if self.frame == Some(frame) => {
+                self.known.insert(seq_no, without_source(operation));
+            }
+            Body::Operation(operation) => {
+                self.known.insert(seq_no, without_source(operation));
+            }
+            _ => {}
+        }
     }
 }
 
@@ -357,8 +371,8 @@ impl Kafka {
         shard: ShardId,
         reach: &Reach,
     ) -> Result<BTreeMap<SeqNo, Operation>, TopicError> {
-        let found = self.read_tail(topic, shard, reach, BTreeMap::new(), note_operation).await?;
-        Ok(found.unwrap_or_default())
+        let found = self.read_tail(topic, shard, reach, LastOperations::default(), LastOperations::note).await?;
+        Ok(found.unwrap_or_default().known)
     }
 
     /// Takes in the last records that are no heartbeats, and all behind them; `None` when they are too far back, or not there.
@@ -532,7 +546,7 @@ pub fn assignment(partitions: &HashMap<(TopicName, ShardId), Offset>) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{FrameId, ResyncEnd};
+    use crate::record::{ResyncBegin, ResyncEnd};
     use crate::types::PrimaryTerm;
 
     fn operation(source: &'static str) -> Operation {
@@ -564,6 +578,25 @@ mod tests {
         assert_eq!(last(&[record(4, Body::Rewound { from: SeqNo(4) }), heartbeat(4)]), None);
         assert_eq!(last(&frame(9, 9)), Some(operation("")));
         assert_eq!(last(&frame(8, 9)), None);
+    }
+
+    #[test]
+    fn operations_of_another_history_and_documents_shipped_again_are_not_the_last_ones() {
+        let of = |records: &[Record]| {
+            let mut last = LastOperations::default();
+            records.iter().for_each(|record| last.note(record.clone()));
+            last.known.into_keys().map(|seq_no| seq_no.0).collect::<Vec<_>>()
+        };
+        let framed = |from: i64, to: i64| {
+            let begin =
+                ResyncBegin { frame: FrameId(7), from: SeqNo(from), to: SeqNo(to), cause: String::new(), documents: 0 };
+            let document = Body::ResyncDocument { frame: FrameId(7), seq_no: SeqNo(6), operation: operation("{}") };
+            [record(from - 1, Body::ResyncBegin(begin)), record(from - 1, document)]
+        };
+        let written = [record(3, Body::Operation(operation("{}"))), record(4, Body::Operation(operation("{}")))];
+        assert_eq!(of(&[&written[..], &framed(5, 9)].concat()), [3, 4, 6]);
+        assert_eq!(of(&[&written[..], &framed(9, 8)].concat()), [3, 4]);
+        assert_eq!(of(&[&written[..], &[record(2, Body::Rewound { from: SeqNo(4) })]].concat()), [0; 0]);
     }
 
     /// Where the operation is that idle records follow, and how many were asked.

@@ -69,9 +69,8 @@ impl Gateway {
     pub(super) async fn reindex(&self, call: &Call<'_>, body: Body) -> Result<Response, ApiError> {
         let inspected = inspect::read(call.parts, call.query, body).await?;
         let request = first_value(&inspected.content)?;
-        // In the forms in which a script may be written.
-        let script = request.get("script").map(|script| script.get("source").unwrap_or(script));
-        let sets_index = script.and_then(Value::as_str).is_some_and(|source| source.contains("_index"));
+        // However it is written.
+        let sets_index = request.get("script").is_some_and(|script| script.to_string().contains("_index"));
         if sets_index {
             let reason = "a script of [_reindex] that mentions [_index] could write into a followed index; \
                           name the index in [dest]";

@@ -32,14 +32,13 @@ use crate::followed::TransitionError;
 use crate::index::{FollowerIndex, Load, check_settings, not_to_change, not_to_override};
 use crate::leaders::{from_cluster, from_control};
 use crate::positions::copy_key;
-use crate::state::{Command, Refusal, USER_INITIATED};
+use crate::state::{Command, Refusal, STOPPING, USER_INITIATED};
 use crate::verify::{self, Verification, VerifyRequest};
 use crate::{auto_follow, stats, status};
 
 /// How long a call waits for all agents to comply: longer than it takes to notice that one is gone.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(25);
-/// The reason in the status of an index whose `_stop` has not come to its end.
-const STOPPING: &str = "Stopping: _stop was called and did not come to its end; call it again";
+const WRITTEN_DOWN: &str = "written down";
 
 impl Replication {
     async fn do_start(
@@ -117,10 +116,9 @@ impl Replication {
         let _one_at_a_time = self.lock(&self.key(&follower)).await;
         let subscription = self.subscription(&follower).ok_or_else(|| refused(Refusal::NotInProgress, &follower))?;
         // It is forgotten last: a stop that is cut off, or fails, is asked for again.
-        let halt = Command::AutoPause { reason: STOPPING.to_owned() };
-        let halted = self.shared.transition(&subscription, halt).await;
+        let halted = self.shared.transition(&subscription, Command::Halt).await;
         halted.map_err(|error| transition_error(error, &follower))?;
-        self.settled(&subscription).await?;
+        self.settled(&subscription, STOPPING).await?;
         // A copy may have become complete meanwhile.
         let subscription = self.subscription(&follower).ok_or_else(|| refused(Refusal::NotInProgress, &follower))?;
         match &subscription.bootstrap {
@@ -159,7 +157,14 @@ impl Replication {
             return index.delete().await;
         }
         match self.shared.newest_metadata(subscription) {
-            Some(metadata) if index.exists().await? => index.finish_load(&metadata).await,
+            Some(metadata) if index.exists().await? => match index.finish_load(&metadata).await {
+                // Such as a setting that it cannot have, or a block: no reason to keep the replication.
+                Err(error @ OpenSearchError::Refused { .. }) => {
+                    warn!(index = %index.name, %error, "it does not get the settings that it had before the copy");
+                    Ok(())
+                }
+                finished => finished,
+            },
             _ => Ok(()),
         }
     }
@@ -178,7 +183,7 @@ impl Replication {
             let withdrawn = self.shared.requests.withdraw(&subscription.leader_cluster, id).await;
             withdrawn.map_err(|error| from_control(&error))?;
         }
-        self.settled(subscription).await?;
+        self.settled(subscription, WRITTEN_DOWN).await?;
         self.shared.letter_box(subscription).clear().await.map_err(|error| from_control(&error))
     }
 
@@ -187,7 +192,7 @@ impl Replication {
         let current = self.subscription(&follower).ok_or_else(|| refused(Refusal::NotInProgress, &follower))?;
         let paused = self.shared.transition(&current, Command::Pause { reason: Some(request.reason) }).await;
         paused.map_err(|error| transition_error(error, &follower))?;
-        self.settled(&current).await
+        self.settled(&current, WRITTEN_DOWN).await
     }
 
     async fn do_resume(&self, follower: IndexName) -> Result<(), ApiError> {
@@ -247,14 +252,13 @@ impl Replication {
     }
 
     /// Waits until every agent does what the control topic says now about a subscription.
-    async fn settled(&self, subscription: &Subscription) -> Result<(), ApiError> {
+    async fn settled(&self, subscription: &Subscription, so_far: &str) -> Result<(), ApiError> {
         let now = *self.shared.follower_table.changes().borrow();
         let slots = self.shared.slots_of(subscription);
         let settled = tokio::time::timeout(SETTLE_TIMEOUT, self.shared.group.acted_on(now, &slots)).await;
         settled.map_err(|_| {
             let seconds = SETTLE_TIMEOUT.as_secs();
-            let reason =
-                format!("written down, but not every follower agent has said within {seconds}s that it complies");
+            let reason = format!("{so_far}, but not every follower agent has said within {seconds}s that it complies");
             ApiError::status_exception(http::StatusCode::SERVICE_UNAVAILABLE, reason)
         })
     }

@@ -7,16 +7,17 @@
 mod judge;
 mod shard;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use shardline_common::control::{AppliedMetadata, Ask, Entry, ShardRequest, Subscription};
+use shardline_common::kafka::ControlTopic;
 use shardline_common::metadata::{IndexMetadata, MetadataVersions};
 use shardline_common::types::{ClusterUuid, IndexName, ShardId};
-use shardline_common::verify::{DocumentName, How};
+use shardline_common::verify::{DocumentName, How, Question};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -257,7 +258,11 @@ pub async fn run(replication: Arc<Replication>, stop: CancellationToken) {
     let mut running: HashMap<String, Running> = HashMap::new();
     loop {
         changes.mark_unchanged();
-        let verifications = table.all::<Verification>().into_iter();
+        let verifications = table.all::<Verification>();
+        if replication.slots().holds(Slot::CLUSTER) {
+            withdraw_questions(&table, &verifications).await;
+        }
+        let verifications = verifications.into_iter();
         let wanted: HashMap<String, Verification> = verifications
             .filter(|verification| {
                 verification.follower_cluster == *replication.cluster()
@@ -288,6 +293,18 @@ pub async fn run(replication: Arc<Replication>, stop: CancellationToken) {
     for running in running.into_values() {
         if let Err(error) = running.worker.await {
             warn!(%error, "a verification did not end cleanly");
+        }
+    }
+}
+
+/// Removes what was asked for verifications that have ended: the leader's agents would go on reading, and read again with
+/// each restart.
+async fn withdraw_questions(table: &ControlTopic, verifications: &[Verification]) {
+    let under_way: HashSet<&str> =
+        verifications.iter().filter(|one| !one.state.is_done()).map(|one| one.id.as_str()).collect();
+    for question in table.all::<Question>().iter().filter(|asked| !under_way.contains(asked.verification.as_str())) {
+        if let Err(error) = table.remove(&question.key()).await {
+            warn!(%error, "a question of a verification that has ended could not be removed");
         }
     }
 }

@@ -135,8 +135,9 @@ pub struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
-    fn own(&self) -> Reader<'_> {
+    fn own<'a>(&'a self, newest: &'a (dyn Fn() -> SeqNo + Sync)) -> Reader<'a> {
         Reader {
+            newest,
             opensearch: &self.subject.shared.opensearch,
             index: &self.subject.subscription.follower_index,
             shard: self.shard,
@@ -144,6 +145,13 @@ impl Comparison<'_> {
             how: self.how,
             read: self.read,
         }
+    }
+
+    /// The leader's last operation that has been heard of.
+    fn newest(&self) -> SeqNo {
+        let progress = self.subject.progress();
+        let shard = progress.as_ref().and_then(|progress| progress.shards.get(self.shard.0 as usize));
+        shard.map_or(SeqNo(i64::MAX), |shard| shard.leader_checkpoint())
     }
 
     async fn ask(&self, ask: Ask) -> Result<Asked<'_>, VerifyError> {
@@ -183,7 +191,7 @@ impl Comparison<'_> {
         let own = async {
             let checkpoint = asked.checkpoint().await?;
             self.reach(checkpoint).await?;
-            Ok(self.own().digests(checkpoint, buckets).await?)
+            Ok(self.own(&|| self.newest()).digests(checkpoint, buckets).await?)
         };
         let leader = asked.until(|answer| match answer {
             Answer::Digests { digests, .. } => Some(digests),
@@ -201,7 +209,7 @@ impl Comparison<'_> {
         let own = async {
             let checkpoint = asked.checkpoint().await?;
             self.reach(checkpoint).await?;
-            Ok(self.own().listing(checkpoint, buckets, of).await?)
+            Ok(self.own(&|| self.newest()).listing(checkpoint, buckets, of).await?)
         };
         let leader = asked.until(|answer| match answer {
             Answer::Documents { listing, .. } => Some(listing),
@@ -221,7 +229,7 @@ impl Comparison<'_> {
         let (mut checkpoint, mut before) = self.leader_states(&documents).await?;
         for round in 1..=ROUNDS {
             self.reach(checkpoint).await?;
-            let own = self.own().states(&documents).await?;
+            let own = self.own(&|| self.newest()).states(&documents).await?;
             let (newest, after) = self.leader_states(&documents).await?;
             let mut unclear = Vec::new();
             for (((name, before), follower), after) in documents.into_iter().zip(before).zip(own).zip(after) {

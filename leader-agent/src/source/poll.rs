@@ -194,6 +194,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_primary_that_was_away_may_have_another_history() {
+        let shard = (IndexUuid("u".into()), ShardId(0));
+        let (sender, checkpoints) = watch::channel(known(4));
+        let mut source = PollSource::open(shard, checkpoints, Duration::from_secs(9), SeqNo(4));
+        let mut is_to_be_checked = async |sent: i64| match source.next(SeqNo(sent)).await {
+            Ok(Change::Missing(missing)) => Some(missing.is_to_be_checked),
+            _ => None,
+        };
+        assert_eq!(is_to_be_checked(4).await, Some(true));
+        sender.send(known(9)).unwrap();
+        assert_eq!(is_to_be_checked(4).await, Some(false));
+        sender.send(Known { checkpoints: HashMap::new(), asked: Instant::now() }).unwrap();
+        assert_eq!(is_to_be_checked(9).await, None);
+        sender.send(known(12)).unwrap();
+        assert_eq!(is_to_be_checked(9).await, Some(true));
+    }
+
+    #[tokio::test]
     async fn deletions_are_looked_for_only_after_changes() {
         let shard = (IndexUuid("u".into()), ShardId(0));
         let (sender, checkpoints) = watch::channel(known(4));

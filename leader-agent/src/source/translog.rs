@@ -15,7 +15,6 @@ use crate::history::is_same;
 use crate::resync::{Missing, Reason};
 use crate::translog::{Operation, ShardSpool, ShardTail, TailBatch, TailError, TranslogWatcher, Wake};
 
-/// How much of a shard is read at once, in bytes of sources.
 const BATCH_BYTES: usize = 1024 * 1024;
 /// How often a translog is looked at that cannot be watched, unless the last look found something. One that can is looked at
 /// with every heartbeat, because watches are silent on network file systems.
@@ -38,6 +37,8 @@ pub struct TranslogSource {
     /// Since when the shard has been behind Kafka.
     behind_since: Option<Instant>,
     global_checkpoint: SeqNo,
+    /// How much is read at once, in bytes of sources.
+    batch_bytes: usize,
 }
 
 impl TranslogSource {
@@ -72,6 +73,7 @@ impl TranslogSource {
             is_fresh: false,
             behind_since: None,
             global_checkpoint: SeqNo::NONE,
+            batch_bytes: BATCH_BYTES,
         })
     }
 
@@ -99,7 +101,8 @@ impl TranslogSource {
             if let Some(to) = self.missing.take() {
                 return Ok(Err(Missing { to, reason: Reason::Lost, is_to_be_checked: true }));
             }
-            let read = |tail: &mut ShardTail| tail.refresh().and_then(|()| tail.next_batch(BATCH_BYTES));
+            let bytes = self.batch_bytes;
+            let read = move |tail: &mut ShardTail| tail.refresh().and_then(|()| tail.next_batch(bytes));
             match self.work(read).await {
                 Err(CaptureError::Translog(TailError::Gap { .. })) if !is_open_anew => self.reopen(sent).await?,
                 outcome => return Ok(Ok(outcome?)),
@@ -297,6 +300,19 @@ mod tests {
             let change = source.next(seq_no).await.unwrap();
             assert_eq!(matches!(change, Change::Rewound { .. }), is_rewound, "{shipped:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_comes_behind_a_last_operation_as_large_as_a_batch_is_read_at_once() {
+        let watcher = TranslogWatcher::start();
+        let first = Sample::new().source(&watcher).await.next(SeqNo::NONE).await.unwrap();
+        let Change::Operations(operations) = first else { panic!("nothing was found") };
+        let sent = operations[0].clone();
+        let sample = Sample::new();
+        let mut source = sample.source_behind(&watcher, sent.seq_no, Some(to_operation(sent.clone()))).await;
+        source.batch_bytes = 1;
+        let Change::Operations(found) = source.next(sent.seq_no).await.unwrap() else { panic!("nothing was found") };
+        assert_eq!(found[0].seq_no, sent.seq_no.next());
     }
 
     struct Sample {

@@ -13,7 +13,7 @@ use leader_agent::publish::PublishError;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Headers;
 use shardline_common::control::{Entry, FillRequest, ShardHistory};
-use shardline_common::kafka::{ControlError, REACH_RECORDS, Reach, TopicError, Watermarks, note_operation};
+use shardline_common::kafka::{ControlError, LastOperations, REACH_RECORDS, Reach, TopicError, Watermarks};
 use shardline_common::record::{Body, Operation, Pack, Record, packs};
 use shardline_common::types::{Offset, SeqNo, ShardId, TopicName};
 use tokio::sync::watch;
@@ -205,9 +205,9 @@ impl Log for AgentsLog {
         let end = reach.end;
         Box::pin(ask(&self.world, topic, "last operations", move |partition| {
             let records = partition.records.iter().take(end.0 as usize).skip(partition.low as usize);
-            let mut found = BTreeMap::new();
-            records.flatten().for_each(|record| note_operation(&mut found, record.clone()));
-            found
+            let mut found = LastOperations::default();
+            records.flatten().for_each(|record| found.note(record.clone()));
+            found.known
         }))
     }
 
