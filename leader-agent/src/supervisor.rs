@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shardline_common::control::{BootstrapRequest, Capture as CaptureEntry, Entry, Redelivery, Subscription};
-use shardline_common::kafka::ControlTopic;
+use shardline_common::kafka::{ControlTopic, TopicError};
 use shardline_common::metadata::MetadataVersions;
 use shardline_common::repository::{Snapshot, SnapshotPosition, SnapshotRequest};
 use shardline_common::topic::replication_topic;
@@ -219,16 +219,12 @@ impl Supervisor {
             .collect();
         let mut announced = Ok(());
         if !missing.is_empty() && *kafka_answers {
-            announced = self
-                .context
-                .kafka
-                .create_replication_topic(&topic, index.number_of_shards)
-                .await
-                .map_err(StartError::from);
-            *kafka_answers = announced.is_ok();
+            let made = self.context.kafka.create_replication_topic(&topic, index.number_of_shards).await;
+            *kafka_answers = !matches!(made, Err(TopicError::Failed { .. }));
+            announced = made.map_err(StartError::from);
         }
         // One agent speaks for the index: the one beside the primary of its first shard.
-        if !is_announced && *kafka_answers && index.local_primaries.contains(&ShardId(0)) {
+        if announced.is_ok() && *kafka_answers && !is_announced && index.local_primaries.contains(&ShardId(0)) {
             announced = self.announce(index, &topic).await;
             *kafka_answers = !matches!(announced, Err(StartError::Control(_)));
         }
@@ -490,7 +486,7 @@ fn shard_of(index: &IndexView, shard: ShardId, topic: &TopicName) -> Shard {
 #[derive(Debug, thiserror::Error)]
 enum StartError {
     #[error(transparent)]
-    Topic(#[from] shardline_common::kafka::TopicError),
+    Topic(#[from] TopicError),
     #[error(transparent)]
     Control(#[from] shardline_common::kafka::ControlError),
     #[error(transparent)]
