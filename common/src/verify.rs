@@ -314,7 +314,7 @@ pub struct Reader<'a> {
     pub read: &'a AtomicU64,
     /// The last operation that the leader can have had by now. What is newer than `up_to` and not newer than that is left
     /// out, as not compared yet; what is newer still is nothing of the leader's.
-    pub newest: &'a (dyn Fn() -> SeqNo + Sync),
+    pub newest: Box<dyn Fn() -> SeqNo + Send + Sync + 'a>,
 }
 
 impl Reader<'_> {

@@ -18,7 +18,6 @@ use crate::settled;
 
 /// Of the last operations that Kafka has, how many are looked for in the shard.
 const COMPARED: usize = 10_000;
-
 /// How long the nodes may take to say which history a shard has, when a capture begins.
 const PATIENCE: Duration = Duration::from_secs(5);
 

@@ -84,7 +84,7 @@ async fn try_answer(
         side: Side::Leader,
         how: question.how,
         read: &read,
-        newest: &|| SeqNo(i64::MAX),
+        newest: Box::new(|| SeqNo(i64::MAX)),
     };
     let answer = match &question.ask {
         Ask::Metadata => {

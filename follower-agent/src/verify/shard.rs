@@ -135,15 +135,15 @@ pub struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
-    fn own<'a>(&'a self, newest: &'a (dyn Fn() -> SeqNo + Sync)) -> Reader<'a> {
+    fn own(&self) -> Reader<'_> {
         Reader {
-            newest,
             opensearch: &self.subject.shared.opensearch,
             index: &self.subject.subscription.follower_index,
             shard: self.shard,
             side: Side::Follower { restored_below: self.subject.restored_below() },
             how: self.how,
             read: self.read,
+            newest: Box::new(|| self.newest()),
         }
     }
 
@@ -191,7 +191,7 @@ impl Comparison<'_> {
         let own = async {
             let checkpoint = asked.checkpoint().await?;
             self.reach(checkpoint).await?;
-            Ok(self.own(&|| self.newest()).digests(checkpoint, buckets).await?)
+            Ok(self.own().digests(checkpoint, buckets).await?)
         };
         let leader = asked.until(|answer| match answer {
             Answer::Digests { digests, .. } => Some(digests),
@@ -209,7 +209,7 @@ impl Comparison<'_> {
         let own = async {
             let checkpoint = asked.checkpoint().await?;
             self.reach(checkpoint).await?;
-            Ok(self.own(&|| self.newest()).listing(checkpoint, buckets, of).await?)
+            Ok(self.own().listing(checkpoint, buckets, of).await?)
         };
         let leader = asked.until(|answer| match answer {
             Answer::Documents { listing, .. } => Some(listing),
@@ -229,7 +229,7 @@ impl Comparison<'_> {
         let (mut checkpoint, mut before) = self.leader_states(&documents).await?;
         for round in 1..=ROUNDS {
             self.reach(checkpoint).await?;
-            let own = self.own(&|| self.newest()).states(&documents).await?;
+            let own = self.own().states(&documents).await?;
             let (newest, after) = self.leader_states(&documents).await?;
             let mut unclear = Vec::new();
             for (((name, before), follower), after) in documents.into_iter().zip(before).zip(own).zip(after) {
