@@ -17,7 +17,7 @@ use std::process::Command;
 use anyhow::Result;
 use arena::Arena;
 use clap::{Parser, ValueEnum};
-use phases::{Size, broker_away, catch_up, fan_out, idle_shards, lag as lag_phase, micro, speed, verify};
+use phases::{Size, backlog, broker_away, catch_up, fan_out, idle_shards, lag as lag_phase, micro, speed, verify};
 use report::Report;
 
 #[derive(Parser)]
@@ -52,6 +52,7 @@ enum Phase {
     CatchUp,
     FanOut,
     BrokerAway,
+    Backlog,
     IdleShards,
     Verify,
 }
@@ -98,6 +99,7 @@ async fn measure(arguments: &Arguments, size: Size, report: &mut Report) -> Resu
             Phase::CatchUp => catch_up::run(&arena, size).await?,
             Phase::FanOut => fan_out::run(&arena, size).await?,
             Phase::BrokerAway => broker_away::run(&arena, size).await?,
+            Phase::Backlog => backlog::run(&arena, size).await?,
             Phase::IdleShards => idle_shards::run(&arena, size).await?,
             Phase::Verify => verify::run(&arena, size).await?,
         };

@@ -15,7 +15,7 @@ use crate::apply::bulk::Destination;
 use crate::apply::pipeline::{Applied, Pipeline};
 use crate::checkpoint::{Checkpoint, ShardCopy};
 use crate::metrics::Metrics;
-use crate::ports::{FollowedIndex, Positioned, Records};
+use crate::ports::{FollowedIndex, Positioned, Records, before_more};
 use crate::shard::ShardError;
 use crate::stream::StreamError;
 use crate::sweep::sweep;
@@ -63,18 +63,21 @@ async fn load_once(
         progress.bytes_done.store(copy.bytes, Relaxed);
     }
     // Another agent, or this one with other checkpoints, may have loaded all of it before.
-    let known = index.reach(topic, shard).await?.map_or(SeqNo::NONE, |reach| reach.seq_no);
+    let reach = index.reach(topic, shard).await?;
+    let known = reach.as_ref().map_or(SeqNo::NONE, |reach| reach.seq_no);
+    let offset = copy.as_ref().map_or(Offset(0), |copy| copy.offset);
+    let mut stream = index.open(topic, shard, offset, reach.map_or(offset, |reach| reach.end)).await?;
     let mut loader = Loader {
         index,
         shard,
-        stream: index.open(topic, shard, copy.as_ref().map_or(Offset(0), |copy| copy.offset)).await?,
         pipeline: Pipeline::new(destination.clone(), index.limits()),
         highest: copy.as_ref().map_or(known, |copy| copy.highest.max(known)),
         copy,
         in_place,
         metrics: Arc::clone(&destination.metrics),
     };
-    let checkpoint = loader.run().await?;
+    let checkpoint = loader.run(&mut stream).await?;
+    drop(stream);
     if in_place {
         sweep(index, destination, checkpoint.seq_no, checkpoint.highest).await?;
     }
@@ -105,7 +108,6 @@ enum Taken {
 struct Loader<'a, I: FollowedIndex> {
     index: &'a I,
     shard: ShardId,
-    stream: I::Records,
     pipeline: Pipeline,
     /// What is acknowledged. Its beginning is the first that was read: see [`SnapshotBegin`].
     copy: Option<ShardCopy>,
@@ -116,12 +118,12 @@ struct Loader<'a, I: FollowedIndex> {
 }
 
 impl<I: FollowedIndex> Loader<'_, I> {
-    async fn run(&mut self) -> Result<Checkpoint, ShardError> {
+    async fn run(&mut self, stream: &mut I::Records) -> Result<Checkpoint, ShardError> {
         let (mut batch, mut behind) = (Batch::default(), Offset(0));
         loop {
             // As in following, requests are as large as the follower cluster leaves time for.
             if !batch.is_empty() && (self.pipeline.is_idle() || self.pipeline.is_full(&batch)) {
-                self.start(std::mem::take(&mut batch), behind).await?;
+                before_more(stream, self.start(std::mem::take(&mut batch), behind)).await?;
             }
             let Positioned { mut offset, mut next, record } = tokio::select! {
                 biased;
@@ -129,11 +131,11 @@ impl<I: FollowedIndex> Loader<'_, I> {
                     self.done(applied?)?;
                     continue;
                 }
-                read = self.stream.next() => read?,
+                read = stream.next() => read?,
             };
             let mut taken = self.take(&mut batch, record.seq_no, record.body)?;
             while matches!(taken, Taken::More) && !self.pipeline.is_full(&batch) {
-                let Some(ready) = self.stream.ready() else { break };
+                let Some(ready) = stream.ready() else { break };
                 let record;
                 Positioned { offset, next, record } = ready?;
                 taken = self.take(&mut batch, record.seq_no, record.body)?;
@@ -141,11 +143,13 @@ impl<I: FollowedIndex> Loader<'_, I> {
             // A record that is no document is read again after a crash.
             behind = if matches!(taken, Taken::More) { next } else { offset };
             if !matches!(taken, Taken::More) && !batch.is_empty() {
-                self.start(std::mem::take(&mut batch), behind).await?;
+                before_more(stream, self.start(std::mem::take(&mut batch), behind)).await?;
             }
             match taken {
                 Taken::More => {}
-                Taken::Metadata(metadata) => self.index.apply_metadata(self.shard, &metadata).await?,
+                Taken::Metadata(metadata) => {
+                    before_more(stream, self.index.apply_metadata(self.shard, &metadata)).await?;
+                }
                 Taken::End(checkpoint) => {
                     while !self.pipeline.is_idle() {
                         let applied = self.pipeline.finish_one().await?;

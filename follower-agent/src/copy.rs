@@ -307,9 +307,15 @@ impl FollowedIndex for Index {
         Ok(self.dead_letters.redelivered(shard, frame, up_to).await?)
     }
 
-    async fn open(&self, topic: &TopicName, shard: ShardId, offset: Offset) -> Result<PartitionStream, StreamError> {
+    async fn open(
+        &self,
+        topic: &TopicName,
+        shard: ShardId,
+        offset: Offset,
+        end: Offset,
+    ) -> Result<PartitionStream, StreamError> {
         let streams = if *topic == self.topic { &self.shared.streams } else { &self.shared.copies };
-        streams.open(topic, shard, offset).await
+        streams.open(topic, shard, offset, end).await
     }
 }
 

@@ -1,8 +1,9 @@
 //! The follower agent's metrics.
 
 use prometheus::{
-    CounterVec, GaugeVec, IntCounterVec, IntGaugeVec, Registry, register_counter_vec_with_registry,
+    CounterVec, GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Registry, register_counter_vec_with_registry,
     register_gauge_vec_with_registry, register_int_counter_vec_with_registry, register_int_gauge_vec_with_registry,
+    register_int_gauge_with_registry,
 };
 
 use shardline_common::types::ShardId;
@@ -24,6 +25,7 @@ pub struct Metrics {
     pub leader_checkpoint: IntGaugeVec,
     pub lag_operations: IntGaugeVec,
     pub resyncing: IntGaugeVec,
+    pub waiting_partitions: IntGauge,
     pub foreign_writes: IntGaugeVec,
     pub verified_equal: IntGaugeVec,
     pub lag_seconds: GaugeVec,
@@ -137,6 +139,11 @@ impl Metrics {
                 "shardline_follower_lag_operations",
                 "Operations of the leader that are not applied yet",
                 SHARD,
+                registry
+            )?,
+            waiting_partitions: register_int_gauge_with_registry!(
+                "shardline_follower_waiting_partitions",
+                "Partitions that are far behind and wait until others are read",
                 registry
             )?,
             foreign_writes: register_int_gauge_vec_with_registry!(

@@ -2,6 +2,8 @@
 //! simulation puts a log and a follower index in memory in its place.
 
 use std::collections::{HashMap, VecDeque};
+use std::pin::pin;
+use std::time::Duration;
 
 use shardline_common::kafka::{Reach, TopicError, Watermarks};
 use shardline_common::metadata::IndexMetadata;
@@ -15,6 +17,8 @@ use crate::progress::ShardProgress;
 use crate::shard::ShardError;
 use crate::stream::StreamError;
 
+const LONG: Duration = Duration::from_secs(5);
+
 /// The records of a partition, one after the other; of operations that are packed together each counts as one.
 pub trait Records: Send {
     /// Nothing is lost when the future is dropped before it resolves.
@@ -22,6 +26,21 @@ pub trait Records: Send {
 
     /// The next record if one has arrived already.
     fn ready(&mut self) -> Option<Result<Positioned, StreamError>>;
+
+    /// Keeps nothing in memory that can be fetched again, until the next record is asked for.
+    fn put_down(&mut self);
+}
+
+/// Does what records have to wait for. They are put down if that takes long, as when the follower cluster is away.
+pub async fn before_more<T>(records: &mut impl Records, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    match tokio::time::timeout(LONG, &mut work).await {
+        Ok(done) => done,
+        Err(_) => {
+            records.put_down();
+            work.await
+        }
+    }
 }
 
 /// A record, and where it stands.
@@ -119,11 +138,12 @@ pub trait FollowedIndex: Send + Sync {
         up_to: SeqNo,
     ) -> impl Future<Output = Result<(), ShardError>> + Send;
 
-    /// Reads a partition from an offset on, until what comes back is dropped.
+    /// Reads a partition that has records up to `end` from an offset on, until what comes back is dropped.
     fn open(
         &self,
         topic: &TopicName,
         shard: ShardId,
         offset: Offset,
+        end: Offset,
     ) -> impl Future<Output = Result<Self::Records, StreamError>> + Send;
 }

@@ -21,7 +21,7 @@ use crate::apply::tracker::{Hole, Tracker, Verdict};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::foreign::Ledger;
 use crate::group::GroupError;
-use crate::ports::{FollowedIndex, Positioned, Records};
+use crate::ports::{FollowedIndex, Positioned, Records, before_more};
 use crate::stream::StreamError;
 use crate::sweep::sweep;
 
@@ -152,15 +152,16 @@ async fn follow_once(
         () = stop.cancelled() => return Ok(()),
         beginning = beginning => beginning?,
     };
-    let tail = reach.map_or(SeqNo::NONE, |reach| reach.seq_no);
+    let tail = reach.as_ref().map_or(SeqNo::NONE, |reach| reach.seq_no);
+    let end = reach.map_or(checkpoint.offset, |reach| reach.end);
     info!(index = %index.name(), %shard, after = %checkpoint.seq_no, offset = %checkpoint.offset, "following");
     let progress = index.progress(shard);
     progress.applied(checkpoint.seq_no, 0);
     progress.heard(tail, crate::progress::now_ms());
+    let mut stream = index.open(index.topic(), shard, checkpoint.offset, end).await?;
     let mut follower = Follower {
         index,
         shard,
-        stream: index.open(index.topic(), shard, checkpoint.offset).await?,
         tracker: Tracker::after(checkpoint.seq_no),
         pipeline: Pipeline::new(destination.clone(), index.limits()),
         highest: checkpoint.highest.max(tail).max(highest),
@@ -178,7 +179,7 @@ async fn follow_once(
     let ended = tokio::select! {
         biased;
         () = stop.cancelled() => None,
-        outcome = follower.run(destination) => Some(outcome),
+        outcome = follower.run(&mut stream, destination) => Some(outcome),
     };
     match ended {
         Some(outcome) => outcome,
@@ -193,7 +194,7 @@ async fn highest_in_log(index: &impl FollowedIndex, shard: ShardId) -> Result<Se
     let end = index.watermarks(index.topic(), shard).await?.high;
     let mut highest = checkpoint.highest;
     if checkpoint.offset < end {
-        let mut stream = index.open(index.topic(), shard, checkpoint.offset).await?;
+        let mut stream = index.open(index.topic(), shard, checkpoint.offset, end).await?;
         loop {
             let Positioned { next, record: Record { seq_no, body, .. }, .. } = stream.next().await?;
             highest = highest.max(if let Body::ResyncBegin(begin) = body { begin.to } else { seq_no });
@@ -271,7 +272,6 @@ fn lie_behind(
 struct Follower<'a, I: FollowedIndex> {
     index: &'a I,
     shard: ShardId,
-    stream: I::Records,
     tracker: Tracker,
     pipeline: Pipeline,
     checkpoint: Checkpoint,
@@ -302,12 +302,12 @@ struct Frame {
 }
 
 impl<I: FollowedIndex> Follower<'_, I> {
-    async fn run(&mut self, destination: &Destination) -> Result<(), ShardError> {
+    async fn run(&mut self, stream: &mut I::Records, destination: &Destination) -> Result<(), ShardError> {
         let mut given_away = self.index.given_away();
         loop {
             // A batch that could grow waits for the requests before it, so that requests become larger as load does.
             if !self.batch.is_empty() && (self.pipeline.is_idle() || self.pipeline.is_full(&self.batch)) {
-                self.start_batch(destination).await?;
+                before_more(stream, self.start_batch(destination)).await?;
             }
             let next = tokio::select! {
                 biased;
@@ -321,16 +321,16 @@ impl<I: FollowedIndex> Follower<'_, I> {
                     self.note_foreign_writes()?;
                     continue;
                 }
-                next = self.stream.next() => next,
+                next = stream.next() => next,
             };
             self.take(next?)?;
             while self.put_aside.is_none() && !self.pipeline.is_full(&self.batch) {
-                let Some(ready) = self.stream.ready() else { break };
+                let Some(ready) = stream.ready() else { break };
                 self.take(ready?)?;
             }
             if let Some((at, record)) = self.put_aside.take() {
-                self.start_batch(destination).await?;
-                self.marker(at, record, destination).await?;
+                before_more(stream, self.start_batch(destination)).await?;
+                before_more(stream, self.marker(at, record, destination)).await?;
             }
         }
     }

@@ -1,11 +1,19 @@
 //! Reads partitions, each as a stream of its own, over as few Kafka connections as possible.
+//!
+//! Of a partition that is far behind, librdkafka keeps megabytes in memory. So these take turns: the others wait, with nothing
+//! fetched.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::CString;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
+use prometheus::IntGauge;
+use rdkafka::TopicPartitionList;
+use rdkafka::bindings::{rd_kafka_get_watermark_offsets, rd_kafka_resp_err_t};
 use rdkafka::config::{ClientConfig, FromClientConfig};
 use rdkafka::consumer::stream_consumer::StreamPartitionQueue;
 use rdkafka::consumer::{Consumer, DefaultConsumerContext, StreamConsumer};
@@ -14,7 +22,9 @@ use rdkafka::message::{BorrowedMessage, Message};
 use shardline_common::kafka::assignment;
 use shardline_common::record::{Record, RecordError};
 use shardline_common::types::{Offset, ShardId, TopicName};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -35,6 +45,20 @@ pub enum StreamError {
 /// How long Kafka may take to tell who leads a topic's partitions.
 const LEADERS_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How many partitions may be far behind and read at the same time.
+const TURNS: usize = 6;
+/// In bytes.
+const FAR_BEHIND: i64 = 4 * 1024 * 1024;
+const NEAR: i64 = FAR_BEHIND / 4;
+/// What a Kafka record is taken to weigh before the first ones are read, in bytes: operations are packed up to 32 KiB
+/// (`capture.pack_bytes`), and documents can be larger.
+const A_RECORD: i64 = 64 * 1024;
+/// A record counts for so much of the mean of those before it.
+const OF_THE_MEAN: i64 = 8;
+/// When a turn is over, if others wait. What is fetched and not read by then is fetched again.
+const TURN: Duration = Duration::from_secs(10);
+const BYTES_OF_A_TURN: i64 = 16 * FAR_BEHIND;
+
 type Partition = (TopicName, ShardId);
 
 /// A consumer and the partitions that it reads. Several subscriptions may read one partition; each then has it from
@@ -48,45 +72,60 @@ struct Member {
 pub struct Streams {
     settings: ClientConfig,
     members: Arc<Mutex<Vec<Member>>>,
+    /// Of partitions that were far behind when they were opened. They do not hold up those that fall behind later.
+    returning: Arc<Semaphore>,
+    fallen_behind: Arc<Semaphore>,
+    waiting: IntGauge,
     stop: CancellationToken,
 }
 
 impl Streams {
     /// For partitions that are followed. A new one waits for the fetch of the others that is under way, so that is short; shorter
     /// ones would cost more while nothing comes.
-    pub fn of_shards(settings: ClientConfig, stop: CancellationToken) -> Self {
-        Self::new(settings, "200", stop)
+    pub fn of_shards(settings: ClientConfig, waiting: IntGauge, stop: CancellationToken) -> Self {
+        Self::new(settings, "200", waiting, stop)
     }
 
     /// For partitions that are read to their ends. The others always have news, and fetches that wait cost nothing.
-    pub fn of_copies(settings: ClientConfig, stop: CancellationToken) -> Self {
-        Self::new(settings, "5", stop)
+    pub fn of_copies(settings: ClientConfig, waiting: IntGauge, stop: CancellationToken) -> Self {
+        Self::new(settings, "5", waiting, stop)
     }
 
-    fn new(mut settings: ClientConfig, fetch_wait_ms: &str, stop: CancellationToken) -> Self {
+    /// `waiting` counts the partitions that wait for a turn.
+    fn new(mut settings: ClientConfig, fetch_wait_ms: &str, waiting: IntGauge, stop: CancellationToken) -> Self {
         settings.set("fetch.wait.max.ms", fetch_wait_ms);
-        Self { settings, members: Arc::default(), stop }
+        let (returning, fallen_behind) = (Arc::new(Semaphore::new(TURNS)), Arc::new(Semaphore::new(TURNS)));
+        Self { settings, members: Arc::default(), returning, fallen_behind, waiting, stop }
     }
 
-    /// Reads a partition from an offset on, until the stream is dropped.
+    /// Reads a partition that has records up to `end` from an offset on, until the stream is dropped.
     pub async fn open(
         &self,
         topic: &TopicName,
         shard: ShardId,
         offset: Offset,
+        end: Offset,
     ) -> Result<PartitionStream, StreamError> {
         let failed = |source| StreamError::Kafka { topic: topic.clone(), shard, source: Box::new(source) };
         let partition = (topic.clone(), shard);
         let (consumer, knows_topic) = self.member_without(&partition).map_err(failed)?;
-        let (unpacked, members) = (Unpacked::new(offset, Vec::new()), Arc::clone(&self.members));
-        let mut stream = PartitionStream { queue: None, consumer, partition, position: offset, unpacked, members };
+        let mut stream = PartitionStream {
+            members: Arc::clone(&self.members),
+            consumer,
+            partition,
+            queue: None,
+            position: offset,
+            end,
+            unpacked: Unpacked::new(offset, Vec::new()),
+            mean: A_RECORD,
+            turns: Arc::clone(&self.returning),
+            turns_later: Arc::clone(&self.fallen_behind),
+            waiting: self.waiting.clone(),
+            fetching: Fetching::No,
+        };
         if !knows_topic {
             stream.know_leaders().await.map_err(failed)?;
         }
-        // Split off before it is assigned, so that none of its records goes to the consumer's common queue.
-        stream.queue = stream.consumer.split_partition_queue(topic.as_str(), shard.partition());
-        let start = HashMap::from([(stream.partition.clone(), offset)]);
-        assignment(&start).and_then(|list| stream.consumer.incremental_assign(&list)).map_err(failed)?;
         Ok(stream)
     }
 
@@ -123,14 +162,55 @@ async fn serve_events(consumer: Arc<StreamConsumer>, stop: CancellationToken) {
 }
 
 pub struct PartitionStream {
-    queue: Option<StreamPartitionQueue<DefaultConsumerContext>>,
+    members: Arc<Mutex<Vec<Member>>>,
     consumer: Arc<StreamConsumer>,
     partition: Partition,
+    /// While it is assigned to the consumer.
+    queue: Option<StreamPartitionQueue<DefaultConsumerContext>>,
     /// Of the next Kafka record.
     position: Offset,
-    /// What is left of the one before.
+    /// The partition's end when that was last looked at.
+    end: Offset,
+    /// What is left of the Kafka record before.
     unpacked: Unpacked,
-    members: Arc<Mutex<Vec<Member>>>,
+    /// What a Kafka record weighs, in bytes.
+    mean: i64,
+    turns: Arc<Semaphore>,
+    turns_later: Arc<Semaphore>,
+    waiting: IntGauge,
+    fetching: Fetching,
+}
+
+/// Whether librdkafka fetches the partition.
+enum Fetching {
+    No,
+    Waits(BoxFuture<'static, Option<OwnedSemaphorePermit>>),
+    /// As it is far behind.
+    InTurn(Turn),
+    /// As it is near its end.
+    Freely,
+}
+
+struct Turn {
+    _permit: OwnedSemaphorePermit,
+    since: Instant,
+    bytes: i64,
+}
+
+/// Is counted until it is dropped.
+struct Counted(IntGauge);
+
+impl Counted {
+    fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 impl Records for PartitionStream {
@@ -146,45 +226,173 @@ impl Records for PartitionStream {
     fn ready(&mut self) -> Option<Result<Positioned, StreamError>> {
         self.next().now_or_never()
     }
+
+    fn put_down(&mut self) {
+        self.fetching = Fetching::No;
+        let Some(queue) = self.queue.take() else { return };
+        if let Err(error) = self.list().and_then(|list| self.consumer.incremental_unassign(&list)) {
+            warn!(topic = %self.partition.0, shard = %self.partition.1, %error, "a partition could not be let go");
+        }
+        // What was fetched would stay in the queue. It is outdated, and is not given out.
+        while queue.recv().now_or_never().is_some() {}
+    }
 }
 
 impl PartitionStream {
     /// Who leads the partitions of an assigned topic that it does not know yet, librdkafka asks once a second only. The
     /// question waits behind a fetch under way.
-    async fn know_leaders(&self) -> Result<(), KafkaError> {
+    async fn know_leaders(&mut self) -> Result<(), KafkaError> {
         let (consumer, topic) = (Arc::clone(&self.consumer), self.partition.0.clone());
         let asked = spawn_blocking(move || consumer.fetch_metadata(Some(topic.as_str()), LEADERS_TIMEOUT).map(|_| ()));
         asked.await.unwrap_or(Err(KafkaError::Canceled))
     }
 
+    fn list(&self) -> Result<TopicPartitionList, KafkaError> {
+        assignment(&HashMap::from([(self.partition.clone(), self.position)]))
+    }
+
+    /// Waits for a turn if the partition is far behind.
+    async fn take_up(&mut self) -> Result<(), KafkaError> {
+        loop {
+            let is_far = self.behind() > FAR_BEHIND;
+            match &mut self.fetching {
+                Fetching::InTurn(_) | Fetching::Freely => return Ok(()),
+                Fetching::No if is_far => {
+                    let (turn, waiting) = (Arc::clone(&self.turns).acquire_owned(), Counted::new(&self.waiting));
+                    self.fetching = Fetching::Waits(Box::pin(async {
+                        let _waiting = waiting;
+                        turn.await.ok()
+                    }));
+                }
+                Fetching::No => {
+                    self.fetch()?;
+                    self.caught_up();
+                }
+                Fetching::Waits(turn) => {
+                    let permit = turn.await;
+                    self.fetching = Fetching::No;
+                    self.fetch()?;
+                    self.fetching = permit.map_or(Fetching::Freely, |permit| self.turn(permit));
+                }
+            }
+        }
+    }
+
+    fn fetch(&mut self) -> Result<(), KafkaError> {
+        // Split off before it is assigned, so that none of its records goes to the consumer's common queue.
+        let (topic, shard) = &self.partition;
+        self.queue = self.consumer.split_partition_queue(topic.as_str(), shard.partition());
+        self.list().and_then(|list| self.consumer.incremental_assign(&list))
+    }
+
+    fn turn(&self, permit: OwnedSemaphorePermit) -> Fetching {
+        Fetching::InTurn(Turn { _permit: permit, since: Instant::now(), bytes: 0 })
+    }
+
+    fn caught_up(&mut self) {
+        self.fetching = Fetching::Freely;
+        self.turns = Arc::clone(&self.turns_later);
+    }
+
+    /// What the records weigh that are known to come, in bytes.
+    fn behind(&self) -> i64 {
+        (self.end.0 - self.position.0).saturating_mul(self.mean)
+    }
+
+    fn weigh(&mut self, bytes: i64) {
+        self.mean += (bytes - self.mean) / OF_THE_MEAN;
+        if let Fetching::InTurn(turn) = &mut self.fetching {
+            turn.bytes = turn.bytes.saturating_add(bytes);
+        }
+    }
+
+    /// Begins or ends a turn, as far as the partition is behind.
+    fn take_turns(&mut self) {
+        if self.behind() <= NEAR {
+            self.end = high_watermark(&self.consumer, &self.partition).unwrap_or(self.end);
+        }
+        match &self.fetching {
+            Fetching::InTurn(_) if self.behind() <= NEAR => self.caught_up(),
+            Fetching::InTurn(turn) if turn.since.elapsed() >= TURN || turn.bytes >= BYTES_OF_A_TURN => {
+                self.begin_turn()
+            }
+            Fetching::Freely if self.behind() > FAR_BEHIND => self.begin_turn(),
+            _ => {}
+        }
+    }
+
+    /// Those who wait come first.
+    fn begin_turn(&mut self) {
+        if let Fetching::InTurn(_) = self.fetching {
+            self.fetching = Fetching::Freely;
+        }
+        match Arc::clone(&self.turns).try_acquire_owned() {
+            Ok(permit) => self.fetching = self.turn(permit),
+            Err(_) => self.put_down(),
+        }
+    }
+
     async fn receive(&mut self) -> Result<(), StreamError> {
-        let received = match &self.queue {
-            Some(queue) => match queue.recv().await {
-                Ok(message) => Ok(read(&self.partition, &message)),
-                Err(error) => Err(error),
-            },
-            None => Err(KafkaError::MessageConsumption(RDKafkaErrorCode::UnknownPartition)),
+        let (topic, shard) = self.partition.clone();
+        let failed = |source| StreamError::Kafka { topic: topic.clone(), shard, source: Box::new(source) };
+        self.take_up().await.map_err(failed)?;
+        let Some(queue) = &self.queue else {
+            return Err(failed(KafkaError::MessageConsumption(RDKafkaErrorCode::UnknownPartition)));
         };
-        let (topic, shard) = (self.partition.0.clone(), self.partition.1);
+        let message = async {
+            let message = queue.recv().await?;
+            Ok::<_, KafkaError>((message.payload_len(), read(&self.partition, &message)))
+        };
+        let received = match &self.fetching {
+            Fetching::InTurn(turn) => match tokio::time::timeout_at(turn.since + TURN, message).await {
+                Ok(received) => received,
+                Err(_) => {
+                    self.take_turns();
+                    return Ok(());
+                }
+            },
+            _ => message.await,
+        };
         match received {
             // Nothing is ever taken out of the middle of these topics.
-            Ok(Ok((found, _))) if found != self.position => {
+            Ok((_, Ok((found, _)))) if found != self.position => {
                 Err(StreamError::Skipped { topic, shard, expected: self.position, found })
             }
-            Ok(Ok((offset, records))) => {
+            Ok((bytes, Ok((offset, records)))) => {
                 self.position = Offset(offset.0 + 1);
                 self.unpacked = Unpacked::new(offset, records);
+                self.weigh(i64::try_from(bytes).unwrap_or(i64::MAX));
+                self.take_turns();
                 Ok(())
             }
-            Ok(Err(error)) => Err(error),
+            Ok((_, Err(error))) => Err(error),
             Err(error) => match error.rdkafka_error_code() {
                 Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
                     Err(StreamError::PositionLost { topic, shard, offset: self.position })
                 }
-                _ => Err(StreamError::Kafka { topic, shard, source: Box::new(error) }),
+                _ => Err(failed(error)),
             },
         }
     }
+}
+
+/// A partition's end as the last fetch has told it.
+#[allow(unsafe_code)]
+fn high_watermark(consumer: &StreamConsumer, (topic, shard): &Partition) -> Option<Offset> {
+    let topic = CString::new(topic.as_str()).ok()?;
+    let (mut low, mut high) = (-1, -1);
+    // SAFETY: the consumer outlives the call, and so do the topic's name and the two numbers, which are what the call fills.
+    let answer = unsafe {
+        rd_kafka_get_watermark_offsets(
+            consumer.client().native_ptr(),
+            topic.as_ptr(),
+            shard.partition(),
+            &raw mut low,
+            &raw mut high,
+        )
+    };
+    // Negative ones are placeholders.
+    (answer == rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some(Offset(high))
 }
 
 fn read((topic, shard): &Partition, message: &BorrowedMessage<'_>) -> Result<(Offset, Vec<Record>), StreamError> {
@@ -200,15 +408,155 @@ fn read((topic, shard): &Partition, message: &BorrowedMessage<'_>) -> Result<(Of
 
 impl Drop for PartitionStream {
     fn drop(&mut self) {
-        let whole = HashMap::from([(self.partition.clone(), Offset(0))]);
-        if self.queue.take().is_some()
-            && let Err(error) = assignment(&whole).and_then(|list| self.consumer.incremental_unassign(&list))
-        {
-            warn!(topic = %self.partition.0, shard = %self.partition.1, %error, "a partition could not be let go");
-        }
+        self.put_down();
         let mut members = self.members.lock();
         if let Some(member) = members.iter_mut().find(|member| Arc::ptr_eq(&member.consumer, &self.consumer)) {
             member.partitions.remove(&self.partition);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use rdkafka::mocking::MockCluster;
+    use shardline_common::config::KafkaConfig;
+    use shardline_common::kafka::{Group, Kafka, Outgoing};
+    use shardline_common::record::{Body, Operation, OperationKind, packs};
+    use shardline_common::types::{PrimaryTerm, SeqNo};
+
+    use super::*;
+
+    /// A mock broker keeps 5 MB of a partition.
+    const RECORD: i64 = 40 * 1024;
+    const LENGTH: i64 = FAR_BEHIND / RECORD + 20;
+    const NEAR_THE_END: i64 = LENGTH - NEAR / RECORD;
+    const END: Offset = Offset(LENGTH);
+    /// In which a record comes that can come.
+    const SOON: Duration = Duration::from_secs(20);
+    const A_WHILE: Duration = Duration::from_millis(1500);
+
+    struct Topic {
+        streams: Streams,
+        topic: TopicName,
+        _cluster: MockCluster<'static, rdkafka::producer::DefaultProducerContext>,
+    }
+
+    impl Topic {
+        /// With `partitions` of [`LENGTH`] records each.
+        async fn new(partitions: i32) -> Self {
+            let cluster = MockCluster::new(1).unwrap();
+            let topic = TopicName::from("topic");
+            cluster.create_topic(topic.as_str(), partitions, 1).unwrap();
+            let config = serde_json::json!({"bootstrap_servers": cluster.bootstrap_servers()});
+            let kafka = Kafka::new(serde_json::from_value::<KafkaConfig>(config).unwrap()).unwrap();
+            let producer = kafka.producer().unwrap();
+            for shard in (0..partitions as u32).map(ShardId) {
+                let (group, delivery) = Group::new(None);
+                for n in 0..LENGTH {
+                    let source = Bytes::from(vec![b' '; RECORD as usize]);
+                    let kind = OperationKind::Index { id: "id".to_owned(), source, routing: None, version: 1 };
+                    let body = Body::Operation(Operation { primary_term: PrimaryTerm(1), kind });
+                    let record = [Record { seq_no: SeqNo(n), timestamp_ms: 1, body }];
+                    let encoded = packs(&record, 1).next().unwrap().encode();
+                    let outgoing = Outgoing {
+                        key: encoded.key,
+                        value: Some(&encoded.value),
+                        headers: encoded.headers,
+                        timestamp_ms: 1,
+                    };
+                    producer.send(&topic, shard, outgoing, &group).await.unwrap();
+                }
+                drop(group);
+                delivery.wait().await.unwrap();
+            }
+            let waiting = IntGauge::new("waiting", "of a test").unwrap();
+            let streams = Streams::of_shards(kafka.consumer("group"), waiting, CancellationToken::new());
+            Self { streams, topic, _cluster: cluster }
+        }
+
+        async fn open(&self, shard: usize, offset: i64) -> PartitionStream {
+            self.streams.open(&self.topic, ShardId(shard as u32), Offset(offset), END).await.unwrap()
+        }
+    }
+
+    async fn read(stream: &mut PartitionStream, offset: i64) {
+        let record = tokio::time::timeout(SOON, stream.next()).await.expect("it comes").unwrap();
+        assert_eq!((record.offset, record.record.seq_no), (Offset(offset), SeqNo(offset)));
+    }
+
+    async fn nothing_comes(stream: &mut PartitionStream) -> bool {
+        tokio::time::timeout(A_WHILE, stream.next()).await.is_err()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn partitions_that_are_far_behind_take_turns() {
+        let topic = Topic::new(TURNS as i32 + 3).await;
+        let mut busy = Vec::new();
+        for shard in 0..TURNS {
+            let mut stream = topic.open(shard, 0).await;
+            read(&mut stream, 0).await;
+            busy.push(stream);
+        }
+        let mut waiting = topic.open(TURNS, 0).await;
+        assert!(nothing_comes(&mut waiting).await);
+        assert!(waiting.queue.is_none(), "it is not fetched either");
+        assert_eq!(topic.streams.waiting.get(), 1);
+        // One that is near its end does not wait.
+        let mut near = topic.open(TURNS + 1, NEAR_THE_END).await;
+        for n in NEAR_THE_END..LENGTH {
+            read(&mut near, n).await;
+        }
+        // One that has come near its end makes room.
+        for n in 1..LENGTH {
+            read(&mut busy[0], n).await;
+        }
+        read(&mut waiting, 0).await;
+        assert_eq!(topic.streams.waiting.get(), 0);
+        // So does one that is put down; it goes on where it was.
+        let mut other = topic.open(TURNS + 2, 0).await;
+        assert!(nothing_comes(&mut other).await);
+        busy[1].put_down();
+        read(&mut other, 0).await;
+        assert!(nothing_comes(&mut busy[1]).await);
+        drop(other);
+        for n in 1..LENGTH {
+            read(&mut busy[1], n).await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_turn_ends_if_others_wait() {
+        let topic = Topic::new(TURNS as i32 + 1).await;
+        let mut streams = Vec::new();
+        for shard in 0..=TURNS {
+            streams.push((topic.open(shard, 0).await, 0));
+        }
+        // As if each had been read for long.
+        let end_turn = |stream: &mut PartitionStream| {
+            if let Fetching::InTurn(turn) = &mut stream.fetching {
+                turn.bytes = BYTES_OF_A_TURN;
+            }
+        };
+        while streams.iter().any(|(_, read)| *read < LENGTH) {
+            for (stream, position) in streams.iter_mut().filter(|(_, read)| *read < LENGTH) {
+                end_turn(stream);
+                if let Ok(record) = tokio::time::timeout(Duration::from_millis(20), stream.next()).await {
+                    assert_eq!(record.unwrap().offset, Offset(*position));
+                    *position += 1;
+                }
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_stream_that_is_let_go_and_opened_again_begins_where_it_is_told() {
+        let topic = Topic::new(1).await;
+        for from in [0, 7, 3] {
+            let mut stream = topic.open(0, from).await;
+            for n in from..from + 50 {
+                read(&mut stream, n).await;
+            }
         }
     }
 }

@@ -27,6 +27,7 @@ use crate::stats::{self, Tables};
 use crate::stretches;
 use crate::supervisor::Supervisor;
 use crate::translog::TranslogWatcher;
+use crate::turns::Turns;
 
 /// How often the node is asked for its version of the cluster's state: a copy of a shard that is being made is to be
 /// held before its first flush. Followers' wishes arrive at once, through the control topic.
@@ -87,6 +88,7 @@ async fn follow_cluster(
         kafka,
         watcher: TranslogWatcher::start(),
         metrics,
+        turns: Turns::default(),
         stretch: stretches::LENGTH,
         heartbeat: Duration::from_secs(config.capture.heartbeat_seconds),
         cluster_seen: Mutex::new(Instant::now()),

@@ -32,6 +32,7 @@ use crate::snapshot::NoSource;
 use crate::source::{Change, ChangeSource, Checkpoints, PollSource, TranslogSource};
 use crate::state_id::StateId;
 use crate::translog::{self, ShardSpool, TailError, TranslogWatcher};
+use crate::turns::Turns;
 
 /// Batches of a shard that may be on their way to Kafka.
 const BATCHES_IN_FLIGHT: usize = 4;
@@ -127,6 +128,7 @@ pub struct Context {
     pub log: Arc<dyn Log>,
     pub watcher: TranslogWatcher,
     pub metrics: Metrics,
+    pub turns: Turns,
     /// How long the stretches of a copy are: see [`crate::stretches`].
     pub stretch: i64,
     /// Between the heartbeats of an idle shard, at least.
@@ -264,7 +266,9 @@ impl<'a> Capture<'a> {
                         None => Ok(None),
                     }
                 };
+                let turn = context.turns.read().await;
                 let source = TranslogSource::open(translog, spool.clone(), &context.watcher, sent, last).await?;
+                drop(turn);
                 capture.ship_from(source, reach, newest, asked).await
             }
             Origin::Poll { checkpoints, sweep_interval } => {
@@ -292,8 +296,14 @@ impl<'a> Capture<'a> {
         let mut is_first = true;
         loop {
             let mut is_idle = false;
+            let mut turn = self.context.turns.try_read();
+            if turn.is_none() {
+                source.put_down();
+                turn = self.context.turns.read().await;
+            }
             let began = Instant::now();
             let change = source.next(self.sent).await?;
+            let turn = turn.filter(|_| matches!(change, Change::Operations(_)));
             let labels = self.labels();
             self.context.metrics.global_checkpoint.with_label_values(&labels).set(source.global_checkpoint().0);
             match change {
@@ -301,6 +311,7 @@ impl<'a> Capture<'a> {
                     let reading = self.context.metrics.translog_read_seconds.with_label_values(&labels);
                     reading.inc_by(began.elapsed().as_secs_f64());
                     let bytes = self.ship_batch(operations).await?;
+                    drop(turn);
                     is_idle = self.sent >= source.global_checkpoint();
                     // Small batches come faster than Kafka takes them: the next one grows meanwhile.
                     let is_waited_for = is_idle || bytes < SMALL_BATCH;

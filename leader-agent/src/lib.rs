@@ -23,4 +23,5 @@ pub mod stats;
 pub mod stretches;
 pub mod supervisor;
 pub mod translog;
+pub mod turns;
 pub mod verify;

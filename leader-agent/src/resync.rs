@@ -49,6 +49,7 @@ impl Capture<'_> {
             warn!(index = %self.shard.index, shard = %self.shard.shard, from = %self.sent.next(), to = %missing.to,
                   "resync: neither translog nor spool has these operations any more");
         }
+        let _turn = self.context.turns.resync().await;
         let scan = settled::open(&self.context.opensearch, self.shard, missing.to).await?;
         let resyncing = self.context.metrics.resyncing.with_label_values(&self.labels());
         resyncing.set(1);

@@ -92,14 +92,19 @@ struct Scan<'a> {
 
 impl Scan<'_> {
     async fn run(&self, mut shipped: watch::Receiver<Option<Shipped>>) -> Result<(), SnapshotError> {
-        let last = self.context.log.last_record(self.topic, self.shard.shard).await?;
-        let (mut position, start) = match last.map(|(_, record)| record) {
-            Some(Record { body: Body::SnapshotEnd(_), .. }) => return Ok(()),
+        let last = self.context.log.last_record(self.topic, self.shard.shard).await?.map(|(_, record)| record);
+        if let Some(Record { body: Body::SnapshotEnd(_), .. }) = last {
+            return Ok(());
+        }
+        let mut captured = async || shipped.wait_for(Option::is_some).await.ok().and_then(|shipped| *shipped);
+        if last.is_none() {
+            captured().await.ok_or(SnapshotError::NoCapture)?;
+        }
+        let _turn = self.context.turns.snapshot().await;
+        let (mut position, start) = match last {
             Some(record) => (record.seq_no, None),
-            None => {
-                let shipped = shipped.wait_for(Option::is_some).await.ok().and_then(|shipped| *shipped);
-                (SeqNo::NONE, Some(shipped.ok_or(SnapshotError::NoCapture)?))
-            }
+            // As of now: it may have waited long.
+            None => (SeqNo::NONE, Some(captured().await.ok_or(SnapshotError::NoCapture)?)),
         };
         let at_least = start.as_ref().map_or(position, |start| start.seq_no);
         let scan = settled::open(&self.context.opensearch, self.shard, at_least).await?;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use follower_agent::ports::Records;
 use follower_agent::stream::Streams;
+use prometheus::IntGauge;
 use serde_json::json;
 use shardline_common::types::ShardId;
 use shardline_dev::{
@@ -199,16 +200,17 @@ async fn count(client: &Client, index: &str) -> Result<u64> {
 async fn a_shard_begins_while_another_waits(world: &World) -> Result<()> {
     let kafka = kafka(world.stack.kafka_bootstrap())?;
     let topic = world.topic("logs").await?;
-    let streams = Streams::of_shards(kafka.consumer("streams"), CancellationToken::new());
+    let waiting = IntGauge::new("waiting", "partitions")?;
+    let streams = Streams::of_shards(kafka.consumer("streams"), waiting, CancellationToken::new());
     let mut fastest = Duration::MAX;
     for _ in 0..3 {
         let [first, second] = [ShardId(0), ShardId(1)];
-        let from = kafka.watermarks(&topic, first).await?.low;
-        let mut waiting = streams.open(&topic, first, from).await?;
+        let marks = kafka.watermarks(&topic, first).await?;
+        let mut waiting = streams.open(&topic, first, marks.low, marks.high).await?;
         while tokio::time::timeout(Duration::from_millis(20), waiting.next()).await.is_ok() {}
-        let from = kafka.watermarks(&topic, second).await?.low;
+        let marks = kafka.watermarks(&topic, second).await?;
         let started = Instant::now();
-        streams.open(&topic, second, from).await?.next().await?;
+        streams.open(&topic, second, marks.low, marks.high).await?.next().await?;
         fastest = fastest.min(started.elapsed());
     }
     ensure!(fastest < Duration::from_millis(300), "the second shard waited for {fastest:?}");

@@ -1,5 +1,6 @@
 //! What is measured, one file for each question.
 
+pub mod backlog;
 pub mod broker_away;
 pub mod catch_up;
 pub mod fan_out;

@@ -177,7 +177,7 @@ impl Kafka {
             .set("enable.partition.eof", "false")
             .set("fetch.queue.backoff.ms", "10")
             .set("fetch.error.backoff.ms", "100")
-            .set("fetch.message.max.bytes", "4194304")
+            .set("fetch.message.max.bytes", "1048576")
             .set("fetch.max.bytes", "52428800")
             .set("receive.message.max.bytes", (MAX_RECORD_BYTES * 2).to_string())
             .set("queued.min.messages", "10000")

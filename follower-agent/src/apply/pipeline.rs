@@ -49,27 +49,26 @@ pub struct Limits {
 }
 
 /// What all shards' batches of an agent may weigh together, in bytes of ids and sources. Many shards get smaller requests.
-const MEMORY: usize = 128 * 1024 * 1024;
+const MEMORY: usize = 32 * 1024 * 1024;
 const LARGEST_BATCH: usize = 4 * 1024 * 1024;
 const SMALLEST_BATCH: usize = 128 * 1024;
 
-/// Counts the pipelines of an agent, which share its memory.
+/// Counts the pipelines of an agent that have requests under way: they share its memory.
 #[derive(Default)]
 pub struct Memory {
-    pipelines: AtomicUsize,
+    busy: AtomicUsize,
 }
 
 impl Memory {
     /// How large a batch may be where `requests` are under way while the next one is made.
     fn of_a_batch(&self, requests: usize) -> usize {
-        let batches = self.pipelines.load(Relaxed).max(1) * (requests + 1);
+        let batches = self.busy.load(Relaxed).max(1) * (requests + 1);
         (MEMORY / batches).clamp(SMALLEST_BATCH, LARGEST_BATCH)
     }
 }
 
 impl Pipeline {
     pub fn new(destination: Destination, limits: Limits) -> Self {
-        destination.memory.pipelines.fetch_add(1, Relaxed);
         let (under_way, ids) = (FuturesOrdered::new(), HashSet::new());
         Self { destination, limits, pace: Pace::default(), under_way, ids }
     }
@@ -99,6 +98,9 @@ impl Pipeline {
         let ids: Vec<String> = batch.writes().iter().map(|write| write.id.clone()).collect();
         self.ids.extend(ids.iter().cloned());
         let destination = self.destination.clone();
+        if self.is_idle() {
+            destination.memory.busy.fetch_add(1, Relaxed);
+        }
         self.under_way.push_back(Box::pin(async move {
             let (writes, unreadable) = batch.into_parts();
             if !unreadable.is_empty() {
@@ -113,6 +115,9 @@ impl Pipeline {
     pub async fn finish_one(&mut self) -> Result<Applied, ApplyError> {
         match self.under_way.next().await {
             Some(finished) => {
+                if self.is_idle() {
+                    self.destination.memory.busy.fetch_sub(1, Relaxed);
+                }
                 let finished = finished?;
                 for id in &finished.ids {
                     self.ids.remove(id);
@@ -133,6 +138,8 @@ impl Pipeline {
 
 impl Drop for Pipeline {
     fn drop(&mut self) {
-        self.destination.memory.pipelines.fetch_sub(1, Relaxed);
+        if !self.is_idle() {
+            self.destination.memory.busy.fetch_sub(1, Relaxed);
+        }
     }
 }

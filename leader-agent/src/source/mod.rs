@@ -38,6 +38,9 @@ pub trait ChangeSource: Send {
     /// What comes behind `sent`, which is what the last call gave, or where the source was opened.
     fn next(&mut self, sent: SeqNo) -> impl Future<Output = Result<Change, CaptureError>> + Send;
 
+    /// Keeps nothing in memory that can be read again: the next call may come late.
+    fn put_down(&mut self);
+
     /// Kafka has everything up to `acked`: it need not be kept any longer.
     fn release(&mut self, acked: SeqNo) -> impl Future<Output = Result<(), CaptureError>> + Send;
 

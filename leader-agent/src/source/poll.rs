@@ -124,6 +124,8 @@ impl ChangeSource for PollSource {
         Ok(Change::Missing(Missing { to: now, reason: Reason::Poll { complete }, is_to_be_checked }))
     }
 
+    fn put_down(&mut self) {}
+
     async fn release(&mut self, _acked: SeqNo) -> Result<(), CaptureError> {
         Ok(())
     }

@@ -61,7 +61,8 @@ impl TranslogSource {
         if opened.with_last && last.is_none() {
             opened = open(false).await??;
         }
-        let Opened { tail, missing, .. } = opened;
+        let Opened { mut tail, missing, .. } = opened;
+        tail.put_down();
         Ok(Self {
             tail: Some(tail),
             folder: folder.to_owned(),
@@ -163,6 +164,12 @@ impl ChangeSource for TranslogSource {
         };
         self.is_busy = !batch.operations.is_empty();
         Ok(if self.is_busy { Change::Operations(batch.operations) } else { Change::Nothing })
+    }
+
+    fn put_down(&mut self) {
+        if let Some(tail) = &mut self.tail {
+            tail.put_down();
+        }
     }
 
     async fn release(&mut self, acked: SeqNo) -> Result<(), CaptureError> {

@@ -115,6 +115,11 @@ impl GenerationFile {
         Ok(Some(operation))
     }
 
+    /// Forgets what has been read ahead.
+    pub fn put_down(&mut self) {
+        self.buffer = Bytes::new();
+    }
+
     /// Makes `count` bytes available; false when the durable end comes first.
     fn fill(&mut self, count: usize, durable_end: u64) -> Result<bool, GenerationError> {
         if self.buffer.len() >= count {

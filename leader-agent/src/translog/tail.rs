@@ -163,6 +163,13 @@ impl ShardTail {
         Ok(())
     }
 
+    /// Forgets what has been read ahead.
+    pub fn put_down(&mut self) {
+        for open in self.generations.values_mut() {
+            open.file.put_down();
+        }
+    }
+
     /// What the generations take that are read or kept, in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.generations.values().filter_map(|open| open.checkpoint).map(|checkpoint| checkpoint.offset).sum()

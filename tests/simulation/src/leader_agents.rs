@@ -10,6 +10,7 @@ use leader_agent::metrics::Metrics;
 use leader_agent::redeliver::{self, Asking};
 use leader_agent::state_id::StateId;
 use leader_agent::translog::{Spool, TranslogWatcher};
+use leader_agent::turns::Turns;
 use leader_agent::{snapshot, supervisor};
 use parking_lot::Mutex;
 use prometheus::Registry;
@@ -68,6 +69,7 @@ impl LeaderAgent {
             log,
             watcher: TranslogWatcher::blind(),
             metrics: Metrics::register(&Registry::new()).expect("metrics are registered once"),
+            turns: Turns::default(),
             stretch: STRETCH,
             heartbeat: HEARTBEAT,
             cluster_seen: Mutex::new(Instant::now()),

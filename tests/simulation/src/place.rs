@@ -160,7 +160,13 @@ impl FollowedIndex for Place {
         ask(&self.world, &self.topic, "first records", |partition| partition.first()).await
     }
 
-    async fn open(&self, topic: &TopicName, _: ShardId, offset: Offset) -> Result<PartitionRecords, StreamError> {
+    async fn open(
+        &self,
+        topic: &TopicName,
+        _: ShardId,
+        offset: Offset,
+        _: Offset,
+    ) -> Result<PartitionRecords, StreamError> {
         Ok(PartitionRecords { topic: topic.clone(), stream: Stream::open(&self.world, topic, offset) })
     }
 }
@@ -188,4 +194,6 @@ impl Records for PartitionRecords {
             Poll::Pending => None,
         }
     }
+
+    fn put_down(&mut self) {}
 }
