@@ -25,6 +25,13 @@ pub struct OpenSearch {
     lease: Option<Lease>,
 }
 
+/// Whose state of the cluster is asked for: the manager's is the newest; the node's own costs the manager nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateOf {
+    Manager,
+    Node,
+}
+
 /// A request to the cluster.
 pub struct Request<'a> {
     pub method: Method,
@@ -200,8 +207,16 @@ impl OpenSearch {
 
     /// These `fields` (a `filter_path`) of these `parts` of the cluster's state, with flat settings; an error while the cluster
     /// has not recovered it.
-    pub async fn cluster_state<T: DeserializeOwned>(&self, parts: &str, fields: &str) -> Result<T, OpenSearchError> {
-        let path = format!("/_cluster/state/blocks,{parts}?flat_settings=true&filter_path=blocks.global,{fields}");
+    pub async fn cluster_state<T: DeserializeOwned>(
+        &self,
+        of: StateOf,
+        parts: &str,
+        fields: &str,
+    ) -> Result<T, OpenSearchError> {
+        let local = matches!(of, StateOf::Node);
+        let path = format!(
+            "/_cluster/state/blocks,{parts}?local={local}&flat_settings=true&filter_path=blocks.global,{fields}"
+        );
         let answer = self.send(Method::GET, &path, None, REQUEST_TIMEOUT).await?;
         let Blocked { blocks } = parse(&answer, &Method::GET, &path)?;
         if blocks.global.contains_key(STATE_NOT_RECOVERED) {

@@ -110,6 +110,7 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
         leader_table: leader_table.clone(),
         follower_table: follower_table.clone(),
         dead_letters,
+        known_ids: parking_lot::Mutex::default(),
         memory: Arc::default(),
         metrics,
         changing: Mutex::new(()),

@@ -190,12 +190,15 @@ impl Runner {
     }
 
     async fn run(mut self, stop: CancellationToken) {
-        let mut catalogue = self.replication.leaders().leader_table.changes();
-        let mut next_look = Instant::now();
+        let leader_table = self.replication.leaders().leader_table.clone();
+        let mut changes = leader_table.changes();
+        let mut seen = leader_table.newest::<CatalogEntry>();
+        let (mut last_look, mut next_look) = (None::<Instant>, Instant::now());
         loop {
             if Instant::now() >= next_look {
-                catalogue.mark_unchanged();
+                seen = leader_table.newest::<CatalogEntry>();
                 self.look().await;
+                last_look = Some(Instant::now());
                 next_look = Instant::now() + self.until_next_look();
             }
             self.fill_places();
@@ -206,12 +209,14 @@ impl Runner {
                     Ok((index, outcome)) => self.started(&index, outcome),
                     Err(error) => warn!(rule = self.rule.name, %error, "the start of an index did not end cleanly"),
                 },
-                changed = catalogue.changed() => {
+                changed = changes.wait_for(|_| leader_table.newest::<CatalogEntry>() != seen) => {
                     if changed.is_err() {
                         break;
                     }
-                    catalogue.mark_unchanged();
-                    next_look = next_look.min(Instant::now() + SETTLE);
+                    drop(changed);
+                    seen = leader_table.newest::<CatalogEntry>();
+                    let settled = Instant::now() + SETTLE;
+                    next_look = next_look.min(last_look.map_or(settled, |last| settled.max(last + LEAST_INTERVAL)));
                 }
                 () = tokio::time::sleep(wait) => {}
                 () = stop.cancelled() => break,

@@ -13,6 +13,7 @@ use http::Method;
 use serde_json::{Value, json};
 use shardline_common::bulk::{BulkCancellation, BulkOperation, BulkTask, FailedIndex};
 use shardline_common::control::{Entry, Subscription, SubscriptionState};
+use shardline_common::opensearch::StateOf;
 use shardline_common::types::IndexName;
 use shardline_common::wildcard::wildcard_match;
 use tokio::task::JoinHandle;
@@ -162,7 +163,7 @@ async fn on_leader(replication: &Replication, request: &BulkRequest) -> Result<V
 /// Open indices of the follower cluster, and indices that are followed though they are not there (yet).
 async fn on_follower(replication: &Replication, request: &BulkRequest) -> Result<Vec<IndexName>, ApiError> {
     let fields = "metadata.indices.*.state,metadata.indices.*.aliases,metadata.indices.*.settings.index.hidden";
-    let state = replication.opensearch().cluster_state("metadata", fields).await;
+    let state = replication.opensearch().cluster_state(StateOf::Manager, "metadata", fields).await;
     let state: Value = state.map_err(|error| from_cluster(&error))?;
     let matches = |name: &str, index: &Value, pattern: &str| {
         let aliases = index["aliases"].as_array().into_iter().flatten().filter_map(Value::as_str);

@@ -1,7 +1,7 @@
 //! One copy of a leader index in a follower index, as its shards' tasks share it: where they go on, what metadata the
 //! follower index has, and how they ask the agent that looks after the index.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use shardline_common::control::{AppliedMetadata, Ask, Capture, Entry, IndexCopy, ShardRequest, Subscription};
@@ -116,8 +116,7 @@ impl Index {
     }
 
     fn begin_reports(&self, partition: &Partition, slot: Slot, found: Committed) {
-        let subscriptions = self.shared.follower_table.all::<Subscription>();
-        let subscriptions: HashSet<String> = subscriptions.into_iter().map(|subscription| subscription.id).collect();
+        let subscriptions = self.shared.subscription_ids();
         let progress = Arc::clone(&self.progress);
         self.shared.positions.begin(partition, slot, found, &subscriptions, &self.key, progress);
     }

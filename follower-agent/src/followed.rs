@@ -5,17 +5,18 @@
 //! its subscription. Each shard is followed by the agent that holds the shard's slot, and by nobody while the index is
 //! made or copied.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use futures::future::join_all;
+use serde::Deserialize;
 use serde_json::Value;
 use shardline_common::control::{AppliedMetadata, Ask, Capture, Entry, IndexCopy, Subscription};
 use shardline_common::kafka::{ControlError, ControlTopic, Kafka};
 use shardline_common::lease::Lease;
 use shardline_common::metadata::IndexMetadata;
 use shardline_common::opensearch::{OpenSearch, OpenSearchError};
-use shardline_common::types::{IndexName, ShardId};
+use shardline_common::types::{IndexName, Offset, ShardId, TopicName};
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -60,6 +61,8 @@ pub struct Shared {
     /// The snapshot repository of followers that do not name one.
     pub repository: Option<String>,
     pub dead_letters: ControlTopic,
+    /// See [`Self::subscription_ids`].
+    pub known_ids: parking_lot::Mutex<(Option<Offset>, Arc<HashSet<String>>)>,
     /// What the batches of all shards share.
     pub memory: Arc<Memory>,
     pub metrics: Arc<Metrics>,
@@ -112,6 +115,27 @@ impl Shared {
         self.leader_table.get(&Capture::key_of(&subscription.leader_cluster, &subscription.leader_uuid))
     }
 
+    /// The ids of all subscriptions, from memory while these do not change.
+    pub fn subscription_ids(&self) -> Arc<HashSet<String>> {
+        let now = self.follower_table.newest::<Subscription>();
+        let mut known = self.known_ids.lock();
+        if known.0 != now {
+            let subscriptions = self.follower_table.all::<Subscription>();
+            *known = (now, Arc::new(subscriptions.into_iter().map(|subscription| subscription.id).collect()));
+        }
+        Arc::clone(&known.1)
+    }
+
+    pub fn followed_indices(&self) -> usize {
+        self.follower_table.count_below(Subscription::KIND)
+    }
+
+    /// The replication topic of a subscription's leader index.
+    pub fn topic(&self, subscription: &Subscription) -> Option<TopicName> {
+        let key = Capture::key_of(&subscription.leader_cluster, &subscription.leader_uuid);
+        self.leader_table.part::<Capture, CaptureTopic>(&key).map(|found| found.topic)
+    }
+
     /// What metadata a subscription's follower index has.
     pub fn applied(&self, subscription: &Subscription) -> Option<AppliedMetadata> {
         let key = AppliedMetadata::key_of(&subscription.follower_cluster, &subscription.follower_index);
@@ -140,6 +164,12 @@ impl Shared {
         }
         slots
     }
+}
+
+/// What of a [`Capture`] is needed often: the rest may be a large mapping.
+#[derive(Deserialize)]
+struct CaptureTopic {
+    topic: TopicName,
 }
 
 /// What a followed index is doing.

@@ -43,6 +43,8 @@ const REBALANCE_TIMEOUT: Duration = Duration::from_secs(60);
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 const LAST_COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Partitions of one question or commit. Kafka takes the positions of a commit as one message, of 1 MB by default.
+const AT_ONCE: usize = 500;
 const POLL: Duration = Duration::from_millis(50);
 
 #[derive(Debug, thiserror::Error)]
@@ -329,36 +331,45 @@ impl Group {
         if slots.is_empty() && positions.is_empty() {
             return;
         }
-        let partitions: Vec<Partition> = positions.iter().map(|(partition, _)| partition.clone()).collect();
-        let lists = self.slots_to_commit(&slots, acted).and_then(|slots| Ok((slots, positions_to_commit(positions)?)));
-        let consumer = Arc::clone(&self.consumer);
-        let outcome = tokio::task::spawn_blocking(move || {
-            let (slots, positions) = lists?;
-            if slots.count() > 0 {
-                consumer.commit(&slots, CommitMode::Sync)?;
-            }
-            match positions.count() {
-                0 => Ok(()),
-                _ => consumer.commit(&positions, CommitMode::Sync),
-            }
-        });
-        match outcome.await {
-            Ok(Ok(())) => {}
-            // Of a topic that was deleted; the others are committed.
-            Ok(Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::UnknownTopicOrPartition))) => {}
-            Ok(Err(error)) => {
-                debug!(group = self.name, %error, "positions could not be committed");
-                self.positions.not_committed(partitions);
-                *committed = None;
-                return;
-            }
-            Err(_) => return,
-        }
         if !slots.is_empty() {
-            self.lease.extend(sent + LEASE);
+            let list = self.slots_to_commit(&slots, acted);
+            match self.commit_list(list).await {
+                // Whatever becomes of the positions.
+                Ok(()) => self.lease.extend(sent + LEASE),
+                Err(error) => {
+                    debug!(group = self.name, %error, "the slots could not be committed");
+                    let partitions = positions.into_iter().map(|(partition, _)| partition);
+                    self.positions.not_committed(partitions);
+                    *committed = None;
+                    return;
+                }
+            }
+        }
+        let mut positions = positions.into_iter().peekable();
+        while positions.peek().is_some() {
+            let some: Vec<_> = positions.by_ref().take(AT_ONCE).collect();
+            let partitions: Vec<Partition> = some.iter().map(|(partition, _)| partition.clone()).collect();
+            if let Err(error) = self.commit_list(positions_to_commit(some)).await {
+                warn!(group = self.name, partitions = partitions.len(), %error, "positions could not be committed");
+                self.positions.not_committed(partitions);
+            }
         }
         if full {
             *committed = Some((sent, held.clone(), acted));
+        }
+    }
+
+    async fn commit_list(&self, list: Result<TopicPartitionList, KafkaError>) -> Result<(), KafkaError> {
+        let list = list?;
+        if list.count() == 0 {
+            return Ok(());
+        }
+        let consumer = Arc::clone(&self.consumer);
+        let committed = tokio::task::spawn_blocking(move || consumer.commit(&list, CommitMode::Sync)).await;
+        match committed.unwrap_or(Err(KafkaError::Canceled)) {
+            // Of a topic that was deleted; the others are committed.
+            Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::UnknownTopicOrPartition)) => Ok(()),
+            outcome => outcome,
         }
     }
 
@@ -392,21 +403,27 @@ impl Group {
         Ok(found.into_iter().filter_map(holder).collect())
     }
 
+    /// librdkafka and brokers look through such lists again and again, so long ones are cut.
     async fn ask(&self, partitions: &[Partition]) -> Result<Vec<(Partition, String)>, GroupError> {
-        let mut list = TopicPartitionList::with_capacity(partitions.len());
-        for (topic, shard) in partitions {
-            list.add_partition(topic.as_str(), shard.partition());
+        let mut found = Vec::new();
+        for some in partitions.chunks(AT_ONCE) {
+            let mut list = TopicPartitionList::with_capacity(some.len());
+            for (topic, shard) in some {
+                list.add_partition(topic.as_str(), shard.partition());
+            }
+            let consumer = Arc::clone(&self.consumer);
+            let asked = tokio::task::spawn_blocking(move || consumer.committed_offsets(list, ASK_TIMEOUT)).await;
+            let list = asked
+                .map_err(|_| GroupError::Cancelled)?
+                .map_err(|source| GroupError::Kafka { group: self.name.clone(), source })?;
+            let with_metadata = list.elements().into_iter().filter(|found| !found.metadata().is_empty());
+            found.extend(with_metadata.map(|found| {
+                let partition =
+                    (TopicName::from(found.topic()), ShardId(u32::try_from(found.partition()).unwrap_or_default()));
+                (partition, found.metadata().to_owned())
+            }));
         }
-        let consumer = Arc::clone(&self.consumer);
-        let asked = tokio::task::spawn_blocking(move || consumer.committed_offsets(list, ASK_TIMEOUT)).await;
-        let list = asked
-            .map_err(|_| GroupError::Cancelled)?
-            .map_err(|source| GroupError::Kafka { group: self.name.clone(), source })?;
-        let of = |(topic, shard): &Partition| {
-            let found = list.find_partition(topic.as_str(), shard.partition())?;
-            (!found.metadata().is_empty()).then(|| ((topic.clone(), *shard), found.metadata().to_owned()))
-        };
-        Ok(partitions.iter().filter_map(of).collect())
+        Ok(found)
     }
 
     /// Waits until whoever holds these slots acts on the control topic up to a position.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use shardline_common::metadata::{IndexMetadata, MetadataVersions, copied_aliases, copied_settings};
-use shardline_common::opensearch::{OpenSearch, OpenSearchError, path_segment};
+use shardline_common::opensearch::{OpenSearch, OpenSearchError, StateOf, path_segment};
 use shardline_common::types::{IndexName, IndexUuid};
 use tracing::info;
 
@@ -93,7 +93,8 @@ impl FollowerIndex {
     /// The index of this name, if there is one.
     pub async fn found(&self) -> Result<Option<Found>, OpenSearchError> {
         let fields = "metadata.indices.*.state,metadata.indices.*.settings";
-        let state: Value = self.opensearch.cluster_state(&format!("metadata/{}", self.path()), fields).await?;
+        let state: Value =
+            self.opensearch.cluster_state(StateOf::Manager, &format!("metadata/{}", self.path()), fields).await?;
         let found = state["metadata"]["indices"].as_object().and_then(|indices| indices.values().next());
         Ok(found.map(|index| Found {
             uuid: index["settings"]["index.uuid"].as_str().unwrap_or_default().into(),

@@ -34,7 +34,7 @@ pub async fn run(replication: Arc<Replication>, leader_table: ControlTopic, stop
     let mut changes = leader_table.changes();
     let mut slots = replication.slots().changes();
     loop {
-        changes.mark_unchanged();
+        let seen = leader_table.newest::<CatalogEntry>();
         for subscription in replication.subscriptions() {
             // Another agent sees to the others.
             if replication.looks_after(&subscription.follower_index) {
@@ -45,7 +45,8 @@ pub async fn run(replication: Arc<Replication>, leader_table: ControlTopic, stop
             }
         }
         tokio::select! {
-            changed = changes.changed() => if changed.is_err() { return },
+            // Most changes are of other things.
+            changed = changes.wait_for(|_| leader_table.newest::<CatalogEntry>() != seen) => if changed.is_err() { return },
             () = slots.next() => {}
             () = tokio::time::sleep(INTERVAL) => {}
             () = stop.cancelled() => return,

@@ -12,6 +12,8 @@ use crate::copy::Index;
 use crate::slots::Slot;
 
 const INTERVAL: Duration = Duration::from_secs(5);
+/// Between two questions of an agent: with many indices, each is asked about more rarely.
+const BETWEEN_QUESTIONS: Duration = Duration::from_millis(20);
 
 /// Runs until stopped.
 pub async fn run(index: &Index, stop: &CancellationToken) {
@@ -34,7 +36,8 @@ pub async fn run(index: &Index, stop: &CancellationToken) {
                     }
                 }
             }
-            tokio::time::sleep(INTERVAL).await;
+            let indices = u32::try_from(index.shared.followed_indices()).unwrap_or(u32::MAX);
+            tokio::time::sleep(INTERVAL.max(BETWEEN_QUESTIONS.saturating_mul(indices))).await;
         }
     };
     tokio::select! {

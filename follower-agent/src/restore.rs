@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use shardline_common::control::{Checkpoint, Entry};
 use shardline_common::kafka::ControlError;
 use shardline_common::metadata::IndexMetadata;
-use shardline_common::opensearch::{OpenSearch, OpenSearchError, path_segment};
+use shardline_common::opensearch::{OpenSearch, OpenSearchError, StateOf, path_segment};
 use shardline_common::repository::{Outcome, Snapshot, SnapshotRequest, is_final, snapshot_name, snapshot_path};
 use shardline_common::scan::{ScanError, ShardScan, Stretch};
 use shardline_common::types::{Epoch, ExternalVersion, IndexName, SeqNo, ShardId};
@@ -241,7 +241,7 @@ pub async fn show(index: &Index) {
 /// What the cluster's state says of each primary.
 async fn routing(opensearch: &OpenSearch, index: &IndexName) -> Result<BTreeMap<ShardId, Primary>, OpenSearchError> {
     let parts = format!("routing_table/{}", path_segment(index.as_str()));
-    let state: State = opensearch.cluster_state(&parts, "routing_table.indices.*.shards").await?;
+    let state: State = opensearch.cluster_state(StateOf::Manager, &parts, "routing_table.indices.*.shards").await?;
     let shards = state.routing_table.indices.into_values().flat_map(|index| index.shards);
     let primary = |(shard, copies): (ShardId, Vec<Primary>)| {
         copies.into_iter().find(|copy| copy.primary).map(|primary| (shard, primary))

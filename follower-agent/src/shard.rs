@@ -158,6 +158,10 @@ async fn follow_once(
     let progress = index.progress(shard);
     progress.applied(checkpoint.seq_no, 0);
     progress.heard(tail, crate::progress::now_ms());
+    if tail > checkpoint.seq_no {
+        // When it was captured is not known before it is read, which may take its turn.
+        progress.pending(crate::progress::now_ms());
+    }
     let mut stream = index.open(index.topic(), shard, checkpoint.offset, end).await?;
     let mut follower = Follower {
         index,

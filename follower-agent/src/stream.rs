@@ -1,11 +1,13 @@
 //! Reads partitions, each as a stream of its own, over as few Kafka connections as possible.
 //!
-//! Of a partition that is far behind, librdkafka keeps megabytes in memory. So these take turns: the others wait, with nothing
+//! Of a partition that is behind, librdkafka keeps megabytes in memory. So these take turns: the others wait, with nothing
 //! fetched.
 
 use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
 use std::ffi::CString;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -45,19 +47,27 @@ pub enum StreamError {
 /// How long Kafka may take to tell who leads a topic's partitions.
 const LEADERS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many partitions may be far behind and read at the same time.
-const TURNS: usize = 6;
-/// In bytes.
+/// In bytes, as what a partition has that is not read yet. One that is near its end needs no turn.
+const NEAR: i64 = 256 * 1024;
 const FAR_BEHIND: i64 = 4 * 1024 * 1024;
-const NEAR: i64 = FAR_BEHIND / 4;
-/// What a Kafka record is taken to weigh before the first ones are read, in bytes: operations are packed up to 32 KiB
-/// (`capture.pack_bytes`), and documents can be larger.
-const A_RECORD: i64 = 64 * 1024;
+/// How many partitions that are farther behind may be read at the same time.
+const TURNS: usize = 6;
+/// What those between the two may have together when they are opened, in bytes.
+const SHORT_TURNS: usize = 64 * 1024 * 1024;
+/// With many partitions, one that is followed counts as far behind earlier: together they may be so much behind, in bytes, but
+/// each of them at least [`LEAST_FAR`].
+const FOLLOWED: i64 = 64 * 1024 * 1024;
+const LEAST_FAR: i64 = 512 * 1024;
+/// What a Kafka record is taken to weigh before the first ones are read, in bytes: operations are packed up to so much
+/// (`capture.pack_bytes`). Documents can be larger.
+const A_RECORD: i64 = 32 * 1024;
 /// A record counts for so much of the mean of those before it.
 const OF_THE_MEAN: i64 = 8;
 /// When a turn is over, if others wait. What is fetched and not read by then is fetched again.
 const TURN: Duration = Duration::from_secs(10);
 const BYTES_OF_A_TURN: i64 = 16 * FAR_BEHIND;
+/// A turn in which nothing comes, such as from a broker that is away.
+const SILENT_TURN: Duration = Duration::from_secs(2);
 
 type Partition = (TopicName, ShardId);
 
@@ -72,10 +82,7 @@ struct Member {
 pub struct Streams {
     settings: ClientConfig,
     members: Arc<Mutex<Vec<Member>>>,
-    /// Of partitions that were far behind when they were opened. They do not hold up those that fall behind later.
-    returning: Arc<Semaphore>,
-    fallen_behind: Arc<Semaphore>,
-    waiting: IntGauge,
+    turns: Arc<Turns>,
     stop: CancellationToken,
 }
 
@@ -94,8 +101,14 @@ impl Streams {
     /// `waiting` counts the partitions that wait for a turn.
     fn new(mut settings: ClientConfig, fetch_wait_ms: &str, waiting: IntGauge, stop: CancellationToken) -> Self {
         settings.set("fetch.wait.max.ms", fetch_wait_ms);
-        let (returning, fallen_behind) = (Arc::new(Semaphore::new(TURNS)), Arc::new(Semaphore::new(TURNS)));
-        Self { settings, members: Arc::default(), returning, fallen_behind, waiting, stop }
+        let turns = Turns {
+            short: Arc::new(Semaphore::new(SHORT_TURNS)),
+            returning: Arc::new(Semaphore::new(TURNS)),
+            fallen_behind: Arc::new(Semaphore::new(TURNS)),
+            open: AtomicI64::new(0),
+            waiting,
+        };
+        Self { settings, members: Arc::default(), turns: Arc::new(turns), stop }
     }
 
     /// Reads a partition that has records up to `end` from an offset on, until the stream is dropped.
@@ -109,6 +122,7 @@ impl Streams {
         let failed = |source| StreamError::Kafka { topic: topic.clone(), shard, source: Box::new(source) };
         let partition = (topic.clone(), shard);
         let (consumer, knows_topic) = self.member_without(&partition).map_err(failed)?;
+        self.turns.open.fetch_add(1, Relaxed);
         let mut stream = PartitionStream {
             members: Arc::clone(&self.members),
             consumer,
@@ -118,9 +132,8 @@ impl Streams {
             end,
             unpacked: Unpacked::new(offset, Vec::new()),
             mean: A_RECORD,
-            turns: Arc::clone(&self.returning),
-            turns_later: Arc::clone(&self.fallen_behind),
-            waiting: self.waiting.clone(),
+            turns: Arc::clone(&self.turns),
+            was_near: false,
             fetching: Fetching::No,
         };
         if !knows_topic {
@@ -161,11 +174,23 @@ async fn serve_events(consumer: Arc<StreamConsumer>, stop: CancellationToken) {
     }
 }
 
+/// What partitions wait for that are behind.
+struct Turns {
+    /// In bytes. Many partitions are a little behind when an agent starts.
+    short: Arc<Semaphore>,
+    /// Of partitions that are far behind when they are opened. They do not hold up those that fall behind later.
+    returning: Arc<Semaphore>,
+    fallen_behind: Arc<Semaphore>,
+    /// How many streams there are.
+    open: AtomicI64,
+    waiting: IntGauge,
+}
+
 pub struct PartitionStream {
     members: Arc<Mutex<Vec<Member>>>,
     consumer: Arc<StreamConsumer>,
     partition: Partition,
-    /// While it is assigned to the consumer.
+    /// Once it has been assigned to the consumer.
     queue: Option<StreamPartitionQueue<DefaultConsumerContext>>,
     /// Of the next Kafka record.
     position: Offset,
@@ -175,26 +200,36 @@ pub struct PartitionStream {
     unpacked: Unpacked,
     /// What a Kafka record weighs, in bytes.
     mean: i64,
-    turns: Arc<Semaphore>,
-    turns_later: Arc<Semaphore>,
-    waiting: IntGauge,
+    turns: Arc<Turns>,
+    /// Whether it has been near its end since it was opened.
+    was_near: bool,
     fetching: Fetching,
 }
 
 /// Whether librdkafka fetches the partition.
 enum Fetching {
     No,
-    Waits(BoxFuture<'static, Option<OwnedSemaphorePermit>>),
-    /// As it is far behind.
+    Waits {
+        is_short: bool,
+        turn: BoxFuture<'static, Option<OwnedSemaphorePermit>>,
+    },
+    /// As it is behind.
     InTurn(Turn),
     /// As it is near its end.
     Freely,
 }
 
 struct Turn {
+    is_short: bool,
     _permit: OwnedSemaphorePermit,
     since: Instant,
     bytes: i64,
+}
+
+impl Turn {
+    fn end(&self) -> Instant {
+        self.since + if self.bytes == 0 { SILENT_TURN } else { TURN }
+    }
 }
 
 /// Is counted until it is dropped.
@@ -228,13 +263,9 @@ impl Records for PartitionStream {
     }
 
     fn put_down(&mut self) {
-        self.fetching = Fetching::No;
-        let Some(queue) = self.queue.take() else { return };
-        if let Err(error) = self.list().and_then(|list| self.consumer.incremental_unassign(&list)) {
-            warn!(topic = %self.partition.0, shard = %self.partition.1, %error, "a partition could not be let go");
-        }
-        // What was fetched would stay in the queue. It is outdated, and is not given out.
-        while queue.recv().now_or_never().is_some() {}
+        self.let_go();
+        // What comes meanwhile is not known.
+        self.end.0 = self.end.0.max(self.position.0 + 1 + NEAR / self.mean.max(1));
     }
 }
 
@@ -251,47 +282,69 @@ impl PartitionStream {
         assignment(&HashMap::from([(self.partition.clone(), self.position)]))
     }
 
-    /// Waits for a turn if the partition is far behind.
+    /// Waits for a turn if the partition is behind.
     async fn take_up(&mut self) -> Result<(), KafkaError> {
         loop {
-            let is_far = self.behind() > FAR_BEHIND;
+            let behind = self.behind();
             match &mut self.fetching {
                 Fetching::InTurn(_) | Fetching::Freely => return Ok(()),
-                Fetching::No if is_far => {
-                    let (turn, waiting) = (Arc::clone(&self.turns).acquire_owned(), Counted::new(&self.waiting));
-                    self.fetching = Fetching::Waits(Box::pin(async {
+                Fetching::No if behind > NEAR => {
+                    let is_short = behind <= FAR_BEHIND;
+                    let weight = if is_short { u32::try_from(behind).unwrap_or(u32::MAX) } else { 1 };
+                    let turn = Arc::clone(self.turns_of(is_short)).acquire_many_owned(weight);
+                    let waiting = Counted::new(&self.turns.waiting);
+                    let turn = Box::pin(async {
                         let _waiting = waiting;
                         turn.await.ok()
-                    }));
+                    });
+                    self.fetching = Fetching::Waits { is_short, turn };
                 }
                 Fetching::No => {
                     self.fetch()?;
-                    self.caught_up();
+                    self.came_near();
                 }
-                Fetching::Waits(turn) => {
-                    let permit = turn.await;
+                Fetching::Waits { is_short, turn } => {
+                    let (is_short, permit) = (*is_short, next_turn(turn, self.queue.as_ref()).await);
                     self.fetching = Fetching::No;
                     self.fetch()?;
-                    self.fetching = permit.map_or(Fetching::Freely, |permit| self.turn(permit));
+                    self.fetching = permit.map_or(Fetching::Freely, |permit| in_turn(is_short, permit));
                 }
             }
         }
     }
 
+    fn turns_of(&self, is_short: bool) -> &Arc<Semaphore> {
+        match (is_short, self.was_near) {
+            (true, _) => &self.turns.short,
+            (false, false) => &self.turns.returning,
+            (false, true) => &self.turns.fallen_behind,
+        }
+    }
+
     fn fetch(&mut self) -> Result<(), KafkaError> {
         // Split off before it is assigned, so that none of its records goes to the consumer's common queue.
-        let (topic, shard) = &self.partition;
-        self.queue = self.consumer.split_partition_queue(topic.as_str(), shard.partition());
+        if self.queue.is_none() {
+            let (topic, shard) = &self.partition;
+            self.queue = self.consumer.split_partition_queue(topic.as_str(), shard.partition());
+        }
         self.list().and_then(|list| self.consumer.incremental_assign(&list))
     }
 
-    fn turn(&self, permit: OwnedSemaphorePermit) -> Fetching {
-        Fetching::InTurn(Turn { _permit: permit, since: Instant::now(), bytes: 0 })
+    /// Ends what [`Self::fetch`] began. What was fetched would stay in the queue: it is outdated, and is not given out.
+    fn let_go(&mut self) {
+        if matches!(std::mem::replace(&mut self.fetching, Fetching::No), Fetching::No | Fetching::Waits { .. }) {
+            return;
+        }
+        if let Err(error) = self.list().and_then(|list| self.consumer.incremental_unassign(&list)) {
+            warn!(topic = %self.partition.0, shard = %self.partition.1, %error, "a partition could not be let go");
+        }
+        if let Some(queue) = &self.queue {
+            while queue.recv().now_or_never().is_some() {}
+        }
     }
 
-    fn caught_up(&mut self) {
-        self.fetching = Fetching::Freely;
-        self.turns = Arc::clone(&self.turns_later);
+    fn came_near(&mut self) {
+        (self.fetching, self.was_near) = (Fetching::Freely, true);
     }
 
     /// What the records weigh that are known to come, in bytes.
@@ -308,15 +361,16 @@ impl PartitionStream {
 
     /// Begins or ends a turn, as far as the partition is behind.
     fn take_turns(&mut self) {
-        if self.behind() <= NEAR {
-            self.end = high_watermark(&self.consumer, &self.partition).unwrap_or(self.end);
-        }
+        self.end = high_watermark(&self.consumer, &self.partition).unwrap_or(self.end);
+        let behind = self.behind();
+        let far = (FOLLOWED / self.turns.open.load(Relaxed).max(1)).clamp(LEAST_FAR, FAR_BEHIND);
         match &self.fetching {
-            Fetching::InTurn(_) if self.behind() <= NEAR => self.caught_up(),
-            Fetching::InTurn(turn) if turn.since.elapsed() >= TURN || turn.bytes >= BYTES_OF_A_TURN => {
-                self.begin_turn()
+            Fetching::InTurn(_) if behind <= NEAR => self.came_near(),
+            Fetching::InTurn(turn) if turn.is_short && behind > FAR_BEHIND => self.begin_turn(),
+            Fetching::InTurn(turn) if turn.end() <= Instant::now() || turn.bytes >= BYTES_OF_A_TURN => {
+                self.begin_turn();
             }
-            Fetching::Freely if self.behind() > FAR_BEHIND => self.begin_turn(),
+            Fetching::Freely if behind > far => self.begin_turn(),
             _ => {}
         }
     }
@@ -326,9 +380,9 @@ impl PartitionStream {
         if let Fetching::InTurn(_) = self.fetching {
             self.fetching = Fetching::Freely;
         }
-        match Arc::clone(&self.turns).try_acquire_owned() {
-            Ok(permit) => self.fetching = self.turn(permit),
-            Err(_) => self.put_down(),
+        match Arc::clone(self.turns_of(false)).try_acquire_owned() {
+            Ok(permit) => self.fetching = in_turn(false, permit),
+            Err(_) => self.let_go(),
         }
     }
 
@@ -344,7 +398,7 @@ impl PartitionStream {
             Ok::<_, KafkaError>((message.payload_len(), read(&self.partition, &message)))
         };
         let received = match &self.fetching {
-            Fetching::InTurn(turn) => match tokio::time::timeout_at(turn.since + TURN, message).await {
+            Fetching::InTurn(turn) => match tokio::time::timeout_at(turn.end(), message).await {
                 Ok(received) => received,
                 Err(_) => {
                     self.take_turns();
@@ -373,6 +427,30 @@ impl PartitionStream {
                 _ => Err(failed(error)),
             },
         }
+    }
+}
+
+fn in_turn(is_short: bool, permit: OwnedSemaphorePermit) -> Fetching {
+    Fetching::InTurn(Turn { is_short, _permit: permit, since: Instant::now(), bytes: 0 })
+}
+
+/// Waits for a turn, and takes out of the queue what a fetch that was under way brings after all.
+async fn next_turn(
+    turn: &mut BoxFuture<'static, Option<OwnedSemaphorePermit>>,
+    queue: Option<&StreamPartitionQueue<DefaultConsumerContext>>,
+) -> Option<OwnedSemaphorePermit> {
+    let outdated = async {
+        match queue {
+            Some(queue) => loop {
+                let _ = queue.recv().await;
+            },
+            None => std::future::pending::<Infallible>().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        turn = turn => turn,
+        never = outdated => match never {},
     }
 }
 
@@ -408,7 +486,8 @@ fn read((topic, shard): &Partition, message: &BorrowedMessage<'_>) -> Result<(Of
 
 impl Drop for PartitionStream {
     fn drop(&mut self) {
-        self.put_down();
+        self.let_go();
+        self.turns.open.fetch_sub(1, Relaxed);
         let mut members = self.members.lock();
         if let Some(member) = members.iter_mut().find(|member| Arc::ptr_eq(&member.consumer, &self.consumer)) {
             member.partitions.remove(&self.partition);
@@ -428,7 +507,7 @@ mod tests {
     use super::*;
 
     /// A mock broker keeps 5 MB of a partition.
-    const RECORD: i64 = 40 * 1024;
+    const RECORD: i64 = 30 * 1024;
     const LENGTH: i64 = FAR_BEHIND / RECORD + 20;
     const NEAR_THE_END: i64 = LENGTH - NEAR / RECORD;
     const END: Offset = Offset(LENGTH);
@@ -501,18 +580,22 @@ mod tests {
         let mut waiting = topic.open(TURNS, 0).await;
         assert!(nothing_comes(&mut waiting).await);
         assert!(waiting.queue.is_none(), "it is not fetched either");
-        assert_eq!(topic.streams.waiting.get(), 1);
+        assert_eq!(topic.streams.turns.waiting.get(), 1);
         // One that is near its end does not wait.
         let mut near = topic.open(TURNS + 1, NEAR_THE_END).await;
         for n in NEAR_THE_END..LENGTH {
             read(&mut near, n).await;
         }
+        // Nor does one that is not much behind.
+        let mut short = topic.open(TURNS, LENGTH - 40).await;
+        read(&mut short, LENGTH - 40).await;
+        drop(short);
         // One that has come near its end makes room.
         for n in 1..LENGTH {
             read(&mut busy[0], n).await;
         }
         read(&mut waiting, 0).await;
-        assert_eq!(topic.streams.waiting.get(), 0);
+        assert_eq!(topic.streams.turns.waiting.get(), 0);
         // So does one that is put down; it goes on where it was.
         let mut other = topic.open(TURNS + 2, 0).await;
         assert!(nothing_comes(&mut other).await);

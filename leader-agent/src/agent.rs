@@ -9,7 +9,7 @@ use prometheus::Registry;
 use shardline_common::backoff::until_available;
 use shardline_common::kafka::{ControlTopic, Kafka};
 use shardline_common::launch::StartAgain;
-use shardline_common::opensearch::{OpenSearch, OpenSearchError};
+use shardline_common::opensearch::{OpenSearch, OpenSearchError, StateOf};
 use shardline_common::telemetry::{self, Readiness};
 use shardline_common::topic::{follower_control_topic, leader_control_topic};
 use tokio::time::Instant;
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::capture::Context;
-use crate::catalog::Catalog;
+use crate::catalog::{Announced, Catalog};
 use crate::cluster::{ClusterView, LocalNode};
 use crate::config::{LeaderConfig, Source};
 use crate::metrics::Metrics;
@@ -112,7 +112,9 @@ async fn follow_cluster(
     while !stop.is_cancelled() {
         wishes.mark_unchanged();
         let request = catalog.open_request();
-        match newer_view(&opensearch, &node, &view, must_ask || request.is_some()).await {
+        let answers = catalog.answers(request.as_ref(), &view);
+        let asks_manager = must_ask || answers;
+        match newer_view(&opensearch, &node, &view, asks_manager).await {
             Ok((newer, is_member)) => {
                 must_ask = false;
                 if is_member {
@@ -130,9 +132,11 @@ async fn follow_cluster(
                     must_ask = true;
                 } else if newer.is_some() || reconcile_by <= Instant::now() {
                     reconcile_by = Instant::now() + RECONCILE_INTERVAL;
+                    let is_managers = newer.is_some() && asks_manager;
                     view = newer.unwrap_or(view);
-                    if let Err(error) = catalog.announce(&view, request).await {
-                        warn!(%error, "the cluster's indices could not be announced");
+                    match catalog.announce(&view, is_managers, request.filter(|_| answers)).await {
+                        Ok(announced) => must_ask = announced == Announced::AskAnew,
+                        Err(error) => warn!(%error, "the cluster's indices could not be announced"),
                     }
                     supervisor.reconcile(&view).await;
                 }
@@ -163,20 +167,23 @@ async fn is_another(opensearch: &OpenSearch, node: &LocalNode) -> bool {
     })
 }
 
-/// The cluster's state if it is not the one we have, and whether the node is part of the cluster.
+/// The cluster's state as its manager has it; or as the node has it, unless we have that. And whether the node is part of the
+/// cluster.
 async fn newer_view(
     opensearch: &OpenSearch,
     node: &LocalNode,
     view: &ClusterView,
-    must_ask: bool,
+    asks_manager: bool,
 ) -> Result<(Option<ClusterView>, bool), OpenSearchError> {
-    if !must_ask {
-        let (version, is_member) = ClusterView::local_version(opensearch).await?;
-        if version == view.version || !is_member {
-            return Ok((None, is_member));
-        }
+    if asks_manager {
+        return Ok((Some(ClusterView::ask(opensearch, node, StateOf::Manager).await?), true));
     }
-    Ok((Some(ClusterView::ask(opensearch, node).await?), true))
+    let (version, is_member) = ClusterView::local_version(opensearch).await?;
+    if version == view.version || !is_member {
+        return Ok((None, is_member));
+    }
+    // Every agent asks with each change: the manager would have to answer all of them.
+    Ok((Some(ClusterView::ask(opensearch, node, StateOf::Node).await?), true))
 }
 
 async fn wait_for_node(opensearch: &OpenSearch, source: Source, stop: &CancellationToken) -> Option<LocalNode> {

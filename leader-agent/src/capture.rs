@@ -266,8 +266,9 @@ impl<'a> Capture<'a> {
                         None => Ok(None),
                     }
                 };
-                let turn = context.turns.read().await;
-                let source = TranslogSource::open(translog, spool.clone(), &context.watcher, sent, last).await?;
+                let mut turn = context.turns.read().await;
+                let opening = TranslogSource::open(translog, spool.clone(), &context.watcher, sent, last);
+                let source = turn.through(opening).await?;
                 drop(turn);
                 capture.ship_from(source, reach, newest, asked).await
             }
@@ -293,25 +294,30 @@ impl<'a> Capture<'a> {
         }
         info!(index = %self.shard.index, shard = %self.shard.shard, topic = %self.shard.topic,
               from = %self.sent.next(), "capture started");
-        let mut is_first = true;
+        let (context, mut is_first) = (self.context, true);
         loop {
             let mut is_idle = false;
-            let mut turn = self.context.turns.try_read();
-            if turn.is_none() {
-                source.put_down();
-                turn = self.context.turns.read().await;
-            }
+            let turns = &context.turns;
+            let mut turn = match turns.try_read() {
+                Some(turn) => turn,
+                None => {
+                    source.put_down();
+                    turns.read().await
+                }
+            };
             let began = Instant::now();
             let change = source.next(self.sent).await?;
-            let turn = turn.filter(|_| matches!(change, Change::Operations(_)));
+            if !matches!(change, Change::Operations(_)) {
+                turn.end();
+            }
             let labels = self.labels();
             self.context.metrics.global_checkpoint.with_label_values(&labels).set(source.global_checkpoint().0);
             match change {
                 Change::Operations(operations) => {
                     let reading = self.context.metrics.translog_read_seconds.with_label_values(&labels);
                     reading.inc_by(began.elapsed().as_secs_f64());
-                    let bytes = self.ship_batch(operations).await?;
-                    drop(turn);
+                    let bytes = turn.through(self.ship_batch(operations)).await?;
+                    turn.end();
                     is_idle = self.sent >= source.global_checkpoint();
                     // Small batches come faster than Kafka takes them: the next one grows meanwhile.
                     let is_waited_for = is_idle || bytes < SMALL_BATCH;

@@ -1,7 +1,7 @@
 //! Announces the leader cluster in `control.leader`: its nodes, its indices, and answers to refresh requests.
 //!
 //! Every agent of the cluster can announce. The one beside the elected cluster manager does at once; the others only
-//! when the table still differs a while later, so that nothing depends on one agent.
+//! what the table still lacks a while later, so that nothing depends on one agent.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -23,15 +23,27 @@ pub struct Catalog {
     cluster: ClusterUuid,
     leader_table: ControlTopic,
     follower_table: ControlTopic,
-    /// Since when the table has differed from what this agent sees.
-    differs_since: Option<Instant>,
-    /// The view and the table that did not differ.
-    agreed: Option<(i64, Offset)>,
+    /// What the table lacks as this agent sees it, by key, and since when.
+    differences: HashMap<String, (Change, Instant)>,
+    /// The request that is not answered yet, and since when.
+    request: Option<(String, Instant)>,
+    /// The view and the parts of the table that did not differ.
+    agreed: Option<(i64, [Option<Offset>; 3])>,
+}
+
+/// What is to be done for the table to be up to date.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Announced {
+    /// Nothing now.
+    Done,
+    /// A look at the cluster as its manager has it now: the one that this agent has may be behind, and others go by what it
+    /// announces.
+    AskAnew,
 }
 
 impl Catalog {
     pub fn new(cluster: ClusterUuid, leader_table: ControlTopic, follower_table: ControlTopic) -> Self {
-        Self { cluster, leader_table, follower_table, differs_since: None, agreed: None }
+        Self { cluster, leader_table, follower_table, differences: HashMap::new(), request: None, agreed: None }
     }
 
     /// The refresh request of a follower that nobody has answered yet.
@@ -42,28 +54,59 @@ impl Catalog {
         (answered.is_none_or(|answered| answered.nonce != request.nonce)).then_some(request)
     }
 
-    /// Brings the table up to date with a view that is newer than `request`, then answers it.
-    pub async fn announce(&mut self, view: &ClusterView, request: Option<RefreshRequest>) -> Result<(), ControlError> {
-        let compared = (view.version, *self.leader_table.changes().borrow());
+    /// Whether a request is for this agent to answer, with a view that is asked for from now on.
+    pub fn answers(&mut self, request: Option<&RefreshRequest>, view: &ClusterView) -> bool {
+        let Some(RefreshRequest { nonce, .. }) = request else { return false };
+        let known = self.request.take().filter(|(known, _)| known == nonce);
+        let (_, since) = self.request.insert(known.unwrap_or_else(|| (nonce.clone(), Instant::now())));
+        view.local_is_manager || since.elapsed() >= STAND_IN_DELAY
+    }
+
+    /// Brings the table up to date with a view, then answers the request that came before it. Whoever stands in goes by a
+    /// view of the manager's (`is_managers`).
+    pub async fn announce(
+        &mut self,
+        view: &ClusterView,
+        is_managers: bool,
+        request: Option<RefreshRequest>,
+    ) -> Result<Announced, ControlError> {
+        let table = &self.leader_table;
+        let newest = [table.newest::<CatalogEntry>(), table.newest::<Capture>(), table.newest::<ShardHistory>()];
+        let compared = (view.version, newest);
         let changes = if self.agreed == Some(compared) { Vec::new() } else { self.changes(view) };
         self.agreed = changes.is_empty().then_some(compared);
-        if changes.is_empty() && request.is_none() {
-            self.differs_since = None;
-            return Ok(());
+        self.note(changes);
+        let is_due = |change: &Change, since: Instant| {
+            let is_wanted = request.is_some() && matches!(change, Change::Set(_));
+            view.local_is_manager || since.elapsed() >= STAND_IN_DELAY || is_wanted
+        };
+        let differences = self.differences.values().filter(|(change, since)| is_due(change, *since));
+        let due: Vec<Change> = differences.map(|(change, _)| change.clone()).collect();
+        if due.is_empty() && request.is_none() {
+            return Ok(Announced::Done);
         }
-        let since = *self.differs_since.get_or_insert_with(Instant::now);
-        if !view.local_is_manager && since.elapsed() < STAND_IN_DELAY {
-            return Ok(());
+        if !view.local_is_manager && !is_managers {
+            return Ok(Announced::AskAnew);
         }
         // Each has a key of its own, so their order does not matter.
-        let written = futures::stream::iter(changes).map(|change| self.write(change)).buffer_unordered(WRITES_AT_ONCE);
+        let written = futures::stream::iter(due).map(|change| self.write(change)).buffer_unordered(WRITES_AT_ONCE);
         written.try_collect::<()>().await?;
         if let Some(RefreshRequest { nonce, .. }) = request {
             let answer = Refreshed { cluster_uuid: self.cluster.clone(), nonce, error: None };
             self.leader_table.publish(&answer).await?;
         }
-        self.differs_since = None;
-        Ok(())
+        Ok(Announced::Done)
+    }
+
+    /// A difference is as old as it has been the same.
+    fn note(&mut self, changes: Vec<Change>) {
+        let mut known = std::mem::take(&mut self.differences);
+        let now = Instant::now();
+        let noted = changes.into_iter().map(|change| {
+            let before = known.remove(&change.key()).filter(|(before, _)| *before == change);
+            (change.key(), (change, before.map_or(now, |(_, since)| since)))
+        });
+        self.differences = noted.collect();
     }
 
     async fn write(&self, change: Change) -> Result<(), ControlError> {
@@ -120,7 +163,17 @@ impl Catalog {
     }
 }
 
+#[derive(Clone, PartialEq)]
 enum Change {
     Set(CatalogEntry),
     Remove(String),
+}
+
+impl Change {
+    fn key(&self) -> String {
+        match self {
+            Self::Set(entry) => entry.key(),
+            Self::Remove(key) => key.clone(),
+        }
+    }
 }

@@ -8,7 +8,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 use shardline_common::control::NodeAnnouncement;
 use shardline_common::metadata::{IndexMetadata, MetadataVersions};
-use shardline_common::opensearch::{OpenSearch, OpenSearchError, path_segment};
+use shardline_common::opensearch::{OpenSearch, OpenSearchError, StateOf, path_segment};
 use shardline_common::types::{ClusterUuid, IndexName, IndexUuid, PrimaryTerm, ShardId};
 
 use crate::capture::now_ms;
@@ -100,12 +100,12 @@ impl ClusterView {
         Ok((state.version, state.cluster_manager_node.is_some()))
     }
 
-    pub async fn ask(opensearch: &OpenSearch, node: &LocalNode) -> Result<Self, OpenSearchError> {
+    pub async fn ask(opensearch: &OpenSearch, node: &LocalNode, of: StateOf) -> Result<Self, OpenSearchError> {
         let fields = "version,cluster_uuid,cluster_manager_node,nodes.*.name,metadata.indices.*.state,metadata.indices.*.settings,\
                       metadata.indices.*.aliases,metadata.indices.*.*_version,metadata.indices.*.routing_num_shards,\
                       metadata.indices.*.mappings.*._source,routing_table.indices.*.shards";
         let parts = "version,cluster_manager_node,nodes,metadata,routing_table";
-        let state: State = opensearch.cluster_state(parts, fields).await?;
+        let state: State = opensearch.cluster_state(of, parts, fields).await?;
         let has_node = node.source == Source::Poll || state.nodes.contains_key(&node.id);
         let indices = state.metadata.indices.into_iter().filter_map(|(name, index)| {
             let routing = state.routing_table.indices.get(&name);

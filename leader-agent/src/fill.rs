@@ -111,6 +111,7 @@ async fn ship(shard: &Shard, files: &Files, context: &Context, request: &FillReq
         // Opened anew for each look: this copy may be rolled back at any time, and only what stood in its translog with
         // the global checkpoint above it is certain.
         let Files { translog, spool } = files.clone();
+        let mut turn = context.turns.read().await;
         let opened = blocking(move || {
             let mut tail = ShardTail::open(&translog, spool, next)?;
             tail.reaches_next().map(|()| tail)
@@ -120,7 +121,11 @@ async fn ship(shard: &Shard, files: &Files, context: &Context, request: &FillReq
             opened => opened?,
         };
         loop {
-            let read = blocking(move || tail.next_batch(BATCH_BYTES).map(|batch| (tail, batch.operations)));
+            let read = blocking(move || {
+                let operations = tail.next_batch(BATCH_BYTES)?.operations;
+                tail.put_down();
+                Ok::<_, TailError>((tail, operations))
+            });
             let (returned, mut operations): (ShardTail, Vec<Operation>) = read.await??;
             tail = returned;
             operations.retain(|operation| operation.seq_no <= request.to);
@@ -131,9 +136,13 @@ async fn ship(shard: &Shard, files: &Files, context: &Context, request: &FillReq
             }
             let timestamp_ms = now_ms();
             let records: Vec<_> = operations.into_iter().map(|operation| to_record(operation, timestamp_ms)).collect();
-            session.send(&shard.topic, shard.shard, &records).await?.await?;
+            let sent = turn.through(session.send(&shard.topic, shard.shard, &records)).await?;
+            turn.end();
+            sent.await?;
             next = last.next();
+            turn = context.turns.read().await;
         }
+        turn.end();
         if next > request.to {
             break;
         }

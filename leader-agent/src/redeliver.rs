@@ -67,7 +67,6 @@ impl Capture<'_> {
     pub async fn redeliver(&mut self, asked: &mut Asked) -> Result<(), CaptureError> {
         while let Some(request) = asked.next() {
             self.settle(0).await?;
-            let _turn = self.context.turns.resync().await;
             let scan = settled::open(&self.context.opensearch, self.shard, self.sent).await?;
             let outcome = async {
                 let (from, to) = (self.sent.next(), self.sent);

@@ -49,7 +49,6 @@ impl Capture<'_> {
             warn!(index = %self.shard.index, shard = %self.shard.shard, from = %self.sent.next(), to = %missing.to,
                   "resync: neither translog nor spool has these operations any more");
         }
-        let _turn = self.context.turns.resync().await;
         let scan = settled::open(&self.context.opensearch, self.shard, missing.to).await?;
         let resyncing = self.context.metrics.resyncing.with_label_values(&self.labels());
         resyncing.set(1);
@@ -86,12 +85,14 @@ impl Capture<'_> {
         self.ship_metadata().await?;
 
         let counter = self.context.metrics.resync_documents.with_label_values(&self.labels());
+        let context = self.context;
         let mut in_flight: VecDeque<Pending> = VecDeque::new();
         let mut documents = 0;
         let scanning = self.context.metrics.scan_seconds.with_label_values(&self.labels());
         loop {
+            let mut turn = context.turns.page().await;
             let asked = Instant::now();
-            let page = pages.next().await?;
+            let page = turn.through(pages.next()).await?;
             scanning.inc_by(asked.elapsed().as_secs_f64());
             if page.is_empty() {
                 break;
@@ -103,7 +104,7 @@ impl Capture<'_> {
                 let (seq_no, operation) = (hit.seq_no, document(hit)?);
                 records.push(self.record(Body::ResyncDocument { frame, seq_no, operation }));
             }
-            self.send(&records, &mut in_flight).await?;
+            turn.through(self.send(&records, &mut in_flight)).await?;
         }
         if complete {
             let before = Stretch { from: SeqNo(0), to: Some(SeqNo(from.0 - 1)) };
@@ -133,10 +134,12 @@ impl Capture<'_> {
         if stretch.to.is_some_and(|to| to < stretch.from) {
             return Ok(());
         }
+        let context = self.context;
         let mut pages = scan.ids(stretch);
         let (mut ids, mut bytes) = (Vec::new(), 0);
         loop {
-            let page = pages.next().await?;
+            let mut turn = context.turns.page().await;
+            let page = turn.through(pages.next()).await?;
             let last = page.is_empty();
             for Hit { id, .. } in page {
                 bytes += id.len();
@@ -145,7 +148,7 @@ impl Capture<'_> {
             if !ids.is_empty() && (last || bytes >= IDS_BYTES) {
                 bytes = 0;
                 let record = self.record(Body::ResyncIds { frame, ids: std::mem::take(&mut ids) });
-                self.send(&[record], in_flight).await?;
+                turn.through(self.send(&[record], in_flight)).await?;
             }
             if last {
                 return Ok(());

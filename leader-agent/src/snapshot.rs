@@ -92,19 +92,14 @@ struct Scan<'a> {
 
 impl Scan<'_> {
     async fn run(&self, mut shipped: watch::Receiver<Option<Shipped>>) -> Result<(), SnapshotError> {
-        let last = self.context.log.last_record(self.topic, self.shard.shard).await?.map(|(_, record)| record);
-        if let Some(Record { body: Body::SnapshotEnd(_), .. }) = last {
-            return Ok(());
-        }
-        let mut captured = async || shipped.wait_for(Option::is_some).await.ok().and_then(|shipped| *shipped);
-        if last.is_none() {
-            captured().await.ok_or(SnapshotError::NoCapture)?;
-        }
-        let _turn = self.context.turns.snapshot().await;
-        let (mut position, start) = match last {
+        let last = self.context.log.last_record(self.topic, self.shard.shard).await?;
+        let (mut position, start) = match last.map(|(_, record)| record) {
+            Some(Record { body: Body::SnapshotEnd(_), .. }) => return Ok(()),
             Some(record) => (record.seq_no, None),
-            // As of now: it may have waited long.
-            None => (SeqNo::NONE, Some(captured().await.ok_or(SnapshotError::NoCapture)?)),
+            None => {
+                let shipped = shipped.wait_for(Option::is_some).await.ok().and_then(|shipped| *shipped);
+                (SeqNo::NONE, Some(shipped.ok_or(SnapshotError::NoCapture)?))
+            }
         };
         let at_least = start.as_ref().map_or(position, |start| start.seq_no);
         let scan = settled::open(&self.context.opensearch, self.shard, at_least).await?;
@@ -149,14 +144,15 @@ impl Scan<'_> {
         let labels = [self.shard.index.to_string(), self.shard.shard.to_string()];
         let scanning = self.context.metrics.scan_seconds.with_label_values(&labels);
         loop {
+            let mut turn = self.context.turns.page().await;
             let asked = Instant::now();
-            let page = pages.next().await?;
+            let page = turn.through(pages.next()).await?;
             scanning.inc_by(asked.elapsed().as_secs_f64());
             if page.is_empty() {
                 break;
             }
             // The page before is acknowledged while the server worked on this one.
-            self.drain(&mut in_flight).await?;
+            turn.through(self.drain(&mut in_flight)).await?;
             documents += page.len() as u64;
             self.context.metrics.snapshot_documents.with_label_values(&labels).inc_by(page.len() as u64);
             let timestamp_ms = now_ms();
@@ -165,7 +161,7 @@ impl Scan<'_> {
                 *position = hit.seq_no.max(*position);
                 records.push(Record { seq_no: hit.seq_no, timestamp_ms, body: Body::Operation(document(hit)?) });
             }
-            in_flight.push_back(self.session.send(self.topic, self.shard.shard, &records).await?);
+            in_flight.push_back(turn.through(self.session.send(self.topic, self.shard.shard, &records)).await?);
         }
         self.drain(&mut in_flight).await?;
         Ok(documents)

@@ -45,8 +45,8 @@ pub struct Supervisor {
     /// Instead of the translogs, where those cannot be read.
     poll: Option<Origin>,
     spools: Spools,
-    /// The view and the tables with which every index was found to be announced.
-    announced: Option<(i64, Offset, Offset)>,
+    /// The view and the newest entries with which every index was found to be announced.
+    announced: Option<(i64, Option<Offset>, Option<Offset>)>,
     captures: HashMap<ShardKey, RunningCapture>,
     /// Indices of which metrics tell, with how many shards.
     counted: HashMap<IndexUuid, (IndexName, u32)>,
@@ -123,7 +123,7 @@ impl Supervisor {
 
     /// Starts what the view and the followers' wishes ask for, ends what they no longer do.
     pub async fn reconcile(&mut self, view: &ClusterView) {
-        let followed_at = *self.follower_table.changes().borrow();
+        let followed_at = self.follower_table.newest::<Subscription>();
         let followed: HashSet<IndexUuid> = self
             .follower_table
             .all::<Subscription>()
@@ -148,7 +148,7 @@ impl Supervisor {
         end_all(&mut self.captures, |key| !primaries.contains(key), |capture| capture.task).await;
         end_all(&mut self.holds, |key| !replicas.contains(key), |task| task).await;
         self.forget_deleted(view);
-        let compared = (view.version, *self.leader_table.changes().borrow(), followed_at);
+        let compared = (view.version, self.leader_table.newest::<CaptureEntry>(), followed_at);
         let is_announced = self.announced == Some(compared);
         let mut all_started = true;
         // What Kafka has to be asked for is left for later once it has not answered: it would hold up the other indices.
@@ -350,15 +350,22 @@ impl Supervisor {
         let withdrawn: Vec<String> =
             self.bootstrap_topics.keys().filter(|id| !requests.contains_key(*id)).cloned().collect();
         for id in withdrawn {
-            if let Some(topic) = self.bootstrap_topics.remove(&id)
-                && let Err(error) = self.context.kafka.delete_topic(&topic).await
-            {
-                warn!(%topic, %error, "a bootstrap topic that nobody needs any more could not be deleted");
-            }
+            let Some(topic) = self.bootstrap_topics.remove(&id) else { continue };
+            let kafka = self.context.kafka.clone();
+            // Nothing waits for it, and Kafka may not answer.
+            tokio::spawn(async move {
+                if let Err(error) = kafka.delete_topic(&topic).await {
+                    warn!(%topic, %error, "a bootstrap topic that nobody needs any more could not be deleted");
+                }
+            });
         }
         for (id, request) in requests {
             if let Err(error) = self.start_snapshots(&id, &request).await {
                 warn!(bootstrap = id, %error, "a bootstrap cannot be served yet");
+                // It would hold up the other indices.
+                if let StartError::Topic(TopicError::Failed { .. }) = error {
+                    break;
+                }
             }
         }
     }

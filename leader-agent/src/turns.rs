@@ -1,46 +1,80 @@
-//! What several shards may do at the same time, so that an agent's memory, and what it asks of its node, does not grow with
-//! their number.
+//! What several shards may do at the same time, so that an agent's memory does not grow with their number.
+
+use std::pin::pin;
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Shards whose translogs are read, a batch each, until Kafka's queue has it.
 const READS: usize = 8;
-/// Shards that are scanned. Copies take long and wait for each other; a resync, with which a followed shard stands still, does
-/// not wait for them.
-const SNAPSHOTS: usize = 8;
-const RESYNCS: usize = 8;
+/// Shards that are scanned, a page each, until Kafka's queue has it.
+const PAGES: usize = 8;
+/// Nobody keeps a turn for longer while Kafka or the cluster does not answer: others may be able to go on.
+const LONG: Duration = Duration::from_secs(5);
 
 /// Whoever waits gets a turn in the order of asking.
 pub struct Turns {
     reads: Semaphore,
-    snapshots: Semaphore,
-    resyncs: Semaphore,
+    pages: Semaphore,
 }
 
 /// Ends when it is dropped.
-pub type Turn<'a> = Option<SemaphorePermit<'a>>;
+pub struct Turn<'a>(Option<SemaphorePermit<'a>>);
 
 impl Turns {
     /// Unless others have all turns at this time.
-    pub fn try_read(&self) -> Turn<'_> {
-        self.reads.try_acquire().ok()
+    pub fn try_read(&self) -> Option<Turn<'_>> {
+        self.reads.try_acquire().ok().map(|permit| Turn(Some(permit)))
     }
 
     pub async fn read(&self) -> Turn<'_> {
-        self.reads.acquire().await.ok()
+        Turn(self.reads.acquire().await.ok())
     }
 
-    pub async fn snapshot(&self) -> Turn<'_> {
-        self.snapshots.acquire().await.ok()
+    pub async fn page(&self) -> Turn<'_> {
+        Turn(self.pages.acquire().await.ok())
+    }
+}
+
+impl Turn<'_> {
+    pub fn end(&mut self) {
+        self.0 = None;
     }
 
-    pub async fn resync(&self) -> Turn<'_> {
-        self.resyncs.acquire().await.ok()
+    /// Does what the turn is for. It ends if that takes long.
+    pub async fn through<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        if let Ok(done) = tokio::time::timeout(LONG, &mut work).await {
+            return done;
+        }
+        self.end();
+        work.await
     }
 }
 
 impl Default for Turns {
     fn default() -> Self {
-        Self { reads: Semaphore::new(READS), snapshots: Semaphore::new(SNAPSHOTS), resyncs: Semaphore::new(RESYNCS) }
+        Self { reads: Semaphore::new(READS), pages: Semaphore::new(PAGES) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use futures::FutureExt;
+    use futures::future::join_all;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_long_for_others_gives_the_turn_back() {
+        let turns = Turns::default();
+        let stuck = async || turns.read().await.through(pending::<()>()).await;
+        let mut all_stuck = pin!(join_all((0..READS).map(|_| stuck())));
+        assert!(all_stuck.as_mut().now_or_never().is_none());
+        assert!(turns.try_read().is_none());
+        assert!(tokio::time::timeout(2 * LONG, all_stuck.as_mut()).await.is_err());
+        assert!(turns.try_read().is_some());
     }
 }

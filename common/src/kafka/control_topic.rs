@@ -13,6 +13,7 @@ use rdkafka::consumer::{Consumer, ConsumerContext, StreamConsumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::message::OwnedHeaders;
+use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -46,9 +47,34 @@ pub enum ControlError {
 pub struct ControlTopic {
     topic: TopicName,
     producer: RenewedProducer,
-    table: Arc<RwLock<BTreeMap<String, Bytes>>>,
+    table: Arc<RwLock<Table>>,
     /// The offset behind the last record in the table.
     position: watch::Receiver<Offset>,
+}
+
+#[derive(Default)]
+struct Table {
+    entries: BTreeMap<String, Bytes>,
+    /// Of each kind, the offset behind the last record.
+    newest: HashMap<String, Offset>,
+}
+
+impl Table {
+    fn take(&mut self, key: String, value: Option<&[u8]>, next: Offset) {
+        let kind = key.split_once('/').map_or(&*key, |(kind, _)| kind);
+        match self.newest.get_mut(kind) {
+            Some(newest) => *newest = next,
+            None => drop(self.newest.insert(kind.to_owned(), next)),
+        }
+        match value {
+            Some(value) => self.entries.insert(key, Bytes::copy_from_slice(value)),
+            None => self.entries.remove(&key),
+        };
+    }
+
+    fn below(&self, prefix: &str) -> impl Iterator<Item = (&String, &Bytes)> {
+        self.entries.range(prefix.to_owned()..).take_while(move |(key, _)| key.starts_with(prefix))
+    }
 }
 
 impl ControlTopic {
@@ -71,13 +97,13 @@ impl ControlTopic {
         let start = HashMap::from([((topic.clone(), SHARD), marks.low)]);
         consumer.assign(&assignment(&start).map_err(failed)?).map_err(failed)?;
 
-        let table = Arc::new(RwLock::new(BTreeMap::new()));
+        let table = Arc::new(RwLock::new(Table::default()));
         let (progress, position) = watch::channel(marks.low);
         let producer = RenewedProducer::made_by(Kafka::control_producer, kafka.clone()).map_err(failed)?;
         tokio::spawn(follow(consumer, Arc::clone(&table), progress, marks.high, stop.clone()));
         let mut opened = Self { topic, producer, table, position };
         opened.reached(marks.high).await?;
-        info!(topic = %opened.topic, entries = opened.table.read().len(), "control topic read");
+        info!(topic = %opened.topic, entries = opened.table.read().entries.len(), "control topic read");
         Ok(opened)
     }
 
@@ -93,7 +119,14 @@ impl ControlTopic {
 
     /// The entry under a key. One that this build cannot read is reported and treated as absent.
     pub fn get<T: Entry>(&self, key: &str) -> Option<T> {
-        let bytes = self.table.read().get(key).cloned()?;
+        let bytes = self.table.read().entries.get(key).cloned()?;
+        self.parse(key, &bytes)
+    }
+
+    /// A part of an entry, without making anything of the rest.
+    pub fn part<T: Entry, P: DeserializeOwned>(&self, key: &str) -> Option<P> {
+        debug_assert!(key.starts_with(T::KIND));
+        let bytes = self.table.read().entries.get(key).cloned()?;
         self.parse(key, &bytes)
     }
 
@@ -104,17 +137,22 @@ impl ControlTopic {
 
     /// All entries whose keys begin like this, in the order of their keys.
     pub fn below<T: Entry>(&self, prefix: &str) -> Vec<T> {
-        let table = self.table.read();
-        let entries = table.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix));
-        entries.filter_map(|(key, bytes)| self.parse(key, bytes)).collect()
+        // Whoever writes to the table does not wait for what is parsed.
+        let below = |(key, bytes): (&String, &Bytes)| (key.clone(), bytes.clone());
+        let entries: Vec<_> = self.table.read().below(prefix).map(below).collect();
+        entries.iter().filter_map(|(key, bytes)| self.parse(key, bytes)).collect()
+    }
+
+    /// The offset behind the last record of a kind: what is made of all its entries holds as long as this stays.
+    pub fn newest<T: Entry>(&self) -> Option<Offset> {
+        self.table.read().newest.get(T::KIND).copied()
     }
 
     pub fn count_below(&self, prefix: &str) -> usize {
-        let table = self.table.read();
-        table.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix)).count()
+        self.table.read().below(prefix).count()
     }
 
-    fn parse<T: Entry>(&self, key: &str, bytes: &Bytes) -> Option<T> {
+    fn parse<T: DeserializeOwned>(&self, key: &str, bytes: &Bytes) -> Option<T> {
         match serde_json::from_slice(bytes) {
             Ok(entry) => Some(entry),
             Err(error) => {
@@ -178,7 +216,7 @@ impl ConsumerContext for Quiet {}
 /// Keeps the table up to date until the agent stops.
 async fn follow(
     consumer: StreamConsumer<Quiet>,
-    table: Arc<RwLock<BTreeMap<String, Bytes>>>,
+    table: Arc<RwLock<Table>>,
     progress: watch::Sender<Offset>,
     end_at_start: Offset,
     stop: CancellationToken,
@@ -190,14 +228,11 @@ async fn follow(
         };
         match message {
             Ok(message) => {
+                let next = Offset(message.offset() + 1);
                 if let Some(Ok(key)) = message.key().map(|key| String::from_utf8(key.to_vec())) {
-                    let mut table = table.write();
-                    match message.payload() {
-                        Some(value) => table.insert(key, Bytes::copy_from_slice(value)),
-                        None => table.remove(&key),
-                    };
+                    table.write().take(key, message.payload(), next);
                 }
-                progress.send_replace(Offset(message.offset() + 1));
+                progress.send_replace(next);
             }
             Err(KafkaError::PartitionEOF(_)) => {
                 progress.send_if_modified(|position| {

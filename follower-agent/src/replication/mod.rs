@@ -11,7 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
 use shardline_common::control::{Subscription, SubscriptionState};
 use shardline_common::kafka::ControlTopic;
-use shardline_common::opensearch::{OpenSearch, OpenSearchError};
+use shardline_common::opensearch::{OpenSearch, OpenSearchError, StateOf};
 use shardline_common::topic::bootstrap_topic;
 use shardline_common::types::{ClusterUuid, IndexName, Offset, ShardId};
 use tokio::sync::{OwnedMutexGuard, watch};
@@ -42,8 +42,8 @@ pub struct Replication {
     known: Mutex<HashMap<String, (IndexName, u32)>>,
     /// The control topic's position up to which the tasks are as it says.
     acted: watch::Sender<Offset>,
-    /// The followed indices, and the control topic's position that this was true at.
-    followed: RwLock<(Offset, Arc<HashSet<IndexName>>)>,
+    /// The followed indices, and the offset behind the last subscription that this was true at.
+    followed: RwLock<(Option<Offset>, Arc<HashSet<IndexName>>)>,
     /// Held by a call that changes what is followed.
     calls: EntryLocks,
     settings: ControlSettings,
@@ -63,7 +63,7 @@ impl Replication {
         acted: watch::Sender<Offset>,
         stop: CancellationToken,
     ) -> Arc<Self> {
-        let followed = RwLock::new((Offset(-1), Arc::default()));
+        let followed = RwLock::default();
         let task_ids = TaskIds::default();
         let tasks = Tasks::new(Arc::clone(&shared), stop.clone());
         let (known, calls) = (Mutex::default(), EntryLocks::default());
@@ -168,16 +168,16 @@ impl Replication {
     pub async fn hear_others(&self) {
         let mut partitions = HashMap::new();
         for (subscription, phase) in self.tasks.phases() {
-            let Some(capture) = self.shared.capture(&subscription) else { continue };
+            let Some(topic) = self.shared.topic(&subscription) else { continue };
             let (topic, copy, progress) = match (&phase, &subscription.bootstrap, &subscription.copy) {
                 (_, Some(id), _) if self.shared.requests.for_files(&subscription.leader_cluster, id).is_some() => {
                     continue;
                 }
-                (Phase::Bootstrapping(progress), Some(id), _) => (bootstrap_topic(&capture.topic, id), id, progress),
-                (Phase::Syncing(progress), None, Some(copy)) => (capture.topic.clone(), &copy.id, progress),
+                (Phase::Bootstrapping(progress), Some(id), _) => (bootstrap_topic(&topic, id), id, progress),
+                (Phase::Syncing(progress), None, Some(copy)) => (topic, &copy.id, progress),
                 _ => continue,
             };
-            for shard in (0..capture.metadata.number_of_shards).map(ShardId) {
+            for shard in (0..).map(ShardId).take(progress.shards.len()) {
                 let slot = match phase {
                     Phase::Bootstrapping(_) => Slot::of_index(&subscription.follower_index),
                     _ => Slot::of_shard(&topic, shard),
@@ -231,10 +231,11 @@ impl Replication {
             let dead_letters = i64::try_from(self.dead_letters_of(&subscription)).unwrap_or(i64::MAX);
             self.shared.metrics.dead_letters.with_label_values(&[index]).set(dead_letters);
             verify::export(self, &subscription);
-            let Some(capture) = self.shared.capture(&subscription) else { continue };
-            if let Some(Phase::Syncing(progress) | Phase::Bootstrapping(progress)) = phase {
+            if let Some(Phase::Syncing(progress) | Phase::Bootstrapping(progress)) = phase
+                && let Some(topic) = self.shared.topic(&subscription)
+            {
                 for (shard, progress) in (0..).map(ShardId).zip(&progress.shards) {
-                    match self.shared.slots.holds(Slot::of_shard(&capture.topic, shard)) {
+                    match self.shared.slots.holds(Slot::of_shard(&topic, shard)) {
                         true => progress.export(&self.shared.metrics, index, shard),
                         false => self.shared.metrics.forget_progress(index, shard),
                     }
@@ -265,7 +266,7 @@ impl Replication {
 
     /// The indices that are followed, from memory while nothing changes.
     pub fn followed_indices(&self) -> Arc<HashSet<IndexName>> {
-        let now = *self.shared.follower_table.changes().borrow();
+        let now = self.shared.follower_table.newest::<Subscription>();
         {
             let known = self.followed.read();
             if known.0 == now {
@@ -280,7 +281,8 @@ impl Replication {
 
     /// The indices that the follower cluster has.
     pub async fn local_indices(&self) -> Result<HashSet<IndexName>, OpenSearchError> {
-        let state: Value = self.shared.opensearch.cluster_state("metadata", "metadata.indices.*.state").await?;
+        let state: Value =
+            self.shared.opensearch.cluster_state(StateOf::Manager, "metadata", "metadata.indices.*.state").await?;
         let indices = state.pointer("/metadata/indices").and_then(Value::as_object);
         Ok(indices.into_iter().flatten().map(|(name, _)| IndexName::from(name.as_str())).collect())
     }

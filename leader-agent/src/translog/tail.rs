@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use shardline_common::types::{Generation, SeqNo};
 
 use super::checkpoint::{Checkpoint, CheckpointError};
@@ -236,7 +237,11 @@ impl ShardTail {
         term(generation) != term(self.current.generation)
     }
 
-    fn put_aside(&mut self, generation: Generation, operation: Operation) {
+    fn put_aside(&mut self, generation: Generation, mut operation: Operation) {
+        if let OperationKind::Index { source, .. } = &mut operation.kind {
+            // It would keep all that was read with it.
+            *source = Bytes::copy_from_slice(source);
+        }
         self.early_bytes += weight(&operation);
         if let Some((_, replaced)) = self.early.insert(operation.seq_no, (generation, operation)) {
             self.early_bytes -= weight(&replaced);
