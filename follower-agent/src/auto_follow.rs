@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use shardline_common::auto_follow::{AutoFollowRule, RuleProgress, StartFailure, StoredProgress};
-use shardline_common::control::{CatalogEntry, Entry};
+use shardline_common::control::{CatalogEntry, Entry, NodeAnnouncement};
 use shardline_common::types::IndexName;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -192,11 +192,13 @@ impl Runner {
     async fn run(mut self, stop: CancellationToken) {
         let leader_table = self.replication.leaders().leader_table.clone();
         let mut changes = leader_table.changes();
-        let mut seen = leader_table.newest::<CatalogEntry>();
+        // The alias leads to a cluster by its nodes.
+        let newest = || (leader_table.newest::<CatalogEntry>(), leader_table.newest::<NodeAnnouncement>());
+        let mut seen = newest();
         let (mut last_look, mut next_look) = (None::<Instant>, Instant::now());
         loop {
             if Instant::now() >= next_look {
-                seen = leader_table.newest::<CatalogEntry>();
+                seen = newest();
                 self.look().await;
                 last_look = Some(Instant::now());
                 next_look = Instant::now() + self.until_next_look();
@@ -209,12 +211,12 @@ impl Runner {
                     Ok((index, outcome)) => self.started(&index, outcome),
                     Err(error) => warn!(rule = self.rule.name, %error, "the start of an index did not end cleanly"),
                 },
-                changed = changes.wait_for(|_| leader_table.newest::<CatalogEntry>() != seen) => {
+                changed = changes.wait_for(|_| newest() != seen) => {
                     if changed.is_err() {
                         break;
                     }
                     drop(changed);
-                    seen = leader_table.newest::<CatalogEntry>();
+                    seen = newest();
                     let settled = Instant::now() + SETTLE;
                     next_look = next_look.min(last_look.map_or(settled, |last| settled.max(last + LEAST_INTERVAL)));
                 }

@@ -351,7 +351,10 @@ impl Group {
             let partitions: Vec<Partition> = some.iter().map(|(partition, _)| partition.clone()).collect();
             if let Err(error) = self.commit_list(positions_to_commit(some)).await {
                 warn!(group = self.name, partitions = partitions.len(), %error, "positions could not be committed");
-                self.positions.not_committed(partitions);
+                // The lease is renewed before Kafka is asked for more.
+                let rest = positions.map(|(partition, _)| partition);
+                self.positions.not_committed(partitions.into_iter().chain(rest));
+                break;
             }
         }
         if full {

@@ -185,7 +185,8 @@ impl ShardProgress {
 
     /// An operation captured at this time waits to be applied.
     pub fn pending(&self, timestamp_ms: i64) {
-        let _ = self.oldest_pending_ms.compare_exchange(0, timestamp_ms, Relaxed, Relaxed);
+        let older = |known| Some(if known == 0 { timestamp_ms } else { timestamp_ms.min(known) });
+        let _ = self.oldest_pending_ms.fetch_update(Relaxed, Relaxed, older);
     }
 
     /// `next_pending_ms` is the capture time of the oldest operation still waiting, 0 when none is.

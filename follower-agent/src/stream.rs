@@ -66,8 +66,10 @@ const OF_THE_MEAN: i64 = 8;
 /// When a turn is over, if others wait. What is fetched and not read by then is fetched again.
 const TURN: Duration = Duration::from_secs(10);
 const BYTES_OF_A_TURN: i64 = 16 * FAR_BEHIND;
-/// A turn in which nothing comes, such as from a broker that is away.
+/// A turn in which nothing comes, such as from a broker that is away. The next one of the partition may be twice as long: a large
+/// record, or a slow broker, takes its time.
 const SILENT_TURN: Duration = Duration::from_secs(2);
+const LONGEST_SILENCE: Duration = Duration::from_secs(300);
 
 type Partition = (TopicName, ShardId);
 
@@ -134,6 +136,7 @@ impl Streams {
             mean: A_RECORD,
             turns: Arc::clone(&self.turns),
             was_near: false,
+            patience: SILENT_TURN,
             fetching: Fetching::No,
         };
         if !knows_topic {
@@ -190,7 +193,7 @@ pub struct PartitionStream {
     members: Arc<Mutex<Vec<Member>>>,
     consumer: Arc<StreamConsumer>,
     partition: Partition,
-    /// Once it has been assigned to the consumer.
+    /// Since it was last assigned to the consumer.
     queue: Option<StreamPartitionQueue<DefaultConsumerContext>>,
     /// Of the next Kafka record.
     position: Offset,
@@ -203,6 +206,8 @@ pub struct PartitionStream {
     turns: Arc<Turns>,
     /// Whether it has been near its end since it was opened.
     was_near: bool,
+    /// How long a turn may be in which nothing comes.
+    patience: Duration,
     fetching: Fetching,
 }
 
@@ -223,12 +228,13 @@ struct Turn {
     is_short: bool,
     _permit: OwnedSemaphorePermit,
     since: Instant,
+    patience: Duration,
     bytes: i64,
 }
 
 impl Turn {
     fn end(&self) -> Instant {
-        self.since + if self.bytes == 0 { SILENT_TURN } else { TURN }
+        self.since + if self.bytes == 0 { self.patience } else { TURN }
     }
 }
 
@@ -307,7 +313,7 @@ impl PartitionStream {
                     let (is_short, permit) = (*is_short, next_turn(turn, self.queue.as_ref()).await);
                     self.fetching = Fetching::No;
                     self.fetch()?;
-                    self.fetching = permit.map_or(Fetching::Freely, |permit| in_turn(is_short, permit));
+                    self.fetching = permit.map_or(Fetching::Freely, |permit| self.in_turn(is_short, permit));
                 }
             }
         }
@@ -321,12 +327,17 @@ impl PartitionStream {
         }
     }
 
+    fn in_turn(&self, is_short: bool, permit: OwnedSemaphorePermit) -> Fetching {
+        let (since, patience) = (Instant::now(), self.patience);
+        Fetching::InTurn(Turn { is_short, _permit: permit, since, patience, bytes: 0 })
+    }
+
     fn fetch(&mut self) -> Result<(), KafkaError> {
+        // The one before ends first: with it ends the waking of whoever reads. librdkafka may have another by now.
+        self.queue = None;
         // Split off before it is assigned, so that none of its records goes to the consumer's common queue.
-        if self.queue.is_none() {
-            let (topic, shard) = &self.partition;
-            self.queue = self.consumer.split_partition_queue(topic.as_str(), shard.partition());
-        }
+        let (topic, shard) = &self.partition;
+        self.queue = self.consumer.split_partition_queue(topic.as_str(), shard.partition());
         self.list().and_then(|list| self.consumer.incremental_assign(&list))
     }
 
@@ -354,6 +365,7 @@ impl PartitionStream {
 
     fn weigh(&mut self, bytes: i64) {
         self.mean += (bytes - self.mean) / OF_THE_MEAN;
+        self.patience = SILENT_TURN;
         if let Fetching::InTurn(turn) = &mut self.fetching {
             turn.bytes = turn.bytes.saturating_add(bytes);
         }
@@ -377,11 +389,14 @@ impl PartitionStream {
 
     /// Those who wait come first.
     fn begin_turn(&mut self) {
-        if let Fetching::InTurn(_) = self.fetching {
+        if let Fetching::InTurn(turn) = &self.fetching {
+            if turn.bytes == 0 {
+                self.patience = (self.patience * 2).min(LONGEST_SILENCE);
+            }
             self.fetching = Fetching::Freely;
         }
         match Arc::clone(self.turns_of(false)).try_acquire_owned() {
-            Ok(permit) => self.fetching = in_turn(false, permit),
+            Ok(permit) => self.fetching = self.in_turn(false, permit),
             Err(_) => self.let_go(),
         }
     }
@@ -428,10 +443,6 @@ impl PartitionStream {
             },
         }
     }
-}
-
-fn in_turn(is_short: bool, permit: OwnedSemaphorePermit) -> Fetching {
-    Fetching::InTurn(Turn { is_short, _permit: permit, since: Instant::now(), bytes: 0 })
 }
 
 /// Waits for a turn, and takes out of the queue what a fetch that was under way brings after all.
@@ -487,6 +498,8 @@ fn read((topic, shard): &Partition, message: &BorrowedMessage<'_>) -> Result<(Of
 impl Drop for PartitionStream {
     fn drop(&mut self) {
         self.let_go();
+        // Before another stream may read the partition with this consumer.
+        self.queue = None;
         self.turns.open.fetch_sub(1, Relaxed);
         let mut members = self.members.lock();
         if let Some(member) = members.iter_mut().find(|member| Arc::ptr_eq(&member.consumer, &self.consumer)) {
@@ -630,6 +643,29 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_record_that_takes_longer_than_a_silent_turn_comes_in_a_later_one() {
+        let topic = Topic::new(1).await;
+        let mut stream = topic.open(0, 0).await;
+        read(&mut stream, 0).await;
+        let others = Arc::clone(&topic.streams.turns.returning).acquire_many_owned(TURNS as u32 - 1).await.unwrap();
+        for silent in 1..=3 {
+            let Fetching::InTurn(turn) = &mut stream.fetching else { panic!("it is far behind") };
+            (turn.bytes, turn.since) = (0, Instant::now() - LONGEST_SILENCE);
+            let waits = Arc::clone(&topic.streams.turns.returning).acquire_owned();
+            tokio::pin!(waits);
+            assert!(waits.as_mut().now_or_never().is_none());
+            stream.take_turns();
+            assert_eq!(stream.patience, SILENT_TURN * 2_u32.pow(silent));
+            assert!(matches!(stream.fetching, Fetching::No), "others wait");
+            drop(waits.await);
+            stream.take_up().await.unwrap();
+        }
+        read(&mut stream, 1).await;
+        assert_eq!(stream.patience, SILENT_TURN);
+        drop(others);
     }
 
     #[tokio::test(flavor = "multi_thread")]

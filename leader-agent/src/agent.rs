@@ -134,9 +134,12 @@ async fn follow_cluster(
                     reconcile_by = Instant::now() + RECONCILE_INTERVAL;
                     let is_managers = newer.is_some() && asks_manager;
                     view = newer.unwrap_or(view);
-                    match catalog.announce(&view, is_managers, request.filter(|_| answers)).await {
-                        Ok(announced) => must_ask = announced == Announced::AskAnew,
-                        Err(error) => warn!(%error, "the cluster's indices could not be announced"),
+                    // A manager that was cut off from its cluster would go on with what it knew.
+                    if is_member {
+                        match catalog.announce(&view, is_managers, request.filter(|_| answers)).await {
+                            Ok(announced) => must_ask = announced == Announced::AskAnew,
+                            Err(error) => warn!(%error, "the cluster's indices could not be announced"),
+                        }
                     }
                     supervisor.reconcile(&view).await;
                 }
@@ -175,15 +178,20 @@ async fn newer_view(
     view: &ClusterView,
     asks_manager: bool,
 ) -> Result<(Option<ClusterView>, bool), OpenSearchError> {
-    if asks_manager {
-        return Ok((Some(ClusterView::ask(opensearch, node, StateOf::Manager).await?), true));
+    let mut of = StateOf::Manager;
+    if !asks_manager {
+        let (version, is_member) = ClusterView::local_version(opensearch).await?;
+        if version == view.version || !is_member {
+            return Ok((None, is_member));
+        }
+        // Every agent beside a node asks with each change: the manager would have to answer all of them. The node may be
+        // behind what its manager has told before.
+        if node.source == Source::Translog && version > view.version {
+            of = StateOf::Node;
+        }
     }
-    let (version, is_member) = ClusterView::local_version(opensearch).await?;
-    if version == view.version || !is_member {
-        return Ok((None, is_member));
-    }
-    // Every agent asks with each change: the manager would have to answer all of them.
-    Ok((Some(ClusterView::ask(opensearch, node, StateOf::Node).await?), true))
+    let newer = ClusterView::ask(opensearch, node, of).await?;
+    Ok(if newer.has_manager { (Some(newer), true) } else { (None, false) })
 }
 
 async fn wait_for_node(opensearch: &OpenSearch, source: Source, stop: &CancellationToken) -> Option<LocalNode> {

@@ -23,8 +23,7 @@ pub struct Catalog {
     cluster: ClusterUuid,
     leader_table: ControlTopic,
     follower_table: ControlTopic,
-    /// What the table lacks as this agent sees it, by key, and since when.
-    differences: HashMap<String, (Change, Instant)>,
+    differences: Differences,
     /// The request that is not answered yet, and since when.
     request: Option<(String, Instant)>,
     /// The view and the parts of the table that did not differ.
@@ -43,7 +42,7 @@ pub enum Announced {
 
 impl Catalog {
     pub fn new(cluster: ClusterUuid, leader_table: ControlTopic, follower_table: ControlTopic) -> Self {
-        Self { cluster, leader_table, follower_table, differences: HashMap::new(), request: None, agreed: None }
+        Self { cluster, leader_table, follower_table, differences: Differences::default(), request: None, agreed: None }
     }
 
     /// The refresh request of a follower that nobody has answered yet.
@@ -75,13 +74,11 @@ impl Catalog {
         let compared = (view.version, newest);
         let changes = if self.agreed == Some(compared) { Vec::new() } else { self.changes(view) };
         self.agreed = changes.is_empty().then_some(compared);
-        self.note(changes);
-        let is_due = |change: &Change, since: Instant| {
-            let is_wanted = request.is_some() && matches!(change, Change::Set(_));
-            view.local_is_manager || since.elapsed() >= STAND_IN_DELAY || is_wanted
-        };
-        let differences = self.differences.values().filter(|(change, since)| is_due(change, *since));
-        let due: Vec<Change> = differences.map(|(change, _)| change.clone()).collect();
+        self.differences.note(changes, Instant::now());
+        let mut due = self.differences.older_than(if view.local_is_manager { Duration::ZERO } else { STAND_IN_DELAY });
+        if request.is_some() {
+            due.extend(self.differences.additions());
+        }
         if due.is_empty() && request.is_none() {
             return Ok(Announced::Done);
         }
@@ -96,17 +93,6 @@ impl Catalog {
             self.leader_table.publish(&answer).await?;
         }
         Ok(Announced::Done)
-    }
-
-    /// A difference is as old as it has been the same.
-    fn note(&mut self, changes: Vec<Change>) {
-        let mut known = std::mem::take(&mut self.differences);
-        let now = Instant::now();
-        let noted = changes.into_iter().map(|change| {
-            let before = known.remove(&change.key()).filter(|(before, _)| *before == change);
-            (change.key(), (change, before.map_or(now, |(_, since)| since)))
-        });
-        self.differences = noted.collect();
     }
 
     async fn write(&self, change: Change) -> Result<(), ControlError> {
@@ -163,7 +149,31 @@ impl Catalog {
     }
 }
 
-#[derive(Clone, PartialEq)]
+/// What the table lacks as this agent sees it, by key, and since when.
+#[derive(Default)]
+struct Differences(HashMap<String, (Change, Instant)>);
+
+impl Differences {
+    /// A difference is as old as it has been the same.
+    fn note(&mut self, changes: Vec<Change>, now: Instant) {
+        let noted = changes.into_iter().map(|change| {
+            let before = self.0.remove(&change.key()).filter(|(before, _)| *before == change);
+            (change.key(), (change, before.map_or(now, |(_, since)| since)))
+        });
+        self.0 = noted.collect();
+    }
+
+    fn older_than(&self, age: Duration) -> Vec<Change> {
+        let old = self.0.values().filter(|(_, since)| since.elapsed() >= age);
+        old.map(|(change, _)| change.clone()).collect()
+    }
+
+    fn additions(&self) -> impl Iterator<Item = Change> {
+        self.0.values().map(|(change, _)| change).filter(|change| matches!(change, Change::Set(_))).cloned()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
 enum Change {
     Set(CatalogEntry),
     Remove(String),
@@ -175,5 +185,26 @@ impl Change {
             Self::Set(entry) => entry.key(),
             Self::Remove(key) => key.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The agent beside the manager may have announced the index since this agent looked.
+    #[test]
+    fn who_stands_in_does_not_remove_what_has_just_come() {
+        let remove = |index: &str| Change::Remove(index.to_owned());
+        let mut differences = Differences::default();
+        let long_ago = Instant::now().checked_sub(STAND_IN_DELAY).unwrap();
+        differences.note(vec![remove("old")], long_ago);
+        differences.note(vec![remove("old"), remove("new")], Instant::now());
+        assert_eq!(differences.older_than(STAND_IN_DELAY), [remove("old")]);
+        assert_eq!(differences.additions().count(), 0);
+        // One that has been in order meanwhile is new.
+        differences.note(Vec::new(), Instant::now());
+        differences.note(vec![remove("old")], Instant::now());
+        assert!(differences.older_than(STAND_IN_DELAY).is_empty());
     }
 }

@@ -29,6 +29,7 @@ pub struct LocalNode {
 #[derive(Clone, Debug, Default)]
 pub struct ClusterView {
     pub version: i64,
+    pub has_manager: bool,
     /// Whether the node beside the agent is the elected cluster manager.
     pub local_is_manager: bool,
     /// Whether it is the cluster of the agent's node, and has this node.
@@ -114,6 +115,7 @@ impl ClusterView {
         });
         Ok(Self {
             version: state.version,
+            has_manager: state.cluster_manager_node.is_some(),
             local_is_manager: node.source == Source::Poll
                 || state.cluster_manager_node.as_deref() == Some(node.id.as_str()),
             is_nodes_own: has_node && state.cluster_uuid.as_ref() == Some(node.cluster()),
