@@ -69,7 +69,7 @@ const BYTES_OF_A_TURN: i64 = 16 * FAR_BEHIND;
 /// A turn in which nothing comes, such as from a broker that is away. The next one of the partition may be twice as long: a large
 /// record, or a slow broker, takes its time.
 const SILENT_TURN: Duration = Duration::from_secs(2);
-const LONGEST_SILENCE: Duration = Duration::from_secs(300);
+const LONGEST_SILENCE: Duration = Duration::from_secs(30);
 
 type Partition = (TopicName, ShardId);
 
