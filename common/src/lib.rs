@@ -7,6 +7,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod kafka;
+pub mod late;
 pub mod launch;
 pub mod leader_stats;
 pub mod lease;

@@ -13,7 +13,7 @@ use prometheus::Registry;
 use serde::Deserialize;
 use shardline_common::backoff::until_available;
 use shardline_common::config::{OpenSearchConfig, Secret};
-use shardline_common::kafka::{ControlError, ControlTopic, Kafka};
+use shardline_common::kafka::{ControlError, ControlTopic, Derived, Kafka};
 use shardline_common::lease::lease;
 use shardline_common::opensearch::{OpenSearch, proxy_client};
 use shardline_common::telemetry::{self, Readiness};
@@ -110,7 +110,7 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
         leader_table: leader_table.clone(),
         follower_table: follower_table.clone(),
         dead_letters,
-        known_ids: parking_lot::Mutex::default(),
+        subscription_ids: Derived::default(),
         memory: Arc::default(),
         metrics,
         changing: Mutex::new(()),

@@ -66,7 +66,7 @@ async fn load_once(
     let reach = index.reach(topic, shard).await?;
     let known = reach.as_ref().map_or(SeqNo::NONE, |reach| reach.seq_no);
     let offset = copy.as_ref().map_or(Offset(0), |copy| copy.offset);
-    let mut stream = index.open(topic, shard, offset, reach.map_or(offset, |reach| reach.end)).await?;
+    let mut stream = index.open(topic, shard, offset..reach.map_or(offset, |reach| reach.end)).await?;
     let mut loader = Loader {
         index,
         shard,

@@ -2,6 +2,7 @@
 //! follower index has, and how they ask the agent that looks after the index.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use shardline_common::control::{AppliedMetadata, Ask, Capture, Entry, IndexCopy, ShardRequest, Subscription};
@@ -310,11 +311,10 @@ impl FollowedIndex for Index {
         &self,
         topic: &TopicName,
         shard: ShardId,
-        offset: Offset,
-        end: Offset,
+        known: Range<Offset>,
     ) -> Result<PartitionStream, StreamError> {
         let streams = if *topic == self.topic { &self.shared.streams } else { &self.shared.copies };
-        streams.open(topic, shard, offset, end).await
+        streams.open(topic, shard, known).await
     }
 }
 

@@ -12,11 +12,11 @@ use futures::future::join_all;
 use serde::Deserialize;
 use serde_json::Value;
 use shardline_common::control::{AppliedMetadata, Ask, Capture, Entry, IndexCopy, Subscription};
-use shardline_common::kafka::{ControlError, ControlTopic, Kafka};
+use shardline_common::kafka::{ControlError, ControlTopic, Derived, Kafka};
 use shardline_common::lease::Lease;
 use shardline_common::metadata::IndexMetadata;
 use shardline_common::opensearch::{OpenSearch, OpenSearchError};
-use shardline_common::types::{IndexName, Offset, ShardId, TopicName};
+use shardline_common::types::{IndexName, ShardId, TopicName};
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -62,7 +62,7 @@ pub struct Shared {
     pub repository: Option<String>,
     pub dead_letters: ControlTopic,
     /// See [`Self::subscription_ids`].
-    pub known_ids: parking_lot::Mutex<(Option<Offset>, Arc<HashSet<String>>)>,
+    pub subscription_ids: Derived<HashSet<String>>,
     /// What the batches of all shards share.
     pub memory: Arc<Memory>,
     pub metrics: Arc<Metrics>,
@@ -117,23 +117,14 @@ impl Shared {
 
     /// The ids of all subscriptions, from memory while these do not change.
     pub fn subscription_ids(&self) -> Arc<HashSet<String>> {
-        let now = self.follower_table.newest::<Subscription>();
-        let mut known = self.known_ids.lock();
-        if known.0 != now {
-            let subscriptions = self.follower_table.all::<Subscription>();
-            *known = (now, Arc::new(subscriptions.into_iter().map(|subscription| subscription.id).collect()));
-        }
-        Arc::clone(&known.1)
-    }
-
-    pub fn followed_indices(&self) -> usize {
-        self.follower_table.count_below(Subscription::KIND)
+        let id = |subscription: Subscription| subscription.id;
+        self.subscription_ids.get(&self.follower_table, |all| all.into_iter().map(id).collect())
     }
 
     /// The replication topic of a subscription's leader index.
     pub fn topic(&self, subscription: &Subscription) -> Option<TopicName> {
         let key = Capture::key_of(&subscription.leader_cluster, &subscription.leader_uuid);
-        self.leader_table.part::<Capture, CaptureTopic>(&key).map(|found| found.topic)
+        self.leader_table.part::<CaptureTopic>(&key).map(|found| found.topic)
     }
 
     /// What metadata a subscription's follower index has.

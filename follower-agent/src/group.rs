@@ -338,22 +338,18 @@ impl Group {
                 Ok(()) => self.lease.extend(sent + LEASE),
                 Err(error) => {
                     debug!(group = self.name, %error, "the slots could not be committed");
-                    let partitions = positions.into_iter().map(|(partition, _)| partition);
-                    self.positions.not_committed(partitions);
+                    self.positions.not_committed(positions.into_iter().map(|(partition, _)| partition));
                     *committed = None;
                     return;
                 }
             }
         }
-        let mut positions = positions.into_iter().peekable();
-        while positions.peek().is_some() {
-            let some: Vec<_> = positions.by_ref().take(AT_ONCE).collect();
-            let partitions: Vec<Partition> = some.iter().map(|(partition, _)| partition.clone()).collect();
+        for (n, some) in positions.chunks(AT_ONCE).enumerate() {
             if let Err(error) = self.commit_list(positions_to_commit(some)).await {
-                warn!(group = self.name, partitions = partitions.len(), %error, "positions could not be committed");
+                warn!(group = self.name, %error, "positions could not be committed");
                 // The lease is renewed before Kafka is asked for more.
-                let rest = positions.map(|(partition, _)| partition);
-                self.positions.not_committed(partitions.into_iter().chain(rest));
+                let rest = positions[n * AT_ONCE..].iter();
+                self.positions.not_committed(rest.map(|(partition, _)| partition.clone()));
                 break;
             }
         }
@@ -458,7 +454,7 @@ impl Group {
     }
 }
 
-fn positions_to_commit(positions: Vec<(Partition, Committed)>) -> Result<TopicPartitionList, KafkaError> {
+fn positions_to_commit(positions: &[(Partition, Committed)]) -> Result<TopicPartitionList, KafkaError> {
     let mut list = TopicPartitionList::with_capacity(positions.len());
     for ((topic, shard), committed) in positions {
         let Some((offset, metadata)) = committed.encode() else { continue };

@@ -36,7 +36,7 @@ pub async fn run(index: &Index, stop: &CancellationToken) {
                     }
                 }
             }
-            let indices = u32::try_from(index.shared.followed_indices()).unwrap_or(u32::MAX);
+            let indices = u32::try_from(index.shared.subscription_ids().len()).unwrap_or(u32::MAX);
             tokio::time::sleep(INTERVAL.max(BETWEEN_QUESTIONS.saturating_mul(indices))).await;
         }
     };

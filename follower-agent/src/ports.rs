@@ -2,10 +2,10 @@
 //! simulation puts a log and a follower index in memory in its place.
 
 use std::collections::{HashMap, VecDeque};
-use std::pin::pin;
-use std::time::Duration;
+use std::ops::Range;
 
 use shardline_common::kafka::{Reach, TopicError, Watermarks};
+use shardline_common::late::noticing;
 use shardline_common::metadata::IndexMetadata;
 use shardline_common::record::{FrameId, Record};
 use shardline_common::types::{IndexName, Offset, SeqNo, ShardId, TopicName};
@@ -16,8 +16,6 @@ use crate::checkpoint::{Checkpoint, CheckpointError, CheckpointStore};
 use crate::progress::ShardProgress;
 use crate::shard::ShardError;
 use crate::stream::StreamError;
-
-const LONG: Duration = Duration::from_secs(5);
 
 /// The records of a partition, one after the other; of operations that are packed together each counts as one.
 pub trait Records: Send {
@@ -33,14 +31,7 @@ pub trait Records: Send {
 
 /// Does what records have to wait for. They are put down if that takes long, as when the follower cluster is away.
 pub async fn before_more<T>(records: &mut impl Records, work: impl Future<Output = T>) -> T {
-    let mut work = pin!(work);
-    match tokio::time::timeout(LONG, &mut work).await {
-        Ok(done) => done,
-        Err(_) => {
-            records.put_down();
-            work.await
-        }
-    }
+    noticing(work, || records.put_down()).await
 }
 
 /// A record, and where it stands.
@@ -138,12 +129,11 @@ pub trait FollowedIndex: Send + Sync {
         up_to: SeqNo,
     ) -> impl Future<Output = Result<(), ShardError>> + Send;
 
-    /// Reads a partition that has records up to `end` from an offset on, until what comes back is dropped.
+    /// Reads a partition from where the records begin that are known to be there, until what comes back is dropped.
     fn open(
         &self,
         topic: &TopicName,
         shard: ShardId,
-        offset: Offset,
-        end: Offset,
+        known: Range<Offset>,
     ) -> impl Future<Output = Result<Self::Records, StreamError>> + Send;
 }

@@ -162,7 +162,7 @@ async fn follow_once(
         // When it was captured is not known before it is read, which may take its turn.
         progress.pending(crate::progress::now_ms());
     }
-    let mut stream = index.open(index.topic(), shard, checkpoint.offset, end).await?;
+    let mut stream = index.open(index.topic(), shard, checkpoint.offset..end).await?;
     let mut follower = Follower {
         index,
         shard,
@@ -198,7 +198,7 @@ async fn highest_in_log(index: &impl FollowedIndex, shard: ShardId) -> Result<Se
     let end = index.watermarks(index.topic(), shard).await?.high;
     let mut highest = checkpoint.highest;
     if checkpoint.offset < end {
-        let mut stream = index.open(index.topic(), shard, checkpoint.offset, end).await?;
+        let mut stream = index.open(index.topic(), shard, checkpoint.offset..end).await?;
         loop {
             let Positioned { next, record: Record { seq_no, body, .. }, .. } = stream.next().await?;
             highest = highest.max(if let Body::ResyncBegin(begin) = body { begin.to } else { seq_no });

@@ -75,10 +75,8 @@ impl Catalog {
         let changes = if self.agreed == Some(compared) { Vec::new() } else { self.changes(view) };
         self.agreed = changes.is_empty().then_some(compared);
         self.differences.note(changes, Instant::now());
-        let mut due = self.differences.older_than(if view.local_is_manager { Duration::ZERO } else { STAND_IN_DELAY });
-        if request.is_some() {
-            due.extend(self.differences.additions());
-        }
+        let age = if view.local_is_manager { Duration::ZERO } else { STAND_IN_DELAY };
+        let due = self.differences.due(age, request.is_some());
         if due.is_empty() && request.is_none() {
             return Ok(Announced::Done);
         }
@@ -163,13 +161,12 @@ impl Differences {
         self.0 = noted.collect();
     }
 
-    fn older_than(&self, age: Duration) -> Vec<Change> {
-        let old = self.0.values().filter(|(_, since)| since.elapsed() >= age);
-        old.map(|(change, _)| change.clone()).collect()
-    }
-
-    fn additions(&self) -> impl Iterator<Item = Change> {
-        self.0.values().map(|(change, _)| change).filter(|change| matches!(change, Change::Set(_))).cloned()
+    /// Those of an age; what is new to the table at any age, if it is `wanted`.
+    fn due(&self, age: Duration, wanted: bool) -> Vec<Change> {
+        let is_due =
+            |change: &Change, since: Instant| since.elapsed() >= age || (wanted && matches!(change, Change::Set(_)));
+        let due = self.0.values().filter(|(change, since)| is_due(change, *since));
+        due.map(|(change, _)| change.clone()).collect()
     }
 }
 
@@ -200,11 +197,11 @@ mod tests {
         let long_ago = Instant::now().checked_sub(STAND_IN_DELAY).unwrap();
         differences.note(vec![remove("old")], long_ago);
         differences.note(vec![remove("old"), remove("new")], Instant::now());
-        assert_eq!(differences.older_than(STAND_IN_DELAY), [remove("old")]);
-        assert_eq!(differences.additions().count(), 0);
+        assert_eq!(differences.due(STAND_IN_DELAY, false), [remove("old")]);
+        assert_eq!(differences.due(STAND_IN_DELAY, true), [remove("old")]);
         // One that has been in order meanwhile is new.
         differences.note(Vec::new(), Instant::now());
         differences.note(vec![remove("old")], Instant::now());
-        assert!(differences.older_than(STAND_IN_DELAY).is_empty());
+        assert!(differences.due(STAND_IN_DELAY, true).is_empty());
     }
 }

@@ -1,16 +1,12 @@
 //! What several shards may do at the same time, so that an agent's memory does not grow with their number.
 
-use std::pin::pin;
-use std::time::Duration;
-
+use shardline_common::late::noticing;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Shards whose translogs are read, a batch each, until Kafka's queue has it.
 const READS: usize = 8;
 /// Shards that are scanned, a page each, until Kafka's queue has it.
 const PAGES: usize = 8;
-/// Nobody keeps a turn for longer while Kafka or the cluster does not answer: others may be able to go on.
-const LONG: Duration = Duration::from_secs(5);
 
 /// Whoever waits gets a turn in the order of asking.
 pub struct Turns {
@@ -41,14 +37,9 @@ impl Turn<'_> {
         self.0 = None;
     }
 
-    /// Does what the turn is for. It ends if that takes long.
+    /// Does what the turn is for. It ends if that takes long: Kafka or the cluster may not answer, and others may be able to go on.
     pub async fn through<T>(&mut self, work: impl Future<Output = T>) -> T {
-        let mut work = pin!(work);
-        if let Ok(done) = tokio::time::timeout(LONG, &mut work).await {
-            return done;
-        }
-        self.end();
-        work.await
+        noticing(work, || self.end()).await
     }
 }
 
@@ -61,6 +52,8 @@ impl Default for Turns {
 #[cfg(test)]
 mod tests {
     use std::future::pending;
+    use std::pin::pin;
+    use std::time::Duration;
 
     use futures::FutureExt;
     use futures::future::join_all;
@@ -74,7 +67,7 @@ mod tests {
         let mut all_stuck = pin!(join_all((0..READS).map(|_| stuck())));
         assert!(all_stuck.as_mut().now_or_never().is_none());
         assert!(turns.try_read().is_none());
-        assert!(tokio::time::timeout(2 * LONG, all_stuck.as_mut()).await.is_err());
+        assert!(tokio::time::timeout(Duration::from_secs(10), all_stuck.as_mut()).await.is_err());
         assert!(turns.try_read().is_some());
     }
 }

@@ -206,11 +206,11 @@ async fn a_shard_begins_while_another_waits(world: &World) -> Result<()> {
     for _ in 0..3 {
         let [first, second] = [ShardId(0), ShardId(1)];
         let marks = kafka.watermarks(&topic, first).await?;
-        let mut waiting = streams.open(&topic, first, marks.low, marks.high).await?;
+        let mut waiting = streams.open(&topic, first, marks.low..marks.high).await?;
         while tokio::time::timeout(Duration::from_millis(20), waiting.next()).await.is_ok() {}
         let marks = kafka.watermarks(&topic, second).await?;
         let started = Instant::now();
-        streams.open(&topic, second, marks.low, marks.high).await?.next().await?;
+        streams.open(&topic, second, marks.low..marks.high).await?.next().await?;
         fastest = fastest.min(started.elapsed());
     }
     ensure!(fastest < Duration::from_millis(300), "the second shard waited for {fastest:?}");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rdkafka::ClientContext;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{Consumer, ConsumerContext, StreamConsumer};
@@ -119,13 +119,11 @@ impl ControlTopic {
 
     /// The entry under a key. One that this build cannot read is reported and treated as absent.
     pub fn get<T: Entry>(&self, key: &str) -> Option<T> {
-        let bytes = self.table.read().entries.get(key).cloned()?;
-        self.parse(key, &bytes)
+        self.part(key)
     }
 
     /// A part of an entry, without making anything of the rest.
-    pub fn part<T: Entry, P: DeserializeOwned>(&self, key: &str) -> Option<P> {
-        debug_assert!(key.starts_with(T::KIND));
+    pub fn part<P: DeserializeOwned>(&self, key: &str) -> Option<P> {
         let bytes = self.table.read().entries.get(key).cloned()?;
         self.parse(key, &bytes)
     }
@@ -195,6 +193,27 @@ impl ControlTopic {
         };
         let in_time = tokio::time::timeout(WRITE_TIMEOUT, written).await;
         in_time.unwrap_or_else(|_| Err(ControlError::Timeout { topic: self.topic.clone() }))
+    }
+}
+
+/// What is made of all entries of a kind: made anew when one of them has changed.
+pub struct Derived<V>(Mutex<(Option<Offset>, Arc<V>)>);
+
+impl<V: Default> Default for Derived<V> {
+    /// As of no entries.
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<V> Derived<V> {
+    pub fn get<T: Entry>(&self, table: &ControlTopic, make: impl FnOnce(Vec<T>) -> V) -> Arc<V> {
+        let now = table.newest::<T>();
+        let mut known = self.0.lock();
+        if known.0 != now {
+            *known = (now, Arc::new(make(table.all())));
+        }
+        Arc::clone(&known.1)
     }
 }
 

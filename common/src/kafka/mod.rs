@@ -20,7 +20,7 @@ use rdkafka::message::Message;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use tokio::sync::Semaphore;
 
-pub use control_topic::{ControlError, ControlTopic};
+pub use control_topic::{ControlError, ControlTopic, Derived};
 pub use producer::{Delivery, Group, Outgoing, Producer, RenewedProducer};
 use tail::run_begins;
 pub use tail::{LastOperations, REACH_RECORDS, Reach};

@@ -7,10 +7,10 @@ mod tasks;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use serde_json::Value;
 use shardline_common::control::{Subscription, SubscriptionState};
-use shardline_common::kafka::ControlTopic;
+use shardline_common::kafka::{ControlTopic, Derived};
 use shardline_common::opensearch::{OpenSearch, OpenSearchError, StateOf};
 use shardline_common::topic::bootstrap_topic;
 use shardline_common::types::{ClusterUuid, IndexName, Offset, ShardId};
@@ -42,8 +42,7 @@ pub struct Replication {
     known: Mutex<HashMap<String, (IndexName, u32)>>,
     /// The control topic's position up to which the tasks are as it says.
     acted: watch::Sender<Offset>,
-    /// The followed indices, and the offset behind the last subscription that this was true at.
-    followed: RwLock<(Option<Offset>, Arc<HashSet<IndexName>>)>,
+    followed: Derived<HashSet<IndexName>>,
     /// Held by a call that changes what is followed.
     calls: EntryLocks,
     settings: ControlSettings,
@@ -63,7 +62,7 @@ impl Replication {
         acted: watch::Sender<Offset>,
         stop: CancellationToken,
     ) -> Arc<Self> {
-        let followed = RwLock::default();
+        let followed = Derived::default();
         let task_ids = TaskIds::default();
         let tasks = Tasks::new(Arc::clone(&shared), stop.clone());
         let (known, calls) = (Mutex::default(), EntryLocks::default());
@@ -266,17 +265,10 @@ impl Replication {
 
     /// The indices that are followed, from memory while nothing changes.
     pub fn followed_indices(&self) -> Arc<HashSet<IndexName>> {
-        let now = self.shared.follower_table.newest::<Subscription>();
-        {
-            let known = self.followed.read();
-            if known.0 == now {
-                return Arc::clone(&known.1);
-            }
-        }
-        let indices = self.subscriptions().into_iter().map(|subscription| subscription.follower_index);
-        let indices = Arc::new(indices.collect::<HashSet<_>>());
-        *self.followed.write() = (now, Arc::clone(&indices));
-        indices
+        self.followed.get(&self.shared.follower_table, |all: Vec<Subscription>| {
+            let own = all.into_iter().filter(|subscription| subscription.follower_cluster == self.cluster);
+            own.map(|subscription| subscription.follower_index).collect()
+        })
     }
 
     /// The indices that the follower cluster has.

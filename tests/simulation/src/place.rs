@@ -2,6 +2,7 @@
 //! log and follower index.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -160,14 +161,8 @@ impl FollowedIndex for Place {
         ask(&self.world, &self.topic, "first records", |partition| partition.first()).await
     }
 
-    async fn open(
-        &self,
-        topic: &TopicName,
-        _: ShardId,
-        offset: Offset,
-        _: Offset,
-    ) -> Result<PartitionRecords, StreamError> {
-        Ok(PartitionRecords { topic: topic.clone(), stream: Stream::open(&self.world, topic, offset) })
+    async fn open(&self, topic: &TopicName, _: ShardId, known: Range<Offset>) -> Result<PartitionRecords, StreamError> {
+        Ok(PartitionRecords { topic: topic.clone(), stream: Stream::open(&self.world, topic, known.start) })
     }
 }
 

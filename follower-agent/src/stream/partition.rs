@@ -1,193 +1,35 @@
-//! Reads partitions, each as a stream of its own, over as few Kafka connections as possible.
-//!
-//! Of a partition that is behind, librdkafka keeps megabytes in memory. So these take turns: the others wait, with nothing
-//! fetched.
+//! One partition as a stream: see [`super::turns`] for when it is fetched.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::ffi::CString;
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use prometheus::IntGauge;
 use rdkafka::TopicPartitionList;
 use rdkafka::bindings::{rd_kafka_get_watermark_offsets, rd_kafka_resp_err_t};
-use rdkafka::config::{ClientConfig, FromClientConfig};
 use rdkafka::consumer::stream_consumer::StreamPartitionQueue;
 use rdkafka::consumer::{Consumer, DefaultConsumerContext, StreamConsumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use shardline_common::kafka::assignment;
-use shardline_common::record::{Record, RecordError};
-use shardline_common::types::{Offset, ShardId, TopicName};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use shardline_common::record::Record;
+use shardline_common::types::Offset;
 use tokio::task::spawn_blocking;
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::warn;
 
+use super::turns::{
+    A_RECORD, Distance, FAR_BEHIND, LEAST_FAR, NEAR, OF_THE_MEAN, SILENT_TURN, Turn, Turns, far_behind,
+};
+use super::{Member, Partition, StreamError, Streams};
 use crate::ports::{Positioned, Records, Unpacked};
-
-#[derive(Debug, thiserror::Error)]
-pub enum StreamError {
-    #[error("topic {topic} partition {shard} cannot be read: {source}")]
-    Kafka { topic: TopicName, shard: ShardId, source: Box<KafkaError> },
-    #[error("topic {topic} partition {shard} no longer has the record at offset {offset}")]
-    PositionLost { topic: TopicName, shard: ShardId, offset: Offset },
-    #[error("topic {topic} partition {shard}: the record at offset {found} came where {expected} was due")]
-    Skipped { topic: TopicName, shard: ShardId, expected: Offset, found: Offset },
-    #[error("topic {topic} partition {shard} offset {offset}: {source}")]
-    Record { topic: TopicName, shard: ShardId, offset: Offset, source: RecordError },
-}
 
 /// How long Kafka may take to tell who leads a topic's partitions.
 const LEADERS_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// In bytes, as what a partition has that is not read yet. One that is near its end needs no turn.
-const NEAR: i64 = 256 * 1024;
-const FAR_BEHIND: i64 = 4 * 1024 * 1024;
-/// How many partitions that are farther behind may be read at the same time.
-const TURNS: usize = 6;
-/// What those between the two may have together when they are opened, in bytes.
-const SHORT_TURNS: usize = 64 * 1024 * 1024;
-/// With many partitions, one that is followed counts as far behind earlier: together they may be so much behind, in bytes, but
-/// each of them at least [`LEAST_FAR`].
-const FOLLOWED: i64 = 64 * 1024 * 1024;
-const LEAST_FAR: i64 = 512 * 1024;
-/// What a Kafka record is taken to weigh before the first ones are read, in bytes: operations are packed up to so much
-/// (`capture.pack_bytes`). Documents can be larger.
-const A_RECORD: i64 = 32 * 1024;
-/// A record counts for so much of the mean of those before it.
-const OF_THE_MEAN: i64 = 8;
-/// When a turn is over, if others wait. What is fetched and not read by then is fetched again.
-const TURN: Duration = Duration::from_secs(10);
-const BYTES_OF_A_TURN: i64 = 16 * FAR_BEHIND;
-/// A turn in which nothing comes, such as from a broker that is away. The next one of the partition may be twice as long: a large
-/// record, or a slow broker, takes its time.
-const SILENT_TURN: Duration = Duration::from_secs(2);
-const LONGEST_SILENCE: Duration = Duration::from_secs(30);
-
-type Partition = (TopicName, ShardId);
-
-/// A consumer and the partitions that it reads. Several subscriptions may read one partition; each then has it from
-/// another consumer.
-struct Member {
-    consumer: Arc<StreamConsumer>,
-    partitions: HashSet<Partition>,
-}
-
-#[derive(Clone)]
-pub struct Streams {
-    settings: ClientConfig,
-    members: Arc<Mutex<Vec<Member>>>,
-    turns: Arc<Turns>,
-    stop: CancellationToken,
-}
-
-impl Streams {
-    /// For partitions that are followed. A new one waits for the fetch of the others that is under way, so that is short; shorter
-    /// ones would cost more while nothing comes.
-    pub fn of_shards(settings: ClientConfig, waiting: IntGauge, stop: CancellationToken) -> Self {
-        Self::new(settings, "200", waiting, stop)
-    }
-
-    /// For partitions that are read to their ends. The others always have news, and fetches that wait cost nothing.
-    pub fn of_copies(settings: ClientConfig, waiting: IntGauge, stop: CancellationToken) -> Self {
-        Self::new(settings, "5", waiting, stop)
-    }
-
-    /// `waiting` counts the partitions that wait for a turn.
-    fn new(mut settings: ClientConfig, fetch_wait_ms: &str, waiting: IntGauge, stop: CancellationToken) -> Self {
-        settings.set("fetch.wait.max.ms", fetch_wait_ms);
-        let turns = Turns {
-            short: Arc::new(Semaphore::new(SHORT_TURNS)),
-            returning: Arc::new(Semaphore::new(TURNS)),
-            fallen_behind: Arc::new(Semaphore::new(TURNS)),
-            open: AtomicI64::new(0),
-            waiting,
-        };
-        Self { settings, members: Arc::default(), turns: Arc::new(turns), stop }
-    }
-
-    /// Reads a partition that has records up to `end` from an offset on, until the stream is dropped.
-    pub async fn open(
-        &self,
-        topic: &TopicName,
-        shard: ShardId,
-        offset: Offset,
-        end: Offset,
-    ) -> Result<PartitionStream, StreamError> {
-        let failed = |source| StreamError::Kafka { topic: topic.clone(), shard, source: Box::new(source) };
-        let partition = (topic.clone(), shard);
-        let (consumer, knows_topic) = self.member_without(&partition).map_err(failed)?;
-        self.turns.open.fetch_add(1, Relaxed);
-        let mut stream = PartitionStream {
-            members: Arc::clone(&self.members),
-            consumer,
-            partition,
-            queue: None,
-            position: offset,
-            end,
-            unpacked: Unpacked::new(offset, Vec::new()),
-            mean: A_RECORD,
-            turns: Arc::clone(&self.turns),
-            was_near: false,
-            patience: SILENT_TURN,
-            fetching: Fetching::No,
-        };
-        if !knows_topic {
-            stream.know_leaders().await.map_err(failed)?;
-        }
-        Ok(stream)
-    }
-
-    /// A consumer that does not read the partition yet, and whether it reads others of the topic.
-    fn member_without(&self, partition: &Partition) -> Result<(Arc<StreamConsumer>, bool), KafkaError> {
-        let mut members = self.members.lock();
-        if let Some(member) = members.iter_mut().find(|member| !member.partitions.contains(partition)) {
-            let knows_topic = member.partitions.iter().any(|(topic, _)| *topic == partition.0);
-            member.partitions.insert(partition.clone());
-            return Ok((Arc::clone(&member.consumer), knows_topic));
-        }
-        let consumer = Arc::new(StreamConsumer::from_config(&self.settings)?);
-        tokio::spawn(serve_events(Arc::clone(&consumer), self.stop.clone()));
-        let partitions = HashSet::from([partition.clone()]);
-        members.push(Member { consumer: Arc::clone(&consumer), partitions });
-        Ok((consumer, false))
-    }
-}
-
-/// librdkafka wants the common queue to be polled, for its events' sake.
-async fn serve_events(consumer: Arc<StreamConsumer>, stop: CancellationToken) {
-    loop {
-        tokio::select! {
-            event = consumer.recv() => match event {
-                Ok(stray) => debug!(topic = stray.topic(), offset = stray.offset(), "a record of a stream just closed"),
-                Err(error) => {
-                    warn!(%error, "Kafka reports");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            },
-            () = stop.cancelled() => return,
-        }
-    }
-}
-
-/// What partitions wait for that are behind.
-struct Turns {
-    /// In bytes. Many partitions are a little behind when an agent starts.
-    short: Arc<Semaphore>,
-    /// Of partitions that are far behind when they are opened. They do not hold up those that fall behind later.
-    returning: Arc<Semaphore>,
-    fallen_behind: Arc<Semaphore>,
-    /// How many streams there are.
-    open: AtomicI64,
-    waiting: IntGauge,
-}
 
 pub struct PartitionStream {
     members: Arc<Mutex<Vec<Member>>>,
@@ -214,44 +56,11 @@ pub struct PartitionStream {
 /// Whether librdkafka fetches the partition.
 enum Fetching {
     No,
-    Waits {
-        is_short: bool,
-        turn: BoxFuture<'static, Option<OwnedSemaphorePermit>>,
-    },
+    Waits(BoxFuture<'static, Option<Turn>>),
     /// As it is behind.
     InTurn(Turn),
     /// As it is near its end.
     Freely,
-}
-
-struct Turn {
-    is_short: bool,
-    _permit: OwnedSemaphorePermit,
-    since: Instant,
-    patience: Duration,
-    bytes: i64,
-}
-
-impl Turn {
-    fn end(&self) -> Instant {
-        self.since + if self.bytes == 0 { self.patience } else { TURN }
-    }
-}
-
-/// Is counted until it is dropped.
-struct Counted(IntGauge);
-
-impl Counted {
-    fn new(gauge: &IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
 }
 
 impl Records for PartitionStream {
@@ -276,9 +85,31 @@ impl Records for PartitionStream {
 }
 
 impl PartitionStream {
+    pub(super) fn new(
+        streams: &Streams,
+        consumer: Arc<StreamConsumer>,
+        partition: Partition,
+        known: Range<Offset>,
+    ) -> Self {
+        Self {
+            members: Arc::clone(&streams.members),
+            consumer,
+            partition,
+            queue: None,
+            position: known.start,
+            end: known.end,
+            unpacked: Unpacked::new(known.start, Vec::new()),
+            mean: A_RECORD,
+            turns: Arc::clone(&streams.turns),
+            was_near: false,
+            patience: SILENT_TURN,
+            fetching: Fetching::No,
+        }
+    }
+
     /// Who leads the partitions of an assigned topic that it does not know yet, librdkafka asks once a second only. The
     /// question waits behind a fetch under way.
-    async fn know_leaders(&mut self) -> Result<(), KafkaError> {
+    pub(super) async fn know_leaders(&mut self) -> Result<(), KafkaError> {
         let (consumer, topic) = (Arc::clone(&self.consumer), self.partition.0.clone());
         let asked = spawn_blocking(move || consumer.fetch_metadata(Some(topic.as_str()), LEADERS_TIMEOUT).map(|_| ()));
         asked.await.unwrap_or(Err(KafkaError::Canceled))
@@ -295,41 +126,22 @@ impl PartitionStream {
             match &mut self.fetching {
                 Fetching::InTurn(_) | Fetching::Freely => return Ok(()),
                 Fetching::No if behind > NEAR => {
-                    let is_short = behind <= FAR_BEHIND;
-                    let weight = if is_short { u32::try_from(behind).unwrap_or(u32::MAX) } else { 1 };
-                    let turn = Arc::clone(self.turns_of(is_short)).acquire_many_owned(weight);
-                    let waiting = Counted::new(&self.turns.waiting);
-                    let turn = Box::pin(async {
-                        let _waiting = waiting;
-                        turn.await.ok()
-                    });
-                    self.fetching = Fetching::Waits { is_short, turn };
+                    let far = Distance::Far { was_near: self.was_near };
+                    let distance = if behind <= FAR_BEHIND { Distance::Short } else { far };
+                    self.fetching = Fetching::Waits(self.turns.wait(distance, behind));
                 }
                 Fetching::No => {
                     self.fetch()?;
                     self.came_near();
                 }
-                Fetching::Waits { is_short, turn } => {
-                    let (is_short, permit) = (*is_short, next_turn(turn, self.queue.as_ref()).await);
+                Fetching::Waits(turn) => {
+                    let turn = next_turn(turn, self.queue.as_ref()).await;
                     self.fetching = Fetching::No;
                     self.fetch()?;
-                    self.fetching = permit.map_or(Fetching::Freely, |permit| self.in_turn(is_short, permit));
+                    self.fetching = turn.map_or(Fetching::Freely, Fetching::InTurn);
                 }
             }
         }
-    }
-
-    fn turns_of(&self, is_short: bool) -> &Arc<Semaphore> {
-        match (is_short, self.was_near) {
-            (true, _) => &self.turns.short,
-            (false, false) => &self.turns.returning,
-            (false, true) => &self.turns.fallen_behind,
-        }
-    }
-
-    fn in_turn(&self, is_short: bool, permit: OwnedSemaphorePermit) -> Fetching {
-        let (since, patience) = (Instant::now(), self.patience);
-        Fetching::InTurn(Turn { is_short, _permit: permit, since, patience, bytes: 0 })
     }
 
     fn fetch(&mut self) -> Result<(), KafkaError> {
@@ -343,7 +155,7 @@ impl PartitionStream {
 
     /// Ends what [`Self::fetch`] began. What was fetched would stay in the queue: it is outdated, and is not given out.
     fn let_go(&mut self) {
-        if matches!(std::mem::replace(&mut self.fetching, Fetching::No), Fetching::No | Fetching::Waits { .. }) {
+        if matches!(std::mem::replace(&mut self.fetching, Fetching::No), Fetching::No | Fetching::Waits(_)) {
             return;
         }
         if let Err(error) = self.list().and_then(|list| self.consumer.incremental_unassign(&list)) {
@@ -375,29 +187,29 @@ impl PartitionStream {
     fn take_turns(&mut self) {
         self.end = high_watermark(&self.consumer, &self.partition).unwrap_or(self.end);
         let behind = self.behind();
-        let far = (FOLLOWED / self.turns.open.load(Relaxed).max(1)).clamp(LEAST_FAR, FAR_BEHIND);
         match &self.fetching {
             Fetching::InTurn(_) if behind <= NEAR => self.came_near(),
-            Fetching::InTurn(turn) if turn.is_short && behind > FAR_BEHIND => self.begin_turn(),
-            Fetching::InTurn(turn) if turn.end() <= Instant::now() || turn.bytes >= BYTES_OF_A_TURN => {
-                self.begin_turn();
-            }
-            Fetching::Freely if behind > far => self.begin_turn(),
+            Fetching::InTurn(turn) if turn.distance == Distance::Short && behind > FAR_BEHIND => self.begin_turn(),
+            Fetching::InTurn(turn) if turn.is_over(self.patience) => self.begin_turn(),
+            Fetching::Freely if behind > LEAST_FAR && behind > far_behind(self.streams()) => self.begin_turn(),
             _ => {}
         }
+    }
+
+    /// How many streams there are.
+    fn streams(&self) -> usize {
+        self.members.lock().iter().map(|member| member.partitions.len()).sum()
     }
 
     /// Those who wait come first.
     fn begin_turn(&mut self) {
         if let Fetching::InTurn(turn) = &self.fetching {
-            if turn.bytes == 0 {
-                self.patience = (self.patience * 2).min(LONGEST_SILENCE);
-            }
+            self.patience = turn.next_patience(self.patience);
             self.fetching = Fetching::Freely;
         }
-        match Arc::clone(self.turns_of(false)).try_acquire_owned() {
-            Ok(permit) => self.fetching = self.in_turn(false, permit),
-            Err(_) => self.let_go(),
+        match self.turns.try_far(self.was_near) {
+            Some(turn) => self.fetching = Fetching::InTurn(turn),
+            None => self.let_go(),
         }
     }
 
@@ -413,7 +225,7 @@ impl PartitionStream {
             Ok::<_, KafkaError>((message.payload_len(), read(&self.partition, &message)))
         };
         let received = match &self.fetching {
-            Fetching::InTurn(turn) => match tokio::time::timeout_at(turn.end(), message).await {
+            Fetching::InTurn(turn) => match tokio::time::timeout_at(turn.end(self.patience), message).await {
                 Ok(received) => received,
                 Err(_) => {
                     self.take_turns();
@@ -447,9 +259,9 @@ impl PartitionStream {
 
 /// Waits for a turn, and takes out of the queue what a fetch that was under way brings after all.
 async fn next_turn(
-    turn: &mut BoxFuture<'static, Option<OwnedSemaphorePermit>>,
+    turn: &mut BoxFuture<'static, Option<Turn>>,
     queue: Option<&StreamPartitionQueue<DefaultConsumerContext>>,
-) -> Option<OwnedSemaphorePermit> {
+) -> Option<Turn> {
     let outdated = async {
         match queue {
             Some(queue) => loop {
@@ -500,7 +312,6 @@ impl Drop for PartitionStream {
         self.let_go();
         // Before another stream may read the partition with this consumer.
         self.queue = None;
-        self.turns.open.fetch_sub(1, Relaxed);
         let mut members = self.members.lock();
         if let Some(member) = members.iter_mut().find(|member| Arc::ptr_eq(&member.consumer, &self.consumer)) {
             member.partitions.remove(&self.partition);
@@ -511,12 +322,16 @@ impl Drop for PartitionStream {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use prometheus::IntGauge;
     use rdkafka::mocking::MockCluster;
     use shardline_common::config::KafkaConfig;
     use shardline_common::kafka::{Group, Kafka, Outgoing};
     use shardline_common::record::{Body, Operation, OperationKind, packs};
-    use shardline_common::types::{PrimaryTerm, SeqNo};
+    use shardline_common::types::{PrimaryTerm, SeqNo, ShardId, TopicName};
+    use tokio::time::Instant;
+    use tokio_util::sync::CancellationToken;
 
+    use super::super::turns::{BYTES_OF_A_TURN, LONGEST_SILENCE, TURNS};
     use super::*;
 
     /// A mock broker keeps 5 MB of a partition.
@@ -568,7 +383,7 @@ mod tests {
         }
 
         async fn open(&self, shard: usize, offset: i64) -> PartitionStream {
-            self.streams.open(&self.topic, ShardId(shard as u32), Offset(offset), END).await.unwrap()
+            self.streams.open(&self.topic, ShardId(shard as u32), Offset(offset)..END).await.unwrap()
         }
     }
 
