@@ -3,22 +3,24 @@
 
 RUN := deploy/dev/with-toolchain
 
+# Development commands leave out what only releases and benchmarks need.
+DEV := --locked --no-default-features
+
 .PHONY: demo test faults previous soak bench microbench check
 
 demo:
-	@$(RUN) cargo build --quiet --locked --workspace --bins
-	@$(RUN) cargo run --quiet --locked --package shardline-tests --bin demo -- $(if $(KEEP),--keep)
+	@deploy/dev/demo $(if $(KEEP),--keep)
 
 # The tests on real servers run one at a time: each fills two cores.
 test:
-	@$(RUN) cargo build --quiet --locked --workspace --bins
-	@$(RUN) cargo test --locked --workspace --exclude shardline-tests
-	@$(RUN) cargo test --locked --package shardline-tests -- --test-threads=1
+	@$(RUN) cargo build $(DEV) --workspace --bins
+	@$(RUN) cargo test $(DEV) --workspace --exclude shardline-tests
+	@$(RUN) cargo test $(DEV) --package shardline-tests -- --test-threads=1
 
 # `make faults ONLY=SIGKILL` lets some of them happen.
 faults: previous
-	@$(RUN) cargo build --quiet --locked --workspace --bins
-	@$(RUN) cargo run --quiet --locked --package shardline-tests --bin faults -- --only '$(ONLY)' \
+	@$(RUN) cargo build $(DEV) --workspace --bins
+	@$(RUN) cargo run --quiet $(DEV) --package shardline-tests --bin faults -- --only '$(ONLY)' \
 		--previous target/previous/target/debug --output "$${CARGO_TARGET_DIR:-target}/faults.md"
 
 # The agents of an earlier commit, for `make faults`.
@@ -47,4 +49,4 @@ microbench:
 
 check:
 	@$(RUN) cargo fmt --all --check
-	@$(RUN) cargo clippy --locked --workspace --all-targets -- -D warnings
+	@$(RUN) cargo clippy $(DEV) --workspace --all-targets -- -D warnings

@@ -8,6 +8,7 @@ use follower_agent::{agent, config::FollowerConfig};
 use shardline_common::launch::{LaunchArguments, launch};
 
 /// Batches are made by some threads and freed by others, and glibc keeps what each thread has freed to itself.
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -6,6 +6,7 @@ use shardline_common::launch::{LaunchArguments, launch};
 use tokio::runtime::Builder;
 
 /// Records are made by one thread and freed by librdkafka's, and glibc keeps what each thread has freed to itself.
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -195,3 +195,21 @@ fn print(stack: &Stack) {
     }
     println!("all of this, with data folders: {}", Endpoints::path(stack.run_dir()).display());
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn the_help_of_deploy_dev_up_names_every_option() {
+        let script = include_str!("../up");
+        let mut command = Cli::command();
+        command.build();
+        let up = command.find_subcommand("up").expect("the subcommand up");
+        for option in up.get_arguments().filter_map(clap::Arg::get_long) {
+            assert!(script.contains(&format!("--{option} ")), "deploy/dev/up does not explain --{option}");
+        }
+    }
+}

@@ -3,7 +3,7 @@
 
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, bail, ensure};
 use clap::Parser;
@@ -88,6 +88,7 @@ impl Demo {
         let alias =
             json!({"persistent": {"cluster": {"remote": {"my-connection-alias": {"seeds": [self.transport]}}}}});
         curl(gateway, "PUT", "/_cluster/settings", Some(alias), 200).await?;
+        println!("  {}", first_call());
 
         title("An index on the leader, followed");
         curl(leader, "PUT", "/leader-01", None, 200).await?;
@@ -217,6 +218,18 @@ async fn curl(client: &Client, method: &str, path: &str, body: Option<Value>, ex
     std::io::stdout().flush()?;
     ensure!(status == expected, "expected status {expected}");
     Ok(answer)
+}
+
+/// How long after `make demo` was typed (`deploy/dev/demo` says when, in seconds since 1970) the first call was answered.
+fn first_call() -> String {
+    let started = std::env::var("SHARDLINE_DEMO_STARTED").ok().and_then(|seconds| seconds.parse().ok());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    match started.map(Duration::from_secs).and_then(|started| now.checked_sub(started)) {
+        Some(after) => {
+            format!("the first call was answered {:.1} minutes after `make demo`", after.as_secs_f64() / 60.0)
+        }
+        None => "the first call was answered".into(),
+    }
 }
 
 fn expect(found: &Value, expected: &Value) -> Result<()> {
