@@ -1,5 +1,5 @@
-//! The code that every operation passes: reading the translog, records to and from Kafka's form, bulk requests, and
-//! following sequence numbers. Throughput on one core.
+//! The code that every operation passes: reading the translog, records to and from Kafka's form,
+//! bulk requests, and following sequence numbers. Throughput on one core.
 #![allow(clippy::unwrap_used)]
 
 use std::hint::black_box;
@@ -28,12 +28,24 @@ fn source(number: usize) -> String {
 }
 
 fn kind(id: usize, number: usize) -> OperationKind {
-    OperationKind::Index { id: format!("w0-{id}"), source: Bytes::from(source(number)), routing: None, version: 1 }
+    OperationKind::Index {
+        id: format!("w0-{id}"),
+        source: Bytes::from(source(number)),
+        routing: None,
+        version: 1,
+    }
 }
 
 fn record(number: usize) -> Record {
-    let operation = Operation { primary_term: PrimaryTerm(1), kind: kind(number, number) };
-    Record { seq_no: SeqNo(number as i64), timestamp_ms: 1_790_000_000_000, body: Body::Operation(operation) }
+    let operation = Operation {
+        primary_term: PrimaryTerm(1),
+        kind: kind(number, number),
+    };
+    Record {
+        seq_no: SeqNo(number as i64),
+        timestamp_ms: 1_790_000_000_000,
+        body: Body::Operation(operation),
+    }
 }
 
 /// A generation as OpenSearch 3 writes it.
@@ -100,7 +112,10 @@ fn records(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("record");
     group.throughput(Throughput::Elements(OPERATIONS as u64));
     // One record for each operation, and as the leader agent packs them.
-    for (name, most) in [("one by one", 0), ("packed", CaptureConfig::default().pack_bytes)] {
+    for (name, most) in [
+        ("one by one", 0),
+        ("packed", CaptureConfig::default().pack_bytes),
+    ] {
         group.bench_function(format!("encode, {name}"), |bencher| {
             bencher.iter(|| {
                 for pack in packs(&records, most) {
@@ -112,8 +127,13 @@ fn records(criterion: &mut Criterion) {
         group.bench_function(format!("decode, {name}"), |bencher| {
             bencher.iter(|| {
                 for record in &encoded {
-                    let headers = record.headers.iter().map(|header| (header.key, header.value));
-                    black_box(Record::from_parts(record.key, Some(&record.value), headers).unwrap());
+                    let headers = record
+                        .headers
+                        .iter()
+                        .map(|header| (header.key, header.value));
+                    black_box(
+                        Record::from_parts(record.key, Some(&record.value), headers).unwrap(),
+                    );
                 }
             });
         });
@@ -121,13 +141,25 @@ fn records(criterion: &mut Criterion) {
 }
 
 fn bulk(criterion: &mut Criterion) {
-    let spread = Spread { number_of_shards: 2, routing_num_shards: 1024, partition_size: 1 };
-    let target = Target { shard: ShardId(0), epoch: Epoch(0), spread };
+    let spread = Spread {
+        number_of_shards: 2,
+        routing_num_shards: 1024,
+        partition_size: 1,
+    };
+    let target = Target {
+        shard: ShardId(0),
+        epoch: Epoch(0),
+        spread,
+    };
     let mut group = criterion.benchmark_group("bulk");
     group.throughput(Throughput::Elements(OPERATIONS as u64));
-    for (name, documents) in [("batch and body, new documents", OPERATIONS), ("batch and body, 100 hot documents", 100)]
-    {
-        let operations: Vec<OperationKind> = (0..OPERATIONS).map(|number| kind(number % documents, number)).collect();
+    for (name, documents) in [
+        ("batch and body, new documents", OPERATIONS),
+        ("batch and body, 100 hot documents", 100),
+    ] {
+        let operations: Vec<OperationKind> = (0..OPERATIONS)
+            .map(|number| kind(number % documents, number))
+            .collect();
         group.bench_function(name, |bencher| {
             let collect = |operations: Vec<OperationKind>| {
                 let mut batch = Batch::default();

@@ -37,14 +37,16 @@ pub struct Arena {
 pub enum Cores {
     /// Everything on all of them.
     Shared,
-    /// Leader node, leader agent and load generator on the first; Kafka, follower agent and follower node on the second.
+    /// Leader node, leader agent and load generator on the first; Kafka, follower agent and
+    /// follower node on the second.
     Split,
 }
 
 impl Arena {
     pub async fn start() -> Result<Self> {
         let run_dir = tempfile::tempdir()?;
-        let leader_agent_config = AgentConfig::default().set("capture", "always", format!("[\"{CAPTURED}*\"]"));
+        let leader_agent_config =
+            AgentConfig::default().set("capture", "always", format!("[\"{CAPTURED}*\"]"));
         let cluster_settings = vec![("cluster.max_shards_per_node".to_owned(), "5000".to_owned())];
         let options = StackOptions {
             heap_mb: HEAP_MB,
@@ -65,15 +67,28 @@ impl Arena {
         };
         let seed = format!("127.0.0.1:{}", arena.stack.ports().leader[0].transport);
         let alias = json!({"persistent": {"cluster": {"remote": {ALIAS: {"seeds": [seed]}}}}});
-        arena.gateway.ok("PUT", "/_cluster/settings", Some(&alias)).await?;
+        arena
+            .gateway
+            .ok("PUT", "/_cluster/settings", Some(&alias))
+            .await?;
         Ok(arena)
     }
 
     /// All processes of the stack, and this one.
     pub fn processes(&self) -> Vec<Watched> {
         let stack = self.stack.processes().iter();
-        let stack = stack.filter_map(|process| Some(Watched { name: process.name().to_owned(), pid: process.pid()? }));
-        stack.chain([Watched { name: WRITERS.to_owned(), pid: std::process::id() }]).collect()
+        let stack = stack.filter_map(|process| {
+            Some(Watched {
+                name: process.name().to_owned(),
+                pid: process.pid()?,
+            })
+        });
+        stack
+            .chain([Watched {
+                name: WRITERS.to_owned(),
+                pid: std::process::id(),
+            }])
+            .collect()
     }
 
     pub fn pin(&self, cores: Cores) -> Result<()> {
@@ -89,7 +104,8 @@ impl Arena {
     }
 
     pub async fn create(&self, on: &Client, index: &str, shards: u32) -> Result<()> {
-        on.ok("PUT", &format!("/{index}"), Some(&index_body(shards))).await?;
+        on.ok("PUT", &format!("/{index}"), Some(&index_body(shards)))
+            .await?;
         Ok(())
     }
 
@@ -105,7 +121,11 @@ impl Arena {
     }
 
     pub async fn start_following(&self, leader: &str, follower: &str) -> Result<()> {
-        self.start_with(follower, json!({"leader_alias": ALIAS, "leader_index": leader})).await
+        self.start_with(
+            follower,
+            json!({"leader_alias": ALIAS, "leader_index": leader}),
+        )
+        .await
     }
 
     /// Follows an index that comes from the repository, and waits until it is followed.
@@ -116,24 +136,36 @@ impl Arena {
     }
 
     async fn start_with(&self, follower: &str, body: Value) -> Result<()> {
-        self.gateway.ok("PUT", &replication(follower, "_start"), Some(&body)).await?;
+        self.gateway
+            .ok("PUT", &replication(follower, "_start"), Some(&body))
+            .await?;
         Ok(())
     }
 
     pub async fn register_repository(&self) -> Result<()> {
         let run_dir = self.stack.run_dir();
         register(run_dir, &self.leader, REPOSITORY, json!({})).await?;
-        register(run_dir, &self.follower, REPOSITORY, json!({"readonly": true})).await?;
+        register(
+            run_dir,
+            &self.follower,
+            REPOSITORY,
+            json!({"readonly": true}),
+        )
+        .await?;
         Ok(())
     }
 
     pub async fn pause(&self, follower: &str) -> Result<()> {
-        self.gateway.ok("POST", &replication(follower, "_pause"), Some(&json!({}))).await?;
+        self.gateway
+            .ok("POST", &replication(follower, "_pause"), Some(&json!({})))
+            .await?;
         Ok(())
     }
 
     pub async fn resume(&self, follower: &str) -> Result<()> {
-        self.gateway.ok("POST", &replication(follower, "_resume"), Some(&json!({}))).await?;
+        self.gateway
+            .ok("POST", &replication(follower, "_resume"), Some(&json!({})))
+            .await?;
         Ok(())
     }
 
@@ -143,14 +175,27 @@ impl Arena {
 
     /// Waits until Kafka has everything of an index.
     pub async fn shipped(&self, index: &str) -> Result<()> {
-        let stats = self.leader.get(&format!("/{index}/_stats?level=shards")).await?;
-        let shards = stats["indices"][index]["shards"].as_object().context("no shards in _stats")?;
-        let last = shards.values().filter_map(|copies| copies[0]["seq_no"]["max_seq_no"].as_i64());
+        let stats = self
+            .leader
+            .get(&format!("/{index}/_stats?level=shards"))
+            .await?;
+        let shards = stats["indices"][index]["shards"]
+            .as_object()
+            .context("no shards in _stats")?;
+        let last = shards
+            .values()
+            .filter_map(|copies| copies[0]["seq_no"]["max_seq_no"].as_i64());
         let wanted: f64 = last.map(|seq_no| seq_no as f64).sum();
         let what = format!("{index} to be in Kafka up to {wanted}");
         wait::until(&what, PATIENCE, async || {
-            let reached = self.metric("leader-agent-1", "shardline_leader_shipped_seq_no", index).await?;
-            Ok(if reached >= wanted { Ok(()) } else { Err(format!("{reached}")) })
+            let reached = self
+                .metric("leader-agent-1", "shardline_leader_shipped_seq_no", index)
+                .await?;
+            Ok(if reached >= wanted {
+                Ok(())
+            } else {
+                Err(format!("{reached}"))
+            })
         })
         .await
     }
@@ -158,17 +203,27 @@ impl Arena {
     /// The sum over an index's shards of one of an agent's metrics.
     pub async fn metric(&self, agent: &str, metric: &str, index: &str) -> Result<f64> {
         let ports = self.stack.ports();
-        let port = if agent == "leader-agent-1" { ports.leader_agents[0] } else { ports.follower_agents[0].admin };
-        let text = Client::new(format!("http://127.0.0.1:{port}"))?.get("/metrics").await?;
+        let port = if agent == "leader-agent-1" {
+            ports.leader_agents[0]
+        } else {
+            ports.follower_agents[0].admin
+        };
+        let text = Client::new(format!("http://127.0.0.1:{port}"))?
+            .get("/metrics")
+            .await?;
         let label = format!("index=\"{index}\"");
         let lines = text.as_str().context("metrics are a text")?.lines();
         let values = lines.filter(|line| {
-            line.strip_prefix(metric).is_some_and(|rest| rest.starts_with('{') && rest.contains(&label))
+            line.strip_prefix(metric)
+                .is_some_and(|rest| rest.starts_with('{') && rest.contains(&label))
         });
-        Ok(values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+        Ok(values
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum())
     }
 
-    /// Waits until what the last measurement left to do is done: until all processes together use little of a core.
+    /// Waits until what the last measurement left to do is done: until all processes together use
+    /// little of a core.
     pub async fn settle(&self) -> Result<()> {
         self.settle_those(|_| true).await
     }
@@ -192,22 +247,36 @@ impl Arena {
         self.gateway.ok("POST", &path, Some(body)).await?;
         wait::until("the verification to end", PATIENCE, async || {
             let found = self.gateway.get(&path).await?;
-            let is_done = ["equal", "different", "failed"].iter().any(|state| found["state"] == *state);
-            Ok(if is_done { Ok(found) } else { Err(found.to_string()) })
+            let is_done = ["equal", "different", "failed"]
+                .iter()
+                .any(|state| found["state"] == *state);
+            Ok(if is_done {
+                Ok(found)
+            } else {
+                Err(found.to_string())
+            })
         })
         .await
     }
 
     /// A check that what is measured is the real thing.
     pub async fn same_count(&self, leader: &str, follower: &str) -> Result<()> {
-        let (expected, found) = (count(&self.leader, leader).await?, count(&self.follower, follower).await?);
-        ensure!(expected == found, "{leader} has {expected} documents and {follower} {found}");
+        let (expected, found) = (
+            count(&self.leader, leader).await?,
+            count(&self.follower, follower).await?,
+        );
+        ensure!(
+            expected == found,
+            "{leader} has {expected} documents and {follower} {found}"
+        );
         Ok(())
     }
 
     /// Ends a replication and removes the follower index.
     pub async fn unfollow(&self, follower: &str) -> Result<()> {
-        self.gateway.ok("POST", &replication(follower, "_stop"), Some(&json!({}))).await?;
+        self.gateway
+            .ok("POST", &replication(follower, "_stop"), Some(&json!({})))
+            .await?;
         remove(&self.follower, follower).await
     }
 }
@@ -219,7 +288,9 @@ pub async fn remove(from: &Client, index: &str) -> Result<()> {
 
 pub async fn count(at: &Client, index: &str) -> Result<u64> {
     at.ok("POST", &format!("/{index}/_refresh"), None).await?;
-    at.get(&format!("/{index}/_count")).await?["count"].as_u64().context("no count")
+    at.get(&format!("/{index}/_count")).await?["count"]
+        .as_u64()
+        .context("no count")
 }
 
 fn replication(follower: &str, call: &str) -> String {

@@ -15,7 +15,8 @@ use crate::arena::Arena;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_micros(500);
-/// The longer a document takes the rarer it is asked for, or questions would be what late ones wait for.
+/// The longer a document takes the rarer it is asked for, or questions would be what late ones wait
+/// for.
 const OF_WAITED: u32 = 20;
 /// A sequence number that no document has.
 const NEVER: i64 = 1 << 53;
@@ -49,7 +50,8 @@ pub enum Schedule {
 pub enum Question {
     /// A read by id. OpenSearch refreshes the shard for it while the document is not in a segment.
     Read,
-    /// A deletion under a condition that never holds: the refusal says whether the document is there. Nothing is refreshed.
+    /// A deletion under a condition that never holds: the refusal says whether the document is
+    /// there. Nothing is refreshed.
     Condition,
 }
 
@@ -64,10 +66,22 @@ pub struct Probes<'a> {
 }
 
 pub async fn measure(arena: &Arena, probes: Probes<'_>) -> Result<Lag> {
-    let Probes { on, index, name, question, schedule, number: probes } = probes;
+    let Probes {
+        on,
+        index,
+        name,
+        question,
+        schedule,
+        number: probes,
+    } = probes;
     let mut histogram = Histogram::new(3)?;
     let mut random = Random::seeded(5);
-    let prober = Prober { leader: arena.leader.clone(), on: on.clone(), index: index.to_owned(), question };
+    let prober = Prober {
+        leader: arena.leader.clone(),
+        on: on.clone(),
+        index: index.to_owned(),
+        question,
+    };
     let prober = Arc::new(prober);
     match schedule {
         Schedule::OneByOne { pause } => {
@@ -92,7 +106,10 @@ pub async fn measure(arena: &Arena, probes: Probes<'_>) -> Result<Lag> {
             }
         }
     }
-    Ok(Lag { name: name.to_owned(), histogram })
+    Ok(Lag {
+        name: name.to_owned(),
+        histogram,
+    })
 }
 
 struct Prober {
@@ -103,8 +120,8 @@ struct Prober {
 }
 
 impl Prober {
-    /// Microseconds from the leader's answer to the first answer that has the document, which includes the time that this
-    /// question takes.
+    /// Microseconds from the leader's answer to the first answer that has the document, which
+    /// includes the time that this question takes.
     async fn probe(&self, id: &str) -> Result<u64> {
         let id = id.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
         let path = format!("/{}/_doc/{id}", self.index);
@@ -120,7 +137,12 @@ impl Prober {
 
     async fn has(&self, path: &str) -> Result<bool> {
         match self.question {
-            Question::Read => Ok(self.on.call("GET", &format!("{path}?_source=false"), None).await?.0 == 200),
+            Question::Read => Ok(self
+                .on
+                .call("GET", &format!("{path}?_source=false"), None)
+                .await?
+                .0
+                == 200),
             Question::Condition => {
                 let path = format!("{path}?if_seq_no={NEVER}&if_primary_term=1");
                 let (status, answer) = self.on.call("DELETE", &path, None).await?;

@@ -1,4 +1,5 @@
-//! `make bench`: Shardline on real servers beside the leader alone and beside a plain client, all in one run.
+//! `make bench`: Shardline on real servers beside the leader alone and beside a plain client, all
+//! in one run.
 
 mod arena;
 mod lag;
@@ -17,7 +18,10 @@ use std::process::Command;
 use anyhow::Result;
 use arena::Arena;
 use clap::{Parser, ValueEnum};
-use phases::{Size, backlog, broker_away, catch_up, fan_out, idle_shards, lag as lag_phase, micro, speed, verify};
+use phases::{
+    Size, backlog, broker_away, catch_up, fan_out, idle_shards, lag as lag_phase, micro, speed,
+    verify,
+};
 use report::Report;
 
 #[derive(Parser)]
@@ -60,11 +64,27 @@ enum Phase {
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let size = Size { quick: arguments.quick, rounds: arguments.rounds.unwrap_or(if arguments.quick { 2 } else { 5 }) };
-    let file = arguments.output.join(if arguments.soak.is_some() { "soak.md" } else { "results.md" });
+    let size = Size {
+        quick: arguments.quick,
+        rounds: arguments
+            .rounds
+            .unwrap_or(if arguments.quick { 2 } else { 5 }),
+    };
+    let file = arguments.output.join(if arguments.soak.is_some() {
+        "soak.md"
+    } else {
+        "results.md"
+    });
     let mut report = Report {
         file,
-        preface: preface(size, if arguments.soak.is_some() { "soak" } else { "bench" })?,
+        preface: preface(
+            size,
+            if arguments.soak.is_some() {
+                "soak"
+            } else {
+                "bench"
+            },
+        )?,
         sections: Vec::new(),
     };
     tokio::select! {
@@ -108,19 +128,25 @@ async fn measure(arguments: &Arguments, size: Size, report: &mut Report) -> Resu
     arena.stack.stop().await
 }
 
-/// Lets the servers compile their code before anything is measured. Kafka needs thousands of requests for that: its compiler
-/// takes half of its CPU otherwise.
+/// Lets the servers compile their code before anything is measured. Kafka needs thousands of
+/// requests for that: its compiler takes half of its CPU otherwise.
 async fn warm_up(arena: &Arena, size: Size) -> Result<()> {
-    speed::small_bulks("warm-up-small-bulks", size.pick(200_000, 20_000), 1).run(arena).await?;
+    speed::small_bulks("warm-up-small-bulks", size.pick(200_000, 20_000), 1)
+        .run(arena)
+        .await?;
     let documents = size.pick(300_000, 100_000);
-    speed::beside_plain_clients("warm-up", documents, size.pick(4, 1)).run(arena).await?;
+    speed::beside_plain_clients("warm-up", documents, size.pick(4, 1))
+        .run(arena)
+        .await?;
     Ok(())
 }
 
 fn preface(size: Size, command: &str) -> Result<String> {
     let said = |program: &str, arguments: &[&str]| {
         let output = Command::new(program).args(arguments).output();
-        output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
+        output
+            .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+            .unwrap_or_default()
     };
     let cpu = std::fs::read_to_string("/proc/cpuinfo")?;
     let model = cpu
@@ -128,8 +154,13 @@ fn preface(size: Size, command: &str) -> Result<String> {
         .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
         .map_or("", |(_, name)| name.trim());
     let memory = std::fs::read_to_string("/proc/meminfo")?;
-    let kib =
-        memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<u64>().ok());
+    let kib = memory.lines().find_map(|line| {
+        line.strip_prefix("MemTotal:")?
+            .split_whitespace()
+            .next()?
+            .parse::<u64>()
+            .ok()
+    });
     let load = std::fs::read_to_string("/proc/loadavg")?;
     Ok(format!(
         "Written by `make {command}`{}. See [benchmarks](../benchmarks.md) for what is measured and how to read it. Numbers are medians \
@@ -138,7 +169,11 @@ fn preface(size: Size, command: &str) -> Result<String> {
          - OpenSearch 3.8.0 with {} MB of heap a node, Kafka 4.1.0, one node each, no replicas\n\
          - {}, commit {}\n\
          - load average before the run: {}\n",
-        if size.quick { " with `QUICK=1`: too short to be relied on" } else { "" },
+        if size.quick {
+            " with `QUICK=1`: too short to be relied on"
+        } else {
+            ""
+        },
         size.rounds,
         std::thread::available_parallelism()?,
         kib.unwrap_or_default() / 1024 / 1024,

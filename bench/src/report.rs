@@ -32,27 +32,51 @@ pub struct Check {
 
 impl Section {
     pub fn new(title: &str, text: &str) -> Self {
-        Self { title: title.to_owned(), text: text.split_whitespace().collect::<Vec<_>>().join(" "), ..Self::default() }
+        Self {
+            title: title.to_owned(),
+            text: text.split_whitespace().collect::<Vec<_>>().join(" "),
+            ..Self::default()
+        }
     }
 
     pub fn table(&mut self, header: &[&str], rows: Vec<Vec<String>>) {
-        self.tables.push(Table { header: header.iter().map(|&cell| cell.to_owned()).collect(), rows });
+        self.tables.push(Table {
+            header: header.iter().map(|&cell| cell.to_owned()).collect(),
+            rows,
+        });
     }
 
     /// Something that should be at most `limit`.
     pub fn at_most(&mut self, claim: &str, limit: f64, measured: f64, unit: &str) {
-        self.check(claim, format!("at most {limit}{unit}"), measured, unit, measured <= limit);
+        self.check(
+            claim,
+            format!("at most {limit}{unit}"),
+            measured,
+            unit,
+            measured <= limit,
+        );
     }
 
     /// Something that should be at least `limit`.
     pub fn at_least(&mut self, claim: &str, limit: f64, measured: f64, unit: &str) {
-        self.check(claim, format!("at least {limit}{unit}"), measured, unit, measured >= limit);
+        self.check(
+            claim,
+            format!("at least {limit}{unit}"),
+            measured,
+            unit,
+            measured >= limit,
+        );
     }
 
     fn check(&mut self, claim: &str, limit: String, measured: f64, unit: &str, holds: bool) {
         let decimals = if measured.abs() >= 10.0 { 1 } else { 2 };
         let measured = format!("{measured:.decimals$}{unit}");
-        self.checks.push(Check { claim: claim.to_owned(), limit, measured, holds });
+        self.checks.push(Check {
+            claim: claim.to_owned(),
+            limit,
+            measured,
+            holds,
+        });
     }
 
     pub fn markdown(&self) -> String {
@@ -74,7 +98,11 @@ impl Section {
 
 impl Table {
     fn markdown(&self) -> String {
-        let mut text = format!("| {} |\n|{}\n", self.header.join(" | "), "---|".repeat(self.header.len()));
+        let mut text = format!(
+            "| {} |\n|{}\n",
+            self.header.join(" | "),
+            "---|".repeat(self.header.len())
+        );
         for row in &self.rows {
             let _ = writeln!(text, "| {} |", row.join(" | "));
         }
@@ -85,13 +113,25 @@ impl Table {
 fn checks<'a>(checks: impl Iterator<Item = &'a Check>) -> String {
     let rows = checks.map(|check| {
         let holds = if check.holds { "yes" } else { "**no**" };
-        vec![check.claim.clone(), check.limit.clone(), check.measured.clone(), holds.to_owned()]
+        vec![
+            check.claim.clone(),
+            check.limit.clone(),
+            check.measured.clone(),
+            holds.to_owned(),
+        ]
     });
-    let header = ["what should hold", "limit", "measured", "holds"].map(str::to_owned).to_vec();
-    Table { header, rows: rows.collect() }.markdown()
+    let header = ["what should hold", "limit", "measured", "holds"]
+        .map(str::to_owned)
+        .to_vec();
+    Table {
+        header,
+        rows: rows.collect(),
+    }
+    .markdown()
 }
 
-/// A file in Markdown, with its plots beside it; written anew with each section, so that what was measured is not lost.
+/// A file in Markdown, with its plots beside it; written anew with each section, so that what was
+/// measured is not lost.
 pub struct Report {
     pub file: PathBuf,
     pub preface: String,
@@ -102,9 +142,14 @@ impl Report {
     pub fn add(&mut self, sections: impl IntoIterator<Item = Section>) -> Result<()> {
         self.sections.extend(sections);
         let folder = self.file.parent().unwrap_or(&self.file);
-        fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        fs::create_dir_all(folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
         let mut text = format!("# Benchmark results\n\n{}\n", self.preface);
-        let all: Vec<&Check> = self.sections.iter().flat_map(|section| &section.checks).collect();
+        let all: Vec<&Check> = self
+            .sections
+            .iter()
+            .flat_map(|section| &section.checks)
+            .collect();
         if !all.is_empty() {
             let _ = write!(text, "## What should hold\n\n{}\n", checks(all.into_iter()));
         }

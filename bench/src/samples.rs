@@ -22,7 +22,11 @@ impl Samples {
 
     /// Each round's value in relation to the other's of the same round.
     pub fn ratio_to(&self, other: &Self) -> Self {
-        self.0.iter().zip(&other.0).map(|(mine, theirs)| mine / theirs).collect()
+        self.0
+            .iter()
+            .zip(&other.0)
+            .map(|(mine, theirs)| mine / theirs)
+            .collect()
     }
 
     pub fn map(&self, of: impl Fn(f64) -> f64) -> Self {
@@ -37,7 +41,12 @@ impl Samples {
         match self.0.len() {
             0 => "–".to_owned(),
             1 => number(self.median()),
-            _ => format!("{} ({}–{})", number(self.median()), number(lowest), number(highest)),
+            _ => format!(
+                "{} ({}–{})",
+                number(self.median()),
+                number(lowest),
+                number(highest)
+            ),
         }
     }
 }
@@ -57,8 +66,12 @@ impl fmt::Display for Samples {
 /// A number with thousands separators.
 pub fn grouped(value: f64, decimals: usize) -> String {
     let text = format!("{value:.decimals$}");
-    let (whole, fraction) = text.split_once('.').map_or((text.as_str(), None), |(w, f)| (w, Some(f)));
-    let (sign, digits) = whole.strip_prefix('-').map_or(("", whole), |digits| ("-", digits));
+    let (whole, fraction) = text
+        .split_once('.')
+        .map_or((text.as_str(), None), |(w, f)| (w, Some(f)));
+    let (sign, digits) = whole
+        .strip_prefix('-')
+        .map_or(("", whole), |digits| ("-", digits));
     let mut grouped = String::new();
     for (index, digit) in digits.chars().enumerate() {
         if index > 0 && (digits.len() - index).is_multiple_of(3) {
@@ -66,7 +79,10 @@ pub fn grouped(value: f64, decimals: usize) -> String {
         }
         grouped.push(digit);
     }
-    fraction.map_or_else(|| format!("{sign}{grouped}"), |fraction| format!("{sign}{grouped}.{fraction}"))
+    fraction.map_or_else(
+        || format!("{sign}{grouped}"),
+        |fraction| format!("{sign}{grouped}.{fraction}"),
+    )
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! `make soak`: a mixed load for as long as asked, proved equal at intervals, with the agents' memory and descriptors plotted.
+//! `make soak`: a mixed load for as long as asked, proved equal at intervals, with the agents'
+//! memory and descriptors plotted.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -30,7 +31,10 @@ struct Sample {
 }
 
 pub async fn run(arena: &Arena, minutes: u64) -> Result<Section> {
-    arena.leader.ok("PUT", &format!("/{INDEX}"), Some(&index_body(2))).await?;
+    arena
+        .leader
+        .ok("PUT", &format!("/{INDEX}"), Some(&index_body(2)))
+        .await?;
     arena.follow(INDEX, INDEX).await?;
     let (started, is_over) = (Instant::now(), AtomicBool::new(false));
     let until = started + Duration::from_secs(60 * minutes);
@@ -40,11 +44,17 @@ pub async fn run(arena: &Arena, minutes: u64) -> Result<Section> {
     let writing = async {
         let (mut load, mut last) = (Load::new(7, "s"), Instant::now());
         while !is_over.load(Relaxed) {
-            arena.leader.bulk(&format!("/{INDEX}/_bulk"), load.bulk(BULK)).await?;
+            arena
+                .leader
+                .bulk(&format!("/{INDEX}/_bulk"), load.bulk(BULK))
+                .await?;
             operations += BULK;
             if last.elapsed() >= EVERY {
                 by_query(&arena.leader, INDEX).await?;
-                arena.leader.ok("POST", &format!("/{INDEX}/_flush?force=true"), None).await?;
+                arena
+                    .leader
+                    .ok("POST", &format!("/{INDEX}/_flush?force=true"), None)
+                    .await?;
                 last = Instant::now();
             }
             tokio::time::sleep(BETWEEN_BULKS).await;
@@ -57,7 +67,11 @@ pub async fn run(arena: &Arena, minutes: u64) -> Result<Section> {
             let documents = verify(arena).await?;
             let at = started.elapsed().as_secs_f64();
             eprintln!("{:.1} min: {documents} documents, all equal", at / 60.0);
-            verified.push(vec![format!("{:.1}", at / 60.0), documents.to_string(), "equal".to_owned()]);
+            verified.push(vec![
+                format!("{:.1}", at / 60.0),
+                documents.to_string(),
+                "equal".to_owned(),
+            ]);
         }
         is_over.store(true, Relaxed);
         Ok(())
@@ -65,9 +79,17 @@ pub async fn run(arena: &Arena, minutes: u64) -> Result<Section> {
     let sampling = async {
         while !is_over.load(Relaxed) {
             for (agent, samples) in agents.iter().zip(&mut samples) {
-                let pid = arena.stack.process(agent)?.pid().context("an agent is gone")?;
+                let pid = arena
+                    .stack
+                    .process(agent)?
+                    .pid()
+                    .context("an agent is gone")?;
                 let seconds = started.elapsed().as_secs_f64();
-                samples.push(Sample { seconds, mb: resident_mb(pid)?, descriptors: descriptors(pid)? as f64 });
+                samples.push(Sample {
+                    seconds,
+                    mb: resident_mb(pid)?,
+                    descriptors: descriptors(pid)? as f64,
+                });
             }
             tokio::time::sleep(SAMPLING).await;
         }
@@ -76,7 +98,11 @@ pub async fn run(arena: &Arena, minutes: u64) -> Result<Section> {
     tokio::try_join!(writing, verifying, sampling)?;
     arena.caught_up(INDEX, INDEX).await?;
     let documents = verify(arena).await?;
-    verified.push(vec!["end".to_owned(), documents.to_string(), "equal".to_owned()]);
+    verified.push(vec![
+        "end".to_owned(),
+        documents.to_string(),
+        "equal".to_owned(),
+    ]);
 
     let text = format!(
         "{minutes} minutes, {operations} operations beside changes by query: new documents, updates and deletes in a steady \
@@ -87,10 +113,20 @@ pub async fn run(arena: &Arena, minutes: u64) -> Result<Section> {
     let mut section = Section::new("Soak", &text);
     section.table(&["minutes", "documents", "verified"], verified);
     for (agent, samples) in agents.iter().zip(&samples) {
-        let (early, late) = (median(samples, 0, |sample| sample.mb), median(samples, 2, |sample| sample.mb));
-        section.at_most(&format!("{agent}: memory of the last third, × the first's"), GROWTH, late / early, "");
-        let (early, late) =
-            (median(samples, 0, |sample| sample.descriptors), median(samples, 2, |sample| sample.descriptors));
+        let (early, late) = (
+            median(samples, 0, |sample| sample.mb),
+            median(samples, 2, |sample| sample.mb),
+        );
+        section.at_most(
+            &format!("{agent}: memory of the last third, × the first's"),
+            GROWTH,
+            late / early,
+            "",
+        );
+        let (early, late) = (
+            median(samples, 0, |sample| sample.descriptors),
+            median(samples, 2, |sample| sample.descriptors),
+        );
         section.at_most(
             &format!("{agent}: descriptors more in the last third than in the first"),
             10.0,
@@ -99,8 +135,17 @@ pub async fn run(arena: &Arena, minutes: u64) -> Result<Section> {
         );
     }
     let series = |of: fn(&Sample) -> f64| {
-        let points = |samples: &[Sample]| samples.iter().map(|sample| (sample.seconds / 60.0, of(sample))).collect();
-        agents.iter().zip(&samples).map(|(agent, samples)| ((*agent).to_owned(), points(samples))).collect()
+        let points = |samples: &[Sample]| {
+            samples
+                .iter()
+                .map(|sample| (sample.seconds / 60.0, of(sample)))
+                .collect()
+        };
+        agents
+            .iter()
+            .zip(&samples)
+            .map(|(agent, samples)| ((*agent).to_owned(), points(samples)))
+            .collect()
     };
     let plot = |file: &str, y: &str, series| Plot::Lines {
         file: file.to_owned(),
@@ -109,15 +154,26 @@ pub async fn run(arena: &Arena, minutes: u64) -> Result<Section> {
         y: y.to_owned(),
         series,
     };
-    section.plots.push(plot("soak-memory", "RSS, MB", series(|sample| sample.mb)));
-    section.plots.push(plot("soak-descriptors", "open descriptors", series(|sample| sample.descriptors)));
+    section
+        .plots
+        .push(plot("soak-memory", "RSS, MB", series(|sample| sample.mb)));
+    section.plots.push(plot(
+        "soak-descriptors",
+        "open descriptors",
+        series(|sample| sample.descriptors),
+    ));
     Ok(section)
 }
 
 /// Of one of the thirds of a run.
 fn median(samples: &[Sample], third: usize, of: fn(&Sample) -> f64) -> f64 {
     let size = samples.len() / 3;
-    let mut values: Vec<f64> = samples.iter().skip(third * size).take(size.max(1)).map(of).collect();
+    let mut values: Vec<f64> = samples
+        .iter()
+        .skip(third * size)
+        .take(size.max(1))
+        .map(of)
+        .collect();
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or_default()
 }

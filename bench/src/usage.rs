@@ -43,7 +43,10 @@ impl Meter {
             let cpu = cpu_seconds(process.pid)?;
             since.push((process, cpu));
         }
-        Ok(Self { since, started: Instant::now() })
+        Ok(Self {
+            since,
+            started: Instant::now(),
+        })
     }
 
     pub fn elapsed(&self) -> Duration {
@@ -66,24 +69,48 @@ impl Meter {
 
 /// CPU seconds of the processes whose name `wanted` takes.
 pub fn cpu_of(usage: &[Usage], wanted: impl Fn(&str) -> bool) -> f64 {
-    usage.iter().filter(|usage| wanted(&usage.name)).map(|usage| usage.cpu_seconds).sum()
+    usage
+        .iter()
+        .filter(|usage| wanted(&usage.name))
+        .map(|usage| usage.cpu_seconds)
+        .sum()
 }
 
 /// The highest peak among the processes whose name `wanted` takes, in MB.
 pub fn peak_of(usage: &[Usage], wanted: impl Fn(&str) -> bool) -> f64 {
-    usage.iter().filter(|usage| wanted(&usage.name)).map(|usage| usage.peak_mb).fold(0.0, f64::max)
+    usage
+        .iter()
+        .filter(|usage| wanted(&usage.name))
+        .map(|usage| usage.peak_mb)
+        .fold(0.0, f64::max)
 }
 
 /// The processes that a pair of clusters and its replication are made of.
-pub const PAIR: [&str; 5] = ["leader-1", "leader-agent-1", "kafka-1", "follower-agent-1", "follower-1"];
+pub const PAIR: [&str; 5] = [
+    "leader-1",
+    "leader-agent-1",
+    "kafka-1",
+    "follower-agent-1",
+    "follower-1",
+];
 
 /// The columns that [`cpu_columns`] fills.
-pub const CPU_HEADER: [&str; 5] =
-    ["leader node, CPU s per 100,000", "leader agent", "Kafka", "follower agent", "follower node"];
+pub const CPU_HEADER: [&str; 5] = [
+    "leader node, CPU s per 100,000",
+    "leader agent",
+    "Kafka",
+    "follower agent",
+    "follower node",
+];
 
 /// What each process of [`PAIR`] used in each round, in CPU seconds.
 pub fn cpu_of_pair(rounds: &[Vec<Usage>]) -> [Samples; 5] {
-    PAIR.map(|process| rounds.iter().map(|usage| cpu_of(usage, |name| name == process)).collect())
+    PAIR.map(|process| {
+        rounds
+            .iter()
+            .map(|usage| cpu_of(usage, |name| name == process))
+            .collect()
+    })
 }
 
 /// The same per 100,000 operations, as a table shows it.
@@ -109,13 +136,22 @@ pub fn descriptors(pid: u32) -> Result<usize> {
     Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count())
 }
 
-/// User and system time of a process and its ended threads. Its unit is the kernel's clock tick of 10 ms.
+/// User and system time of a process and its ended threads. Its unit is the kernel's clock tick of
+/// 10 ms.
 fn cpu_seconds(pid: u32) -> Result<f64> {
     let path = format!("/proc/{pid}/stat");
     let stat = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    // The name, in parentheses, may hold anything; utime and stime are the 12th and 13th fields behind it.
-    let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace()).context("no process name in stat")?;
-    let ticks: Vec<f64> = fields.skip(11).take(2).map(str::parse).collect::<Result<_, _>>()?;
+    // The name, in parentheses, may hold anything; utime and stime are the 12th and 13th fields
+    // behind it.
+    let fields = stat
+        .rsplit_once(')')
+        .map(|(_, rest)| rest.split_whitespace())
+        .context("no process name in stat")?;
+    let ticks: Vec<f64> = fields
+        .skip(11)
+        .take(2)
+        .map(str::parse)
+        .collect::<Result<_, _>>()?;
     let per_second = sysconf(SysconfVar::CLK_TCK)?.context("no clock tick")?;
     Ok(ticks.iter().sum::<f64>() / per_second as f64)
 }
@@ -123,8 +159,12 @@ fn cpu_seconds(pid: u32) -> Result<f64> {
 fn status_mb(pid: u32, field: &str) -> Result<f64> {
     let path = format!("/proc/{pid}/status");
     let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-    let kib = line.and_then(|line| line.split_whitespace().next()).with_context(|| format!("no {field} in {path}"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    let kib = line
+        .and_then(|line| line.split_whitespace().next())
+        .with_context(|| format!("no {field} in {path}"))?;
     Ok(kib.parse::<f64>()? / 1024.0)
 }
 
@@ -157,14 +197,22 @@ mod tests {
 
     #[test]
     fn work_shows_as_cpu_time_and_memory() {
-        let own = Watched { name: "own".to_owned(), pid: std::process::id() };
+        let own = Watched {
+            name: "own".to_owned(),
+            pid: std::process::id(),
+        };
         let meter = Meter::start(vec![own]).unwrap();
         let mut memory = vec![0u8; 64 << 20];
         while meter.stop().unwrap()[0].cpu_seconds < 0.05 {
-            memory.iter_mut().for_each(|byte| *byte = byte.wrapping_add(1));
+            memory
+                .iter_mut()
+                .for_each(|byte| *byte = byte.wrapping_add(1));
         }
         let used = meter.stop().unwrap();
-        assert!(used[0].peak_mb > 64.0 && used[0].cpu_seconds <= 2.0 * meter.elapsed().as_secs_f64() * 64.0);
+        assert!(
+            used[0].peak_mb > 64.0
+                && used[0].cpu_seconds <= 2.0 * meter.elapsed().as_secs_f64() * 64.0
+        );
         assert_eq!(memory.len(), 64 << 20);
     }
 }

@@ -9,8 +9,10 @@ use shardline_tests::load::Random;
 pub const DOCUMENT_BYTES: usize = 266;
 pub const BULK: u64 = 1_000;
 pub const WRITERS: u64 = 2;
-const WORDS: &[&str] =
-    &["request", "served", "cache", "miss", "for", "customer", "retrying", "upstream", "timeout", "order", "session"];
+const WORDS: &[&str] = &[
+    "request", "served", "cache", "miss", "for", "customer", "retrying", "upstream", "timeout",
+    "order", "session",
+];
 
 /// What several writers send at the same time, each its bulks one after the other.
 #[derive(Clone)]
@@ -42,7 +44,12 @@ impl Workload {
         Self::made(operations, bulk, |random, body, writer, number| {
             match ids {
                 Ids::New | Ids::NewFrom(_) => {
-                    let number = number + if let Ids::NewFrom(first) = ids { first } else { 0 };
+                    let number = number
+                        + if let Ids::NewFrom(first) = ids {
+                            first
+                        } else {
+                            0
+                        };
                     let _ = writeln!(body, "{{\"index\":{{\"_id\":\"w{writer}-{number}\"}}}}");
                 }
                 Ids::ByServer => body.push_str("{\"index\":{}}\n"),
@@ -55,8 +62,8 @@ impl Workload {
         })
     }
 
-    /// The documents of [`Workload::logs`] with new ids, as a plain client writes them into a follower index. `from` is
-    /// where its versions begin.
+    /// The documents of [`Workload::logs`] with new ids, as a plain client writes them into a
+    /// follower index. `from` is where its versions begin.
     pub fn external(operations: u64, bulk: u64, from: u64) -> Self {
         Self::made(operations, bulk, |random, body, writer, number| {
             let version = from + number;
@@ -78,7 +85,10 @@ impl Workload {
     /// Documents of 100 KB, in bulks of 20.
     pub fn large(operations: u64) -> Self {
         Self::made(operations, 20, |random, body, writer, number| {
-            let _ = write!(body, "{{\"index\":{{\"_id\":\"w{writer}-{number}\"}}}}\n{{\"text\":\"");
+            let _ = write!(
+                body,
+                "{{\"index\":{{\"_id\":\"w{writer}-{number}\"}}}}\n{{\"text\":\""
+            );
             let end = body.len() + 100_000;
             while body.len() < end {
                 body.push_str(WORDS[random.below(WORDS.len() as u64) as usize]);
@@ -88,7 +98,11 @@ impl Workload {
         })
     }
 
-    fn made(operations: u64, bulk: u64, mut add: impl FnMut(&mut Random, &mut String, u64, u64)) -> Self {
+    fn made(
+        operations: u64,
+        bulk: u64,
+        mut add: impl FnMut(&mut Random, &mut String, u64, u64),
+    ) -> Self {
         let each = operations / WRITERS;
         let writers = (0..WRITERS).map(|writer| {
             let mut random = Random::seeded(writer + 1);
@@ -101,7 +115,10 @@ impl Workload {
             });
             bulks.collect()
         });
-        Self { writers: writers.collect(), operations: each * WRITERS }
+        Self {
+            writers: writers.collect(),
+            operations: each * WRITERS,
+        }
     }
 }
 

@@ -21,12 +21,18 @@ pub struct Writer {
 
 impl Writer {
     pub fn new(base: &str) -> Result<Self> {
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(120)).tcp_nodelay(true).build()?;
-        Ok(Self { base: base.into(), http })
+        let http = reqwest::Client::builder()
+            .timeout(Duration::from_secs(120))
+            .tcp_nodelay(true)
+            .build()?;
+        Ok(Self {
+            base: base.into(),
+            http,
+        })
     }
 
-    /// Sends a load; bulk by bulk, its writers take the indices in turn. Gives the time from the first request to the last
-    /// answer.
+    /// Sends a load; bulk by bulk, its writers take the indices in turn. Gives the time from the
+    /// first request to the last answer.
     pub async fn write(&self, indices: &[String], load: &Workload) -> Result<Duration> {
         let started = Instant::now();
         try_join_all(load.writers.iter().map(|bulks| async {
@@ -39,8 +45,9 @@ impl Writer {
         Ok(started.elapsed())
     }
 
-    /// Sends a load at so many operations a second, again and again, until dropped. Notes how many microseconds after it was
-    /// due each bulk was answered: a writer that is held up sends the rest as fast as it can.
+    /// Sends a load at so many operations a second, again and again, until dropped. Notes how many
+    /// microseconds after it was due each bulk was answered: a writer that is held up sends the
+    /// rest as fast as it can.
     pub async fn keep_writing(
         &self,
         index: &str,
@@ -49,14 +56,17 @@ impl Writer {
         answered: &RefCell<Histogram<u64>>,
     ) -> Result<()> {
         let bulks: usize = load.writers.iter().map(Vec::len).sum();
-        let interval =
-            Duration::from_secs_f64(load.operations as f64 / bulks as f64 * load.writers.len() as f64 / per_second);
+        let interval = Duration::from_secs_f64(
+            load.operations as f64 / bulks as f64 * load.writers.len() as f64 / per_second,
+        );
         try_join_all(load.writers.iter().map(|bulks| async {
             let mut due = Instant::now();
             for bulk in bulks.iter().cycle() {
                 sleep_until(due.into()).await;
                 self.bulk(index, bulk).await?;
-                answered.borrow_mut().record(u64::try_from(due.elapsed().as_micros())?)?;
+                answered
+                    .borrow_mut()
+                    .record(u64::try_from(due.elapsed().as_micros())?)?;
                 due += interval;
             }
             Ok::<_, anyhow::Error>(())
@@ -67,9 +77,15 @@ impl Writer {
 
     async fn bulk(&self, index: &str, body: &Bytes) -> Result<()> {
         let answer = loop {
-            let request =
-                self.http.post(format!("{}/{index}/_bulk", self.base)).header("content-type", "application/x-ndjson");
-            let response = request.body(body.clone()).send().await.context("bulk request")?;
+            let request = self
+                .http
+                .post(format!("{}/{index}/_bulk", self.base))
+                .header("content-type", "application/x-ndjson");
+            let response = request
+                .body(body.clone())
+                .send()
+                .await
+                .context("bulk request")?;
             // A client waits when the node's memory is full.
             if response.status() != reqwest::StatusCode::TOO_MANY_REQUESTS {
                 break response.bytes().await?;

@@ -12,10 +12,14 @@ const LAST: Duration = Duration::from_secs(10);
 
 /// Delays from `first` to `last`, without end.
 pub fn doubling(first: Duration, last: Duration) -> ExponentialBuilder {
-    ExponentialBuilder::default().with_min_delay(first).with_max_delay(last).without_max_times()
+    ExponentialBuilder::default()
+        .with_min_delay(first)
+        .with_max_delay(last)
+        .without_max_times()
 }
 
-/// What `attempt` gives in the end; each failure is a warning that `what` is not available yet. `None` if stopped before.
+/// What `attempt` gives in the end; each failure is a warning that `what` is not available yet.
+/// `None` if stopped before.
 pub async fn until_available<T, E: Display, F: Future<Output = Result<T, E>>>(
     what: &str,
     attempt: impl FnMut() -> F,
@@ -27,7 +31,8 @@ pub async fn until_available<T, E: Display, F: Future<Output = Result<T, E>>>(
     stop.run_until_cancelled(attempts).await?.ok()
 }
 
-/// The pauses of something that is to run on and on: short again after it has run for longer than the longest of them.
+/// The pauses of something that is to run on and on: short again after it has run for longer than
+/// the longest of them.
 pub struct Restarts {
     delays: ExponentialBuilder,
     longest: Duration,
@@ -39,7 +44,12 @@ pub struct Restarts {
 impl Restarts {
     pub fn new(first: Duration, longest: Duration) -> Self {
         let delays = doubling(first, longest);
-        Self { delays, longest, left: delays.build(), began: Instant::now() }
+        Self {
+            delays,
+            longest,
+            left: delays.build(),
+            began: Instant::now(),
+        }
     }
 
     /// The pause before the next run.
@@ -64,7 +74,9 @@ mod tests {
     #[test]
     fn pauses_double_up_to_the_longest_and_a_long_run_makes_them_short_again() {
         let mut restarts = Restarts::new(ms(20), ms(50));
-        let delays: Vec<f64> = (0..4).map(|_| (restarts.next_delay().as_secs_f64() * 1e3).round()).collect();
+        let delays: Vec<f64> = (0..4)
+            .map(|_| (restarts.next_delay().as_secs_f64() * 1e3).round())
+            .collect();
         assert_eq!(delays, [20.0, 40.0, 50.0, 50.0]);
         std::thread::sleep(ms(50) + ms(60));
         assert_eq!(restarts.next_delay(), ms(20));

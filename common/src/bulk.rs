@@ -41,7 +41,8 @@ pub struct FailedIndex {
     pub failure_reason: String,
 }
 
-/// The wish that a task does not go on; under a key of its own, for the task is written by who carries it out.
+/// The wish that a task does not go on; under a key of its own, for the task is written by who
+/// carries it out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BulkCancellation {
     pub follower_cluster: ClusterUuid,

@@ -1,7 +1,8 @@
 //! A wall clock that is set back while an agent runs.
 //!
-//! librdkafka's and RocksDB's threads wait for points of the wall clock (`pthread_cond_timedwait`), so after it was set back
-//! by three hours their timers stand still for three hours, unless something else wakes them.
+//! librdkafka's and RocksDB's threads wait for points of the wall clock (`pthread_cond_timedwait`),
+//! so after it was set back by three hours their timers stand still for three hours, unless
+//! something else wakes them.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -22,10 +23,13 @@ pub async fn set_back() -> Duration {
     }
 }
 
-/// By how much the wall clock fell behind the time that has passed, if that is more than is tolerated.
+/// By how much the wall clock fell behind the time that has passed, if that is more than is
+/// tolerated.
 fn step_back(before: (SystemTime, Instant), now: (SystemTime, Instant)) -> Option<Duration> {
     let due = before.0 + now.1.duration_since(before.1);
-    due.duration_since(now.0).ok().filter(|step| *step > TOLERATED)
+    due.duration_since(now.0)
+        .ok()
+        .filter(|step| *step > TOLERATED)
 }
 
 #[cfg(test)]
@@ -33,7 +37,9 @@ mod tests {
     use super::*;
 
     fn step(passed: u64, wall_before: u64, wall_now: u64) -> Option<u64> {
-        let (start, at) = (Instant::now(), |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        let (start, at) = (Instant::now(), |seconds| {
+            SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+        });
         let now = (at(wall_now), start + Duration::from_secs(passed));
         step_back((at(wall_before), start), now).map(|step| step.as_secs())
     }

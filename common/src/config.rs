@@ -10,7 +10,8 @@ use figment::providers::{Env, Format, Toml};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-/// Reads `T` from a file and from `SHARDLINE_<SECTION>__<KEY>` variables, which win. Unknown keys are errors.
+/// Reads `T` from a file and from `SHARDLINE_<SECTION>__<KEY>` variables, which win. Unknown keys
+/// are errors.
 pub fn load<T: DeserializeOwned>(file: Option<&Path>) -> Result<T, ConfigError> {
     let mut figment = Figment::new();
     if let Some(file) = file {
@@ -21,7 +22,11 @@ pub fn load<T: DeserializeOwned>(file: Option<&Path>) -> Result<T, ConfigError> 
     }
     figment
         // A variable without a section, such as SHARDLINE_LOG, is no configuration key.
-        .merge(Env::prefixed("SHARDLINE_").filter(|key| key.as_str().contains("__")).split("__"))
+        .merge(
+            Env::prefixed("SHARDLINE_")
+                .filter(|key| key.as_str().contains("__"))
+                .split("__"),
+        )
         .extract()
         .map_err(|error| ConfigError::Invalid(Box::new(error)))
 }
@@ -33,7 +38,11 @@ pub enum ConfigError {
     #[error("configuration: {0}")]
     Invalid(Box<figment::Error>),
     #[error("configuration key {key} is {value:?}: expected {expected}")]
-    BadValue { key: &'static str, value: String, expected: &'static str },
+    BadValue {
+        key: &'static str,
+        value: String,
+        expected: &'static str,
+    },
 }
 
 /// A password or token; never printed.
@@ -94,8 +103,8 @@ pub struct KafkaConfig {
     /// Copies of each topic that the agent makes.
     #[serde(default = "default_replication_factor")]
     pub replication_factor: i32,
-    /// How long replication topics keep records, in hours: the longest pause after which a follower resumes without
-    /// a new bootstrap.
+    /// How long replication topics keep records, in hours: the longest pause after which a follower
+    /// resumes without a new bootstrap.
     #[serde(default = "default_retention_hours")]
     pub retention_hours: u64,
     /// Further librdkafka properties, for TLS and SASL among others.
@@ -106,7 +115,10 @@ pub struct KafkaConfig {
 impl KafkaConfig {
     pub fn validate(&self) -> Result<(), ConfigError> {
         let legal = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
-        if self.topic_prefix.is_empty() || self.topic_prefix.len() > 64 || !self.topic_prefix.chars().all(legal) {
+        if self.topic_prefix.is_empty()
+            || self.topic_prefix.len() > 64
+            || !self.topic_prefix.chars().all(legal)
+        {
             return Err(ConfigError::BadValue {
                 key: "kafka.topic_prefix",
                 value: self.topic_prefix.clone(),
@@ -154,18 +166,29 @@ mod tests {
     }
 
     fn parse(text: &str) -> Result<Sample, Box<figment::Error>> {
-        Figment::new().merge(Toml::string(text)).extract().map_err(Box::new)
+        Figment::new()
+            .merge(Toml::string(text))
+            .extract()
+            .map_err(Box::new)
     }
 
     #[test]
     fn an_unknown_key_is_named() {
-        let error = parse("[kafka]\nbootstrap_servers = 'a:1'\nbootstrap = 1").unwrap_err().to_string();
-        assert!(error.contains("unknown field") && error.contains("bootstrap"), "{error}");
+        let error = parse("[kafka]\nbootstrap_servers = 'a:1'\nbootstrap = 1")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("unknown field") && error.contains("bootstrap"),
+            "{error}"
+        );
     }
 
     #[test]
     fn secrets_are_not_printed() {
-        let sample = parse("[kafka]\nbootstrap_servers = 'a:1'\nproperties = { 'sasl.password' = 'hunter2' }").unwrap();
+        let sample = parse(
+            "[kafka]\nbootstrap_servers = 'a:1'\nproperties = { 'sasl.password' = 'hunter2' }",
+        )
+        .unwrap();
         assert!(!format!("{sample:?}").contains("hunter2"));
         assert_eq!(sample.kafka.properties["sasl.password"].reveal(), "hunter2");
     }
@@ -173,6 +196,13 @@ mod tests {
     #[test]
     fn an_illegal_prefix_is_refused() {
         let sample = parse("[kafka]\nbootstrap_servers = 'a:1'\ntopic_prefix = 'a b'").unwrap();
-        assert!(sample.kafka.validate().unwrap_err().to_string().contains("kafka.topic_prefix"));
+        assert!(
+            sample
+                .kafka
+                .validate()
+                .unwrap_err()
+                .to_string()
+                .contains("kafka.topic_prefix")
+        );
     }
 }

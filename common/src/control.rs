@@ -1,7 +1,7 @@
 //! What agents tell each other through the two compacted control topics: keys and JSON values.
 //!
-//! `control.leader` is written by leader agents only and `control.follower` by follower agents only, so that either
-//! survives one-way mirroring.
+//! `control.leader` is written by leader agents only and `control.follower` by follower agents
+//! only, so that either survives one-way mirroring.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,9 @@ use serde_json::{Map, Value};
 
 use crate::metadata::{IndexMetadata, MetadataVersions};
 use crate::record::FrameId;
-use crate::types::{ClusterUuid, Epoch, ExternalVersion, IndexName, IndexUuid, Offset, SeqNo, ShardId, TopicName};
+use crate::types::{
+    ClusterUuid, Epoch, ExternalVersion, IndexName, IndexUuid, Offset, SeqNo, ShardId, TopicName,
+};
 
 /// Something that lives under a key of a control topic.
 pub trait Entry: Serialize + for<'de> Deserialize<'de> {
@@ -26,10 +28,12 @@ pub struct NodeAnnouncement {
     pub cluster_name: String,
     pub node_id: String,
     pub node_name: String,
-    /// `host:port` that other OpenSearch nodes connect to; what users put into `cluster.remote.<alias>.seeds`.
+    /// `host:port` that other OpenSearch nodes connect to; what users put into
+    /// `cluster.remote.<alias>.seeds`.
     pub transport_address: String,
     pub agent_version: String,
-    /// Milliseconds since the epoch; 0 from earlier builds. Those of a cluster that is no more stay.
+    /// Milliseconds since the epoch; 0 from earlier builds. Those of a cluster that is no more
+    /// stay.
     #[serde(default)]
     pub announced_ms: i64,
 }
@@ -58,7 +62,8 @@ pub struct Capture {
     pub metadata: IndexMetadata,
 }
 
-/// `control.leader`: the answer to a [`RefreshRequest`]: the catalogue is at least as new as the request.
+/// `control.leader`: the answer to a [`RefreshRequest`]: the catalogue is at least as new as the
+/// request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refreshed {
     pub cluster_uuid: ClusterUuid,
@@ -96,7 +101,8 @@ pub struct Subscription {
     /// Whether the index holds nothing but what copies have brought that did not come to their end.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_partial: bool,
-    /// The snapshot repository that the index is to come from, if it has to be copied while it is empty.
+    /// The snapshot repository that the index is to come from, if it has to be copied while it is
+    /// empty.
     #[serde(default)]
     pub repository: Option<String>,
     /// What the follower index is, once it is made.
@@ -104,14 +110,16 @@ pub struct Subscription {
     pub copy: Option<IndexCopy>,
 }
 
-/// One copy of a leader index; a bootstrap makes another one. Positions kept for another copy do not count.
+/// One copy of a leader index; a bootstrap makes another one. Positions kept for another copy do
+/// not count.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IndexCopy {
     pub id: String,
-    /// Shard by shard, where the stream goes on from what the copy was made of; empty: at its beginning.
+    /// Shard by shard, where the stream goes on from what the copy was made of; empty: at its
+    /// beginning.
     pub from: Vec<Checkpoint>,
-    /// Whether it came from a snapshot repository: with the leader's own document versions, which are below all of the
-    /// epoch's.
+    /// Whether it came from a snapshot repository: with the leader's own document versions, which
+    /// are below all of the epoch's.
     #[serde(default)]
     pub is_restored: bool,
 }
@@ -123,8 +131,8 @@ pub struct Checkpoint {
     pub seq_no: SeqNo,
     /// The next record to read.
     pub offset: Offset,
-    /// The highest sequence number that may already stand in the follower index: a snapshot holds documents from after
-    /// its checkpoint. The copy is consistent once `seq_no` has reached it.
+    /// The highest sequence number that may already stand in the follower index: a snapshot holds
+    /// documents from after its checkpoint. The copy is consistent once `seq_no` has reached it.
     pub highest: SeqNo,
     /// Writes of others that were found in the follower shard.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -143,19 +151,22 @@ pub struct AppliedMetadata {
     pub subscription: String,
     /// The copy's id.
     pub copy: String,
-    /// The follower index's own: another one of its name is not the copy. Earlier builds did not note it.
+    /// The follower index's own: another one of its name is not the copy. Earlier builds did not
+    /// note it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index_uuid: Option<IndexUuid>,
     pub versions: MetadataVersions,
     /// The leader's settings, of the version among `versions`. Earlier builds did not note them.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub settings: Map<String, Value>,
-    /// Aliases that write to the leader index, with their definitions: not while it is followed, but when that ends.
+    /// Aliases that write to the leader index, with their definitions: not while it is followed,
+    /// but when that ends.
     #[serde(default)]
     pub write_aliases: Map<String, Value>,
 }
 
-/// `control.leader`: the history of a shard that its partition holds. See [`crate::shard_stats::history`].
+/// `control.leader`: the history of a shard that its partition holds. See
+/// [`crate::shard_stats::history`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardHistory {
     pub cluster_uuid: ClusterUuid,
@@ -164,8 +175,8 @@ pub struct ShardHistory {
     pub history_uuid: String,
 }
 
-/// `control.leader`: operations of a shard that its primary's agent has missed, for the agents beside other copies to ship;
-/// removed when they are there, or given up.
+/// `control.leader`: operations of a shard that its primary's agent has missed, for the agents
+/// beside other copies to ship; removed when they are there, or given up.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FillRequest {
     pub cluster_uuid: ClusterUuid,
@@ -176,8 +187,8 @@ pub struct FillRequest {
     pub nonce: String,
 }
 
-/// `control.follower`: what the agent that follows a shard asks of the one that looks after the index; removed when it
-/// is taken up.
+/// `control.follower`: what the agent that follows a shard asks of the one that looks after the
+/// index; removed when it is taken up.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ShardRequest {
     pub follower_cluster: ClusterUuid,
@@ -208,8 +219,8 @@ pub enum SubscriptionState {
     Failed,
 }
 
-/// `control.follower`: asks for a snapshot of an index. Requests of several follower clusters with the same id ask for
-/// the same one, which is there as long as any of them is.
+/// `control.follower`: asks for a snapshot of an index. Requests of several follower clusters with
+/// the same id ask for the same one, which is there as long as any of them is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootstrapRequest {
     pub id: String,
@@ -228,8 +239,8 @@ pub struct BootstrapRequest {
     pub is_shared: bool,
 }
 
-/// `control.follower`: asks the agent beside a shard's primary to ship documents again, as they are now; removed when they
-/// have come.
+/// `control.follower`: asks the agent beside a shard's primary to ship documents again, as they are
+/// now; removed when they have come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Redelivery {
     pub follower_cluster: ClusterUuid,
@@ -242,7 +253,8 @@ pub struct Redelivery {
     pub ids: Vec<String>,
 }
 
-/// `control.follower`: the replication settings that users put into `_cluster/settings` of a follower cluster.
+/// `control.follower`: the replication settings that users put into `_cluster/settings` of a
+/// follower cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicationSettings {
     pub follower_cluster: ClusterUuid,
@@ -334,11 +346,15 @@ impl Subscription {
         format!("{}/{cluster}/{index}", Self::KIND)
     }
 
-    /// Documents of the follower index with lower versions came from a snapshot repository, with the leader's sequence
-    /// numbers.
+    /// Documents of the follower index with lower versions came from a snapshot repository, with
+    /// the leader's sequence numbers.
     pub fn restored_below(&self) -> i64 {
         let is_restored = self.copy.as_ref().is_some_and(|copy| copy.is_restored);
-        if is_restored { ExternalVersion::new(self.epoch, SeqNo(0)).0 } else { 0 }
+        if is_restored {
+            ExternalVersion::new(self.epoch, SeqNo(0)).0
+        } else {
+            0
+        }
     }
 }
 
@@ -377,12 +393,17 @@ impl Entry for BootstrapRequest {
     const KIND: &'static str = "bootstrap";
     fn key(&self) -> String {
         let of_snapshot = Self::prefix_of(&self.leader_cluster, &self.id);
-        self.follower_cluster.as_ref().map_or(of_snapshot.clone(), |follower| format!("{of_snapshot}/{follower}"))
+        self.follower_cluster
+            .as_ref()
+            .map_or(of_snapshot.clone(), |follower| {
+                format!("{of_snapshot}/{follower}")
+            })
     }
 }
 
 impl BootstrapRequest {
-    /// How the keys of all requests for a snapshot begin; of all of a leader cluster's, if the id is empty.
+    /// How the keys of all requests for a snapshot begin; of all of a leader cluster's, if the id
+    /// is empty.
     pub fn prefix_of(leader: &ClusterUuid, id: &str) -> String {
         format!("{}/{leader}/{id}", Self::KIND)
     }
@@ -423,7 +444,10 @@ mod tests {
         let earlier = r#"{"id": "b", "leader_cluster": "l", "leader_uuid": "u", "topic": "t"}"#;
         let earlier: BootstrapRequest = serde_json::from_str(earlier).unwrap();
         assert_eq!(earlier.key(), "bootstrap/l/b");
-        let now = BootstrapRequest { follower_cluster: Some("f".into()), ..earlier };
+        let now = BootstrapRequest {
+            follower_cluster: Some("f".into()),
+            ..earlier
+        };
         assert_eq!(now.key(), "bootstrap/l/b/f");
     }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(5);
 
-/// Does the work to its end. If it takes long, `when_late` is called meanwhile, such as to give up what others wait for.
+/// Does the work to its end. If it takes long, `when_late` is called meanwhile, such as to give up
+/// what others wait for.
 pub async fn noticing<T>(work: impl Future<Output = T>, when_late: impl FnOnce()) -> T {
     let mut work = pin!(work);
     if let Ok(done) = tokio::time::timeout(LONG, &mut work).await {

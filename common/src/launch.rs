@@ -1,4 +1,5 @@
-//! How an agent's `main` goes: read the configuration, or only check it, and run until told to stop.
+//! How an agent's `main` goes: read the configuration, or only check it, and run until told to
+//! stop.
 
 use std::backtrace::Backtrace;
 use std::os::unix::process::CommandExt;
@@ -29,8 +30,8 @@ pub struct LaunchArguments {
 #[error("{0}")]
 pub struct StartAgain(pub String);
 
-/// Runs an agent until it ends or SIGTERM or SIGINT comes, which cancels its token. When the wall clock is set back, the
-/// program begins anew in the same process, as after a crash.
+/// Runs an agent until it ends or SIGTERM or SIGINT comes, which cancels its token. When the wall
+/// clock is set back, the program begins anew in the same process, as after a crash.
 pub async fn launch<C, F>(
     arguments: LaunchArguments,
     validate: fn(&C) -> Result<(), ConfigError>,
@@ -72,7 +73,8 @@ where
     }
 }
 
-/// A panic is a bug. Rather than go on without one of its tasks the agent ends, to be started again from what is durable.
+/// A panic is a bug. Rather than go on without one of its tasks the agent ends, to be started again
+/// from what is durable.
 fn end_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
         let backtrace = Backtrace::capture();
@@ -106,7 +108,12 @@ mod tests {
             return;
         }
         let mut agent = Command::new(std::env::current_exe().unwrap());
-        agent.args(["--exact", "launch::tests::a_panic_in_a_task_ends_the_process"]).env(IS_AGENT, "yes");
+        agent
+            .args([
+                "--exact",
+                "launch::tests::a_panic_in_a_task_ends_the_process",
+            ])
+            .env(IS_AGENT, "yes");
         let ended = agent.output().unwrap();
         assert_eq!(ended.status.signal(), Some(6), "{ended:?}");
     }

@@ -1,4 +1,5 @@
-//! What both agents share: the words of the domain, the record format, and the clients of Kafka and OpenSearch.
+//! What both agents share: the words of the domain, the record format, and the clients of Kafka and
+//! OpenSearch.
 
 pub mod auto_follow;
 pub mod backoff;

@@ -11,12 +11,14 @@ pub struct IndexMetadata {
     pub index: IndexName,
     pub uuid: IndexUuid,
     pub number_of_shards: u32,
-    /// The number of hash slots from which a document's shard follows; a split or shrunk index keeps its source's.
+    /// The number of hash slots from which a document's shard follows; a split or shrunk index
+    /// keeps its source's.
     pub routing_num_shards: u32,
     pub versions: MetadataVersions,
     /// The mapping as `GET /<index>` shows it.
     pub mappings: Value,
-    /// The explicit index settings, flat (`index.number_of_replicas`), values as strings or lists of strings.
+    /// The explicit index settings, flat (`index.number_of_replicas`), values as strings or lists
+    /// of strings.
     pub settings: Map<String, Value>,
     /// Alias name to its definition (filter, routing, flags).
     pub aliases: Map<String, Value>,
@@ -33,7 +35,9 @@ pub struct MetadataVersions {
 impl MetadataVersions {
     /// Whether anything here is newer than in `other`.
     pub fn newer_than(self, other: Self) -> bool {
-        self.mapping > other.mapping || self.settings > other.settings || self.aliases > other.aliases
+        self.mapping > other.mapping
+            || self.settings > other.settings
+            || self.aliases > other.aliases
     }
 
     /// The newest of each.
@@ -46,7 +50,8 @@ impl MetadataVersions {
     }
 }
 
-/// Settings that never travel: identity, placement, blocks, pipelines. A key ending in `.` stands for all below it.
+/// Settings that never travel: identity, placement, blocks, pipelines. A key ending in `.` stands
+/// for all below it.
 const NEVER_COPIED: &[&str] = &[
     "index.uuid",
     "index.creation_date",
@@ -74,9 +79,19 @@ const NEVER_COPIED: &[&str] = &[
 /// The leader's settings that a follower takes over.
 pub fn copied_settings(leader: &Map<String, Value>) -> Map<String, Value> {
     let never = |key: &str| {
-        NEVER_COPIED.iter().any(|never| if never.ends_with('.') { key.starts_with(never) } else { key == *never })
+        NEVER_COPIED.iter().any(|never| {
+            if never.ends_with('.') {
+                key.starts_with(never)
+            } else {
+                key == *never
+            }
+        })
     };
-    leader.iter().filter(|(key, _)| !never(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
+    leader
+        .iter()
+        .filter(|(key, _)| !never(key))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
 }
 
 /// The leader's aliases as a follower takes them over: a follower is no write index.
@@ -92,8 +107,12 @@ pub fn copied_aliases(leader: &Map<String, Value>) -> Map<String, Value> {
 
 /// The leader's aliases for which the index is the one that is written to.
 pub fn write_aliases(leader: &Map<String, Value>) -> Map<String, Value> {
-    let writing = leader.iter().filter(|(_, definition)| definition["is_write_index"] == true);
-    writing.map(|(alias, definition)| (alias.clone(), definition.clone())).collect()
+    let writing = leader
+        .iter()
+        .filter(|(_, definition)| definition["is_write_index"] == true);
+    writing
+        .map(|(alias, definition)| (alias.clone(), definition.clone()))
+        .collect()
 }
 
 #[cfg(test)]
@@ -110,7 +129,14 @@ mod tests {
         });
         let copied = copied_settings(leader.as_object().unwrap());
         let keys: Vec<_> = copied.keys().map(String::as_str).collect();
-        assert_eq!(keys, ["index.number_of_shards", "index.analysis.analyzer.a.type", "index.version_map"]);
+        assert_eq!(
+            keys,
+            [
+                "index.number_of_shards",
+                "index.analysis.analyzer.a.type",
+                "index.version_map"
+            ]
+        );
     }
 
     #[test]
@@ -120,7 +146,10 @@ mod tests {
             Value::Object(copied_aliases(leader.as_object().unwrap())),
             json!({"a": {"filter": {"term": {"x": 1}}}})
         );
-        assert_eq!(Value::Object(write_aliases(leader.as_object().unwrap())), leader);
+        assert_eq!(
+            Value::Object(write_aliases(leader.as_object().unwrap())),
+            leader
+        );
         assert!(write_aliases(json!({"a": {}}).as_object().unwrap()).is_empty());
     }
 }

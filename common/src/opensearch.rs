@@ -25,7 +25,8 @@ pub struct OpenSearch {
     lease: Option<Lease>,
 }
 
-/// Whose state of the cluster is asked for: the manager's is the newest; the node's own costs the manager nothing.
+/// Whose state of the cluster is asked for: the manager's is the newest; the node's own costs the
+/// manager nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StateOf {
     Manager,
@@ -47,7 +48,10 @@ pub struct Request<'a> {
 /// How requests get to the cluster: over HTTP, or in the simulation into a cluster in memory.
 pub trait Transport: Send + Sync {
     /// The answer's status and body, or in words why there is none.
-    fn send<'a>(&'a self, request: Request<'a>) -> BoxFuture<'a, Result<(StatusCode, Bytes), String>>;
+    fn send<'a>(
+        &'a self,
+        request: Request<'a>,
+    ) -> BoxFuture<'a, Result<(StatusCode, Bytes), String>>;
 }
 
 struct Http {
@@ -57,20 +61,30 @@ struct Http {
 }
 
 impl Transport for Http {
-    fn send<'a>(&'a self, request: Request<'a>) -> BoxFuture<'a, Result<(StatusCode, Bytes), String>> {
+    fn send<'a>(
+        &'a self,
+        request: Request<'a>,
+    ) -> BoxFuture<'a, Result<(StatusCode, Bytes), String>> {
         Box::pin(async move {
             let url = format!("{}{}", self.base, request.path);
-            let mut http = self.client.request(request.method, url).timeout(request.timeout);
+            let mut http = self
+                .client
+                .request(request.method, url)
+                .timeout(request.timeout);
             if let Some((name, password)) = &self.login {
                 http = http.basic_auth(name, password.as_ref().map(crate::config::Secret::reveal));
             }
             if let Some((content_type, bytes)) = request.body {
-                http = http.header(reqwest::header::CONTENT_TYPE, content_type).body(bytes);
+                http = http
+                    .header(reqwest::header::CONTENT_TYPE, content_type)
+                    .body(bytes);
             }
             let failed = |error: reqwest::Error| innermost(&error);
             let mut response = http.send().await.map_err(failed)?;
             let status = response.status();
-            let length = response.content_length().and_then(|length| usize::try_from(length).ok());
+            let length = response
+                .content_length()
+                .and_then(|length| usize::try_from(length).ok());
             let mut body = BytesMut::with_capacity(length.unwrap_or(0).min(request.at_most));
             while body.len() <= request.at_most
                 && let Some(chunk) = response.chunk().await.map_err(failed)?
@@ -87,14 +101,29 @@ pub enum OpenSearchError {
     #[error("OpenSearch at {url} does not answer: {reason}")]
     Unreachable { url: String, reason: String },
     #[error("OpenSearch refused {method} {path} with status {status}: [{error_type}] {reason}")]
-    Refused { method: String, path: String, status: u16, error_type: String, reason: String, body: Box<Value> },
+    Refused {
+        method: String,
+        path: String,
+        status: u16,
+        error_type: String,
+        reason: String,
+        body: Box<Value>,
+    },
     #[error("OpenSearch answered {method} {path} with something unexpected: {reason}")]
-    Unexpected { method: String, path: String, reason: String },
+    Unexpected {
+        method: String,
+        path: String,
+        reason: String,
+    },
     #[error("some shards did not answer {path}: {shards}")]
     Incomplete { path: String, shards: String },
-    #[error("OpenSearch at {url} has started and not recovered its state yet: which indices it has is unknown")]
+    #[error(
+        "OpenSearch at {url} has started and not recovered its state yet: which indices it has is unknown"
+    )]
     NotRecovered { url: String },
-    #[error("{method} {path} was not sent, or not waited for: this agent has lost touch with its consumer group")]
+    #[error(
+        "{method} {path} was not sent, or not waited for: this agent has lost touch with its consumer group"
+    )]
     Fenced { method: String, path: String },
 }
 
@@ -102,9 +131,10 @@ impl OpenSearchError {
     /// Whether the same request may succeed later without anybody changing anything.
     pub fn retryable(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Incomplete { .. } | Self::NotRecovered { .. } | Self::Fenced { .. } => {
-                true
-            }
+            Self::Unreachable { .. }
+            | Self::Incomplete { .. }
+            | Self::NotRecovered { .. }
+            | Self::Fenced { .. } => true,
             Self::Refused { status, .. } => *status == 429 || *status == 408 || *status >= 500,
             Self::Unexpected { .. } => false,
         }
@@ -122,8 +152,9 @@ impl OpenSearchError {
     }
 }
 
-/// The id of the block that a cluster has from its election until it has recovered its state (`GatewayService` of OpenSearch),
-/// which may wait for more nodes. Its state shows no indices meanwhile, and nobody is to take them for deleted.
+/// The id of the block that a cluster has from its election until it has recovered its state
+/// (`GatewayService` of OpenSearch), which may wait for more nodes. Its state shows no indices
+/// meanwhile, and nobody is to take them for deleted.
 const STATE_NOT_RECOVERED: &str = "1";
 
 #[derive(Deserialize)]
@@ -138,7 +169,11 @@ struct Blocks {
     global: HashMap<String, IgnoredAny>,
 }
 
-fn parse<T: DeserializeOwned>(answer: &[u8], method: &Method, path: &str) -> Result<T, OpenSearchError> {
+fn parse<T: DeserializeOwned>(
+    answer: &[u8],
+    method: &Method,
+    path: &str,
+) -> Result<T, OpenSearchError> {
     serde_json::from_slice(answer).map_err(|error| OpenSearchError::Unexpected {
         method: method.to_string(),
         path: path.to_owned(),
@@ -146,25 +181,37 @@ fn parse<T: DeserializeOwned>(answer: &[u8], method: &Method, path: &str) -> Res
     })
 }
 
-/// A client for passing requests on: it follows no redirects and sets no time limit, which are its caller's to choose.
+/// A client for passing requests on: it follows no redirects and sets no time limit, which are its
+/// caller's to choose.
 pub fn proxy_client(config: &OpenSearchConfig) -> Result<reqwest::Client, ConfigError> {
-    build(builder(config)?.redirect(reqwest::redirect::Policy::none()), config)
+    build(
+        builder(config)?.redirect(reqwest::redirect::Policy::none()),
+        config,
+    )
 }
 
 fn builder(config: &OpenSearchConfig) -> Result<reqwest::ClientBuilder, ConfigError> {
-    let http = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
-    let Some(file) = &config.ca_certificate else { return Ok(http) };
+    let http = reqwest::Client::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true);
+    let Some(file) = &config.ca_certificate else {
+        return Ok(http);
+    };
     let invalid = |expected| ConfigError::BadValue {
         key: "opensearch.ca_certificate",
         value: file.display().to_string(),
         expected,
     };
     let pem = std::fs::read(file).map_err(|_| invalid("a file that can be read"))?;
-    let certificate = reqwest::Certificate::from_pem(&pem).map_err(|_| invalid("a certificate in PEM"))?;
+    let certificate =
+        reqwest::Certificate::from_pem(&pem).map_err(|_| invalid("a certificate in PEM"))?;
     Ok(http.add_root_certificate(certificate))
 }
 
-fn build(builder: reqwest::ClientBuilder, config: &OpenSearchConfig) -> Result<reqwest::Client, ConfigError> {
+fn build(
+    builder: reqwest::ClientBuilder,
+    config: &OpenSearchConfig,
+) -> Result<reqwest::Client, ConfigError> {
     builder.build().map_err(|_| ConfigError::BadValue {
         key: "opensearch",
         value: config.url.clone(),
@@ -175,21 +222,41 @@ fn build(builder: reqwest::ClientBuilder, config: &OpenSearchConfig) -> Result<r
 impl OpenSearch {
     pub fn new(config: &OpenSearchConfig) -> Result<Self, ConfigError> {
         config.validate()?;
-        let http = builder(config)?.timeout(REQUEST_TIMEOUT).pool_idle_timeout(Duration::from_secs(50));
+        let http = builder(config)?
+            .timeout(REQUEST_TIMEOUT)
+            .pool_idle_timeout(Duration::from_secs(50));
         let client = build(http, config)?;
-        let login = config.username.clone().map(|name| (name, config.password.clone()));
+        let login = config
+            .username
+            .clone()
+            .map(|name| (name, config.password.clone()));
         let base = config.url.trim_end_matches('/').to_owned();
-        Ok(Self::over(base.clone(), Arc::new(Http { base, client, login })))
+        Ok(Self::over(
+            base.clone(),
+            Arc::new(Http {
+                base,
+                client,
+                login,
+            }),
+        ))
     }
 
     /// A client of the cluster that is called `base` and reached in this way.
     pub fn over(base: String, transport: Arc<dyn Transport>) -> Self {
-        Self { base, transport, lease: None }
+        Self {
+            base,
+            transport,
+            lease: None,
+        }
     }
 
-    /// The same client, which writes only while the lease lasts: what is under way when it ends is given up.
+    /// The same client, which writes only while the lease lasts: what is under way when it ends is
+    /// given up.
     pub fn under(self, lease: Lease) -> Self {
-        Self { lease: Some(lease), ..self }
+        Self {
+            lease: Some(lease),
+            ..self
+        }
     }
 
     pub fn url(&self) -> &str {
@@ -201,12 +268,17 @@ impl OpenSearch {
     }
 
     /// A GET that the server may hold back for as long as `timeout`.
-    pub async fn long_poll<T: DeserializeOwned>(&self, path: &str, timeout: Duration) -> Result<T, OpenSearchError> {
-        self.json(Method::GET, path, None, timeout + Duration::from_secs(10)).await
+    pub async fn long_poll<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        timeout: Duration,
+    ) -> Result<T, OpenSearchError> {
+        self.json(Method::GET, path, None, timeout + Duration::from_secs(10))
+            .await
     }
 
-    /// These `fields` (a `filter_path`) of these `parts` of the cluster's state, with flat settings; an error while the cluster
-    /// has not recovered it.
+    /// These `fields` (a `filter_path`) of these `parts` of the cluster's state, with flat
+    /// settings; an error while the cluster has not recovered it.
     pub async fn cluster_state<T: DeserializeOwned>(
         &self,
         of: StateOf,
@@ -220,20 +292,36 @@ impl OpenSearch {
         let answer = self.send(Method::GET, &path, None, REQUEST_TIMEOUT).await?;
         let Blocked { blocks } = parse(&answer, &Method::GET, &path)?;
         if blocks.global.contains_key(STATE_NOT_RECOVERED) {
-            return Err(OpenSearchError::NotRecovered { url: self.base.clone() });
+            return Err(OpenSearchError::NotRecovered {
+                url: self.base.clone(),
+            });
         }
         parse(&answer, &Method::GET, &path)
     }
 
-    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, OpenSearchError> {
-        self.json(Method::POST, path, Some(body), REQUEST_TIMEOUT).await
+    pub async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &Value,
+    ) -> Result<T, OpenSearchError> {
+        self.json(Method::POST, path, Some(body), REQUEST_TIMEOUT)
+            .await
     }
 
-    pub async fn put<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, OpenSearchError> {
-        self.json(Method::PUT, path, Some(body), REQUEST_TIMEOUT).await
+    pub async fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &Value,
+    ) -> Result<T, OpenSearchError> {
+        self.json(Method::PUT, path, Some(body), REQUEST_TIMEOUT)
+            .await
     }
 
-    pub async fn delete<T: DeserializeOwned>(&self, path: &str, body: Option<&Value>) -> Result<T, OpenSearchError> {
+    pub async fn delete<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<T, OpenSearchError> {
         self.json(Method::DELETE, path, body, REQUEST_TIMEOUT).await
     }
 
@@ -257,7 +345,13 @@ impl OpenSearch {
         body: Option<(&str, Bytes)>,
         timeout: Duration,
     ) -> Result<Bytes, OpenSearchError> {
-        let request = Request { method, path, body, timeout, at_most: usize::MAX };
+        let request = Request {
+            method,
+            path,
+            body,
+            timeout,
+            at_most: usize::MAX,
+        };
         self.send_request(request).await
     }
 
@@ -270,7 +364,15 @@ impl OpenSearch {
         body: Option<(&str, Bytes)>,
         timeout: Duration,
     ) -> Result<Option<Bytes>, OpenSearchError> {
-        let answer = self.send_request(Request { method, path, body, timeout, at_most }).await?;
+        let answer = self
+            .send_request(Request {
+                method,
+                path,
+                body,
+                timeout,
+                at_most,
+            })
+            .await?;
         Ok((answer.len() <= at_most).then_some(answer))
     }
 
@@ -278,7 +380,10 @@ impl OpenSearch {
         match &self.lease {
             Some(lease) if request.method != Method::GET => {
                 let (method, path) = (request.method.clone(), request.path);
-                let fenced = || OpenSearchError::Fenced { method: method.to_string(), path: path.to_owned() };
+                let fenced = || OpenSearchError::Fenced {
+                    method: method.to_string(),
+                    path: path.to_owned(),
+                };
                 tokio::select! {
                     biased;
                     () = lease.ended() => Err(fenced()),
@@ -292,7 +397,10 @@ impl OpenSearch {
     async fn send_now(&self, request: Request<'_>) -> Result<Bytes, OpenSearchError> {
         let (method, path) = (request.method.clone(), request.path);
         let sent = self.transport.send(request).await;
-        let (status, bytes) = sent.map_err(|reason| OpenSearchError::Unreachable { url: self.base.clone(), reason })?;
+        let (status, bytes) = sent.map_err(|reason| OpenSearchError::Unreachable {
+            url: self.base.clone(),
+            reason,
+        })?;
         if status.is_success() {
             return Ok(bytes);
         }
@@ -302,10 +410,16 @@ impl OpenSearch {
 
 fn refusal(method: &Method, path: &str, status: StatusCode, bytes: &[u8]) -> OpenSearchError {
     let body: Value = serde_json::from_slice(bytes).unwrap_or(Value::Null);
-    let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+    let text = |pointer: &str| {
+        body.pointer(pointer)
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+    };
     // A search that fails on every shard says why in its causes only.
     let cause = match text("/error/type").as_deref() {
-        Some("search_phase_execution_exception") if body.pointer("/error/root_cause/0").is_some() => {
+        Some("search_phase_execution_exception")
+            if body.pointer("/error/root_cause/0").is_some() =>
+        {
             "/error/root_cause/0"
         }
         _ => "/error",
@@ -317,7 +431,9 @@ fn refusal(method: &Method, path: &str, status: StatusCode, bytes: &[u8]) -> Ope
         error_type: text(&format!("{cause}/type")).unwrap_or_else(|| "unknown".to_owned()),
         reason: text(&format!("{cause}/reason"))
             .or_else(|| text("/error"))
-            .unwrap_or_else(|| String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).into_owned()),
+            .unwrap_or_else(|| {
+                String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).into_owned()
+            }),
         body: Box::new(body),
     }
 }
@@ -336,7 +452,9 @@ pub fn path_segment(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(char::from(byte)),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                encoded.push(char::from(byte))
+            }
             other => encoded.push_str(&format!("%{other:02X}")),
         }
     }
@@ -353,7 +471,16 @@ mod tests {
         let answer = format!(
             r#"{{"error":{{"root_cause":[{cause}],"type":"search_phase_execution_exception","reason":"all shards failed"}}}}"#
         );
-        let error = refusal(&Method::POST, "/_search", StatusCode::BAD_REQUEST, answer.as_bytes()).to_string();
-        assert!(error.ends_with("[query_shard_exception] No mapping found for [x]"), "{error}");
+        let error = refusal(
+            &Method::POST,
+            "/_search",
+            StatusCode::BAD_REQUEST,
+            answer.as_bytes(),
+        )
+        .to_string();
+        assert!(
+            error.ends_with("[query_shard_exception] No mapping found for [x]"),
+            "{error}"
+        );
     }
 }

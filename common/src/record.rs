@@ -1,4 +1,5 @@
-//! The record format of replication topics: what one Kafka record says. Described in `docs/record-format.md`.
+//! The record format of replication topics: what one Kafka record says. Described in
+//! `docs/record-format.md`.
 
 use std::borrow::Cow;
 
@@ -17,16 +18,19 @@ pub use packed::{Pack, packs};
 pub const FORMAT: &str = "3";
 /// Of records that hold one operation, or none.
 const FORMAT_OF_ONE: &str = "2";
-/// The versions that this build reads. Version 1 had no resync records, version 2 no packed operations.
+/// The versions that this build reads. Version 1 had no resync records, version 2 no packed
+/// operations.
 const READABLE: [&str; 3] = ["1", FORMAT_OF_ONE, FORMAT];
-/// What a heartbeat announces that does not say it: those of earlier builds came every five seconds.
+/// What a heartbeat announces that does not say it: those of earlier builds came every five
+/// seconds.
 const NEXT_WITHIN_MS: i64 = 5_000;
 
 /// One record of a replication or bootstrap topic.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
-    /// For an operation its own sequence number; for everything else that of the last operation before it in the
-    /// partition (−1: none), so that the last record of a partition always tells how far the partition reaches.
+    /// For an operation its own sequence number; for everything else that of the last operation
+    /// before it in the partition (−1: none), so that the last record of a partition always tells
+    /// how far the partition reaches.
     pub seq_no: SeqNo,
     /// When the record was captured, in milliseconds since the Unix epoch.
     pub timestamp_ms: i64,
@@ -38,25 +42,29 @@ pub enum Body {
     Operation(Operation),
     /// The index's metadata from here on; precedes the first operation that needs it.
     Metadata(Box<IndexMetadata>),
-    /// Nothing new; the leader's checkpoint at this time, and within which time the partition gets its next record.
+    /// Nothing new; the leader's checkpoint at this time, and within which time the partition gets
+    /// its next record.
     Heartbeat {
         global_checkpoint: SeqNo,
         next_within_ms: i64,
     },
-    /// The partition begins here: operations up to this record's `seq_no` are older than the leader's translog.
+    /// The partition begins here: operations up to this record's `seq_no` are older than the
+    /// leader's translog.
     Gap {
         from: SeqNo,
     },
-    /// The leader's shard lost acknowledged operations, and its history goes on from this record's `seq_no`: it was
-    /// restored, or an outdated copy was made its primary. What stands before with a higher `seq_no` is not the leader's.
+    /// The leader's shard lost acknowledged operations, and its history goes on from this record's
+    /// `seq_no`: it was restored, or an outdated copy was made its primary. What stands before with
+    /// a higher `seq_no` is not the leader's.
     Rewound {
         from: SeqNo,
     },
-    /// What the leader's translog no longer has comes from a scan of the shard instead, up to the `ResyncEnd`. All
-    /// records between them have the `seq_no` of the operation before the frame, so that a frame that was broken off
-    /// counts for nothing.
+    /// What the leader's translog no longer has comes from a scan of the shard instead, up to the
+    /// `ResyncEnd`. All records between them have the `seq_no` of the operation before the frame,
+    /// so that a frame that was broken off counts for nothing.
     ResyncBegin(ResyncBegin),
-    /// In a resync: a document that was last changed in the missing stretch, by the operation `seq_no`.
+    /// In a resync: a document that was last changed in the missing stretch, by the operation
+    /// `seq_no`.
     ResyncDocument {
         frame: FrameId,
         seq_no: SeqNo,
@@ -83,8 +91,16 @@ pub struct Operation {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum OperationKind {
-    Index { id: String, source: Bytes, routing: Option<String>, version: i64 },
-    Delete { id: String, version: i64 },
+    Index {
+        id: String,
+        source: Bytes,
+        routing: Option<String>,
+        version: i64,
+    },
+    Delete {
+        id: String,
+        version: i64,
+    },
     NoOp,
 }
 
@@ -92,9 +108,12 @@ impl OperationKind {
     /// What it brings, in bytes.
     pub fn bytes(&self) -> usize {
         match self {
-            Self::Index { id, source, routing, .. } => {
-                id.len() + source.len() + routing.as_ref().map_or(0, String::len)
-            }
+            Self::Index {
+                id,
+                source,
+                routing,
+                ..
+            } => id.len() + source.len() + routing.as_ref().map_or(0, String::len),
             Self::Delete { id, .. } => id.len(),
             Self::NoOp => 0,
         }
@@ -122,13 +141,15 @@ pub struct ResyncBegin {
 pub struct ResyncEnd {
     pub frame: FrameId,
     pub documents: u64,
-    /// Whether the frame names every document that exists: one that the follower has, no newer than the stretch, and the
-    /// frame does not name was deleted on the leader. Otherwise deletions of the stretch come with a later frame.
+    /// Whether the frame names every document that exists: one that the follower has, no newer than
+    /// the stretch, and the frame does not name was deleted on the leader. Otherwise deletions of
+    /// the stretch come with a later frame.
     pub complete: bool,
 }
 
-/// Where the stream takes over from a snapshot. A snapshot that was started again has several; the first one counts,
-/// because a document that an earlier attempt scanned may have been deleted since.
+/// Where the stream takes over from a snapshot. A snapshot that was started again has several; the
+/// first one counts, because a document that an earlier attempt scanned may have been deleted
+/// since.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotBegin {
     /// Every operation up to here is in the snapshot.
@@ -142,7 +163,8 @@ pub struct SnapshotBegin {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotEnd {
     pub documents: u64,
-    /// The highest sequence number in the scan; the copy is consistent once the stream has passed it.
+    /// The highest sequence number in the scan; the copy is consistent once the stream has passed
+    /// it.
     pub max_seq_no: SeqNo,
 }
 
@@ -152,13 +174,21 @@ pub enum RecordError {
     #[error("header {0} is missing: the record was not written by a Shardline leader agent")]
     MissingHeader(&'static str),
     #[error("header {name} is {value:?}, expected {expected}")]
-    BadHeader { name: &'static str, value: String, expected: &'static str },
+    BadHeader {
+        name: &'static str,
+        value: String,
+        expected: &'static str,
+    },
     #[error(
         "record format {0:?} is not known to this build (it reads up to \"{FORMAT}\"): upgrade the follower agent first"
     )]
     UnknownFormat(String),
     #[error("a record of kind {op} has no readable {what}: {reason}")]
-    BadBody { op: String, what: &'static str, reason: String },
+    BadBody {
+        op: String,
+        what: &'static str,
+        reason: String,
+    },
 }
 
 /// A record in Kafka's terms.
@@ -174,11 +204,18 @@ impl Record {
         let (key, value) = match &self.body {
             Body::Operation(operation) | Body::ResyncDocument { operation, .. } => {
                 if let Body::ResyncDocument { frame, seq_no, .. } = &self.body {
-                    headers = headers.number("frame", frame.0).number("document_seq_no", seq_no.0);
+                    headers = headers
+                        .number("frame", frame.0)
+                        .number("document_seq_no", seq_no.0);
                 }
                 headers = headers.number("primary_term", operation.primary_term.0);
                 match &operation.kind {
-                    OperationKind::Index { id, source, routing, version } => {
+                    OperationKind::Index {
+                        id,
+                        source,
+                        routing,
+                        version,
+                    } => {
                         headers = headers.number("version", *version);
                         if let Some(routing) = routing {
                             headers = headers.text("routing", routing);
@@ -193,7 +230,10 @@ impl Record {
                 }
             }
             Body::Metadata(metadata) => (None, json(metadata)),
-            Body::Heartbeat { global_checkpoint, next_within_ms } => {
+            Body::Heartbeat {
+                global_checkpoint,
+                next_within_ms,
+            } => {
                 headers = headers.number("global_checkpoint", global_checkpoint.0);
                 headers = headers.number("next_within", *next_within_ms);
                 (None, Cow::default())
@@ -211,11 +251,15 @@ impl Record {
             Body::SnapshotBegin(begin) => (None, json(begin)),
             Body::SnapshotEnd(end) => (None, json(end)),
         };
-        Encoded { key, value, headers: headers.0 }
+        Encoded {
+            key,
+            value,
+            headers: headers.0,
+        }
     }
 
-    /// Reads a record as Kafka delivered it: there is at least one in it. Sources are copied once, out of librdkafka's
-    /// buffer.
+    /// Reads a record as Kafka delivered it: there is at least one in it. Sources are copied once,
+    /// out of librdkafka's buffer.
     pub fn decode(message: &BorrowedMessage<'_>) -> Result<Vec<Self>, RecordError> {
         let headers = message.headers().ok_or(RecordError::MissingHeader("fmt"))?;
         let pairs = headers.iter().map(|header| (header.key, header.value));
@@ -238,7 +282,11 @@ impl Record {
         let value = value.unwrap_or_default();
         let timestamp_ms = number("ts", fields.ts)?;
         if op == packed::OP {
-            return packed::read(value, PrimaryTerm(number("primary_term", fields.primary_term)?), timestamp_ms);
+            return packed::read(
+                value,
+                PrimaryTerm(number("primary_term", fields.primary_term)?),
+                timestamp_ms,
+            );
         }
         let index = || {
             fields.operation(OperationKind::Index {
@@ -250,16 +298,19 @@ impl Record {
         };
         let body = match op {
             "index" => Body::Operation(index()?),
-            "rewound" => Body::Rewound { from: SeqNo(number("from", fields.from)?) },
+            "rewound" => Body::Rewound {
+                from: SeqNo(number("from", fields.from)?),
+            },
             "resync_document" => Body::ResyncDocument {
                 frame: FrameId(number("frame", fields.frame)?),
                 seq_no: SeqNo(number("document_seq_no", fields.document_seq_no)?),
                 operation: index()?,
             },
             "resync_begin" => Body::ResyncBegin(from_json(op, value)?),
-            "resync_ids" => {
-                Body::ResyncIds { frame: FrameId(number("frame", fields.frame)?), ids: from_json(op, value)? }
-            }
+            "resync_ids" => Body::ResyncIds {
+                frame: FrameId(number("frame", fields.frame)?),
+                ids: from_json(op, value)?,
+            },
             "resync_end" => Body::ResyncEnd(from_json(op, value)?),
             "delete" => Body::Operation(fields.operation(OperationKind::Delete {
                 id: document_id(op, key)?,
@@ -274,7 +325,9 @@ impl Record {
                     given => number("next_within", given)?,
                 },
             },
-            "gap" => Body::Gap { from: SeqNo(number("from", fields.from)?) },
+            "gap" => Body::Gap {
+                from: SeqNo(number("from", fields.from)?),
+            },
             "snapshot_begin" => Body::SnapshotBegin(from_json(op, value)?),
             "snapshot_end" => Body::SnapshotEnd(from_json(op, value)?),
             other => {
@@ -285,16 +338,29 @@ impl Record {
                 });
             }
         };
-        Ok(vec![Self { seq_no: SeqNo(number("seq_no", fields.seq_no)?), timestamp_ms, body }])
+        Ok(vec![Self {
+            seq_no: SeqNo(number("seq_no", fields.seq_no)?),
+            timestamp_ms,
+            body,
+        }])
     }
 }
 
 impl Body {
     fn name(&self) -> &'static str {
         match self {
-            Self::Operation(Operation { kind: OperationKind::Index { .. }, .. }) => "index",
-            Self::Operation(Operation { kind: OperationKind::Delete { .. }, .. }) => "delete",
-            Self::Operation(Operation { kind: OperationKind::NoOp, .. }) => "noop",
+            Self::Operation(Operation {
+                kind: OperationKind::Index { .. },
+                ..
+            }) => "index",
+            Self::Operation(Operation {
+                kind: OperationKind::Delete { .. },
+                ..
+            }) => "delete",
+            Self::Operation(Operation {
+                kind: OperationKind::NoOp,
+                ..
+            }) => "noop",
             Self::Metadata(_) => "metadata",
             Self::Heartbeat { .. } => "heartbeat",
             Self::Gap { .. } => "gap",
@@ -309,7 +375,8 @@ impl Body {
     }
 }
 
-/// Headers being written. Six of them go with every operation, so nothing is allocated on the way to librdkafka's list.
+/// Headers being written. Six of them go with every operation, so nothing is allocated on the way
+/// to librdkafka's list.
 struct Written(OwnedHeaders);
 
 impl Written {
@@ -323,7 +390,10 @@ impl Written {
     }
 
     fn text(self, key: &str, value: &str) -> Self {
-        Self(self.0.insert(Header { key, value: Some(value) }))
+        Self(self.0.insert(Header {
+            key,
+            value: Some(value),
+        }))
     }
 
     fn number(self, key: &str, value: i64) -> Self {
@@ -348,7 +418,9 @@ struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    fn collect(headers: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>) -> Result<Self, RecordError> {
+    fn collect(
+        headers: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>,
+    ) -> Result<Self, RecordError> {
         let mut fields = Self::default();
         for (name, value) in headers {
             let (name, slot) = match name {
@@ -367,17 +439,22 @@ impl<'a> Fields<'a> {
                 _ => continue, // a mirroring tool's own header
             };
             let value = value.unwrap_or_default();
-            *slot = Some(std::str::from_utf8(value).map_err(|_| RecordError::BadHeader {
-                name,
-                value: String::from_utf8_lossy(value).into_owned(),
-                expected: "UTF-8 text",
-            })?);
+            *slot = Some(
+                std::str::from_utf8(value).map_err(|_| RecordError::BadHeader {
+                    name,
+                    value: String::from_utf8_lossy(value).into_owned(),
+                    expected: "UTF-8 text",
+                })?,
+            );
         }
         Ok(fields)
     }
 
     fn operation(&self, kind: OperationKind) -> Result<Operation, RecordError> {
-        Ok(Operation { primary_term: PrimaryTerm(number("primary_term", self.primary_term)?), kind })
+        Ok(Operation {
+            primary_term: PrimaryTerm(number("primary_term", self.primary_term)?),
+            kind,
+        })
     }
 }
 
@@ -391,7 +468,11 @@ fn number(name: &'static str, value: Option<&str>) -> Result<i64, RecordError> {
 }
 
 fn document_id(op: &str, key: Option<&[u8]>) -> Result<String, RecordError> {
-    let bad = |reason: String| RecordError::BadBody { op: op.to_owned(), what: "key (the document's _id)", reason };
+    let bad = |reason: String| RecordError::BadBody {
+        op: op.to_owned(),
+        what: "key (the document's _id)",
+        reason,
+    };
     let key = key.ok_or_else(|| bad("there is none".to_owned()))?;
     String::from_utf8(key.to_vec()).map_err(|error| bad(error.to_string()))
 }
@@ -422,11 +503,20 @@ mod tests {
 
     fn bodies() -> impl Strategy<Value = Body> {
         let operation = |kind| {
-            (any::<i64>(), kind)
-                .prop_map(|(term, kind)| Body::Operation(Operation { primary_term: PrimaryTerm(term), kind }))
+            (any::<i64>(), kind).prop_map(|(term, kind)| {
+                Body::Operation(Operation {
+                    primary_term: PrimaryTerm(term),
+                    kind,
+                })
+            })
         };
         let index = || {
-            (".{0,40}", prop::collection::vec(any::<u8>(), 0..200), prop::option::of(".{0,10}"), any::<i64>())
+            (
+                ".{0,40}",
+                prop::collection::vec(any::<u8>(), 0..200),
+                prop::option::of(".{0,10}"),
+                any::<i64>(),
+            )
                 .prop_map(|(id, source, routing, version)| OperationKind::Index {
                     id,
                     source: source.into(),
@@ -437,40 +527,65 @@ mod tests {
         };
         prop_oneof![
             operation(index()),
-            (any::<i64>(), any::<i64>(), any::<i64>(), index()).prop_map(|(frame, seq_no, term, kind)| {
-                Body::ResyncDocument {
+            (any::<i64>(), any::<i64>(), any::<i64>(), index()).prop_map(
+                |(frame, seq_no, term, kind)| {
+                    Body::ResyncDocument {
+                        frame: FrameId(frame),
+                        seq_no: SeqNo(seq_no),
+                        operation: Operation {
+                            primary_term: PrimaryTerm(term),
+                            kind,
+                        },
+                    }
+                }
+            ),
+            (any::<i64>(), any::<i64>(), ".{0,20}", any::<u64>()).prop_map(
+                |(from, to, cause, documents)| {
+                    Body::ResyncBegin(ResyncBegin {
+                        frame: FrameId(to),
+                        from: SeqNo(from),
+                        to: SeqNo(to),
+                        cause,
+                        documents,
+                    })
+                }
+            ),
+            (any::<i64>(), prop::collection::vec(".{0,10}", 0..5)).prop_map(|(frame, ids)| {
+                Body::ResyncIds {
                     frame: FrameId(frame),
-                    seq_no: SeqNo(seq_no),
-                    operation: Operation { primary_term: PrimaryTerm(term), kind },
+                    ids,
                 }
             }),
-            (any::<i64>(), any::<i64>(), ".{0,20}", any::<u64>()).prop_map(|(from, to, cause, documents)| {
-                Body::ResyncBegin(ResyncBegin {
-                    frame: FrameId(to),
-                    from: SeqNo(from),
-                    to: SeqNo(to),
-                    cause,
+            (any::<i64>(), any::<u64>(), any::<bool>()).prop_map(|(frame, documents, complete)| {
+                Body::ResyncEnd(ResyncEnd {
+                    frame: FrameId(frame),
                     documents,
+                    complete,
                 })
             }),
-            (any::<i64>(), prop::collection::vec(".{0,10}", 0..5))
-                .prop_map(|(frame, ids)| Body::ResyncIds { frame: FrameId(frame), ids }),
-            (any::<i64>(), any::<u64>(), any::<bool>()).prop_map(|(frame, documents, complete)| {
-                Body::ResyncEnd(ResyncEnd { frame: FrameId(frame), documents, complete })
-            }),
             operation(
-                (".{0,40}", any::<i64>()).prop_map(|(id, version)| OperationKind::Delete { id, version }).boxed()
+                (".{0,40}", any::<i64>())
+                    .prop_map(|(id, version)| OperationKind::Delete { id, version })
+                    .boxed()
             ),
             operation(Just(OperationKind::NoOp).boxed()),
-            any::<(i64, i64)>()
-                .prop_map(|(n, next_within_ms)| Body::Heartbeat { global_checkpoint: SeqNo(n), next_within_ms }),
+            any::<(i64, i64)>().prop_map(|(n, next_within_ms)| Body::Heartbeat {
+                global_checkpoint: SeqNo(n),
+                next_within_ms
+            }),
             any::<i64>().prop_map(|n| Body::Gap { from: SeqNo(n) }),
             any::<i64>().prop_map(|n| Body::Rewound { from: SeqNo(n) }),
             (any::<i64>(), any::<i64>(), any::<u64>()).prop_map(|(s, o, documents)| {
-                Body::SnapshotBegin(SnapshotBegin { seq_no: SeqNo(s), offset: Offset(o), documents })
+                Body::SnapshotBegin(SnapshotBegin {
+                    seq_no: SeqNo(s),
+                    offset: Offset(o),
+                    documents,
+                })
             }),
-            (any::<u64>(), any::<i64>())
-                .prop_map(|(d, s)| Body::SnapshotEnd(SnapshotEnd { documents: d, max_seq_no: SeqNo(s) })),
+            (any::<u64>(), any::<i64>()).prop_map(|(d, s)| Body::SnapshotEnd(SnapshotEnd {
+                documents: d,
+                max_seq_no: SeqNo(s)
+            })),
         ]
     }
 

@@ -1,4 +1,5 @@
-//! Bootstraps through a snapshot repository that both clusters reach: what their agents tell each other.
+//! Bootstraps through a snapshot repository that both clusters reach: what their agents tell each
+//! other.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +9,8 @@ use crate::control::{Checkpoint, Entry};
 use crate::opensearch::{OpenSearchError, path_segment};
 use crate::types::{ClusterUuid, IndexUuid, Offset, PrimaryTerm, SeqNo, ShardId};
 
-/// `control.follower`: asks for a snapshot of an index in a repository; withdrawn when it is restored, or no longer wanted.
+/// `control.follower`: asks for a snapshot of an index in a repository; withdrawn when it is
+/// restored, or no longer wanted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotRequest {
     pub id: String,
@@ -23,8 +25,8 @@ pub struct SnapshotRequest {
     pub is_restoring: bool,
 }
 
-/// `control.leader`: how far a shard's partition was before the snapshot was begun: from there it has everything that the
-/// snapshot does not have.
+/// `control.leader`: how far a shard's partition was before the snapshot was begun: from there it
+/// has everything that the snapshot does not have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotPosition {
     pub id: String,
@@ -67,7 +69,11 @@ pub fn snapshot_name(id: &str) -> String {
 
 /// The snapshot's path in the REST API.
 pub fn snapshot_path(repository: &str, id: &str) -> String {
-    format!("/_snapshot/{}/{}", path_segment(repository), snapshot_name(id))
+    format!(
+        "/_snapshot/{}/{}",
+        path_segment(repository),
+        snapshot_name(id)
+    )
 }
 
 /// At which a cluster says whether all its nodes reach a repository.
@@ -75,8 +81,8 @@ pub fn verification_path(repository: &str) -> String {
     format!("/_snapshot/{}/_verify", path_segment(repository))
 }
 
-/// Whether a call about a snapshot fails for good: what is wrong with a repository or a snapshot is told with status 500,
-/// too.
+/// Whether a call about a snapshot fails for good: what is wrong with a repository or a snapshot is
+/// told with status 500, too.
 pub fn is_final(error: &OpenSearchError) -> bool {
     match error {
         OpenSearchError::Refused { error_type, .. }
@@ -104,7 +110,11 @@ impl SnapshotRequest {
 impl Entry for SnapshotPosition {
     const KIND: &'static str = "snapshot-position";
     fn key(&self) -> String {
-        format!("{}{}", Self::prefix_of(&self.leader_cluster, &self.id), self.shard)
+        format!(
+            "{}{}",
+            Self::prefix_of(&self.leader_cluster, &self.id),
+            self.shard
+        )
     }
 }
 
@@ -145,6 +155,9 @@ mod tests {
         assert!(is_final(&refused(404, "repository_missing_exception")));
         assert!(is_final(&refused(500, "repository_exception")));
         assert!(is_final(&refused(500, "snapshot_restore_exception")));
-        assert!(!is_final(&refused(503, "concurrent_snapshot_execution_exception")));
+        assert!(!is_final(&refused(
+            503,
+            "concurrent_snapshot_execution_exception"
+        )));
     }
 }

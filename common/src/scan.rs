@@ -1,4 +1,5 @@
-//! Scans one shard of an index at a point in time, in `_seq_no` order or, for a third of the CPU, as it is stored.
+//! Scans one shard of an index at a point in time, in `_seq_no` order or, for a third of the CPU,
+//! as it is stored.
 
 use std::time::Duration;
 
@@ -12,22 +13,25 @@ use tracing::warn;
 use crate::opensearch::{OpenSearch, OpenSearchError, path_segment};
 use crate::types::{IndexName, PrimaryTerm, SeqNo, ShardId};
 
-/// What a page is meant to weigh, in bytes; the number of documents asked for follows from the last page's.
+/// What a page is meant to weigh, in bytes; the number of documents asked for follows from the last
+/// page's.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
 const FIRST_PAGE: usize = 100;
 /// Documents of a page, with their sources and without; OpenSearch gives no more than 10,000.
 const LARGEST_PAGE: usize = 5_000;
 const LARGEST_PAGE_OF_IDS: usize = 10_000;
-/// What a page of several documents weighs at most, in bytes: one that is larger is asked for again, with this part of its
-/// documents. It was meant to weigh a sixteenth.
+/// What a page of several documents weighs at most, in bytes: one that is larger is asked for
+/// again, with this part of its documents. It was meant to weigh a sixteenth.
 const LARGEST_ANSWER: usize = 16 * PAGE_BYTES;
 const SMALLER: usize = 16;
-/// A page has at most so many times the documents of the one before, since these say little about those to come.
+/// A page has at most so many times the documents of the one before, since these say little about
+/// those to come.
 const GROWTH: usize = 4;
 const KEEP_ALIVE: &str = "10m";
 /// A scan that silently left documents out would have followers delete them.
 const SEARCH: &str = "/_search?allow_partial_search_results=false";
-/// Instead of the cluster's `search.default_search_timeout`, at which a search ends with what it has found.
+/// Instead of the cluster's `search.default_search_timeout`, at which a search ends with what it
+/// has found.
 const NO_TIMEOUT: &str = "-1";
 const PAGE_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -63,7 +67,8 @@ pub struct ShardScan<'a> {
     pit_id: String,
 }
 
-/// Which documents a scan yields: those last changed by an operation in this stretch, both ends included.
+/// Which documents a scan yields: those last changed by an operation in this stretch, both ends
+/// included.
 #[derive(Clone, Copy, Debug)]
 pub struct Stretch {
     pub from: SeqNo,
@@ -84,8 +89,15 @@ pub struct Hit {
 
 impl<'a> ShardScan<'a> {
     /// Makes everything visible that the shard has acknowledged, and opens a point in time of it.
-    pub async fn refreshed(opensearch: &'a OpenSearch, index: &IndexName, shard: ShardId) -> Result<Self, ScanError> {
-        let path = format!("/{}/_refresh?filter_path=_shards.failed", path_segment(index.as_str()));
+    pub async fn refreshed(
+        opensearch: &'a OpenSearch,
+        index: &IndexName,
+        shard: ShardId,
+    ) -> Result<Self, ScanError> {
+        let path = format!(
+            "/{}/_refresh?filter_path=_shards.failed",
+            path_segment(index.as_str())
+        );
         let refreshed: Refreshed = opensearch.post(&path, &json!({})).await?;
         if refreshed._shards.failed > 0 {
             return Err(ScanError::Partial("a shard could not be refreshed"));
@@ -94,7 +106,11 @@ impl<'a> ShardScan<'a> {
     }
 
     /// Opens a point in time of what the shard shows now.
-    pub async fn open(opensearch: &'a OpenSearch, index: &IndexName, shard: ShardId) -> Result<Self, ScanError> {
+    pub async fn open(
+        opensearch: &'a OpenSearch,
+        index: &IndexName,
+        shard: ShardId,
+    ) -> Result<Self, ScanError> {
         let path = format!(
             "/{}/_search/point_in_time?keep_alive={KEEP_ALIVE}&preference=_shards:{shard}%7C_primary",
             path_segment(index.as_str())
@@ -105,7 +121,10 @@ impl<'a> ShardScan<'a> {
 
     pub async fn close(self) {
         let body = json!({"pit_id": [self.pit_id]});
-        let closed: Result<Value, _> = self.opensearch.delete("/_search/point_in_time", Some(&body)).await;
+        let closed: Result<Value, _> = self
+            .opensearch
+            .delete("/_search/point_in_time", Some(&body))
+            .await;
         if let Err(error) = closed {
             warn!(%error, "a point in time could not be closed; it expires by itself");
         }
@@ -135,17 +154,28 @@ impl<'a> ShardScan<'a> {
 
     /// In the order in which they are stored.
     pub fn unordered(&self, stretch: Stretch) -> Pages<'_> {
-        Pages { in_order: false, ..self.documents(stretch) }
+        Pages {
+            in_order: false,
+            ..self.documents(stretch)
+        }
     }
 
     /// Those with one of these ids.
     pub fn documents_among<'s>(&'s self, ids: &'s [String], stretch: Stretch) -> Pages<'s> {
-        Pages { among: Some(ids), ..self.documents(stretch) }
+        Pages {
+            among: Some(ids),
+            ..self.documents(stretch)
+        }
     }
 
     /// Without their sources, in the order in which they are stored.
     pub fn ids(&self, stretch: Stretch) -> Pages<'_> {
-        Pages { with_source: false, size: LARGEST_PAGE_OF_IDS, largest: LARGEST_PAGE_OF_IDS, ..self.unordered(stretch) }
+        Pages {
+            with_source: false,
+            size: LARGEST_PAGE_OF_IDS,
+            largest: LARGEST_PAGE_OF_IDS,
+            ..self.unordered(stretch)
+        }
     }
 }
 
@@ -165,7 +195,11 @@ impl Pages<'_> {
     /// With so many documents in a page at most.
     pub fn of_at_most(self, documents: usize) -> Self {
         let largest = documents.clamp(1, self.largest);
-        Self { largest, size: self.size.min(largest), ..self }
+        Self {
+            largest,
+            size: self.size.min(largest),
+            ..self
+        }
     }
 
     /// The next documents; none at the end.
@@ -179,9 +213,13 @@ impl Pages<'_> {
             filters.push(json!({"ids": {"values": ids}}));
         }
         let by_seq_no = self.in_order.then(|| json!({"_seq_no": "asc"}));
-        // An index made by shrinking has documents of several shards in one, and with them equal sequence numbers. In a point
-        // in time of one shard `_doc` tells all apart; OpenSearch before 3.3 has no `_shard_doc`.
-        let sort: Vec<_> = by_seq_no.into_iter().chain([json!({"_doc": "asc"})]).collect();
+        // An index made by shrinking has documents of several shards in one, and with them equal
+        // sequence numbers. In a point in time of one shard `_doc` tells all apart; OpenSearch
+        // before 3.3 has no `_shard_doc`.
+        let sort: Vec<_> = by_seq_no
+            .into_iter()
+            .chain([json!({"_doc": "asc"})])
+            .collect();
         let mut request = json!({
             "pit": {"id": self.scan.pit_id, "keep_alive": KEEP_ALIVE},
             "query": {"bool": {"filter": filters}},
@@ -201,7 +239,12 @@ impl Pages<'_> {
         if let Some(last) = page.hits.hits.last_mut() {
             self.after = std::mem::take(&mut last.sort);
         }
-        let found: Vec<Hit> = page.hits.hits.into_iter().map(|hit| hit.into_hit(&answer)).collect();
+        let found: Vec<Hit> = page
+            .hits
+            .hits
+            .into_iter()
+            .map(|hit| hit.into_hit(&answer))
+            .collect();
         if self.with_source {
             self.size = next_size(self.size, answer.len(), found.len()).min(self.largest);
         }
@@ -217,8 +260,15 @@ impl Pages<'_> {
             request["size"] = json!(self.size);
             let body = Some(("application/json", Bytes::from(request.to_string())));
             // A document that is larger is let through.
-            let at_most = if self.size == 1 { usize::MAX } else { LARGEST_ANSWER };
-            let asked = self.scan.opensearch.send_at_most(at_most, Method::POST, &path, body, PAGE_TIMEOUT);
+            let at_most = if self.size == 1 {
+                usize::MAX
+            } else {
+                LARGEST_ANSWER
+            };
+            let asked =
+                self.scan
+                    .opensearch
+                    .send_at_most(at_most, Method::POST, &path, body, PAGE_TIMEOUT);
             if let Some(answer) = asked.await? {
                 return Ok(answer);
             }
@@ -227,10 +277,13 @@ impl Pages<'_> {
     }
 }
 
-/// How many documents to ask for behind a page of `size`, of which `found` came, with so many bytes.
+/// How many documents to ask for behind a page of `size`, of which `found` came, with so many
+/// bytes.
 fn next_size(size: usize, bytes: usize, found: usize) -> usize {
     let weight = (bytes / found.max(1)).max(1);
-    (PAGE_BYTES / weight).min(size.saturating_mul(GROWTH)).clamp(1, LARGEST_PAGE)
+    (PAGE_BYTES / weight)
+        .min(size.saturating_mul(GROWTH))
+        .clamp(1, LARGEST_PAGE)
 }
 
 #[derive(Deserialize)]
@@ -316,7 +369,9 @@ impl PageHit<'_> {
             primary_term: PrimaryTerm(self._primary_term),
             version: self._version,
             routing: self._routing,
-            source: self._source.map(|source| answer.slice_ref(source.get().as_bytes())),
+            source: self
+                ._source
+                .map(|source| answer.slice_ref(source.get().as_bytes())),
         }
     }
 }
@@ -341,13 +396,23 @@ mod tests {
     }
 
     impl Transport for Stored {
-        fn send<'a>(&'a self, request: Request<'a>) -> BoxFuture<'a, Result<(StatusCode, Bytes), String>> {
+        fn send<'a>(
+            &'a self,
+            request: Request<'a>,
+        ) -> BoxFuture<'a, Result<(StatusCode, Bytes), String>> {
             let answer = if request.path.contains("point_in_time") {
                 json!({"pit_id": "pit"})
             } else if request.path.contains("_refresh") {
-                self.partial.iter().map(|(key, value)| (key.to_string(), value.clone())).collect()
+                self.partial
+                    .iter()
+                    .map(|(key, value)| (key.to_string(), value.clone()))
+                    .collect()
             } else {
-                assert!(request.path.contains("allow_partial_search_results=false"), "{}", request.path);
+                assert!(
+                    request.path.contains("allow_partial_search_results=false"),
+                    "{}",
+                    request.path
+                );
                 let (_, body) = request.body.expect("a search has a body");
                 self.search(&serde_json::from_slice(&body).expect("a search is JSON"))
             };
@@ -357,19 +422,26 @@ mod tests {
 
     impl Stored {
         fn new(weights: Vec<usize>, partial: Option<(&'static str, Value)>) -> Arc<Self> {
-            Arc::new(Self { weights, partial, sizes: Mutex::default() })
+            Arc::new(Self {
+                weights,
+                partial,
+                sizes: Mutex::default(),
+            })
         }
 
         fn search(&self, request: &Value) -> Value {
             let size = request["size"].as_u64().expect("a size") as usize;
             self.sizes.lock().push(size);
-            let after = request["search_after"][0].as_u64().map_or(0, |place| place as usize + 1);
+            let after = request["search_after"][0]
+                .as_u64()
+                .map_or(0, |place| place as usize + 1);
             let documents = self.weights.iter().enumerate().skip(after).take(size).map(|(place, weight)| {
                 json!({"_id": place.to_string(), "_seq_no": place, "_primary_term": 1, "_version": 1, "sort": [place],
                        "_source": {"text": "x".repeat(*weight)}})
             });
             let hits = documents.collect::<Vec<_>>();
-            let mut answer = json!({"hits": {"hits": hits, "total": {"value": self.weights.len()}}});
+            let mut answer =
+                json!({"hits": {"hits": hits, "total": {"value": self.weights.len()}}});
             if let Some((key, value)) = &self.partial {
                 answer[*key] = value.clone();
             }
@@ -377,14 +449,22 @@ mod tests {
         }
     }
 
-    const ALL: Stretch = Stretch { from: SeqNo(0), to: None };
+    const ALL: Stretch = Stretch {
+        from: SeqNo(0),
+        to: None,
+    };
 
     async fn open(opensearch: &OpenSearch) -> ShardScan<'_> {
-        ShardScan::open(opensearch, &"index".into(), ShardId(0)).await.unwrap()
+        ShardScan::open(opensearch, &"index".into(), ShardId(0))
+            .await
+            .unwrap()
     }
 
     fn over(shard: &Arc<Stored>) -> OpenSearch {
-        OpenSearch::over("http://shard".to_owned(), Arc::clone(shard) as Arc<dyn Transport>)
+        OpenSearch::over(
+            "http://shard".to_owned(),
+            Arc::clone(shard) as Arc<dyn Transport>,
+        )
     }
 
     #[test]
@@ -399,21 +479,35 @@ mod tests {
     #[tokio::test]
     async fn a_page_that_would_be_too_large_is_asked_for_again_with_fewer_documents() {
         let large = 1024 * 1024;
-        let weights: Vec<usize> = std::iter::repeat_n(10, 300).chain([large; 70]).chain([LARGEST_ANSWER]).collect();
+        let weights: Vec<usize> = std::iter::repeat_n(10, 300)
+            .chain([large; 70])
+            .chain([LARGEST_ANSWER])
+            .collect();
         let shard = Stored::new(weights, None);
         let opensearch = over(&shard);
         let scan = open(&opensearch).await;
         let (mut pages, mut ids) = (scan.unordered(ALL), Vec::new());
         loop {
             let page = pages.next().await.unwrap();
-            let bytes: usize = page.iter().filter_map(|hit| hit.source.as_ref()).map(Bytes::len).sum();
-            assert!(page.len() == 1 || bytes <= LARGEST_ANSWER, "{} documents of {bytes} bytes", page.len());
+            let bytes: usize = page
+                .iter()
+                .filter_map(|hit| hit.source.as_ref())
+                .map(Bytes::len)
+                .sum();
+            assert!(
+                page.len() == 1 || bytes <= LARGEST_ANSWER,
+                "{} documents of {bytes} bytes",
+                page.len()
+            );
             if page.is_empty() {
                 break;
             }
             ids.extend(page.into_iter().map(|hit| hit.id));
         }
-        assert_eq!(ids, (0..371).map(|place| place.to_string()).collect::<Vec<_>>());
+        assert_eq!(
+            ids,
+            (0..371).map(|place| place.to_string()).collect::<Vec<_>>()
+        );
         let sizes = shard.sizes.lock();
         assert_eq!(sizes[..3], [100, 400, 25]);
     }
@@ -423,7 +517,10 @@ mod tests {
         let shard = Stored::new(vec![10; 300], None);
         let opensearch = over(&shard);
         let scan = open(&opensearch).await;
-        for mut pages in [scan.ids(ALL).of_at_most(70), scan.unordered(ALL).of_at_most(70)] {
+        for mut pages in [
+            scan.ids(ALL).of_at_most(70),
+            scan.unordered(ALL).of_at_most(70),
+        ] {
             while !pages.next().await.unwrap().is_empty() {}
         }
         assert_eq!(*shard.sizes.lock(), [70; 12]);
@@ -433,7 +530,10 @@ mod tests {
     #[tokio::test]
     async fn a_shard_that_was_not_refreshed_is_not_scanned() {
         for (failed, is_opened) in [(0, true), (1, false)] {
-            let shard = Stored::new(vec![1], Some(("_shards", json!({"total": 4, "failed": failed}))));
+            let shard = Stored::new(
+                vec![1],
+                Some(("_shards", json!({"total": 4, "failed": failed}))),
+            );
             let opensearch = over(&shard);
             let opened = ShardScan::refreshed(&opensearch, &"index".into(), ShardId(0)).await;
             assert_eq!(opened.is_ok(), is_opened);
@@ -442,15 +542,27 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_that_leaves_documents_out_is_none() {
-        for partial in [("timed_out", json!(true)), ("_shards", json!({"total": 1, "failed": 1}))] {
+        for partial in [
+            ("timed_out", json!(true)),
+            ("_shards", json!({"total": 1, "failed": 1})),
+        ] {
             let shard = Stored::new(vec![1, 1], Some(partial));
             let opensearch = over(&shard);
             let scan = open(&opensearch).await;
-            for error in [scan.ids(ALL).next().await.unwrap_err(), scan.count().await.unwrap_err()] {
-                assert!(matches!(error, ScanError::Partial(_)) && error.retryable(), "{error}");
+            for error in [
+                scan.ids(ALL).next().await.unwrap_err(),
+                scan.count().await.unwrap_err(),
+            ] {
+                assert!(
+                    matches!(error, ScanError::Partial(_)) && error.retryable(),
+                    "{error}"
+                );
             }
         }
-        let shard = Stored::new(vec![1, 1], Some(("_shards", json!({"total": 1, "failed": 0}))));
+        let shard = Stored::new(
+            vec![1, 1],
+            Some(("_shards", json!({"total": 1, "failed": 0}))),
+        );
         assert_eq!(open(&over(&shard)).await.count().await.unwrap(), 2);
     }
 }

@@ -7,8 +7,7 @@ use serde::Deserialize;
 use crate::opensearch::{OpenSearch, OpenSearchError, path_segment};
 use crate::types::{IndexName, IndexUuid, SeqNo, ShardId};
 
-const FIELDS: &str =
-    "indices.*.uuid,indices.*.shards.*.routing.primary,indices.*.shards.*.routing.state,indices.*.shards.*.seq_no";
+const FIELDS: &str = "indices.*.uuid,indices.*.shards.*.routing.primary,indices.*.shards.*.routing.state,indices.*.shards.*.seq_no";
 
 const HISTORY: &str = "indices.*.shards.*.routing.primary,indices.*.shards.*.routing.state,indices.*.shards.*.seq_no,\
                        indices.*.shards.*.commit.user_data.history_uuid";
@@ -62,26 +61,45 @@ pub struct Primaries {
     pub shards: HashMap<ShardId, SeqNoStats>,
 }
 
-pub async fn primaries(opensearch: &OpenSearch, index: &IndexName) -> Result<Primaries, OpenSearchError> {
-    let path = format!("/{}/_stats/docs?level=shards&filter_path={FIELDS}", path_segment(index.as_str()));
+pub async fn primaries(
+    opensearch: &OpenSearch,
+    index: &IndexName,
+) -> Result<Primaries, OpenSearchError> {
+    let path = format!(
+        "/{}/_stats/docs?level=shards&filter_path={FIELDS}",
+        path_segment(index.as_str())
+    );
     let stats: Stats = opensearch.get(&path).await?;
     let uuid = stats.indices.values().find_map(|index| index.uuid.clone());
     let shards = stats.indices.into_values().flat_map(IndexStats::primaries);
-    Ok(Primaries { index: uuid, shards: shards.collect() })
+    Ok(Primaries {
+        index: uuid,
+        shards: shards.collect(),
+    })
 }
 
-/// The history that a shard's primary has, and how far it is; `None` while it is away. OpenSearch gives a shard another
-/// history when it is restored from a snapshot, and when a copy that may lack operations is made its primary by force
-/// (`Engine.HISTORY_UUID_KEY` in the user data of Lucene's commit).
+/// The history that a shard's primary has, and how far it is; `None` while it is away. OpenSearch
+/// gives a shard another history when it is restored from a snapshot, and when a copy that may lack
+/// operations is made its primary by force (`Engine.HISTORY_UUID_KEY` in the user data of Lucene's
+/// commit).
 pub async fn history(
     opensearch: &OpenSearch,
     index: &IndexName,
     shard: ShardId,
 ) -> Result<Option<(String, SeqNoStats)>, OpenSearchError> {
-    let path = format!("/{}/_stats/docs?level=shards&filter_path={HISTORY}", path_segment(index.as_str()));
+    let path = format!(
+        "/{}/_stats/docs?level=shards&filter_path={HISTORY}",
+        path_segment(index.as_str())
+    );
     let stats: Stats = opensearch.get(&path).await?;
-    let copies = stats.indices.into_values().find_map(|mut index| index.shards.remove(&shard));
-    let primary = copies.into_iter().flatten().find(|copy| copy.routing.is_serving_primary());
+    let copies = stats
+        .indices
+        .into_values()
+        .find_map(|mut index| index.shards.remove(&shard));
+    let primary = copies
+        .into_iter()
+        .flatten()
+        .find(|copy| copy.routing.is_serving_primary());
     Ok(primary.and_then(|primary| Some((primary.commit?.user_data.history_uuid, primary.seq_no?))))
 }
 
@@ -93,7 +111,9 @@ pub async fn all_primaries(
     let stats: Stats = opensearch.get(&path).await?;
     let of_index = |index: IndexStats| {
         let uuid = index.uuid.clone();
-        index.primaries().filter_map(move |(shard, primary)| Some(((uuid.clone()?, shard), primary)))
+        index
+            .primaries()
+            .filter_map(move |(shard, primary)| Some(((uuid.clone()?, shard), primary)))
     };
     Ok(stats.indices.into_values().flat_map(of_index).collect())
 }
@@ -101,14 +121,17 @@ pub async fn all_primaries(
 impl IndexStats {
     fn primaries(self) -> impl Iterator<Item = (ShardId, SeqNoStats)> {
         self.shards.into_iter().filter_map(|(shard, copies)| {
-            let primary = copies.into_iter().find(|copy| copy.routing.is_serving_primary())?;
+            let primary = copies
+                .into_iter()
+                .find(|copy| copy.routing.is_serving_primary())?;
             Some((shard, primary.seq_no?))
         })
     }
 }
 
 impl Routing {
-    /// One that is being recovered, such as the target of a relocation, does not know yet what the shard has.
+    /// One that is being recovered, such as the target of a relocation, does not know yet what the
+    /// shard has.
     fn is_serving_primary(&self) -> bool {
         self.primary && self.state != "INITIALIZING"
     }

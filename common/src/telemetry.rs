@@ -13,10 +13,14 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-/// Structured logs on standard error: text, or JSON lines with `SHARDLINE_LOG=json`. `RUST_LOG` filters.
+/// Structured logs on standard error: text, or JSON lines with `SHARDLINE_LOG=json`. `RUST_LOG`
+/// filters.
 pub fn init_logs() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,librdkafka=error"));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("info,librdkafka=error"));
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     if std::env::var("SHARDLINE_LOG").is_ok_and(|format| format == "json") {
         logs.json().init();
     } else {
@@ -44,14 +48,23 @@ impl Readiness {
     fn answer(&self) -> (StatusCode, String) {
         match &*self.0.read() {
             None => (StatusCode::OK, "ready\n".to_owned()),
-            Some(what) => (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for {what}\n")),
+            Some(what) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("waiting for {what}\n"),
+            ),
         }
     }
 }
 
 /// Binds a listener, with an error that names the configuration key.
 pub async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|source| BindError { key, address, source })
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| BindError {
+            key,
+            address,
+            source,
+        })
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -71,8 +84,14 @@ pub fn admin_router(registry: Registry, readiness: Readiness) -> Router {
 }
 
 /// Serves until cancelled; requests under way are finished.
-pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) -> std::io::Result<()> {
-    axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await }).await
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
+    axum::serve(listener, router)
+        .with_graceful_shutdown(async move { stop.cancelled().await })
+        .await
 }
 
 fn metrics(registry: &Registry) -> axum::response::Response {

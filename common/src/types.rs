@@ -73,7 +73,8 @@ macro_rules! name {
 }
 
 number! {
-    /// Position of an operation in its shard's history: 0 for the first, gapless. −1 is "before the first".
+    /// Position of an operation in its shard's history: 0 for the first, gapless. −1 is "before the
+    /// first".
     SeqNo(i64)
 }
 number! {
@@ -89,7 +90,8 @@ number! {
     ShardId(u32)
 }
 number! {
-    /// Rises when a new owner of a follower index must outrank every version already there; see [`ExternalVersion`].
+    /// Rises when a new owner of a follower index must outrank every version already there; see
+    /// [`ExternalVersion`].
     Epoch(u32)
 }
 number! {
@@ -156,9 +158,13 @@ impl ExternalVersion {
         Self((i64::from(epoch.0) << Self::EPOCH_SHIFT) + seq_no.0 + 1)
     }
 
-    /// The lowest epoch of which every version outranks this one, `at_least` that; none if there is no room for it.
+    /// The lowest epoch of which every version outranks this one, `at_least` that; none if there is
+    /// no room for it.
     pub fn epoch_above(self, at_least: Epoch) -> Option<Epoch> {
-        let above = u32::try_from((self.0.max(0) >> Self::EPOCH_SHIFT) + 1).ok().map(Epoch)?.max(at_least);
+        let above = u32::try_from((self.0.max(0) >> Self::EPOCH_SHIFT) + 1)
+            .ok()
+            .map(Epoch)?
+            .max(at_least);
         (above <= Self::LAST_EPOCH).then_some(above)
     }
 
@@ -180,7 +186,10 @@ mod tests {
         let last_of_first = ExternalVersion::new(Epoch(0), SeqNo((1 << 44) - 2));
         assert!(ExternalVersion::new(Epoch(1), SeqNo(0)) > last_of_first);
         assert_eq!(ExternalVersion::new(Epoch(0), SeqNo(0)), ExternalVersion(1));
-        assert_eq!(ExternalVersion::new(Epoch(7), SeqNo(12)).seq_no(), SeqNo(12));
+        assert_eq!(
+            ExternalVersion::new(Epoch(7), SeqNo(12)).seq_no(),
+            SeqNo(12)
+        );
     }
 
     proptest! {
@@ -202,7 +211,15 @@ mod tests {
     fn a_restored_document_has_its_own_number() {
         assert_eq!(ExternalVersion(1).epoch_above(Epoch(0)), Some(Epoch(1)));
         assert_eq!(ExternalVersion((1 << 62) - 1).epoch_above(Epoch(1)), None);
-        let side = |version| Side::Follower { restored_below: 1 << 44 }.seq_no(SeqNo(7), version);
-        assert_eq!((side(3), side(ExternalVersion::new(Epoch(1), SeqNo(5)).0)), (SeqNo(7), SeqNo(5)));
+        let side = |version| {
+            Side::Follower {
+                restored_below: 1 << 44,
+            }
+            .seq_no(SeqNo(7), version)
+        };
+        assert_eq!(
+            (side(3), side(ExternalVersion::new(Epoch(1), SeqNo(5)).0)),
+            (SeqNo(7), SeqNo(5))
+        );
     }
 }

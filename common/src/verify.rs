@@ -1,8 +1,10 @@
-//! Verification: how documents of the two sides become comparable, and what their agents ask and answer.
+//! Verification: how documents of the two sides become comparable, and what their agents ask and
+//! answer.
 //!
-//! A document's fingerprint covers its id, its routing, the leader's sequence number of the operation that made it what
-//! it is and, if asked for, its source. Documents are dealt into buckets by their ids. A bucket's digest is the sum of
-//! its fingerprints, so the order in which a shard is scanned is of no matter.
+//! A document's fingerprint covers its id, its routing, the leader's sequence number of the
+//! operation that made it what it is and, if asked for, its source. Documents are dealt into
+//! buckets by their ids. A bucket's digest is the sum of its fingerprints, so the order in which a
+//! shard is scanned is of no matter.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,7 +33,8 @@ const MOST_BUCKETS: u64 = 65_536;
 const DOCUMENTS_IN_A_BUCKET: u64 = 16;
 const STATES_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// `control.follower`: a question to the agent beside the primary of a leader shard; removed when it is answered.
+/// `control.follower`: a question to the agent beside the primary of a leader shard; removed when
+/// it is answered.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Question {
     pub leader_cluster: ClusterUuid,
@@ -73,8 +76,8 @@ pub struct Reply {
     pub answer: Answer,
 }
 
-/// What is told of documents is of their state when every operation up to the checkpoint had been carried out, and
-/// perhaps later ones.
+/// What is told of documents is of their state when every operation up to the checkpoint had been
+/// carried out, and perhaps later ones.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
@@ -132,8 +135,15 @@ struct WrittenDigests {
 
 impl From<Digests> for WrittenDigests {
     fn from(digests: Digests) -> Self {
-        let bytes: Vec<u8> = digests.sums.iter().flat_map(|sum| sum.to_le_bytes()).collect();
-        Self { documents: digests.documents, sums: STANDARD.encode(bytes) }
+        let bytes: Vec<u8> = digests
+            .sums
+            .iter()
+            .flat_map(|sum| sum.to_le_bytes())
+            .collect();
+        Self {
+            documents: digests.documents,
+            sums: STANDARD.encode(bytes),
+        }
     }
 }
 
@@ -143,13 +153,19 @@ impl TryFrom<WrittenDigests> for Digests {
     fn try_from(written: WrittenDigests) -> Result<Self, Self::Error> {
         let bytes = STANDARD.decode(written.sums)?;
         let (sums, _) = bytes.as_chunks::<8>();
-        Ok(Self { documents: written.documents, sums: sums.iter().copied().map(u64::from_le_bytes).collect() })
+        Ok(Self {
+            documents: written.documents,
+            sums: sums.iter().copied().map(u64::from_le_bytes).collect(),
+        })
     }
 }
 
 impl Digests {
     fn new(buckets: u32) -> Self {
-        Self { documents: 0, sums: vec![0; buckets as usize] }
+        Self {
+            documents: 0,
+            sums: vec![0; buckets as usize],
+        }
     }
 
     fn add(&mut self, bucket: u32, fingerprint: Fingerprint) {
@@ -161,7 +177,11 @@ impl Digests {
     /// The buckets in which the two sides differ.
     pub fn differing(&self, other: &Self) -> BTreeSet<u32> {
         let pairs = self.sums.iter().zip(&other.sums);
-        (0..).zip(pairs).filter(|(_, (one, other))| one != other).map(|(bucket, _)| bucket).collect()
+        (0..)
+            .zip(pairs)
+            .filter(|(_, (one, other))| one != other)
+            .map(|(bucket, _)| bucket)
+            .collect()
     }
 }
 
@@ -176,14 +196,21 @@ pub struct Listing {
 
 impl Listing {
     fn new(below: u32) -> Self {
-        Self { below, documents: BTreeMap::new(), count: 0 }
+        Self {
+            below,
+            documents: BTreeMap::new(),
+            count: 0,
+        }
     }
 
     fn add(&mut self, bucket: u32, name: DocumentName, fingerprint: Fingerprint) {
         if bucket >= self.below {
             return;
         }
-        self.documents.entry(bucket).or_default().push((name, fingerprint));
+        self.documents
+            .entry(bucket)
+            .or_default()
+            .push((name, fingerprint));
         self.count += 1;
         if self.count > LISTED
             && self.documents.len() > 1
@@ -198,8 +225,13 @@ impl Listing {
     pub fn differing(self, other: Self) -> Vec<DocumentName> {
         let below = self.below.min(other.below);
         let flat = |listing: Self| {
-            let buckets = listing.documents.into_iter().filter(move |(bucket, _)| *bucket < below);
-            buckets.flat_map(|(_, documents)| documents).map(|(name, print)| (name.id.clone(), (name, print)))
+            let buckets = listing
+                .documents
+                .into_iter()
+                .filter(move |(bucket, _)| *bucket < below);
+            buckets
+                .flat_map(|(_, documents)| documents)
+                .map(|(name, print)| (name.id.clone(), (name, print)))
         };
         let mut others: BTreeMap<String, (DocumentName, Fingerprint)> = flat(other).collect();
         let mut differing = Vec::new();
@@ -236,10 +268,14 @@ fn fingerprint(name: &DocumentName, seq_no: SeqNo, source: Option<&[u8]>) -> Fin
     hasher.update(&seq_no.0.to_le_bytes());
     if let Some(source) = source {
         // What is no JSON on one side is compared byte by byte.
-        let hash = serde_json::from_slice(source).map_or_else(|_| xxh3_64(source), |value: Value| content_hash(&value));
+        let hash = serde_json::from_slice(source)
+            .map_or_else(|_| xxh3_64(source), |value: Value| content_hash(&value));
         hasher.update(&hash.to_le_bytes());
     }
-    Fingerprint { seq_no, hash: hasher.digest() }
+    Fingerprint {
+        seq_no,
+        hash: hasher.digest(),
+    }
 }
 
 /// Decimal digits that tell two doubles apart.
@@ -251,7 +287,9 @@ fn content_hash(value: &Value) -> u64 {
     match value {
         Value::Array(items) => {
             hasher.update(b"[");
-            items.iter().for_each(|item| hasher.update(&content_hash(item).to_le_bytes()));
+            items
+                .iter()
+                .for_each(|item| hasher.update(&content_hash(item).to_le_bytes()));
         }
         Value::Object(fields) => {
             let field = |(name, value): (&String, &Value)| {
@@ -269,15 +307,25 @@ fn content_hash(value: &Value) -> u64 {
     hasher.digest()
 }
 
-/// A number as all that print it differently agree on, such as `1.0E10` and `10000000000`. One with more digits than a double
-/// has stays as it is spelt.
+/// A number as all that print it differently agree on, such as `1.0E10` and `10000000000`. One with
+/// more digits than a double has stays as it is spelt.
 fn canonical(text: &str) -> Cow<'_, str> {
     let is_fraction = text.contains(['.', 'e', 'E']);
-    let digits = text.split(['e', 'E']).next().unwrap_or_default().chars().filter(char::is_ascii_digit).count();
+    let digits = text
+        .split(['e', 'E'])
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .filter(char::is_ascii_digit)
+        .count();
     match text.parse::<f64>() {
         Ok(number) if is_fraction && digits <= EXACT_DIGITS && number.is_finite() => {
             // Without an exponent, and for whole numbers without a point.
-            Cow::Owned(if number == 0.0 { "0".to_owned() } else { number.to_string() })
+            Cow::Owned(if number == 0.0 {
+                "0".to_owned()
+            } else {
+                number.to_string()
+            })
         }
         _ => Cow::Borrowed(text),
     }
@@ -287,7 +335,8 @@ fn canonical(text: &str) -> Cow<'_, str> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     Leader,
-    /// Documents with lower versions than that came with a snapshot, and kept the leader's sequence numbers.
+    /// Documents with lower versions than that came with a snapshot, and kept the leader's sequence
+    /// numbers.
     Follower {
         restored_below: i64,
     },
@@ -297,7 +346,9 @@ impl Side {
     /// The leader's, of the operation that made a document what it is.
     pub fn seq_no(self, own: SeqNo, version: i64) -> SeqNo {
         match self {
-            Self::Follower { restored_below } if version >= restored_below => ExternalVersion(version).seq_no(),
+            Self::Follower { restored_below } if version >= restored_below => {
+                ExternalVersion(version).seq_no()
+            }
             Self::Leader | Self::Follower { .. } => own,
         }
     }
@@ -312,14 +363,15 @@ pub struct Reader<'a> {
     pub how: How,
     /// Documents read so far.
     pub read: &'a AtomicU64,
-    /// The last operation that the leader can have had by now. What is newer than `up_to` and not newer than that is left
-    /// out, as not compared yet; what is newer still is nothing of the leader's.
+    /// The last operation that the leader can have had by now. What is newer than `up_to` and not
+    /// newer than that is left out, as not compared yet; what is newer still is nothing of the
+    /// leader's.
     pub newest: Box<dyn Fn() -> SeqNo + Send + Sync + 'a>,
 }
 
 impl Reader<'_> {
-    /// Of the documents whose last operation is not newer than `up_to`; the shard must have carried out everything up
-    /// to there.
+    /// Of the documents whose last operation is not newer than `up_to`; the shard must have carried
+    /// out everything up to there.
     pub async fn digests(&self, up_to: SeqNo, buckets: u32) -> Result<Digests, ScanError> {
         let mut digests = Digests::new(buckets);
         let add = |name: DocumentName, print| digests.add(bucket_of(&name.id, buckets), print);
@@ -327,10 +379,18 @@ impl Reader<'_> {
         Ok(digests)
     }
 
-    pub async fn listing(&self, up_to: SeqNo, buckets: u32, of: &BTreeSet<u32>) -> Result<Listing, ScanError> {
+    pub async fn listing(
+        &self,
+        up_to: SeqNo,
+        buckets: u32,
+        of: &BTreeSet<u32>,
+    ) -> Result<Listing, ScanError> {
         let mut listing = Listing::new(buckets);
         let is_wanted = |id: &str| of.contains(&bucket_of(id, buckets));
-        self.scan(up_to, is_wanted, |name, print| listing.add(bucket_of(&name.id, buckets), name, print)).await?;
+        self.scan(up_to, is_wanted, |name, print| {
+            listing.add(bucket_of(&name.id, buckets), name, print)
+        })
+        .await?;
         Ok(listing)
     }
 
@@ -344,9 +404,15 @@ impl Reader<'_> {
         let to = (self.side == Side::Leader).then_some(up_to);
         let stretch = Stretch { from: SeqNo(0), to };
         let scanned = async {
-            let mut pages = if self.how.content { scan.unordered(stretch) } else { scan.ids(stretch) };
+            let mut pages = if self.how.content {
+                scan.unordered(stretch)
+            } else {
+                scan.ids(stretch)
+            };
             if self.how.documents_per_second > 0 {
-                pages = pages.of_at_most(usize::try_from(self.how.documents_per_second).unwrap_or(usize::MAX));
+                pages = pages.of_at_most(
+                    usize::try_from(self.how.documents_per_second).unwrap_or(usize::MAX),
+                );
             }
             let started = Instant::now();
             let mut read = 0;
@@ -360,7 +426,14 @@ impl Reader<'_> {
                 read += page.len() as u64;
                 self.read.fetch_add(page.len() as u64, Relaxed);
                 for hit in page {
-                    let Hit { id, seq_no, version, routing, source, .. } = hit;
+                    let Hit {
+                        id,
+                        seq_no,
+                        version,
+                        routing,
+                        source,
+                        ..
+                    } = hit;
                     let seq_no = self.side.seq_no(seq_no, version);
                     if (seq_no <= up_to || seq_no > newest) && is_wanted(&id) {
                         let name = DocumentName { id, routing };
@@ -370,7 +443,8 @@ impl Reader<'_> {
                 }
                 if self.how.documents_per_second > 0 {
                     // Rates and counts are far below 2^52.
-                    let due = Duration::from_secs_f64(read as f64 / self.how.documents_per_second as f64);
+                    let due =
+                        Duration::from_secs_f64(read as f64 / self.how.documents_per_second as f64);
                     tokio::time::sleep_until(started + due).await;
                 }
             }
@@ -381,34 +455,67 @@ impl Reader<'_> {
     }
 
     /// What the documents are at this moment.
-    pub async fn states(&self, documents: &[DocumentName]) -> Result<Vec<Option<Fingerprint>>, ScanError> {
+    pub async fn states(
+        &self,
+        documents: &[DocumentName],
+    ) -> Result<Vec<Option<Fingerprint>>, ScanError> {
         let named = |name: &DocumentName| match &name.routing {
             Some(routing) => json!({"_id": name.id, "routing": routing}),
             None => json!({"_id": name.id}),
         };
         let body = json!({"docs": documents.iter().map(named).collect::<Vec<_>>()});
         let source = self.how.content;
-        let path =
-            format!("/{}/_mget?preference=_primary&realtime=true&_source={source}", path_segment(self.index.as_str()));
+        let path = format!(
+            "/{}/_mget?preference=_primary&realtime=true&_source={source}",
+            path_segment(self.index.as_str())
+        );
         let body = Some(("application/json", body.to_string().into()));
-        let answer = self.opensearch.send(Method::POST, &path, body, STATES_TIMEOUT).await?;
+        let answer = self
+            .opensearch
+            .send(Method::POST, &path, body, STATES_TIMEOUT)
+            .await?;
         let found: Found<'_> = serde_json::from_slice(&answer)?;
         if found.docs.len() != documents.len() {
-            let reason = format!("{} documents where {} were asked for", found.docs.len(), documents.len());
-            return Err(OpenSearchError::Unexpected { method: "POST".to_owned(), path, reason }.into());
+            let reason = format!(
+                "{} documents where {} were asked for",
+                found.docs.len(),
+                documents.len()
+            );
+            return Err(OpenSearchError::Unexpected {
+                method: "POST".to_owned(),
+                path,
+                reason,
+            }
+            .into());
         }
         let state = |document: FoundDocument<'_>| {
             let (id, seq_no) = (document._id, SeqNo(document._seq_no?));
-            let name = DocumentName { id, routing: document._routing };
+            let name = DocumentName {
+                id,
+                routing: document._routing,
+            };
             let seq_no = self.side.seq_no(seq_no, document._version?);
             let source = document._source.map(|source| source.get().as_bytes());
             Some(fingerprint(&name, seq_no, source))
         };
-        if let Some(error) = found.docs.iter().find_map(|document| document.error.as_ref()) {
+        if let Some(error) = found
+            .docs
+            .iter()
+            .find_map(|document| document.error.as_ref())
+        {
             let reason = error.to_string();
-            return Err(OpenSearchError::Unexpected { method: "POST".to_owned(), path, reason }.into());
+            return Err(OpenSearchError::Unexpected {
+                method: "POST".to_owned(),
+                path,
+                reason,
+            }
+            .into());
         }
-        Ok(found.docs.into_iter().map(|document| document.found.then(|| state(document)).flatten()).collect())
+        Ok(found
+            .docs
+            .into_iter()
+            .map(|document| document.found.then(|| state(document)).flatten())
+            .collect())
     }
 }
 
@@ -431,20 +538,38 @@ struct FoundDocument<'a> {
     error: Option<Value>,
 }
 
-fn key_of(kind: &str, cluster: &ClusterUuid, uuid: &IndexUuid, verification: &str, shard: ShardId) -> String {
+fn key_of(
+    kind: &str,
+    cluster: &ClusterUuid,
+    uuid: &IndexUuid,
+    verification: &str,
+    shard: ShardId,
+) -> String {
     format!("{kind}/{cluster}/{uuid}/{verification}/{shard}")
 }
 
 impl Entry for Question {
     const KIND: &'static str = "question";
     fn key(&self) -> String {
-        key_of(Self::KIND, &self.leader_cluster, &self.leader_uuid, &self.verification, self.shard)
+        key_of(
+            Self::KIND,
+            &self.leader_cluster,
+            &self.leader_uuid,
+            &self.verification,
+            self.shard,
+        )
     }
 }
 
 impl Question {
     pub fn reply_key(&self) -> String {
-        key_of(Reply::KIND, &self.leader_cluster, &self.leader_uuid, &self.verification, self.shard)
+        key_of(
+            Reply::KIND,
+            &self.leader_cluster,
+            &self.leader_uuid,
+            &self.verification,
+            self.shard,
+        )
     }
 
     pub fn reply(&self, answer: Answer) -> Reply {
@@ -462,13 +587,25 @@ impl Question {
 impl Entry for Reply {
     const KIND: &'static str = "reply";
     fn key(&self) -> String {
-        key_of(Self::KIND, &self.leader_cluster, &self.leader_uuid, &self.verification, self.shard)
+        key_of(
+            Self::KIND,
+            &self.leader_cluster,
+            &self.leader_uuid,
+            &self.verification,
+            self.shard,
+        )
     }
 }
 
 impl Reply {
     pub fn question_key(&self) -> String {
-        key_of(Question::KIND, &self.leader_cluster, &self.leader_uuid, &self.verification, self.shard)
+        key_of(
+            Question::KIND,
+            &self.leader_cluster,
+            &self.leader_uuid,
+            &self.verification,
+            self.shard,
+        )
     }
 }
 
@@ -479,29 +616,52 @@ mod tests {
     use super::*;
 
     fn name(id: &str) -> DocumentName {
-        DocumentName { id: id.to_owned(), routing: None }
+        DocumentName {
+            id: id.to_owned(),
+            routing: None,
+        }
     }
 
     #[test]
     fn a_fingerprint_covers_everything_but_the_way_json_is_written() {
         let plain = |source: &str| fingerprint(&name("a"), SeqNo(3), Some(source.as_bytes()));
-        assert_eq!(plain(r#"{"x":[1,2],"y":{"z":null}}"#), plain("{\"y\": {\"z\":null},\n \"x\":[1, 2]}"));
+        assert_eq!(
+            plain(r#"{"x":[1,2],"y":{"z":null}}"#),
+            plain("{\"y\": {\"z\":null},\n \"x\":[1, 2]}")
+        );
         assert_ne!(plain(r#"{"x":[1,2]}"#), plain(r#"{"x":[2,1]}"#));
         assert_ne!(plain(r#"{"x":"1"}"#), plain(r#"{"x":1}"#));
         assert_ne!(plain(r#"{"a":"b"}"#), plain(r#"{"b":"a"}"#));
         // As OpenSearch prints what a client sent as CBOR, and as it is when JSON was sent.
-        for (one, other) in
-            [("1.0E10", "10000000000.0"), ("1.0", "1"), ("1.7E9", "1700000000"), ("-0.0", "0"), ("1E-4", "0.0001")]
-        {
+        for (one, other) in [
+            ("1.0E10", "10000000000.0"),
+            ("1.0", "1"),
+            ("1.7E9", "1700000000"),
+            ("-0.0", "0"),
+            ("1E-4", "0.0001"),
+        ] {
             assert_eq!(plain(one), plain(other), "{one} {other}");
         }
         let long = "0.1000000000000000000001";
-        for (one, other) in [("1.5", "1.25"), ("0.1", long), ("123456789012345678901", "123456789012345678902")] {
+        for (one, other) in [
+            ("1.5", "1.25"),
+            ("0.1", long),
+            ("123456789012345678901", "123456789012345678902"),
+        ] {
             assert_ne!(plain(one), plain(other), "{one} {other}");
         }
         let of = |name: &DocumentName, seq_no| fingerprint(name, SeqNo(seq_no), None).hash;
         assert_ne!(of(&name("a"), 3), of(&name("a"), 4));
-        assert_ne!(of(&name("a"), 3), of(&DocumentName { id: "a".into(), routing: Some(String::new()) }, 3));
+        assert_ne!(
+            of(&name("a"), 3),
+            of(
+                &DocumentName {
+                    id: "a".into(),
+                    routing: Some(String::new())
+                },
+                3
+            )
+        );
     }
 
     #[test]
@@ -511,8 +671,18 @@ mod tests {
         digests.add(255, fingerprint(&name("b"), SeqNo(2), None));
         let written = serde_json::to_string(&digests).unwrap();
         assert_eq!(serde_json::from_str::<Digests>(&written).unwrap(), digests);
-        assert_eq!(digests.differing(&Digests::new(256)), BTreeSet::from([7, 255]));
-        assert_eq!((buckets_for(0), buckets_for(1_000_000), buckets_for(u64::MAX / 2)), (256, 65_536, 65_536));
+        assert_eq!(
+            digests.differing(&Digests::new(256)),
+            BTreeSet::from([7, 255])
+        );
+        assert_eq!(
+            (
+                buckets_for(0),
+                buckets_for(1_000_000),
+                buckets_for(u64::MAX / 2)
+            ),
+            (256, 65_536, 65_536)
+        );
     }
 
     #[test]
@@ -520,12 +690,21 @@ mod tests {
         let mut listing = Listing::new(8);
         for n in 0..(2 * LISTED) {
             let id = n.to_string();
-            listing.add(bucket_of(&id, 8), name(&id), fingerprint(&name(&id), SeqNo(0), None));
+            listing.add(
+                bucket_of(&id, 8),
+                name(&id),
+                fingerprint(&name(&id), SeqNo(0), None),
+            );
         }
         let listed: usize = listing.documents.values().map(Vec::len).sum();
         assert!(listing.below < 8 && listing.below > 1, "{}", listing.below);
         assert!(listed <= LISTED, "{listed}");
-        assert!(listing.documents.keys().all(|bucket| *bucket < listing.below));
+        assert!(
+            listing
+                .documents
+                .keys()
+                .all(|bucket| *bucket < listing.below)
+        );
     }
 
     proptest! {

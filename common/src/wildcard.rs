@@ -37,7 +37,11 @@ mod tests {
             ("ab*ba", "aba", false),
             ("", "x", false),
         ] {
-            assert_eq!(wildcard_match(pattern, text), expected, "{pattern} on {text}");
+            assert_eq!(
+                wildcard_match(pattern, text),
+                expected,
+                "{pattern} on {text}"
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The agent's life: wait for the follower cluster and Kafka, then follow, and serve the gateway, until told to stop.
+//! The agent's life: wait for the follower cluster and Kafka, then follow, and serve the gateway,
+//! until told to stop.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -61,15 +62,20 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
     // The streams and tables outlive the signal to stop, until the last checkpoint is saved.
     let end = CancellationToken::new();
     let page = Arc::new(std::sync::OnceLock::new());
-    let routes = telemetry::admin_router(registry, readiness.clone()).merge(page_router(Arc::clone(&page)));
+    let routes =
+        telemetry::admin_router(registry, readiness.clone()).merge(page_router(Arc::clone(&page)));
     let admin = tokio::spawn(telemetry::serve(admin, routes, end.clone()));
-    let Some(cluster) = wait_for_cluster(&opensearch, &stop).await else { return Ok(()) };
+    let Some(cluster) = wait_for_cluster(&opensearch, &stop).await else {
+        return Ok(());
+    };
     readiness.wait_for("Kafka");
     let prefix = kafka.topic_prefix().to_owned();
     let opened = async {
         let leader_table = ControlTopic::open(&kafka, leader_control_topic(&prefix), &stop).await?;
-        let follower_table = ControlTopic::open(&kafka, follower_control_topic(&prefix), &stop).await?;
-        let dead_letters = ControlTopic::open(&kafka, dead_letter_topic(&prefix, &cluster), &stop).await?;
+        let follower_table =
+            ControlTopic::open(&kafka, follower_control_topic(&prefix), &stop).await?;
+        let dead_letters =
+            ControlTopic::open(&kafka, dead_letter_topic(&prefix, &cluster), &stop).await?;
         Ok::<_, ControlError>((leader_table, follower_table, dead_letters))
     };
     let (leader_table, follower_table, dead_letters) = match opened.await {
@@ -77,7 +83,14 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
         Err(_) if stop.is_cancelled() => return Ok(()),
         Err(error) => return Err(error.into()),
     };
-    if until_available("the slots topic", || Group::make_slots(&kafka, &cluster), &stop).await.is_none() {
+    if until_available(
+        "the slots topic",
+        || Group::make_slots(&kafka, &cluster),
+        &stop,
+    )
+    .await
+    .is_none()
+    {
         return Ok(());
     }
     let (keeper, lease) = lease();
@@ -93,13 +106,21 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
     };
     let (group, rebalances) = Group::join(&kafka, membership)?;
     let share_within = Duration::from_secs(config.bootstrap.share_seconds);
-    let requests = Requests { table: follower_table.clone(), cluster: cluster.clone(), share_within };
+    let requests = Requests {
+        table: follower_table.clone(),
+        cluster: cluster.clone(),
+        share_within,
+    };
     let reading = kafka.consumer(&format!("{prefix}.{cluster}"));
     let shared = Arc::new(Shared {
         requests,
         repository: config.bootstrap.repository.clone(),
         opensearch: opensearch.clone().under(lease.clone()),
-        streams: Streams::of_shards(reading.clone(), metrics.waiting_partitions.clone(), end.clone()),
+        streams: Streams::of_shards(
+            reading.clone(),
+            metrics.waiting_partitions.clone(),
+            end.clone(),
+        ),
         copies: Streams::of_copies(reading, metrics.waiting_partitions.clone(), end.clone()),
         kafka,
         checkpoints,
@@ -122,9 +143,19 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
         aliases: config.aliases.clone(),
     };
     let settings = ControlSettings::new(follower_table, cluster.clone());
-    let own_gateway = OwnGateway::new(config.gateway.own_address(), proxy_client(&config.opensearch)?);
-    let replication =
-        Replication::new(shared, leaders, settings.clone(), own_gateway, cluster.clone(), acted, stop.clone());
+    let own_gateway = OwnGateway::new(
+        config.gateway.own_address(),
+        proxy_client(&config.opensearch)?,
+    );
+    let replication = Replication::new(
+        shared,
+        leaders,
+        settings.clone(),
+        own_gateway,
+        cluster.clone(),
+        acted,
+        stop.clone(),
+    );
     let following = tokio::spawn({
         let replication = Arc::clone(&replication);
         async move { replication.run().await }
@@ -136,7 +167,11 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
     });
     let service: Arc<dyn ReplicationService> = replication.clone();
     let upstream = upstream(&config.opensearch)?;
-    let peers = Arc::new(Peers { slots, group, client: proxy_client(&config.opensearch)? });
+    let peers = Arc::new(Peers {
+        slots,
+        group,
+        client: proxy_client(&config.opensearch)?,
+    });
     let gateway = gateway::router(service, Arc::new(settings), upstream)
         .layer(middleware::from_fn_with_state(peers, peers::route));
     let front = tokio::spawn(telemetry::serve(front, gateway, stop.clone()));
@@ -144,7 +179,11 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
     let tasks = tokio::spawn(bulk::run(Arc::clone(&replication), stop.clone()));
     let verifications = tokio::spawn(verify::run(Arc::clone(&replication), stop.clone()));
     let tidying = tokio::spawn(requests::run(Arc::clone(&replication), stop.clone()));
-    let watch = tokio::spawn(leader_watch::run(Arc::clone(&replication), leader_table, stop.clone()));
+    let watch = tokio::spawn(leader_watch::run(
+        Arc::clone(&replication),
+        leader_table,
+        stop.clone(),
+    ));
     // Set once, here.
     let _ = page.set(Arc::clone(&replication));
     readiness.ready();
@@ -158,12 +197,18 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
         }
     }
     info!("stopping");
-    following.await.context("the control topic's follower panicked")?;
+    following
+        .await
+        .context("the control topic's follower panicked")?;
     replication.shut_down().await;
     left.cancel();
-    member.await.context("the consumer group's member panicked")?;
+    member
+        .await
+        .context("the consumer group's member panicked")?;
     match tokio::time::timeout(GATEWAY_GRACE, front).await {
-        Ok(ended) => ended.context("the gateway panicked")?.context("the gateway failed")?,
+        Ok(ended) => ended
+            .context("the gateway panicked")?
+            .context("the gateway failed")?,
         Err(_) => warn!("requests through the gateway are still under way and are cut off"),
     }
     watch.await.context("the leader watch panicked")?;
@@ -172,13 +217,19 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
     tidying.await.context("the tidying of requests panicked")?;
     verifications.await.context("a verification panicked")?;
     end.cancel();
-    admin.await.context("the admin server panicked")?.context("the admin server failed")
+    admin
+        .await
+        .context("the admin server panicked")?
+        .context("the admin server failed")
 }
 
 fn upstream(config: &OpenSearchConfig) -> anyhow::Result<Upstream> {
-    let url = reqwest::Url::parse(&config.url).with_context(|| format!("opensearch.url {:?}", config.url))?;
+    let url = reqwest::Url::parse(&config.url)
+        .with_context(|| format!("opensearch.url {:?}", config.url))?;
     let upstream = Upstream::new(url, proxy_client(config)?);
-    let Some(username) = &config.username else { return Ok(upstream) };
+    let Some(username) = &config.username else {
+        return Ok(upstream);
+    };
     let password = config.password.as_ref().map_or("", Secret::reveal);
     let login = base64::engine::general_purpose::STANDARD.encode(format!("{username}:{password}"));
     let mut header = http::HeaderValue::try_from(format!("Basic {login}"))?;
@@ -194,18 +245,29 @@ fn page_router(replication: Arc<std::sync::OnceLock<Arc<Replication>>>) -> Route
             let mut statuses = Vec::new();
             if let Some(replication) = replication {
                 for subscription in replication.subscriptions() {
-                    statuses.extend(replication.status(subscription.follower_index, true).await.ok());
+                    statuses.extend(
+                        replication
+                            .status(subscription.follower_index, true)
+                            .await
+                            .ok(),
+                    );
                 }
             }
             Json(statuses)
         }
     };
-    Router::new().route("/", get(|| async { Html(include_str!("page.html")) })).route("/indices", get(indices))
+    Router::new()
+        .route("/", get(|| async { Html(include_str!("page.html")) }))
+        .route("/indices", get(indices))
 }
 
 fn open_checkpoints(data_dir: &Path) -> anyhow::Result<CheckpointStore> {
-    std::fs::create_dir_all(data_dir)
-        .with_context(|| format!("the folder {} (storage.data_dir) cannot be made", data_dir.display()))?;
+    std::fs::create_dir_all(data_dir).with_context(|| {
+        format!(
+            "the folder {} (storage.data_dir) cannot be made",
+            data_dir.display()
+        )
+    })?;
     Ok(CheckpointStore::open(&data_dir.join("checkpoints"))?)
 }
 
@@ -214,10 +276,16 @@ struct Root {
     cluster_uuid: ClusterUuid,
 }
 
-async fn wait_for_cluster(opensearch: &OpenSearch, stop: &CancellationToken) -> Option<ClusterUuid> {
+async fn wait_for_cluster(
+    opensearch: &OpenSearch,
+    stop: &CancellationToken,
+) -> Option<ClusterUuid> {
     let ask = || async {
         let cluster = opensearch.get::<Root>("/").await?.cluster_uuid;
-        ensure!(cluster.is_formed(), "the follower cluster has not formed yet");
+        ensure!(
+            cluster.is_formed(),
+            "the follower cluster has not formed yet"
+        );
         Ok(cluster)
     };
     until_available("the follower cluster", ask, stop).await

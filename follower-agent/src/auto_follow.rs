@@ -1,5 +1,5 @@
-//! Auto-follow: keeps a task for each rule, which starts to follow the leader's indices that match as they appear, and
-//! tries again, ever more rarely, what could not be started.
+//! Auto-follow: keeps a task for each rule, which starts to follow the leader's indices that match
+//! as they appear, and tries again, ever more rarely, what could not be started.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -47,13 +47,28 @@ pub async fn create(replication: &Replication, request: RuleRequest) -> Result<(
     };
     let key = rule.key();
     let _one_at_a_time = replication.lock(&key).await;
-    if replication.follower_table().get::<AutoFollowRule>(&key).is_some() {
+    if replication
+        .follower_table()
+        .get::<AutoFollowRule>(&key)
+        .is_some()
+    {
         return Err(already_there(&rule));
     }
     refuse_leaders_settings(&rule.settings)?;
-    check_settings(replication.opensearch(), &rule.settings).await.map_err(|error| from_cluster(&error))?;
-    replication.follower_table().publish(&rule).await.map_err(|error| from_control(&error))?;
-    info!(rule = rule.name, leader = rule.leader_alias, pattern = rule.pattern, "auto-follow rule made");
+    check_settings(replication.opensearch(), &rule.settings)
+        .await
+        .map_err(|error| from_cluster(&error))?;
+    replication
+        .follower_table()
+        .publish(&rule)
+        .await
+        .map_err(|error| from_control(&error))?;
+    info!(
+        rule = rule.name,
+        leader = rule.leader_alias,
+        pattern = rule.pattern,
+        "auto-follow rule made"
+    );
     Ok(())
 }
 
@@ -61,12 +76,24 @@ pub async fn delete(replication: &Replication, rule: RuleName) -> Result<(), Api
     let RuleName { leader_alias, name } = rule;
     let key = AutoFollowRule::key_of(replication.cluster(), &leader_alias, &name);
     let _one_at_a_time = replication.lock(&key).await;
-    if replication.follower_table().get::<AutoFollowRule>(&key).is_none() {
+    if replication
+        .follower_table()
+        .get::<AutoFollowRule>(&key)
+        .is_none()
+    {
         let reason = format!("Autofollow replication rule {leader_alias}:{name} does not exist");
         return Err(ApiError::generic(reason));
     }
-    replication.follower_table().remove(&key).await.map_err(|error| from_control(&error))?;
-    info!(rule = name, leader = leader_alias, "auto-follow rule deleted");
+    replication
+        .follower_table()
+        .remove(&key)
+        .await
+        .map_err(|error| from_control(&error))?;
+    info!(
+        rule = name,
+        leader = leader_alias,
+        "auto-follow rule deleted"
+    );
     Ok(())
 }
 
@@ -82,19 +109,30 @@ pub fn stats(replication: &Replication) -> AutoFollowStats {
 
 /// The words are the plugin's.
 fn already_there(rule: &AutoFollowRule) -> ApiError {
-    let task = format!("task with id {{autofollow:{}:{}}} already exist", rule.leader_alias, rule.name);
-    let cause = Cause::new("exception", "Exisiting autofollow replication rule cannot be recreated/updated")
-        .with_cause(Cause::new("resource_already_exists_exception", task));
+    let task = format!(
+        "task with id {{autofollow:{}:{}}} already exist",
+        rule.leader_alias, rule.name
+    );
+    let cause = Cause::new(
+        "exception",
+        "Exisiting autofollow replication rule cannot be recreated/updated",
+    )
+    .with_cause(Cause::new("resource_already_exists_exception", task));
     ApiError::from_cause(http::StatusCode::INTERNAL_SERVER_ERROR, cause)
 }
 
 fn rules(replication: &Replication) -> impl Iterator<Item = AutoFollowRule> {
-    let all = replication.follower_table().all::<AutoFollowRule>().into_iter();
+    let all = replication
+        .follower_table()
+        .all::<AutoFollowRule>()
+        .into_iter();
     all.filter(|rule| rule.follower_cluster == *replication.cluster())
 }
 
 fn stored_progress(replication: &Replication, rule: &str) -> RuleProgress {
-    let stored: Option<StoredProgress> = replication.follower_table().get(&StoredProgress::key_of(rule));
+    let stored: Option<StoredProgress> = replication
+        .follower_table()
+        .get(&StoredProgress::key_of(rule));
     stored.map(|stored| stored.progress).unwrap_or_default()
 }
 
@@ -122,20 +160,30 @@ pub async fn run(replication: Arc<Replication>, stop: CancellationToken) {
         changes.mark_unchanged();
         // One of a cluster's agents carries them out.
         let is_holder = replication.slots().holds(Slot::CLUSTER);
-        let there: BTreeMap<String, AutoFollowRule> = rules(&replication).map(|rule| (rule.key(), rule)).collect();
-        let mut wanted = if is_holder { there.clone() } else { BTreeMap::new() };
+        let there: BTreeMap<String, AutoFollowRule> =
+            rules(&replication).map(|rule| (rule.key(), rule)).collect();
+        let mut wanted = if is_holder {
+            there.clone()
+        } else {
+            BTreeMap::new()
+        };
         let ended: Vec<String> = running
             .iter()
             .filter(|(key, one)| wanted.get(*key) != Some(&one.rule))
             .map(|(key, _)| key.clone())
             .collect();
         for key in ended {
-            let Some(one) = running.remove(&key) else { continue };
+            let Some(one) = running.remove(&key) else {
+                continue;
+            };
             let rule = one.rule.clone();
             one.end().await;
             // Another rule of that name begins anew.
             if there.get(&key) != Some(&rule)
-                && let Err(error) = replication.follower_table().remove(&StoredProgress::key_of(&key)).await
+                && let Err(error) = replication
+                    .follower_table()
+                    .remove(&StoredProgress::key_of(&key))
+                    .await
             {
                 warn!(rule = key, %error, "the statistics of a deleted auto-follow rule stay behind");
             }
@@ -193,7 +241,12 @@ impl Runner {
         let leader_table = self.replication.leaders().leader_table.clone();
         let mut changes = leader_table.changes();
         // The alias leads to a cluster by its nodes.
-        let newest = || (leader_table.newest::<CatalogEntry>(), leader_table.newest::<NodeAnnouncement>());
+        let newest = || {
+            (
+                leader_table.newest::<CatalogEntry>(),
+                leader_table.newest::<NodeAnnouncement>(),
+            )
+        };
         let mut seen = newest();
         let (mut last_look, mut next_look) = (None::<Instant>, Instant::now());
         loop {
@@ -205,7 +258,9 @@ impl Runner {
             }
             self.fill_places();
             self.write_progress().await;
-            let wait = next_look.saturating_duration_since(Instant::now()).min(self.attention());
+            let wait = next_look
+                .saturating_duration_since(Instant::now())
+                .min(self.attention());
             tokio::select! {
                 Some(started) = self.starts.join_next() => match started {
                     Ok((index, outcome)) => self.started(&index, outcome),
@@ -240,25 +295,36 @@ impl Runner {
                 return;
             }
         };
-        let matching = self.replication.leaders().matching(&cluster, &self.rule.pattern);
+        let matching = self
+            .replication
+            .leaders()
+            .matching(&cluster, &self.rule.pattern);
         let names: HashSet<&IndexName> = matching.iter().map(|entry| &entry.index).collect();
         let followed = self.replication.followed_indices();
         // One that is followed now, or whose name is taken, is not to be started any more.
-        let is_open = |index: &IndexName| names.contains(index) && !followed.contains(&self.rule.follower_index(index));
+        let is_open = |index: &IndexName| {
+            names.contains(index) && !followed.contains(&self.rule.follower_index(index))
+        };
         self.progress.failures.retain(|index, _| is_open(index));
         let now = now_ms();
         let mut candidates: Vec<CatalogEntry> = matching
             .iter()
             .filter(|entry| !followed.contains(&self.rule.follower_index(&entry.index)))
             .filter(|entry| !self.starting.contains(&entry.index))
-            .filter(|entry| self.progress.failures.get(&entry.index).is_none_or(|failure| failure.next_attempt <= now))
+            .filter(|entry| {
+                self.progress
+                    .failures
+                    .get(&entry.index)
+                    .is_none_or(|failure| failure.next_attempt <= now)
+            })
             .cloned()
             .collect();
         if !candidates.is_empty() {
             match self.replication.local_indices().await {
                 // An index of that name, ordinary or once followed, stays what it is.
                 Ok(local) => {
-                    let is_free = |index: &IndexName| !local.contains(&self.rule.follower_index(index));
+                    let is_free =
+                        |index: &IndexName| !local.contains(&self.rule.follower_index(index));
                     candidates.retain(|entry| is_free(&entry.index));
                     self.progress.failures.retain(|index, _| is_free(index));
                 }
@@ -276,12 +342,17 @@ impl Runner {
     fn fill_places(&mut self) {
         let is_going = |follower: &IndexName| {
             let status = self.replication.status_of(follower, false).status;
-            matches!(status, ReplicationState::Running | ReplicationState::Bootstrapping)
+            matches!(
+                status,
+                ReplicationState::Running | ReplicationState::Bootstrapping
+            )
         };
         self.copying.retain(is_going);
         let places = self.replication.settings().auto_follow_jobs();
         while self.starting.len() + self.copying.len() < places {
-            let Some(entry) = self.queue.pop_front() else { return };
+            let Some(entry) = self.queue.pop_front() else {
+                return;
+            };
             self.starting.insert(entry.index.clone());
             let (replication, rule) = (Arc::clone(&self.replication), self.rule.clone());
             self.starts.spawn(async move {
@@ -302,12 +373,22 @@ impl Runner {
             }
             // A start that took too long goes on by itself.
             Err(error) if !self.replication.followed_indices().contains(&follower) => {
-                let attempts = self.progress.failures.get(index).map_or(0, |failure| failure.attempts) + 1;
+                let attempts = self
+                    .progress
+                    .failures
+                    .get(index)
+                    .map_or(0, |failure| failure.attempts)
+                    + 1;
                 let delay = FIRST_RETRY * 2_u32.saturating_pow(attempts - 1);
                 let delay = delay.min(self.replication.settings().auto_follow_retry());
                 warn!(rule = self.rule.name, %index, %error, attempts, retry_in_s = delay.as_secs(), "auto-follow failed");
-                let next_attempt = now_ms() + i64::try_from(delay.as_millis()).unwrap_or(i64::MAX / 2);
-                let failure = StartFailure { reason: error.reason(), attempts, next_attempt };
+                let next_attempt =
+                    now_ms() + i64::try_from(delay.as_millis()).unwrap_or(i64::MAX / 2);
+                let failure = StartFailure {
+                    reason: error.reason(),
+                    attempts,
+                    next_attempt,
+                };
                 self.progress.failures.insert(index.clone(), failure);
             }
             _ => {
@@ -326,12 +407,25 @@ impl Runner {
 
     fn until_next_look(&self) -> Duration {
         // Those whose time has come are on their way.
-        let is_under_way =
-            |index: &IndexName| self.starting.contains(index) || self.queue.iter().any(|entry| entry.index == *index);
-        let waiting = self.progress.failures.iter().filter(|(index, _)| !is_under_way(index));
-        let retry = waiting.map(|(_, failure)| failure.next_attempt - now_ms()).min();
-        let retry = retry.map_or(Duration::MAX, |ms| Duration::from_millis(u64::try_from(ms).unwrap_or_default()));
-        self.replication.settings().auto_follow_interval().min(retry).max(LEAST_INTERVAL)
+        let is_under_way = |index: &IndexName| {
+            self.starting.contains(index) || self.queue.iter().any(|entry| entry.index == *index)
+        };
+        let waiting = self
+            .progress
+            .failures
+            .iter()
+            .filter(|(index, _)| !is_under_way(index));
+        let retry = waiting
+            .map(|(_, failure)| failure.next_attempt - now_ms())
+            .min();
+        let retry = retry.map_or(Duration::MAX, |ms| {
+            Duration::from_millis(u64::try_from(ms).unwrap_or_default())
+        });
+        self.replication
+            .settings()
+            .auto_follow_interval()
+            .min(retry)
+            .max(LEAST_INTERVAL)
     }
 
     /// How long the runner may rest at most.
@@ -349,16 +443,25 @@ impl Runner {
         if self.progress == self.written || self.written_at.elapsed() < PROGRESS_INTERVAL {
             return;
         }
-        let stored = StoredProgress { key: self.rule.key(), progress: self.progress.clone() };
+        let stored = StoredProgress {
+            key: self.rule.key(),
+            progress: self.progress.clone(),
+        };
         self.written_at = Instant::now();
         match self.replication.follower_table().publish(&stored).await {
             Ok(()) => self.written = stored.progress,
-            Err(error) => warn!(rule = self.rule.name, %error, "an auto-follow rule's statistics are not written down"),
+            Err(error) => {
+                warn!(rule = self.rule.name, %error, "an auto-follow rule's statistics are not written down")
+            }
         }
     }
 }
 
-async fn start(replication: &Replication, rule: &AutoFollowRule, entry: CatalogEntry) -> Result<(), ApiError> {
+async fn start(
+    replication: &Replication,
+    rule: &AutoFollowRule,
+    entry: CatalogEntry,
+) -> Result<(), ApiError> {
     let follower = rule.follower_index(&entry.index);
     let mut problems = Vec::new();
     names::check(follower.as_str(), &mut problems);
@@ -366,5 +469,8 @@ async fn start(replication: &Replication, rule: &AutoFollowRule, entry: CatalogE
         return Err(ApiError::validation(&problems));
     }
     let body = json!({"leader_alias": rule.leader_alias, "leader_index": entry.index, "settings": rule.settings});
-    replication.own_gateway().call(http::Method::PUT, &follower, "_start", &body).await
+    replication
+        .own_gateway()
+        .call(http::Method::PUT, &follower, "_start", &body)
+        .await
 }

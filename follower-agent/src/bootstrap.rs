@@ -1,5 +1,5 @@
-//! Loads a snapshot: writes its documents into the follower index, and sets the checkpoints from which the stream goes
-//! on. A load that was broken off goes on where it was.
+//! Loads a snapshot: writes its documents into the follower index, and sets the checkpoints from
+//! which the stream goes on. A load that was broken off goes on where it was.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -24,8 +24,8 @@ use crate::sweep::sweep;
 const TOPIC_POLL: Duration = Duration::from_millis(200);
 const STREAM_RETRY: Duration = Duration::from_millis(500);
 
-/// Loads one shard's snapshot and saves the checkpoint behind it. `in_place` says that the shard held documents before:
-/// those that the snapshot does not have are deleted.
+/// Loads one shard's snapshot and saves the checkpoint behind it. `in_place` says that the shard
+/// held documents before: those that the snapshot does not have are deleted.
 pub async fn load<I: FollowedIndex>(
     index: Arc<I>,
     destination: Destination,
@@ -58,7 +58,9 @@ async fn load_once(
     wait_for_topic(index, topic, shard).await;
     let copy = index.checkpoints().load_shard_copy(index.key(), shard)?;
     if let Some(copy) = &copy {
-        progress.documents_total.store(copy.begin.documents, Relaxed);
+        progress
+            .documents_total
+            .store(copy.begin.documents, Relaxed);
         progress.documents_done.store(copy.documents, Relaxed);
         progress.bytes_done.store(copy.bytes, Relaxed);
     }
@@ -66,7 +68,13 @@ async fn load_once(
     let reach = index.reach(topic, shard).await?;
     let known = reach.as_ref().map_or(SeqNo::NONE, |reach| reach.seq_no);
     let offset = copy.as_ref().map_or(Offset(0), |copy| copy.offset);
-    let mut stream = index.open(topic, shard, offset..reach.map_or(offset, |reach| reach.end)).await?;
+    let mut stream = index
+        .open(
+            topic,
+            shard,
+            offset..reach.map_or(offset, |reach| reach.end),
+        )
+        .await?;
     let mut loader = Loader {
         index,
         shard,
@@ -125,7 +133,11 @@ impl<I: FollowedIndex> Loader<'_, I> {
             if !batch.is_empty() && (self.pipeline.is_idle() || self.pipeline.is_full(&batch)) {
                 before_more(stream, self.start(std::mem::take(&mut batch), behind)).await?;
             }
-            let Positioned { mut offset, mut next, record } = tokio::select! {
+            let Positioned {
+                mut offset,
+                mut next,
+                record,
+            } = tokio::select! {
                 biased;
                 applied = self.pipeline.finish_one() => {
                     self.done(applied?)?;
@@ -137,11 +149,19 @@ impl<I: FollowedIndex> Loader<'_, I> {
             while matches!(taken, Taken::More) && !self.pipeline.is_full(&batch) {
                 let Some(ready) = stream.ready() else { break };
                 let record;
-                Positioned { offset, next, record } = ready?;
+                Positioned {
+                    offset,
+                    next,
+                    record,
+                } = ready?;
                 taken = self.take(&mut batch, record.seq_no, record.body)?;
             }
             // A record that is no document is read again after a crash.
-            behind = if matches!(taken, Taken::More) { next } else { offset };
+            behind = if matches!(taken, Taken::More) {
+                next
+            } else {
+                offset
+            };
             if !matches!(taken, Taken::More) && !batch.is_empty() {
                 before_more(stream, self.start(std::mem::take(&mut batch), behind)).await?;
             }
@@ -165,7 +185,9 @@ impl<I: FollowedIndex> Loader<'_, I> {
     async fn start(&mut self, batch: Batch, offset: Offset) -> Result<(), ShardError> {
         if self.in_place {
             let ids = batch.writes().iter().map(|write| &*write.id);
-            self.index.checkpoints().name(self.index.key(), self.shard, ids)?;
+            self.index
+                .checkpoints()
+                .name(self.index.key(), self.shard, ids)?;
         }
         while !self.pipeline.has_room_for(&batch) {
             let applied = self.pipeline.finish_one().await?;
@@ -173,7 +195,8 @@ impl<I: FollowedIndex> Loader<'_, I> {
         }
         let progress = self.index.progress(self.shard);
         progress.bytes_done.fetch_add(batch.bytes() as u64, Relaxed);
-        self.pipeline.start(batch, self.highest, offset, self.highest);
+        self.pipeline
+            .start(batch, self.highest, offset, self.highest);
         Ok(())
     }
 
@@ -195,10 +218,16 @@ impl<I: FollowedIndex> Loader<'_, I> {
                 batch.add(seq_no, operation.kind);
             }
             Body::SnapshotEnd(end) => {
-                let ShardCopy { begin, .. } = self.copy.as_ref().ok_or_else(|| self.no_beginning())?;
+                let ShardCopy { begin, .. } =
+                    self.copy.as_ref().ok_or_else(|| self.no_beginning())?;
                 let highest = self.highest.max(end.max_seq_no).max(begin.seq_no);
                 let (seq_no, offset) = (begin.seq_no, begin.offset);
-                return Ok(Taken::End(Checkpoint { seq_no, offset, highest, foreign_writes: 0 }));
+                return Ok(Taken::End(Checkpoint {
+                    seq_no,
+                    offset,
+                    highest,
+                    foreign_writes: 0,
+                }));
             }
             Body::Metadata(metadata) => return Ok(Taken::Metadata(metadata)),
             // Of data topics.
@@ -228,14 +257,25 @@ impl<I: FollowedIndex> Loader<'_, I> {
 
     fn done(&mut self, applied: Applied) -> Result<(), ShardError> {
         let progress = self.index.progress(self.shard);
-        let documents = progress.documents_done.fetch_add(applied.operations, Relaxed) + applied.operations;
+        let documents = progress
+            .documents_done
+            .fetch_add(applied.operations, Relaxed)
+            + applied.operations;
         let labels = [self.index.name().as_str(), &self.shard.to_string()];
-        self.metrics.bootstrap_documents.with_label_values(&labels).inc_by(applied.operations);
-        let Some(copy) = &mut self.copy else { return Ok(()) };
+        self.metrics
+            .bootstrap_documents
+            .with_label_values(&labels)
+            .inc_by(applied.operations);
+        let Some(copy) = &mut self.copy else {
+            return Ok(());
+        };
         copy.offset = applied.offset;
         copy.highest = copy.highest.max(applied.seq_no);
         copy.documents = documents;
         copy.bytes = progress.bytes_done.load(Relaxed);
-        Ok(self.index.checkpoints().save_shard_copy(self.index.key(), self.shard, copy)?)
+        Ok(self
+            .index
+            .checkpoints()
+            .save_shard_copy(self.index.key(), self.shard, copy)?)
     }
 }

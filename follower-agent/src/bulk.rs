@@ -1,7 +1,8 @@
 //! Bulk tasks: an operation on every index that matches, a few at a time, in the background.
 //!
-//! A task lives in the control topic, so that any agent can tell of it and its work goes on after a restart. What is
-//! repeated then does no harm: an index that is as the task wants it counts as done.
+//! A task lives in the control topic, so that any agent can tell of it and its work goes on after a
+//! restart. What is repeated then does no harm: an index that is as the task wants it counts as
+//! done.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -46,7 +47,10 @@ pub struct TaskIds {
 
 impl Default for TaskIds {
     fn default() -> Self {
-        Self { node: Uuid::new_v4().simple().to_string()[..22].to_owned(), next: AtomicU64::new(1) }
+        Self {
+            node: Uuid::new_v4().simple().to_string()[..22].to_owned(),
+            next: AtomicU64::new(1),
+        }
     }
 }
 
@@ -64,9 +68,12 @@ pub async fn begin(
     request: BulkRequest,
 ) -> Result<String, ApiError> {
     let _one_at_a_time = replication.lock(BulkTask::KIND).await;
-    let is_same = |task: &BulkTask| task.operation == operation && task.pattern == request.pattern && !task.is_done();
+    let is_same = |task: &BulkTask| {
+        task.operation == operation && task.pattern == request.pattern && !task.is_done()
+    };
     if tasks(replication).any(|task| is_same(&task)) {
-        let words = "A bulk replication task is already running. Only one bulk task is allowed at a time.";
+        let words =
+            "A bulk replication task is already running. Only one bulk task is allowed at a time.";
         return Err(ApiError::resource_already_exists(words));
     }
     let matching = match operation {
@@ -74,20 +81,37 @@ pub async fn begin(
         _ => on_follower(replication, &request).await?,
     };
     if matching.is_empty() {
-        let place = if operation == BulkOperation::Start { " on leader cluster" } else { "" };
-        let reason = format!("No indices found matching pattern: [{}]{place}", request.pattern);
+        let place = if operation == BulkOperation::Start {
+            " on leader cluster"
+        } else {
+            ""
+        };
+        let reason = format!(
+            "No indices found matching pattern: [{}]{place}",
+            request.pattern
+        );
         return Err(ApiError::resource_not_found(reason));
     }
-    let local = if operation == BulkOperation::Start { local_indices(replication).await? } else { HashSet::new() };
+    let local = if operation == BulkOperation::Start {
+        local_indices(replication).await?
+    } else {
+        HashSet::new()
+    };
     let (mut pending, mut failed) = (Vec::new(), Vec::new());
     for index in matching {
         match objection(replication, operation, &index, &local) {
-            Some(failure_reason) => failed.push(FailedIndex { index, failure_reason }),
+            Some(failure_reason) => failed.push(FailedIndex {
+                index,
+                failure_reason,
+            }),
             None => pending.push(index),
         }
     }
     if pending.is_empty() {
-        let reasons: Vec<&str> = failed.iter().map(|failed| failed.failure_reason.as_str()).collect();
+        let reasons: Vec<&str> = failed
+            .iter()
+            .map(|failed| failed.failure_reason.as_str())
+            .collect();
         return Err(ApiError::illegal_argument(reasons.join("; ")));
     }
     let task = BulkTask {
@@ -102,8 +126,18 @@ pub async fn begin(
         num_cancelled: 0,
         failed,
     };
-    replication.follower_table().publish(&task).await.map_err(|error| from_control(&error))?;
-    info!(task = task.id, ?operation, pattern = task.pattern, indices = task.pending.len(), "bulk task begun");
+    replication
+        .follower_table()
+        .publish(&task)
+        .await
+        .map_err(|error| from_control(&error))?;
+    info!(
+        task = task.id,
+        ?operation,
+        pattern = task.pattern,
+        indices = task.pending.len(),
+        "bulk task begun"
+    );
     Ok(task.id)
 }
 
@@ -113,29 +147,51 @@ pub fn task_status(replication: &Replication, id: &str) -> Result<TaskStatus, Ap
 
 /// What is under way is finished; what has not begun is not done.
 pub async fn cancel(replication: &Replication, id: &str) -> Result<(), ApiError> {
-    let is_id = id.split_once(':').is_some_and(|(node, number)| !node.is_empty() && number.parse::<i64>().is_ok());
+    let is_id = id
+        .split_once(':')
+        .is_some_and(|(node, number)| !node.is_empty() && number.parse::<i64>().is_ok());
     if !is_id {
-        return Err(ApiError::plain_text(http::StatusCode::BAD_REQUEST, "Invalid task_id format"));
+        return Err(ApiError::plain_text(
+            http::StatusCode::BAD_REQUEST,
+            "Invalid task_id format",
+        ));
     }
     if find(replication, id)?.is_done() {
         return Err(unknown_task(id));
     }
-    let cancellation = BulkCancellation { follower_cluster: replication.cluster().clone(), id: id.to_owned() };
-    replication.follower_table().publish(&cancellation).await.map_err(|error| from_control(&error))
+    let cancellation = BulkCancellation {
+        follower_cluster: replication.cluster().clone(),
+        id: id.to_owned(),
+    };
+    replication
+        .follower_table()
+        .publish(&cancellation)
+        .await
+        .map_err(|error| from_control(&error))
 }
 
-/// The status of every index that matches: of those that are followed, and of the others that are open.
+/// The status of every index that matches: of those that are followed, and of the others that are
+/// open.
 pub async fn status(
     replication: &Replication,
     pattern: String,
 ) -> Result<Vec<(IndexName, ReplicationStatus)>, ApiError> {
-    let request = BulkRequest { pattern, ..BulkRequest::default() };
+    let request = BulkRequest {
+        pattern,
+        ..BulkRequest::default()
+    };
     let mut indices = on_follower(replication, &request).await?;
     indices.sort_by_cached_key(|index| {
-        let number = index.as_str().rsplit_once('-').and_then(|(_, number)| number.parse::<u64>().ok());
+        let number = index
+            .as_str()
+            .rsplit_once('-')
+            .and_then(|(_, number)| number.parse::<u64>().ok());
         (number.unwrap_or(u64::MAX), index.clone())
     });
-    Ok(indices.into_iter().map(|index| (index.clone(), replication.status_of(&index, false))).collect())
+    Ok(indices
+        .into_iter()
+        .map(|index| (index.clone(), replication.status_of(&index, false)))
+        .collect())
 }
 
 fn tasks(replication: &Replication) -> impl Iterator<Item = BulkTask> {
@@ -144,7 +200,9 @@ fn tasks(replication: &Replication) -> impl Iterator<Item = BulkTask> {
 }
 
 fn find(replication: &Replication, id: &str) -> Result<BulkTask, ApiError> {
-    let task = replication.follower_table().get(&BulkTask::key_of(replication.cluster(), id));
+    let task = replication
+        .follower_table()
+        .get(&BulkTask::key_of(replication.cluster(), id));
     task.ok_or_else(|| unknown_task(id))
 }
 
@@ -152,46 +210,87 @@ fn unknown_task(id: &str) -> ApiError {
     ApiError::resource_not_found(format!("Task {id} not found or already completed"))
 }
 
-async fn on_leader(replication: &Replication, request: &BulkRequest) -> Result<Vec<IndexName>, ApiError> {
+async fn on_leader(
+    replication: &Replication,
+    request: &BulkRequest,
+) -> Result<Vec<IndexName>, ApiError> {
     let leaders = replication.leaders();
-    let cluster = leaders.resolve(request.leader_alias.as_deref().unwrap_or_default()).await?;
+    let cluster = leaders
+        .resolve(request.leader_alias.as_deref().unwrap_or_default())
+        .await?;
     leaders.refresh(&cluster).await?;
-    let found = leaders.matching(&cluster, &request.pattern).into_iter().map(|entry| entry.index);
-    Ok(found.filter(|index| !request.exclude.iter().any(|name| name == index.as_str())).collect())
+    let found = leaders
+        .matching(&cluster, &request.pattern)
+        .into_iter()
+        .map(|entry| entry.index);
+    Ok(found
+        .filter(|index| !request.exclude.iter().any(|name| name == index.as_str()))
+        .collect())
 }
 
-/// Open indices of the follower cluster, and indices that are followed though they are not there (yet).
-async fn on_follower(replication: &Replication, request: &BulkRequest) -> Result<Vec<IndexName>, ApiError> {
+/// Open indices of the follower cluster, and indices that are followed though they are not there
+/// (yet).
+async fn on_follower(
+    replication: &Replication,
+    request: &BulkRequest,
+) -> Result<Vec<IndexName>, ApiError> {
     let fields = "metadata.indices.*.state,metadata.indices.*.aliases,metadata.indices.*.settings.index.hidden";
-    let state = replication.opensearch().cluster_state(StateOf::Manager, "metadata", fields).await;
+    let state = replication
+        .opensearch()
+        .cluster_state(StateOf::Manager, "metadata", fields)
+        .await;
     let state: Value = state.map_err(|error| from_cluster(&error))?;
     let matches = |name: &str, index: &Value, pattern: &str| {
-        let aliases = index["aliases"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let aliases = index["aliases"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str);
         let is_hidden = name.starts_with('.') || index["settings"]["index.hidden"] == "true";
         (name == pattern || !is_hidden)
-            && std::iter::once(name).chain(aliases).any(|name| wildcard_match(pattern, name))
+            && std::iter::once(name)
+                .chain(aliases)
+                .any(|name| wildcard_match(pattern, name))
     };
-    let mut indices: HashMap<IndexName, Value> =
-        replication.followed_indices().iter().map(|index| (index.clone(), Value::Null)).collect();
-    let there = state.pointer("/metadata/indices").and_then(Value::as_object).into_iter().flatten();
+    let mut indices: HashMap<IndexName, Value> = replication
+        .followed_indices()
+        .iter()
+        .map(|index| (index.clone(), Value::Null))
+        .collect();
+    let there = state
+        .pointer("/metadata/indices")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten();
     for (name, index) in there {
         let name = IndexName::from(name.as_str());
         if index["state"] == "open" || indices.contains_key(&name) {
             indices.insert(name, index.clone());
         }
     }
-    let excluded = |name: &str, index: &Value| request.exclude.iter().any(|pattern| matches(name, index, pattern));
-    let found = indices
-        .into_iter()
-        .filter(|(name, index)| matches(name.as_str(), index, &request.pattern) && !excluded(name.as_str(), index));
+    let excluded = |name: &str, index: &Value| {
+        request
+            .exclude
+            .iter()
+            .any(|pattern| matches(name, index, pattern))
+    };
+    let found = indices.into_iter().filter(|(name, index)| {
+        matches(name.as_str(), index, &request.pattern) && !excluded(name.as_str(), index)
+    });
     let mut found: Vec<IndexName> = found.map(|(name, _)| name).collect();
     found.sort();
     Ok(found)
 }
 
 async fn local_indices(replication: &Replication) -> Result<HashSet<IndexName>, ApiError> {
-    let indices = replication.local_indices().await.map_err(|error| from_cluster(&error))?;
-    Ok(indices.into_iter().chain(replication.followed_indices().iter().cloned()).collect())
+    let indices = replication
+        .local_indices()
+        .await
+        .map_err(|error| from_cluster(&error))?;
+    Ok(indices
+        .into_iter()
+        .chain(replication.followed_indices().iter().cloned())
+        .collect())
 }
 
 /// Why the operation would be refused for an index as it is now.
@@ -202,15 +301,17 @@ fn objection(
     local: &HashSet<IndexName>,
 ) -> Option<String> {
     if operation == BulkOperation::Start {
-        return local
-            .contains(index)
-            .then(|| format!("Can't use same index again for replication. Delete the index:{index}"));
+        return local.contains(index).then(|| {
+            format!("Can't use same index again for replication. Delete the index:{index}")
+        });
     }
     let Some(subscription) = replication.subscription(index) else {
         return Some(format!("No replication in progress for index:{index}"));
     };
     match (operation, subscription.state) {
-        (BulkOperation::Pause, SubscriptionState::Paused) => Some(format!("Index {index} is already paused")),
+        (BulkOperation::Pause, SubscriptionState::Paused) => {
+            Some(format!("Index {index} is already paused"))
+        }
         (BulkOperation::Resume, SubscriptionState::Running | SubscriptionState::Failed) => {
             Some(format!("Replication on Index {index} is already running"))
         }
@@ -243,8 +344,17 @@ pub async fn run(replication: Arc<Replication>, stop: CancellationToken) {
             let cancellation = BulkCancellation::key_of(replication.cluster(), &task.id);
             let running = running.entry(task.id.clone()).or_insert_with(|| {
                 let (cancelled, moved) = (CancellationToken::new(), stop.child_token());
-                let worker = tokio::spawn(work(Arc::clone(&replication), task, cancelled.clone(), moved.clone()));
-                Running { cancelled, moved, worker }
+                let worker = tokio::spawn(work(
+                    Arc::clone(&replication),
+                    task,
+                    cancelled.clone(),
+                    moved.clone(),
+                ));
+                Running {
+                    cancelled,
+                    moved,
+                    worker,
+                }
             });
             if table.get::<BulkCancellation>(&cancellation).is_some() {
                 running.cancelled.cancel();
@@ -277,7 +387,8 @@ async fn work(
         .take_until(stop.cancelled())
         .map(|index| {
             let (replication, alias) = (Arc::clone(&replication), alias.clone());
-            // To its end, whatever becomes of this task: an operation must not be broken off half-way.
+            // To its end, whatever becomes of this task: an operation must not be broken off
+            // half-way.
             tokio::spawn(async move {
                 let outcome = carry_out(&replication, operation, &index, alias.as_deref()).await;
                 (index, outcome)
@@ -297,7 +408,10 @@ async fn work(
         task.pending.retain(|pending| *pending != index);
         match outcome {
             Ok(()) => task.num_success += 1,
-            Err(failure_reason) => task.failed.push(FailedIndex { index, failure_reason }),
+            Err(failure_reason) => task.failed.push(FailedIndex {
+                index,
+                failure_reason,
+            }),
         }
         if written.elapsed() >= PROGRESS_INTERVAL && !task.is_done() {
             write(&replication, &task).await;
@@ -309,8 +423,12 @@ async fn work(
     }
     write(&replication, &task).await;
     if task.is_done() {
-        let (succeeded, failed, cancelled) = (task.num_success, task.failed.len(), task.num_cancelled);
-        info!(task = task.id, succeeded, failed, cancelled, "bulk task done");
+        let (succeeded, failed, cancelled) =
+            (task.num_success, task.failed.len(), task.num_cancelled);
+        info!(
+            task = task.id,
+            succeeded, failed, cancelled, "bulk task done"
+        );
         tidy_up(&replication, &task).await;
     }
 }
@@ -327,8 +445,15 @@ async fn tidy_up(replication: &Replication, task: &BulkTask) {
     finished.sort_by_key(|task| std::cmp::Reverse(task.start_time));
     let forgotten = finished.into_iter().skip(REMEMBERED).map(|task| task.key());
     let cancellation = BulkCancellation::key_of(replication.cluster(), &task.id);
-    let is_cancelled = replication.follower_table().get::<BulkCancellation>(&cancellation).is_some();
-    for key in is_cancelled.then_some(cancellation).into_iter().chain(forgotten) {
+    let is_cancelled = replication
+        .follower_table()
+        .get::<BulkCancellation>(&cancellation)
+        .is_some();
+    for key in is_cancelled
+        .then_some(cancellation)
+        .into_iter()
+        .chain(forgotten)
+    {
         if let Err(error) = replication.follower_table().remove(&key).await {
             warn!(key, %error, "what is left of a bulk task stays behind");
         }
@@ -343,14 +468,21 @@ async fn carry_out(
     alias: Option<&str>,
 ) -> Result<(), String> {
     let (method, action, body) = match operation {
-        BulkOperation::Start => (Method::PUT, "_start", json!({"leader_alias": alias, "leader_index": index})),
+        BulkOperation::Start => (
+            Method::PUT,
+            "_start",
+            json!({"leader_alias": alias, "leader_index": index}),
+        ),
         BulkOperation::Stop => (Method::POST, "_stop", json!({})),
         BulkOperation::Pause => (Method::POST, "_pause", json!({"reason": PAUSE_REASON})),
         BulkOperation::Resume => (Method::POST, "_resume", json!({})),
     };
     let mut attempt = 1;
     loop {
-        let outcome = replication.own_gateway().call(method.clone(), index, action, &body).await;
+        let outcome = replication
+            .own_gateway()
+            .call(method.clone(), index, action, &body)
+            .await;
         let subscription = replication.subscription(index);
         let Err(error) = outcome else { break };
         if is_reached(operation, subscription.as_ref(), alias) {
@@ -368,12 +500,22 @@ async fn carry_out(
     }
 }
 
-fn is_reached(operation: BulkOperation, subscription: Option<&Subscription>, alias: Option<&str>) -> bool {
+fn is_reached(
+    operation: BulkOperation,
+    subscription: Option<&Subscription>,
+    alias: Option<&str>,
+) -> bool {
     match (operation, subscription) {
         (BulkOperation::Stop, subscription) => subscription.is_none(),
-        (BulkOperation::Start, Some(subscription)) => alias == Some(subscription.leader_alias.as_str()),
-        (BulkOperation::Pause, Some(subscription)) => subscription.state == SubscriptionState::Paused,
-        (BulkOperation::Resume, Some(subscription)) => subscription.state == SubscriptionState::Running,
+        (BulkOperation::Start, Some(subscription)) => {
+            alias == Some(subscription.leader_alias.as_str())
+        }
+        (BulkOperation::Pause, Some(subscription)) => {
+            subscription.state == SubscriptionState::Paused
+        }
+        (BulkOperation::Resume, Some(subscription)) => {
+            subscription.state == SubscriptionState::Running
+        }
         (_, None) => false,
     }
 }
@@ -385,7 +527,9 @@ async fn confirm(replication: &Replication, index: &IndexName) -> Result<(), Str
         let status = replication.status_of(index, false);
         match status.status {
             ReplicationState::Syncing | ReplicationState::Bootstrapping => return Ok(()),
-            ReplicationState::Running if Instant::now() < deadline => tokio::time::sleep(STATUS_POLL).await,
+            ReplicationState::Running if Instant::now() < deadline => {
+                tokio::time::sleep(STATUS_POLL).await
+            }
             ReplicationState::Running => {
                 return Err(
                     "Timed out waiting for replication to confirm started. Replication may still be in progress \
@@ -393,8 +537,12 @@ async fn confirm(replication: &Replication, index: &IndexName) -> Result<(), Str
                         .to_owned(),
                 );
             }
-            ReplicationState::Paused | ReplicationState::Failed | ReplicationState::NotInProgress => {
-                return Err(status.reason.unwrap_or_else(|| "stopped meanwhile".to_owned()));
+            ReplicationState::Paused
+            | ReplicationState::Failed
+            | ReplicationState::NotInProgress => {
+                return Err(status
+                    .reason
+                    .unwrap_or_else(|| "stopped meanwhile".to_owned()));
             }
         }
     }

@@ -1,5 +1,6 @@
-//! Checkpoints in RocksDB: how far each shard of each subscription has been applied. A checkpoint is written only after
-//! the follower cluster has acknowledged everything up to it, so losing the latest ones only means repeating.
+//! Checkpoints in RocksDB: how far each shard of each subscription has been applied. A checkpoint
+//! is written only after the follower cluster has acknowledged everything up to it, so losing the
+//! latest ones only means repeating.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,9 +11,13 @@ pub use shardline_common::control::Checkpoint;
 use shardline_common::record::SnapshotBegin;
 use shardline_common::types::{Offset, SeqNo, ShardId};
 
-/// The one to go on from: both are true, so the further one. RocksDB's may be behind when its folder was set back or
-/// another agent had the shard meanwhile; Kafka's when the agent died before it committed.
-pub fn furthest(in_rocksdb: Option<Checkpoint>, committed: Option<Checkpoint>) -> Option<Checkpoint> {
+/// The one to go on from: both are true, so the further one. RocksDB's may be behind when its
+/// folder was set back or another agent had the shard meanwhile; Kafka's when the agent died before
+/// it committed.
+pub fn furthest(
+    in_rocksdb: Option<Checkpoint>,
+    committed: Option<Checkpoint>,
+) -> Option<Checkpoint> {
     match (in_rocksdb, committed) {
         (Some(local), Some(committed)) => {
             let behind = (local.seq_no, local.offset) < (committed.seq_no, committed.offset);
@@ -48,9 +53,15 @@ pub enum CheckpointError {
         "the checkpoint folder {folder} cannot be opened: {source}. If its files are damaged, move it away: every \
          index is then followed again from what Kafka still has"
     )]
-    Open { folder: PathBuf, source: rocksdb::Error },
+    Open {
+        folder: PathBuf,
+        source: rocksdb::Error,
+    },
     #[error("a checkpoint cannot be {action}: {source}")]
-    Access { action: &'static str, source: rocksdb::Error },
+    Access {
+        action: &'static str,
+        source: rocksdb::Error,
+    },
     #[error("the checkpoint under {key} is not of this build's form: {reason}")]
     Form { key: String, reason: String },
 }
@@ -69,16 +80,27 @@ impl CheckpointStore {
         options.set_max_write_buffer_number(2);
         options.set_keep_log_file_num(2);
         options.set_max_open_files(64);
-        let db =
-            DB::open(&options, folder).map_err(|source| CheckpointError::Open { folder: folder.to_owned(), source })?;
+        let db = DB::open(&options, folder).map_err(|source| CheckpointError::Open {
+            folder: folder.to_owned(),
+            source,
+        })?;
         Ok(Self { db: Arc::new(db) })
     }
 
-    pub fn load(&self, subscription: &str, shard: ShardId) -> Result<Option<Checkpoint>, CheckpointError> {
+    pub fn load(
+        &self,
+        subscription: &str,
+        shard: ShardId,
+    ) -> Result<Option<Checkpoint>, CheckpointError> {
         self.read(&shard_key(subscription, shard))
     }
 
-    pub fn save(&self, subscription: &str, shard: ShardId, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
+    pub fn save(
+        &self,
+        subscription: &str,
+        shard: ShardId,
+        checkpoint: &Checkpoint,
+    ) -> Result<(), CheckpointError> {
         self.write(&shard_key(subscription, shard), checkpoint)
     }
 
@@ -91,11 +113,20 @@ impl CheckpointStore {
         self.write(&format!("{subscription}/copy"), copy)
     }
 
-    pub fn load_shard_copy(&self, subscription: &str, shard: ShardId) -> Result<Option<ShardCopy>, CheckpointError> {
+    pub fn load_shard_copy(
+        &self,
+        subscription: &str,
+        shard: ShardId,
+    ) -> Result<Option<ShardCopy>, CheckpointError> {
         self.read(&format!("{subscription}/copy/{shard}"))
     }
 
-    pub fn save_shard_copy(&self, subscription: &str, shard: ShardId, copy: &ShardCopy) -> Result<(), CheckpointError> {
+    pub fn save_shard_copy(
+        &self,
+        subscription: &str,
+        shard: ShardId,
+        copy: &ShardCopy,
+    ) -> Result<(), CheckpointError> {
         self.write(&format!("{subscription}/copy/{shard}"), copy)
     }
 
@@ -110,7 +141,12 @@ impl CheckpointStore {
         for id in ids {
             batch.put(named_key(subscription, shard, id), []);
         }
-        self.db.write(batch).map_err(|source| CheckpointError::Access { action: "written", source })
+        self.db
+            .write(batch)
+            .map_err(|source| CheckpointError::Access {
+                action: "written",
+                source,
+            })
     }
 
     pub fn are_named<'a>(
@@ -119,9 +155,17 @@ impl CheckpointStore {
         shard: ShardId,
         ids: impl Iterator<Item = &'a str>,
     ) -> Result<Vec<bool>, CheckpointError> {
-        let found = self.db.multi_get(ids.map(|id| named_key(subscription, shard, id))).into_iter();
-        let found: Result<Vec<_>, _> = found.map(|value| value.map(|value| value.is_some())).collect();
-        found.map_err(|source| CheckpointError::Access { action: "read", source })
+        let found = self
+            .db
+            .multi_get(ids.map(|id| named_key(subscription, shard, id)))
+            .into_iter();
+        let found: Result<Vec<_>, _> = found
+            .map(|value| value.map(|value| value.is_some()))
+            .collect();
+        found.map_err(|source| CheckpointError::Access {
+            action: "read",
+            source,
+        })
     }
 
     pub fn forget_named(&self, subscription: &str, shard: ShardId) -> Result<(), CheckpointError> {
@@ -138,19 +182,40 @@ impl CheckpointStore {
         let behind = format!("{}0", prefix.trim_end_matches('/')); // '0' follows '/'
         let mut batch = WriteBatch::default();
         batch.delete_range(prefix.as_bytes(), behind.as_bytes());
-        self.db.write(batch).map_err(|source| CheckpointError::Access { action: "removed", source })
+        self.db
+            .write(batch)
+            .map_err(|source| CheckpointError::Access {
+                action: "removed",
+                source,
+            })
     }
 
     fn read<T: for<'de> Deserialize<'de>>(&self, key: &str) -> Result<Option<T>, CheckpointError> {
-        let value = self.db.get(key).map_err(|source| CheckpointError::Access { action: "read", source })?;
-        let form = |error: serde_json::Error| CheckpointError::Form { key: key.to_owned(), reason: error.to_string() };
-        value.map(|value| serde_json::from_slice(&value).map_err(form)).transpose()
+        let value = self.db.get(key).map_err(|source| CheckpointError::Access {
+            action: "read",
+            source,
+        })?;
+        let form = |error: serde_json::Error| CheckpointError::Form {
+            key: key.to_owned(),
+            reason: error.to_string(),
+        };
+        value
+            .map(|value| serde_json::from_slice(&value).map_err(form))
+            .transpose()
     }
 
     fn write(&self, key: &str, value: &impl Serialize) -> Result<(), CheckpointError> {
-        let form = |error: serde_json::Error| CheckpointError::Form { key: key.to_owned(), reason: error.to_string() };
+        let form = |error: serde_json::Error| CheckpointError::Form {
+            key: key.to_owned(),
+            reason: error.to_string(),
+        };
         let value = serde_json::to_vec(value).map_err(form)?;
-        self.db.put(key, value).map_err(|source| CheckpointError::Access { action: "written", source })
+        self.db
+            .put(key, value)
+            .map_err(|source| CheckpointError::Access {
+                action: "written",
+                source,
+            })
     }
 }
 
@@ -194,7 +259,12 @@ mod tests {
     #[test]
     fn checkpoints_survive_reopening_and_are_forgotten_by_subscription() {
         let folder = tempfile::tempdir().unwrap();
-        let checkpoint = Checkpoint { seq_no: SeqNo(7), offset: Offset(9), highest: SeqNo(12), foreign_writes: 2 };
+        let checkpoint = Checkpoint {
+            seq_no: SeqNo(7),
+            offset: Offset(9),
+            highest: SeqNo(12),
+            foreign_writes: 2,
+        };
         {
             let store = CheckpointStore::open(folder.path()).unwrap();
             store.save("a", ShardId(1), &checkpoint).unwrap();
@@ -211,18 +281,33 @@ mod tests {
     fn names_belong_to_one_shard() {
         let folder = tempfile::tempdir().unwrap();
         let store = CheckpointStore::open(folder.path()).unwrap();
-        store.name("a", ShardId(1), ["x", "y/z"].into_iter()).unwrap();
+        store
+            .name("a", ShardId(1), ["x", "y/z"].into_iter())
+            .unwrap();
         store.name("a", ShardId(10), ["x"].into_iter()).unwrap();
-        let named = |shard| store.are_named("a", ShardId(shard), ["x", "y/z", "y"].into_iter()).unwrap();
+        let named = |shard| {
+            store
+                .are_named("a", ShardId(shard), ["x", "y/z", "y"].into_iter())
+                .unwrap()
+        };
         assert_eq!(named(1), [true, true, false]);
         store.forget_named("a", ShardId(1)).unwrap();
-        assert_eq!((named(1), named(10)), (vec![false; 3], vec![true, false, false]));
+        assert_eq!(
+            (named(1), named(10)),
+            (vec![false; 3], vec![true, false, false])
+        );
     }
 
     #[test]
     fn a_folder_that_cannot_be_opened_is_named() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let Err(error) = CheckpointStore::open(file.path()) else { panic!("opened a file as a folder") };
-        assert!(error.to_string().contains(&file.path().display().to_string()));
+        let Err(error) = CheckpointStore::open(file.path()) else {
+            panic!("opened a file as a folder")
+        };
+        assert!(
+            error
+                .to_string()
+                .contains(&file.path().display().to_string())
+        );
     }
 }

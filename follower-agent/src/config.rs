@@ -17,8 +17,8 @@ pub struct FollowerConfig {
     pub storage: StorageConfig,
     #[serde(default)]
     pub bootstrap: BootstrapConfig,
-    /// Connection alias to the name of a leader cluster. An alias that is not here is looked up among the follower
-    /// cluster's `cluster.remote.<alias>` settings.
+    /// Connection alias to the name of a leader cluster. An alias that is not here is looked up
+    /// among the follower cluster's `cluster.remote.<alias>` settings.
     #[serde(default)]
     pub aliases: BTreeMap<String, String>,
 }
@@ -28,8 +28,8 @@ pub struct FollowerConfig {
 pub struct GatewayConfig {
     /// Where users reach the follower cluster and the replication API.
     pub listen: SocketAddr,
-    /// Base URL at which the other follower agents of the cluster reach this gateway. Without it: `listen`, with the
-    /// machine's name where that is an address of any interface.
+    /// Base URL at which the other follower agents of the cluster reach this gateway. Without it:
+    /// `listen`, with the machine's name where that is an address of any interface.
     pub advertise: Option<String>,
 }
 
@@ -38,7 +38,11 @@ impl GatewayConfig {
     pub fn own_address(&self) -> String {
         let mut address = self.listen;
         if address.ip().is_unspecified() {
-            address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+            address.set_ip(if address.is_ipv4() {
+                Ipv4Addr::LOCALHOST.into()
+            } else {
+                Ipv6Addr::LOCALHOST.into()
+            });
         }
         format!("http://{address}")
     }
@@ -52,7 +56,11 @@ impl GatewayConfig {
             return format!("http://{}", self.listen);
         }
         let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        let name = if name.trim().is_empty() { "localhost" } else { name.trim() };
+        let name = if name.trim().is_empty() {
+            "localhost"
+        } else {
+            name.trim()
+        };
         format!("http://{name}:{}", self.listen.port())
     }
 }
@@ -67,8 +75,8 @@ pub struct StorageConfig {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BootstrapConfig {
-    /// The snapshot repository, registered under this name on both clusters, through which indices are copied unless
-    /// `_start` names another one. Without it: through Kafka.
+    /// The snapshot repository, registered under this name on both clusters, through which indices
+    /// are copied unless `_start` names another one. Without it: through Kafka.
     pub repository: Option<String>,
     /// How old a snapshot may be that followers in other clusters share.
     pub share_seconds: u64,
@@ -76,7 +84,10 @@ pub struct BootstrapConfig {
 
 impl Default for BootstrapConfig {
     fn default() -> Self {
-        Self { repository: None, share_seconds: 600 }
+        Self {
+            repository: None,
+            share_seconds: 600,
+        }
     }
 }
 
@@ -85,7 +96,9 @@ impl FollowerConfig {
         self.opensearch.validate()?;
         self.kafka.validate()?;
         match &self.gateway.advertise {
-            Some(address) if !address.starts_with("http://") && !address.starts_with("https://") => {
+            Some(address)
+                if !address.starts_with("http://") && !address.starts_with("https://") =>
+            {
                 Err(ConfigError::BadValue {
                     key: "gateway.advertise",
                     value: address.clone(),

@@ -1,16 +1,20 @@
-//! One copy of a leader index in a follower index, as its shards' tasks share it: where they go on, what metadata the
-//! follower index has, and how they ask the agent that looks after the index.
+//! One copy of a leader index in a follower index, as its shards' tasks share it: where they go on,
+//! what metadata the follower index has, and how they ask the agent that looks after the index.
 
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use shardline_common::control::{AppliedMetadata, Ask, Capture, Entry, IndexCopy, ShardRequest, Subscription};
+use shardline_common::control::{
+    AppliedMetadata, Ask, Capture, Entry, IndexCopy, ShardRequest, Subscription,
+};
 use shardline_common::kafka::{ControlError, Kafka, Reach, TopicError, Watermarks};
 use shardline_common::metadata::{IndexMetadata, MetadataVersions, write_aliases};
 use shardline_common::opensearch::OpenSearchError;
 use shardline_common::record::{FrameId, Record};
-use shardline_common::types::{ClusterUuid, IndexName, IndexUuid, Offset, SeqNo, ShardId, TopicName};
+use shardline_common::types::{
+    ClusterUuid, IndexName, IndexUuid, Offset, SeqNo, ShardId, TopicName,
+};
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -89,13 +93,20 @@ impl Index {
         (self.topic.clone(), shard)
     }
 
-    /// Where a shard goes on: from RocksDB's checkpoint or the one committed to Kafka, whichever is further; else from
-    /// where this copy was made; else, with none, from the topic's beginning.
+    /// Where a shard goes on: from RocksDB's checkpoint or the one committed to Kafka, whichever is
+    /// further; else from where this copy was made; else, with none, from the topic's beginning.
     pub async fn recover(&self, shard: ShardId) -> Result<Option<Checkpoint>, ShardError> {
         let partition = self.partition(shard);
-        let mut committed = self.shared.group.committed(std::slice::from_ref(&partition)).await?;
+        let mut committed = self
+            .shared
+            .group
+            .committed(std::slice::from_ref(&partition))
+            .await?;
         let committed = committed.remove(&partition).unwrap_or_default();
-        let in_kafka = committed.0.get(&self.key).and_then(|position| position.checkpoint);
+        let in_kafka = committed
+            .0
+            .get(&self.key)
+            .and_then(|position| position.checkpoint);
         let in_rocksdb = self.checkpoints.load(&self.key, shard)?;
         self.begin_reports(&partition, Slot::of_shard(&self.topic, shard), committed);
         let chosen = furthest(in_rocksdb, in_kafka);
@@ -112,42 +123,63 @@ impl Index {
     /// RocksDB first, Kafka behind it: what is committed never runs ahead.
     pub fn save(&self, shard: ShardId, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
         self.checkpoints.save(&self.key, shard, checkpoint)?;
-        self.shared.positions.reached(&self.partition(shard), &self.key, *checkpoint);
+        self.shared
+            .positions
+            .reached(&self.partition(shard), &self.key, *checkpoint);
         Ok(())
     }
 
     fn begin_reports(&self, partition: &Partition, slot: Slot, found: Committed) {
         let subscriptions = self.shared.subscription_ids();
         let progress = Arc::clone(&self.progress);
-        self.shared.positions.begin(partition, slot, found, &subscriptions, &self.key, progress);
+        self.shared
+            .positions
+            .begin(partition, slot, found, &subscriptions, &self.key, progress);
     }
 
-    /// Commits the progress of loading a shard, for the other agents' status, until the guard is dropped.
+    /// Commits the progress of loading a shard, for the other agents' status, until the guard is
+    /// dropped.
     pub fn report_on(&self, bootstrap_topic: &TopicName, shard: ShardId) -> impl Drop + use<> {
         let partition = (bootstrap_topic.clone(), shard);
-        self.begin_reports(&partition, Slot::of_index(&self.follower.name), Committed::default());
-        Reporting { shared: Arc::clone(&self.shared), partition }
+        self.begin_reports(
+            &partition,
+            Slot::of_index(&self.follower.name),
+            Committed::default(),
+        );
+        Reporting {
+            shared: Arc::clone(&self.shared),
+            partition,
+        }
     }
 
     /// The metadata that the follower index has.
     fn applied(&self) -> Option<AppliedMetadata> {
         let key = AppliedMetadata::key_of(&self.cluster, &self.follower.name);
         let applied = self.shared.follower_table.get::<AppliedMetadata>(&key);
-        applied.filter(|found| found.subscription == self.subscription && found.copy == self.copy.id)
+        applied
+            .filter(|found| found.subscription == self.subscription && found.copy == self.copy.id)
     }
 
     fn applied_versions(&self) -> MetadataVersions {
-        self.applied().map(|applied| applied.versions).unwrap_or_default()
+        self.applied()
+            .map(|applied| applied.versions)
+            .unwrap_or_default()
     }
 
     /// Whether an index of the follower's name is the one that holds this copy.
     pub fn is_copy(&self, uuid: &IndexUuid) -> bool {
-        self.applied().and_then(|applied| applied.index_uuid).is_none_or(|known| known == *uuid)
+        self.applied()
+            .and_then(|applied| applied.index_uuid)
+            .is_none_or(|known| known == *uuid)
     }
 
     /// The follower index, if it is the one that holds this copy.
     pub async fn found(&self) -> Result<Option<Found>, OpenSearchError> {
-        Ok(self.follower.found().await?.filter(|found| self.is_copy(&found.uuid)))
+        Ok(self
+            .follower
+            .found()
+            .await?
+            .filter(|found| self.is_copy(&found.uuid)))
     }
 
     /// Writes down that the follower index has been made with this metadata.
@@ -157,16 +189,28 @@ impl Index {
 
     /// Forgets which index holds the copy, since another one is about to.
     pub async fn forget_made(&self) -> Result<(), ControlError> {
-        self.shared.follower_table.remove(&AppliedMetadata::key_of(&self.cluster, &self.follower.name)).await
+        self.shared
+            .follower_table
+            .remove(&AppliedMetadata::key_of(&self.cluster, &self.follower.name))
+            .await
     }
 
     /// Writes down what metadata the follower index has now, and which index it is.
-    async fn note(&self, metadata: &IndexMetadata, before: Option<AppliedMetadata>) -> Result<(), ShardError> {
+    async fn note(
+        &self,
+        metadata: &IndexMetadata,
+        before: Option<AppliedMetadata>,
+    ) -> Result<(), ShardError> {
         let (mut versions, mut settings) = (metadata.versions, metadata.settings.clone());
         let mut write_aliases = write_aliases(&metadata.aliases);
         let mut index_uuid = before.as_ref().and_then(|before| before.index_uuid.clone());
         if index_uuid.is_none() {
-            index_uuid = self.follower.found().await.map_err(ShardError::Metadata)?.map(|found| found.uuid);
+            index_uuid = self
+                .follower
+                .found()
+                .await
+                .map_err(ShardError::Metadata)?
+                .map(|found| found.uuid);
         }
         if let Some(before) = before {
             if before.versions.aliases >= versions.aliases {
@@ -190,12 +234,21 @@ impl Index {
         Ok(self.shared.follower_table.publish(&applied).await?)
     }
 
-    /// Brings metadata over that the follower index does not have yet: the agent that holds the index's slot does it,
-    /// for all shards, so that older metadata never comes after newer.
-    pub async fn apply_metadata(&self, shard: ShardId, metadata: &IndexMetadata) -> Result<(), ShardError> {
+    /// Brings metadata over that the follower index does not have yet: the agent that holds the
+    /// index's slot does it, for all shards, so that older metadata never comes after newer.
+    pub async fn apply_metadata(
+        &self,
+        shard: ShardId,
+        metadata: &IndexMetadata,
+    ) -> Result<(), ShardError> {
         while metadata.versions.newer_than(self.applied_versions()) {
-            let Some(claim) = self.shared.slots.try_claim(Slot::of_index(&self.follower.name)) else {
-                self.ask(shard, Ask::Metadata(Box::new(metadata.clone()))).await?;
+            let Some(claim) = self
+                .shared
+                .slots
+                .try_claim(Slot::of_index(&self.follower.name))
+            else {
+                self.ask(shard, Ask::Metadata(Box::new(metadata.clone())))
+                    .await?;
                 continue;
             };
             tokio::select! {
@@ -213,7 +266,10 @@ impl Index {
         if !metadata.versions.newer_than(applied) {
             return Ok(());
         }
-        self.follower.apply(metadata, applied).await.map_err(ShardError::Metadata)?;
+        self.follower
+            .apply(metadata, applied)
+            .await
+            .map_err(ShardError::Metadata)?;
         self.note(metadata, self.applied()).await
     }
 
@@ -240,7 +296,9 @@ impl Index {
 
     /// What is asked for this index.
     pub fn requests(&self) -> Vec<ShardRequest> {
-        self.shared.follower_table.below(&ShardRequest::prefix_of(&self.cluster, &self.follower.name))
+        self.shared
+            .follower_table
+            .below(&ShardRequest::prefix_of(&self.cluster, &self.follower.name))
     }
 }
 
@@ -264,7 +322,10 @@ impl FollowedIndex for Index {
     }
 
     fn limits(&self) -> Limits {
-        Limits { requests: self.settings().writers(), operations: self.settings().batch_operations() }
+        Limits {
+            requests: self.settings().writers(),
+            operations: self.settings().batch_operations(),
+        }
     }
 
     fn checkpoints(&self) -> &CheckpointStore {
@@ -284,14 +345,25 @@ impl FollowedIndex for Index {
     }
 
     fn announced_metadata(&self) -> Option<IndexMetadata> {
-        self.shared.leader_table.get::<Capture>(&self.descriptor).map(|capture| capture.metadata)
+        self.shared
+            .leader_table
+            .get::<Capture>(&self.descriptor)
+            .map(|capture| capture.metadata)
     }
 
-    async fn apply_metadata(&self, shard: ShardId, metadata: &IndexMetadata) -> Result<(), ShardError> {
+    async fn apply_metadata(
+        &self,
+        shard: ShardId,
+        metadata: &IndexMetadata,
+    ) -> Result<(), ShardError> {
         Self::apply_metadata(self, shard, metadata).await
     }
 
-    async fn watermarks(&self, topic: &TopicName, shard: ShardId) -> Result<Watermarks, TopicError> {
+    async fn watermarks(
+        &self,
+        topic: &TopicName,
+        shard: ShardId,
+    ) -> Result<Watermarks, TopicError> {
         self.kafka.watermarks(topic, shard).await
     }
 
@@ -303,7 +375,12 @@ impl FollowedIndex for Index {
         self.kafka.first_records(&self.topic, shard).await
     }
 
-    async fn redelivered(&self, shard: ShardId, frame: FrameId, up_to: SeqNo) -> Result<(), ShardError> {
+    async fn redelivered(
+        &self,
+        shard: ShardId,
+        frame: FrameId,
+        up_to: SeqNo,
+    ) -> Result<(), ShardError> {
         Ok(self.dead_letters.redelivered(shard, frame, up_to).await?)
     }
 
@@ -313,7 +390,11 @@ impl FollowedIndex for Index {
         shard: ShardId,
         known: Range<Offset>,
     ) -> Result<PartitionStream, StreamError> {
-        let streams = if *topic == self.topic { &self.shared.streams } else { &self.shared.copies };
+        let streams = if *topic == self.topic {
+            &self.shared.streams
+        } else {
+            &self.shared.copies
+        };
         streams.open(topic, shard, known).await
     }
 }

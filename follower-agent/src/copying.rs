@@ -1,5 +1,5 @@
-//! The part of an index's task that copies the leader's index: asks for a snapshot, and loads it from its topic or restores
-//! it from a repository.
+//! The part of an index's task that copies the leader's index: asks for a snapshot, and loads it
+//! from its topic or restores it from a repository.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -22,36 +22,72 @@ use crate::restore::{self, Restore, RestoreError, Restored};
 use crate::state::Command;
 
 impl Followed {
-    /// Writes down that the index is to be copied anew, so that a crash from here on does not forget it.
-    pub(crate) async fn ask_for_copy(&self, index: &Index, stop: &CancellationToken) -> Result<(), End> {
+    /// Writes down that the index is to be copied anew, so that a crash from here on does not
+    /// forget it.
+    pub(crate) async fn ask_for_copy(
+        &self,
+        index: &Index,
+        stop: &CancellationToken,
+    ) -> Result<(), End> {
         let requests = &self.shared.requests;
         if let Some(given_up) = &self.subscription.bootstrap {
-            requests.withdraw(&self.subscription.leader_cluster, given_up).await?;
+            requests
+                .withdraw(&self.subscription.leader_cluster, given_up)
+                .await?;
         }
         let is_empty = !index.follower.exists().await? || index.follower.is_empty().await?;
         let id = match &self.subscription.repository {
-            Some(repository) if is_empty => requests.ask_for_files(&self.subscription, repository).await?,
+            Some(repository) if is_empty => {
+                requests
+                    .ask_for_files(&self.subscription, repository)
+                    .await?
+            }
             _ => {
-                // An index that was copied before, or holds anything, wants a snapshot that is newer than what it met.
+                // An index that was copied before, or holds anything, wants a snapshot that is
+                // newer than what it met.
                 let may_share = is_empty && self.subscription.epoch == Epoch(0);
-                requests.ask(&self.subscription, &index.topic, may_share).await?
+                requests
+                    .ask(&self.subscription, &index.topic, may_share)
+                    .await?
             }
         };
-        self.shared.transition(&self.subscription, Command::Bootstrap { id, is_partial: is_empty }).await?;
+        self.shared
+            .transition(
+                &self.subscription,
+                Command::Bootstrap {
+                    id,
+                    is_partial: is_empty,
+                },
+            )
+            .await?;
         stop.cancelled().await;
         Ok(())
     }
 
     /// Fills the follower index from the snapshot that was asked for.
-    pub(crate) async fn copy(&self, id: &str, capture: &Capture, stop: &CancellationToken) -> Result<(), End> {
+    pub(crate) async fn copy(
+        &self,
+        id: &str,
+        capture: &Capture,
+        stop: &CancellationToken,
+    ) -> Result<(), End> {
         let progress = Arc::new(IndexProgress::new(capture.metadata.number_of_shards));
-        let copy = IndexCopy { id: id.to_owned(), from: Vec::new(), is_restored: false };
+        let copy = IndexCopy {
+            id: id.to_owned(),
+            from: Vec::new(),
+            is_restored: false,
+        };
         let index = self.index(&copy, capture, progress);
         for shard in &index.progress.shards {
             shard.loaded.store(false, Relaxed);
         }
-        self.phase.send_replace(Phase::Bootstrapping(Arc::clone(&index.progress)));
-        let is_restore = self.shared.requests.for_files(&self.subscription.leader_cluster, id).is_some();
+        self.phase
+            .send_replace(Phase::Bootstrapping(Arc::clone(&index.progress)));
+        let is_restore = self
+            .shared
+            .requests
+            .for_files(&self.subscription.leader_cluster, id)
+            .is_some();
         tokio::select! {
             copied = self.copy_while_held(id, &index, &capture.metadata, stop) => copied,
             // Every agent shows it.
@@ -76,7 +112,9 @@ impl Followed {
             drop(claim);
             let command = match copied {
                 // The snapshot was not read before its topic's retention ended.
-                Err(End::Shard { error, .. }) if error.needs_copy() => return self.ask_for_copy(index, stop).await,
+                Err(End::Shard { error, .. }) if error.needs_copy() => {
+                    return self.ask_for_copy(index, stop).await;
+                }
                 Err(End::Restore(RestoreError::Unclear) | End::NotAsked) => {
                     return self.ask_for_copy(index, stop).await;
                 }
@@ -86,7 +124,10 @@ impl Followed {
             self.shared.transition(&self.subscription, command).await?;
             // The request for a topic stays for others to share, until it is tidied away.
             if is_restored {
-                self.shared.requests.withdraw(&self.subscription.leader_cluster, id).await?;
+                self.shared
+                    .requests
+                    .withdraw(&self.subscription.leader_cluster, id)
+                    .await?;
             }
             stop.cancelled().await;
             break;
@@ -94,17 +135,30 @@ impl Followed {
         Ok(())
     }
 
-    async fn copy_once(&self, id: &str, index: &Arc<Index>, metadata: &IndexMetadata) -> Result<Command, End> {
+    async fn copy_once(
+        &self,
+        id: &str,
+        index: &Arc<Index>,
+        metadata: &IndexMetadata,
+    ) -> Result<Command, End> {
         // Nobody writes to the index any more, on whatever agent.
         let now = *self.shared.follower_table.changes().borrow();
-        self.shared.group.acted_on(now, &self.shared.slots_of(&self.subscription)).await;
+        self.shared
+            .group
+            .acted_on(now, &self.shared.slots_of(&self.subscription))
+            .await;
         let (requests, leader) = (&self.shared.requests, &self.subscription.leader_cluster);
         match requests.for_files(leader, id) {
             Some(request) => self.restore(&request, index, metadata).await,
-            None if requests.is_asked(leader, id) => {
-                Ok(Command::Bootstrapped { from: self.load(id, index, metadata).await? })
+            None if requests.is_asked(leader, id) => Ok(Command::Bootstrapped {
+                from: self.load(id, index, metadata).await?,
+            }),
+            None if self
+                .latest()
+                .is_some_and(|latest| latest.bootstrap.as_deref() == Some(id)) =>
+            {
+                Err(End::NotAsked)
             }
-            None if self.latest().is_some_and(|latest| latest.bootstrap.as_deref() == Some(id)) => Err(End::NotAsked),
             // It has been copied: another task is about to follow it.
             None => std::future::pending().await,
         }
@@ -112,7 +166,10 @@ impl Followed {
 
     /// The subscription as it is now.
     fn latest(&self) -> Option<Subscription> {
-        let latest = self.shared.follower_table.get::<Subscription>(&self.subscription.key());
+        let latest = self
+            .shared
+            .follower_table
+            .get::<Subscription>(&self.subscription.key());
         latest.filter(|latest| latest.id == self.subscription.id)
     }
 
@@ -125,7 +182,11 @@ impl Followed {
     ) -> Result<Command, End> {
         index.checkpoints.forget(&self.subscription.id)?;
         index.dead_letters.clear().await?;
-        let restore = Restore { index, request, metadata };
+        let restore = Restore {
+            index,
+            request,
+            metadata,
+        };
         let restored = restore.run(self.subscription.epoch).await;
         if let Err(error) = &restored
             && !error.retryable()
@@ -141,19 +202,29 @@ impl Followed {
     }
 
     /// Loads every shard; gives the positions from which their streams go on.
-    async fn load(&self, id: &str, index: &Arc<Index>, metadata: &IndexMetadata) -> Result<Vec<Checkpoint>, End> {
+    async fn load(
+        &self,
+        id: &str,
+        index: &Arc<Index>,
+        metadata: &IndexMetadata,
+    ) -> Result<Vec<Checkpoint>, End> {
         let shared = &self.shared;
         let copy = self.begin_copy(index, metadata, id).await?;
         let topic = bootstrap_topic(&index.topic, id);
         let loads = (0..metadata.number_of_shards).map(ShardId).map(|shard| {
             let destination = self.destination(index, metadata, shard);
-            let load = bootstrap::load(Arc::clone(index), destination, topic.clone(), copy.in_place);
+            let load =
+                bootstrap::load(Arc::clone(index), destination, topic.clone(), copy.in_place);
             let reported = index.report_on(&topic, shard);
             async move {
                 let _reported = reported;
                 load.await.map_err(|error| self.shard_end(shard, error))?;
                 let saved = shared.checkpoints.load(&index.key, shard)?;
-                saved.ok_or_else(|| End::Asked(format!("the checkpoint behind the snapshot of shard {shard} is gone")))
+                saved.ok_or_else(|| {
+                    End::Asked(format!(
+                        "the checkpoint behind the snapshot of shard {shard} is gone"
+                    ))
+                })
             }
         });
         let from = try_join_all(loads).await?;
@@ -166,17 +237,33 @@ impl Followed {
 
     async fn finish_load(&self, index: &Index, metadata: &IndexMetadata) -> Result<(), End> {
         // The user's settings may have been changed since this task began, and so may the leader's.
-        let metadata = self.shared.newest_metadata(&self.subscription).unwrap_or_else(|| metadata.clone());
-        let overrides = self.latest().map_or_else(|| self.subscription.settings.clone(), |latest| latest.settings);
-        let follower = FollowerIndex::new(self.shared.opensearch.clone(), index.follower.name.clone(), overrides);
+        let metadata = self
+            .shared
+            .newest_metadata(&self.subscription)
+            .unwrap_or_else(|| metadata.clone());
+        let overrides = self.latest().map_or_else(
+            || self.subscription.settings.clone(),
+            |latest| latest.settings,
+        );
+        let follower = FollowerIndex::new(
+            self.shared.opensearch.clone(),
+            index.follower.name.clone(),
+            overrides,
+        );
         Ok(follower.finish_load(&metadata).await?)
     }
 
     /// Makes the index ready for a copy, or finds a copy that was broken off.
-    async fn begin_copy(&self, index: &Index, metadata: &IndexMetadata, id: &str) -> Result<Copy, End> {
+    async fn begin_copy(
+        &self,
+        index: &Index,
+        metadata: &IndexMetadata,
+        id: &str,
+    ) -> Result<Copy, End> {
         let found = index.follower.found().await?;
-        let is_other =
-            |found: &Found| !index.is_copy(&found.uuid) || found.number_of_shards != metadata.number_of_shards;
+        let is_other = |found: &Found| {
+            !index.is_copy(&found.uuid) || found.number_of_shards != metadata.number_of_shards
+        };
         if found.as_ref().is_some_and(is_other) {
             return Err(End::IndexGone(index.follower.name.clone()));
         }
@@ -198,7 +285,10 @@ impl Followed {
             index.follower.loading(load);
             self.create(index, metadata).await?;
         }
-        let copy = Copy { bootstrap: id.to_owned(), in_place };
+        let copy = Copy {
+            bootstrap: id.to_owned(),
+            in_place,
+        };
         index.checkpoints.save_copy(&index.key, &copy)?;
         Ok(copy)
     }

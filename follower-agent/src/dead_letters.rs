@@ -1,8 +1,10 @@
-//! Documents that the follower index refuses for good, where users want the index to go on without them: each is written
-//! down before its shard goes past it, and is taken off when a later operation on the document gets through.
+//! Documents that the follower index refuses for good, where users want the index to go on without
+//! them: each is written down before its shard goes past it, and is taken off when a later
+//! operation on the document gets through.
 //!
-//! What was refused is not kept with it: it stands in the partition, at the operation that is named, and on the leader. To
-//! replay is to have the leader's agent ship the documents again as they are then, so that nothing old comes back.
+//! What was refused is not kept with it: it stands in the partition, at the operation that is
+//! named, and on the leader. To replay is to have the leader's agent ship the documents again as
+//! they are then, so that nothing old comes back.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -29,8 +31,9 @@ pub const MOST: usize = 1_000;
 /// Of a reason, in characters.
 const LONGEST_REASON: usize = 1_000;
 
-/// Under its key in the dead-letter topic: the last refused operation on a document. Each operation has a key of its own, so
-/// that a write which arrives late cannot take a later operation's letter off.
+/// Under its key in the dead-letter topic: the last refused operation on a document. Each operation
+/// has a key of its own, so that a write which arrives late cannot take a later operation's letter
+/// off.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetter {
     pub follower_cluster: ClusterUuid,
@@ -93,26 +96,40 @@ impl Shared {
 impl LetterBox {
     /// For what is refused of this topic's records.
     pub fn of(self, topic: TopicName) -> Self {
-        Self { topic: Some(topic), ..self }
+        Self {
+            topic: Some(topic),
+            ..self
+        }
     }
 
     pub fn all(&self) -> Vec<DeadLetter> {
-        self.table.below(&DeadLetter::keys_of(&self.cluster, &self.index))
+        self.table
+            .below(&DeadLetter::keys_of(&self.cluster, &self.index))
     }
 
     pub fn count(&self) -> usize {
-        self.table.count_below(&DeadLetter::keys_of(&self.cluster, &self.index))
+        self.table
+            .count_below(&DeadLetter::keys_of(&self.cluster, &self.index))
     }
 
     fn of_shard(&self, shard: ShardId) -> Vec<DeadLetter> {
-        self.table.below(&format!("{}{shard}/", DeadLetter::keys_of(&self.cluster, &self.index)))
+        self.table.below(&format!(
+            "{}{shard}/",
+            DeadLetter::keys_of(&self.cluster, &self.index)
+        ))
     }
 
     /// Forgets all of them: the index is another one, or followed no more.
     pub async fn clear(&self) -> Result<(), ControlError> {
-        let of_index =
-            |request: &Redelivery| request.follower_cluster == self.cluster && request.follower_index == self.index;
-        for request in self.requests.all::<Redelivery>().into_iter().filter(of_index) {
+        let of_index = |request: &Redelivery| {
+            request.follower_cluster == self.cluster && request.follower_index == self.index
+        };
+        for request in self
+            .requests
+            .all::<Redelivery>()
+            .into_iter()
+            .filter(of_index)
+        {
             self.requests.remove(&request.key()).await?;
         }
         self.remove(&self.all()).await
@@ -125,16 +142,28 @@ impl LetterBox {
         Ok(())
     }
 
-    /// Everything of a frame has been applied, which shows documents as of the operation `up_to`. If it was asked for, the
-    /// documents that have not been refused again got through, or are no more.
-    pub async fn redelivered(&self, shard: ShardId, frame: FrameId, up_to: SeqNo) -> Result<(), ControlError> {
+    /// Everything of a frame has been applied, which shows documents as of the operation `up_to`.
+    /// If it was asked for, the documents that have not been refused again got through, or are no
+    /// more.
+    pub async fn redelivered(
+        &self,
+        shard: ShardId,
+        frame: FrameId,
+        up_to: SeqNo,
+    ) -> Result<(), ControlError> {
         let key = Redelivery::key_of(&self.cluster, &self.index, shard);
-        let Some(request) = self.requests.get::<Redelivery>(&key).filter(|request| request.frame == frame) else {
+        let Some(request) = self
+            .requests
+            .get::<Redelivery>(&key)
+            .filter(|request| request.frame == frame)
+        else {
             return Ok(());
         };
         let mut done = self.of_shard(shard);
         done.retain(|letter| {
-            letter.seq_no <= up_to && request.ids.contains(&letter.id) && letter.redelivery != Some(frame)
+            letter.seq_no <= up_to
+                && request.ids.contains(&letter.id)
+                && letter.redelivery != Some(frame)
         });
         info!(index = %self.index, %shard, documents = request.ids.len(), "dead letters replayed");
         self.remove(&done).await?;
@@ -165,7 +194,11 @@ impl LetterBox {
 }
 
 impl DeadLetters for LetterBox {
-    fn keep(&self, shard: ShardId, rejected: Vec<Rejection>) -> BoxFuture<'_, Result<(), ApplyError>> {
+    fn keep(
+        &self,
+        shard: ShardId,
+        rejected: Vec<Rejection>,
+    ) -> BoxFuture<'_, Result<(), ApplyError>> {
         async move {
             let redelivery = self.requests.get::<Redelivery>(&Redelivery::key_of(&self.cluster, &self.index, shard));
             for rejection in rejected {
@@ -203,23 +236,40 @@ impl DeadLetters for LetterBox {
     }
 
     fn kept(&self, shard: ShardId) -> Vec<Refused> {
-        self.of_shard(shard).into_iter().map(|letter| Refused { id: letter.id, seq_no: letter.seq_no }).collect()
+        self.of_shard(shard)
+            .into_iter()
+            .map(|letter| Refused {
+                id: letter.id,
+                seq_no: letter.seq_no,
+            })
+            .collect()
     }
 
-    fn resolve(&self, shard: ShardId, refused: Vec<Refused>) -> BoxFuture<'_, Result<(), ApplyError>> {
+    fn resolve(
+        &self,
+        shard: ShardId,
+        refused: Vec<Refused>,
+    ) -> BoxFuture<'_, Result<(), ApplyError>> {
         async move {
             let mut letters = self.of_shard(shard);
-            letters.retain(|letter| refused.iter().any(|one| one.id == letter.id && one.seq_no == letter.seq_no));
+            letters.retain(|letter| {
+                refused
+                    .iter()
+                    .any(|one| one.id == letter.id && one.seq_no == letter.seq_no)
+            });
             Ok(self.remove(&letters).await?)
         }
         .boxed()
     }
 }
 
-fn letter_box(replication: &Replication, index: &IndexName) -> Result<(LetterBox, Subscription), ApiError> {
-    let subscription = replication
-        .subscription(index)
-        .ok_or_else(|| ApiError::illegal_argument(format!("No replication in progress for index:{index}")))?;
+fn letter_box(
+    replication: &Replication,
+    index: &IndexName,
+) -> Result<(LetterBox, Subscription), ApiError> {
+    let subscription = replication.subscription(index).ok_or_else(|| {
+        ApiError::illegal_argument(format!("No replication in progress for index:{index}"))
+    })?;
     Ok((replication.shared().letter_box(&subscription), subscription))
 }
 
@@ -233,5 +283,8 @@ pub fn list(replication: &Replication, index: &IndexName) -> Result<Vec<DeadLett
 /// Has them all delivered again; how many they are.
 pub async fn replay(replication: &Replication, index: &IndexName) -> Result<usize, ApiError> {
     let (letters, subscription) = letter_box(replication, index)?;
-    letters.replay(&subscription).await.map_err(|error| from_control(&error))
+    letters
+        .replay(&subscription)
+        .await
+        .map_err(|error| from_control(&error))
 }

@@ -1,9 +1,9 @@
-//! The task of one followed index on one agent. It works for one state of the subscription: when that changes, the task
-//! is ended and another one begins.
+//! The task of one followed index on one agent. It works for one state of the subscription: when
+//! that changes, the task is ended and another one begins.
 //!
-//! The agent that holds the index's slot looks after the index: makes it, copies it anew, brings metadata over, changes
-//! its subscription. Each shard is followed by the agent that holds the shard's slot, and by nobody while the index is
-//! made or copied.
+//! The agent that holds the index's slot looks after the index: makes it, copies it anew, brings
+//! metadata over, changes its subscription. Each shard is followed by the agent that holds the
+//! shard's slot, and by nobody while the index is made or copied.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -82,8 +82,9 @@ pub enum TransitionError {
 }
 
 impl Shared {
-    /// Applies a command to a subscription and writes the outcome into the control topic. With `id`, only while it
-    /// still is that subscription. Only the agent that holds the index's slot may, so that no two changes cross.
+    /// Applies a command to a subscription and writes the outcome into the control topic. With
+    /// `id`, only while it still is that subscription. Only the agent that holds the index's slot
+    /// may, so that no two changes cross.
     pub async fn transition(
         &self,
         current: &Subscription,
@@ -91,9 +92,16 @@ impl Shared {
     ) -> Result<Option<Subscription>, TransitionError> {
         let key = current.key();
         let _held = self.changing.lock().await;
-        let claim = self.slots.try_claim(Slot::of_index(&current.follower_index));
-        let _claim = claim.filter(|_| self.lease.is_valid()).ok_or(TransitionError::Elsewhere)?;
-        let latest = self.follower_table.get::<Subscription>(&key).filter(|found| found.id == current.id);
+        let claim = self
+            .slots
+            .try_claim(Slot::of_index(&current.follower_index));
+        let _claim = claim
+            .filter(|_| self.lease.is_valid())
+            .ok_or(TransitionError::Elsewhere)?;
+        let latest = self
+            .follower_table
+            .get::<Subscription>(&key)
+            .filter(|found| found.id == current.id);
         let next = state::apply(latest.as_ref(), command).map_err(TransitionError::Refused)?;
         match &next {
             Some(next) => self.follower_table.publish(next).await?,
@@ -105,35 +113,51 @@ impl Shared {
     /// Writes down a new subscription.
     pub async fn begin(&self, subscription: &Subscription) -> Result<(), TransitionError> {
         let _held = self.changing.lock().await;
-        let claim = self.slots.try_claim(Slot::of_index(&subscription.follower_index));
-        let _claim = claim.filter(|_| self.lease.is_valid()).ok_or(TransitionError::Elsewhere)?;
+        let claim = self
+            .slots
+            .try_claim(Slot::of_index(&subscription.follower_index));
+        let _claim = claim
+            .filter(|_| self.lease.is_valid())
+            .ok_or(TransitionError::Elsewhere)?;
         Ok(self.follower_table.publish(subscription).await?)
     }
 
-    /// The leader's descriptor of a subscription's index; its agents write it once they have seen the subscription.
+    /// The leader's descriptor of a subscription's index; its agents write it once they have seen
+    /// the subscription.
     pub fn capture(&self, subscription: &Subscription) -> Option<Capture> {
-        self.leader_table.get(&Capture::key_of(&subscription.leader_cluster, &subscription.leader_uuid))
+        self.leader_table.get(&Capture::key_of(
+            &subscription.leader_cluster,
+            &subscription.leader_uuid,
+        ))
     }
 
     /// The ids of all subscriptions, from memory while these do not change.
     pub fn subscription_ids(&self) -> Arc<HashSet<String>> {
         let id = |subscription: Subscription| subscription.id;
-        self.subscription_ids.get(&self.follower_table, |all| all.into_iter().map(id).collect())
+        self.subscription_ids.get(&self.follower_table, |all| {
+            all.into_iter().map(id).collect()
+        })
     }
 
     /// The replication topic of a subscription's leader index.
     pub fn topic(&self, subscription: &Subscription) -> Option<TopicName> {
         let key = Capture::key_of(&subscription.leader_cluster, &subscription.leader_uuid);
-        self.leader_table.part::<CaptureTopic>(&key).map(|found| found.topic)
+        self.leader_table
+            .part::<CaptureTopic>(&key)
+            .map(|found| found.topic)
     }
 
     /// What metadata a subscription's follower index has.
     pub fn applied(&self, subscription: &Subscription) -> Option<AppliedMetadata> {
-        let key = AppliedMetadata::key_of(&subscription.follower_cluster, &subscription.follower_index);
-        self.follower_table.get::<AppliedMetadata>(&key).filter(|applied| applied.subscription == subscription.id)
+        let key =
+            AppliedMetadata::key_of(&subscription.follower_cluster, &subscription.follower_index);
+        self.follower_table
+            .get::<AppliedMetadata>(&key)
+            .filter(|applied| applied.subscription == subscription.id)
     }
 
-    /// The leader's metadata, with newer settings than the descriptor's if the stream or a copy has brought them.
+    /// The leader's metadata, with newer settings than the descriptor's if the stream or a copy has
+    /// brought them.
     pub fn newest_metadata(&self, subscription: &Subscription) -> Option<IndexMetadata> {
         let mut metadata = self.capture(subscription)?.metadata;
         if let Some(applied) = self.applied(subscription)
@@ -178,7 +202,11 @@ pub enum Phase {
 #[derive(Debug, thiserror::Error)]
 pub enum End {
     #[error("[{follower}][{shard}] - {error}")]
-    Shard { follower: String, shard: ShardId, error: Box<ShardError> },
+    Shard {
+        follower: String,
+        shard: ShardId,
+        error: Box<ShardError>,
+    },
     #[error("the follower index could not be made: {0}")]
     Refused(Arc<OpenSearchError>),
     #[error(transparent)]
@@ -211,7 +239,11 @@ impl End {
             Self::Transition(TransitionError::Control(_) | TransitionError::Elsewhere) => true,
             Self::Restore(error) => error.retryable(),
             Self::Control(_) | Self::NotAsked => true,
-            Self::Refused(_) | Self::Transition(_) | Self::Checkpoint(_) | Self::IndexGone(_) | Self::Asked(_) => false,
+            Self::Refused(_)
+            | Self::Transition(_)
+            | Self::Checkpoint(_)
+            | Self::IndexGone(_)
+            | Self::Asked(_) => false,
         }
     }
 }
@@ -249,11 +281,26 @@ impl Followed {
         }
     }
 
-    pub(crate) fn index(&self, copy: &IndexCopy, capture: &Capture, progress: Arc<IndexProgress>) -> Arc<Index> {
+    pub(crate) fn index(
+        &self,
+        copy: &IndexCopy,
+        capture: &Capture,
+        progress: Arc<IndexProgress>,
+    ) -> Arc<Index> {
         let (shared, subscription) = (&self.shared, &self.subscription);
-        let (name, overrides) = (subscription.follower_index.clone(), subscription.settings.clone());
+        let (name, overrides) = (
+            subscription.follower_index.clone(),
+            subscription.settings.clone(),
+        );
         let follower = FollowerIndex::new(shared.opensearch.clone(), name, overrides);
-        Arc::new(Index::new(Arc::clone(shared), subscription, copy.clone(), capture.topic.clone(), follower, progress))
+        Arc::new(Index::new(
+            Arc::clone(shared),
+            subscription,
+            copy.clone(),
+            capture.topic.clone(),
+            follower,
+            progress,
+        ))
     }
 
     /// Waits until this agent holds the index's slot; none when stopped before.
@@ -267,7 +314,11 @@ impl Followed {
     /// Makes the follower index: the beginning of a subscription.
     async fn make(&self, capture: &Capture, stop: &CancellationToken) -> Result<(), End> {
         let id = Uuid::new_v4().simple().to_string();
-        let copy = IndexCopy { id, from: Vec::new(), is_restored: false };
+        let copy = IndexCopy {
+            id,
+            from: Vec::new(),
+            is_restored: false,
+        };
         let progress = Arc::new(IndexProgress::new(capture.metadata.number_of_shards));
         let index = self.index(&copy, capture, progress);
         while let Some(claim) = self.hold(stop).await {
@@ -279,7 +330,9 @@ impl Followed {
             }
             drop(claim);
             // This changes the subscription, which ends this task.
-            self.shared.transition(&self.subscription, Command::Made { copy }).await?;
+            self.shared
+                .transition(&self.subscription, Command::Made { copy })
+                .await?;
             stop.cancelled().await;
             break;
         }
@@ -304,24 +357,39 @@ impl Followed {
             }
             outcome => outcome?,
         }
-        index.note_made(metadata).await.map_err(|error| self.shard_end(ShardId(0), error))
+        index
+            .note_made(metadata)
+            .await
+            .map_err(|error| self.shard_end(ShardId(0), error))
     }
 
-    /// Follows the shards whose slots this agent holds, and looks after the index while it holds that one's.
-    async fn follow(&self, copy: &IndexCopy, capture: &Capture, stop: &CancellationToken) -> Result<(), End> {
+    /// Follows the shards whose slots this agent holds, and looks after the index while it holds
+    /// that one's.
+    async fn follow(
+        &self,
+        copy: &IndexCopy,
+        capture: &Capture,
+        stop: &CancellationToken,
+    ) -> Result<(), End> {
         let shards = capture.metadata.number_of_shards;
         // Unless the copy is another one, the shards go on where they were.
         let known = match &*self.phase.borrow() {
-            Phase::Syncing(known) if known.shards.len() == shards as usize => Some(Arc::clone(known)),
+            Phase::Syncing(known) if known.shards.len() == shards as usize => {
+                Some(Arc::clone(known))
+            }
             _ => None,
         };
         let progress = known.unwrap_or_else(|| Arc::new(IndexProgress::new(shards)));
         let index = self.index(copy, capture, progress);
-        self.phase.send_replace(Phase::Syncing(Arc::clone(&index.progress)));
+        self.phase
+            .send_replace(Phase::Syncing(Arc::clone(&index.progress)));
         let all = stop.child_token();
         let shards = (0..shards).map(ShardId).map(|shard| {
-            let task =
-                shard_task::run(Arc::clone(&index), self.destination(&index, &capture.metadata, shard), all.clone());
+            let task = shard_task::run(
+                Arc::clone(&index),
+                self.destination(&index, &capture.metadata, shard),
+                all.clone(),
+            );
             let task = tokio::spawn(task);
             async move {
                 if let Err(error) = task.await {
@@ -334,7 +402,8 @@ impl Followed {
             all.cancel();
             served
         };
-        // All shards are waited for, so that none writes on when the index is to be copied or paused.
+        // All shards are waited for, so that none writes on when the index is to be copied or
+        // paused.
         let (_, asked, ()) = tokio::join!(join_all(shards), served, observe::run(&index, &all));
         match asked? {
             Some(()) => self.ask_for_copy(&index, stop).await,
@@ -342,8 +411,13 @@ impl Followed {
         }
     }
 
-    /// Takes up what the shards' agents ask, until stopped; or until the index is to be copied or cannot go on.
-    async fn serve_requests(&self, index: &Index, stop: &CancellationToken) -> Result<Option<()>, End> {
+    /// Takes up what the shards' agents ask, until stopped; or until the index is to be copied or
+    /// cannot go on.
+    async fn serve_requests(
+        &self,
+        index: &Index,
+        stop: &CancellationToken,
+    ) -> Result<Option<()>, End> {
         while let Some(claim) = self.hold(stop).await {
             tokio::select! {
                 biased;
@@ -390,8 +464,16 @@ impl Followed {
         }
     }
 
-    pub(crate) fn destination(&self, index: &Index, metadata: &IndexMetadata, shard: ShardId) -> Destination {
-        let partition_size = metadata.settings.get("index.routing_partition_size").and_then(Value::as_str);
+    pub(crate) fn destination(
+        &self,
+        index: &Index,
+        metadata: &IndexMetadata,
+        shard: ShardId,
+    ) -> Destination {
+        let partition_size = metadata
+            .settings
+            .get("index.routing_partition_size")
+            .and_then(Value::as_str);
         Destination {
             opensearch: self.shared.opensearch.clone(),
             index: self.subscription.follower_index.clone(),
@@ -401,7 +483,9 @@ impl Followed {
                 spread: Spread {
                     number_of_shards: metadata.number_of_shards,
                     routing_num_shards: metadata.routing_num_shards.max(metadata.number_of_shards),
-                    partition_size: partition_size.and_then(|size| size.parse().ok()).unwrap_or(1),
+                    partition_size: partition_size
+                        .and_then(|size| size.parse().ok())
+                        .unwrap_or(1),
                 },
             },
             metrics: Arc::clone(&self.shared.metrics),
@@ -412,6 +496,10 @@ impl Followed {
     }
 
     pub(crate) fn shard_end(&self, shard: ShardId, error: ShardError) -> End {
-        End::Shard { follower: self.subscription.follower_index.to_string(), shard, error: Box::new(error) }
+        End::Shard {
+            follower: self.subscription.follower_index.to_string(),
+            shard,
+            error: Box::new(error),
+        }
     }
 }

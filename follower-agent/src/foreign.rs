@@ -1,10 +1,11 @@
 //! Notices writes of others to a follower shard by its own sequence numbers. Pure.
 //!
-//! The follower cluster numbers every operation on a shard without gaps and tells the number of each write in its answer.
-//! So a number that was given away, and that none of this replication's writes got, is somebody else's.
+//! The follower cluster numbers every operation on a shard without gaps and tells the number of
+//! each write in its answer. So a number that was given away, and that none of this replication's
+//! writes got, is somebody else's.
 //!
-//! Answers that were lost leave numbers that nobody claims. What is found unclaimed for a while after that is forgiven:
-//! better to miss a foreign write than to raise a false alarm.
+//! Answers that were lost leave numbers that nobody claims. What is found unclaimed for a while
+//! after that is forgiven: better to miss a foreign write than to raise a false alarm.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -12,8 +13,8 @@ use std::time::Duration;
 use shardline_common::types::SeqNo;
 use tokio::time::Instant;
 
-/// For how long after a lost answer unclaimed numbers are forgiven: longer than a request may wait in the follower
-/// cluster.
+/// For how long after a lost answer unclaimed numbers are forgiven: longer than a request may wait
+/// in the follower cluster.
 pub const DOUBT: Duration = Duration::from_secs(30);
 
 /// The numbers of one follower shard.
@@ -28,15 +29,16 @@ pub struct Ledger {
     /// Requests started, and finished in the same order.
     started: u64,
     finished: u64,
-    /// Numbers up to the second can be judged once so many requests have finished: later ones get higher numbers.
+    /// Numbers up to the second can be judged once so many requests have finished: later ones get
+    /// higher numbers.
     due: VecDeque<(u64, i64)>,
     forgive_until: Instant,
     foreign: u64,
 }
 
 impl Ledger {
-    /// `foreign` is how many foreign writes were counted before. An agent that has just started does not know the
-    /// fate of requests that were under way when the shard was followed last.
+    /// `foreign` is how many foreign writes were counted before. An agent that has just started
+    /// does not know the fate of requests that were under way when the shard was followed last.
     pub fn new(foreign: u64, now: Instant) -> Self {
         Self {
             judged: None,
@@ -59,21 +61,27 @@ impl Ledger {
         self.started += 1;
     }
 
-    /// The oldest request has finished: these numbers are its writes'. `doubtful` if an answer to it was lost.
+    /// The oldest request has finished: these numbers are its writes'. `doubtful` if an answer to
+    /// it was lost.
     pub fn request_finished(&mut self, own: &[SeqNo], doubtful: bool, now: Instant) {
         self.finished += 1;
         if doubtful {
             self.forgive(now);
         }
         let above = self.judged.unwrap_or(SeqNo::NONE.0);
-        self.claimed.extend(own.iter().map(|seq_no| seq_no.0).filter(|seq_no| *seq_no > above));
+        self.claimed.extend(
+            own.iter()
+                .map(|seq_no| seq_no.0)
+                .filter(|seq_no| *seq_no > above),
+        );
         match own.iter().max() {
             Some(highest) => self.given_away(*highest, now),
             None => self.judge(now),
         }
     }
 
-    /// Numbers up to this one have been given away; every request that may have got one of them has been started.
+    /// Numbers up to this one have been given away; every request that may have got one of them has
+    /// been started.
     pub fn given_away(&mut self, highest: SeqNo, now: Instant) {
         if highest.0 > self.highest {
             self.highest = highest.0;
@@ -150,9 +158,16 @@ mod tests {
         SeqNo(*next - 1)
     }
 
-    fn finish(ledger: &mut Ledger, under_way: &mut VecDeque<Request>, next: &mut i64, now: Instant) {
+    fn finish(
+        ledger: &mut Ledger,
+        under_way: &mut VecDeque<Request>,
+        next: &mut i64,
+        now: Instant,
+    ) {
         if let Some(mut request) = under_way.pop_front() {
-            request.own.extend((0..request.waiting).map(|_| number(next)));
+            request
+                .own
+                .extend((0..request.waiting).map(|_| number(next)));
             ledger.request_finished(&request.own, false, now);
         }
     }

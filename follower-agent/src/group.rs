@@ -1,10 +1,11 @@
-//! Membership in the consumer group that the follower agents of a cluster form: which slots are this agent's, the lease
-//! on its writes, and what is committed to Kafka.
+//! Membership in the consumer group that the follower agents of a cluster form: which slots are
+//! this agent's, the lease on its writes, and what is committed to Kafka.
 //!
-//! The group is subscribed to the slots topic, which holds no records. Two kinds of offsets are committed, both with
-//! this member's generation, so that Kafka refuses them when the member has lost its session:
-//! - of the slots, with the agent's address and how far it has acted on the control topic. Such a commit renews the
-//!   member's session, and with it the lease.
+//! The group is subscribed to the slots topic, which holds no records. Two kinds of offsets are
+//! committed, both with this member's generation, so that Kafka refuses them when the member has
+//! lost its session:
+//! - of the slots, with the agent's address and how far it has acted on the control topic. Such a
+//!   commit renews the member's session, and with it the lease.
 //! - of the partitions that the agent follows, with their checkpoints (see [`Positions`]).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -29,11 +30,12 @@ use tracing::{debug, info, warn};
 use crate::positions::{Committed, Partition, Positions};
 use crate::slots::{SLOTS, Slot, Slots};
 
-/// After this time without a word from a member Kafka gives its slots to others. The least that brokers allow by default.
+/// After this time without a word from a member Kafka gives its slots to others. The least that
+/// brokers allow by default.
 const SESSION: Duration = Duration::from_secs(6);
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// How long a commit that Kafka took permits to write, from when it was sent on: less than the session, for what is
-/// sent in the last moment.
+/// How long a commit that Kafka took permits to write, from when it was sent on: less than the
+/// session, for what is sent in the last moment.
 const LEASE: Duration = Duration::from_millis(4_500);
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 /// All slots are committed this often even if nothing has changed, else one of them, for the lease.
@@ -43,7 +45,8 @@ const REBALANCE_TIMEOUT: Duration = Duration::from_secs(60);
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 const LAST_COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Partitions of one question or commit. Kafka takes the positions of a commit as one message, of 1 MB by default.
+/// Partitions of one question or commit. Kafka takes the positions of a commit as one message, of 1
+/// MB by default.
 const AT_ONCE: usize = 500;
 const POLL: Duration = Duration::from_millis(50);
 
@@ -55,7 +58,8 @@ pub enum GroupError {
     Cancelled,
 }
 
-/// How long to wait for this agent to act on what others have acted on, before looking whether the control topic still has it.
+/// How long to wait for this agent to act on what others have acted on, before looking whether the
+/// control topic still has it.
 const CONTROL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is committed for a slot by the agent that holds it.
@@ -79,8 +83,14 @@ struct Context {
 impl ClientContext for Context {}
 
 impl ConsumerContext for Context {
-    /// Only passes the word on: slots are taken and given up in [`Group::run`], and Kafka waits for that.
-    fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
+    /// Only passes the word on: slots are taken and given up in [`Group::run`], and Kafka waits for
+    /// that.
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        error: RDKafkaRespErr,
+        partitions: &mut TopicPartitionList,
+    ) {
         let slots: BTreeSet<Slot> = partitions
             .elements()
             .iter()
@@ -89,12 +99,17 @@ impl ConsumerContext for Context {
             .collect();
         let event = match error {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => Rebalance::Assigned(slots),
-            _ => Rebalance::Revoked { slots, lost: consumer.assignment_lost() },
+            _ => Rebalance::Revoked {
+                slots,
+                lost: consumer.assignment_lost(),
+            },
         };
         if self.rebalances.send(event).is_err() {
             // Nobody works any more; the consumer is being closed.
             let outcome = match error {
-                RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => consumer.incremental_assign(partitions),
+                RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
+                    consumer.incremental_assign(partitions)
+                }
                 _ => consumer.incremental_unassign(partitions),
             };
             if let Err(error) = outcome {
@@ -136,12 +151,24 @@ impl Group {
     /// Makes the topic that the group is about, unless it exists.
     pub async fn make_slots(kafka: &Kafka, cluster: &ClusterUuid) -> Result<(), TopicError> {
         let topic = slots_topic(kafka.topic_prefix(), cluster);
-        kafka.create_topic(&topic, SLOTS, &[("retention.ms", "3600000".to_owned())]).await
+        kafka
+            .create_topic(&topic, SLOTS, &[("retention.ms", "3600000".to_owned())])
+            .await
     }
 
     /// Asks to join.
-    pub fn join(kafka: &Kafka, membership: Membership) -> Result<(Arc<Self>, Rebalances), GroupError> {
-        let Membership { cluster, address, slots, positions, lease, acted } = membership;
+    pub fn join(
+        kafka: &Kafka,
+        membership: Membership,
+    ) -> Result<(Arc<Self>, Rebalances), GroupError> {
+        let Membership {
+            cluster,
+            address,
+            slots,
+            positions,
+            lease,
+            acted,
+        } = membership;
         let topic = slots_topic(kafka.topic_prefix(), &cluster);
         let name = format!("{}.follower.{cluster}", kafka.topic_prefix());
         let mut settings = kafka.consumer(&name);
@@ -149,18 +176,38 @@ impl Group {
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("session.timeout.ms", SESSION.as_millis().to_string())
             .set("heartbeat.interval.ms", HEARTBEAT.as_millis().to_string())
-            .set("max.poll.interval.ms", REBALANCE_TIMEOUT.as_millis().to_string())
+            .set(
+                "max.poll.interval.ms",
+                REBALANCE_TIMEOUT.as_millis().to_string(),
+            )
             .set("socket.timeout.ms", ASK_TIMEOUT.as_millis().to_string())
             // How long a commit waits for a coordinator.
-            .set("coordinator.query.interval.ms", ASK_TIMEOUT.as_millis().to_string());
+            .set(
+                "coordinator.query.interval.ms",
+                ASK_TIMEOUT.as_millis().to_string(),
+            );
         let (sender, rebalances) = mpsc::unbounded_channel();
-        let failed = |source| GroupError::Kafka { group: name.clone(), source };
+        let failed = |source| GroupError::Kafka {
+            group: name.clone(),
+            source,
+        };
         let context = Context { rebalances: sender };
-        let consumer = Arc::new(StreamConsumer::from_config_and_context(&settings, context).map_err(failed)?);
+        let consumer =
+            Arc::new(StreamConsumer::from_config_and_context(&settings, context).map_err(failed)?);
         consumer.subscribe(&[topic.as_str()]).map_err(failed)?;
         let kafka = kafka.clone();
-        let group =
-            Self { kafka, consumer, name, topic, address, slots, positions, lease, acted, committed: Mutex::new(None) };
+        let group = Self {
+            kafka,
+            consumer,
+            name,
+            topic,
+            address,
+            slots,
+            positions,
+            lease,
+            acted,
+            committed: Mutex::new(None),
+        };
         Ok((Arc::new(group), Rebalances(rebalances)))
     }
 
@@ -172,7 +219,8 @@ impl Group {
                     biased;
                     () = stop.cancelled() => return,
                     rebalance = rebalances.0.recv() => match rebalance {
-                        // Whatever Kafka is told to wait for has to be answered, so this is never broken off.
+                        // Whatever Kafka is told to wait for has to be answered, so this is never
+                        // broken off.
                         Some(rebalance) => self.carry_out(rebalance, &stop).await,
                         None => return,
                     },
@@ -194,7 +242,11 @@ impl Group {
         drop(rebalances);
         self.consumer.unsubscribe();
         let left = async {
-            while self.consumer.assignment().is_ok_and(|assignment| assignment.count() > 0) {
+            while self
+                .consumer
+                .assignment()
+                .is_ok_and(|assignment| assignment.count() > 0)
+            {
                 // The revocation is answered while the consumer is polled.
                 let _ = tokio::time::timeout(POLL, self.consumer.recv()).await;
             }
@@ -205,8 +257,14 @@ impl Group {
     }
 
     async fn last_commit(&self) {
-        if tokio::time::timeout(LAST_COMMIT_TIMEOUT, self.commit(&self.slots.held())).await.is_err() {
-            warn!(group = self.name, "the last positions of some shards could not be committed");
+        if tokio::time::timeout(LAST_COMMIT_TIMEOUT, self.commit(&self.slots.held()))
+            .await
+            .is_err()
+        {
+            warn!(
+                group = self.name,
+                "the last positions of some shards could not be committed"
+            );
         }
     }
 
@@ -236,13 +294,22 @@ impl Group {
                     held.extend(&slots);
                     self.commit(&held).await;
                     self.slots.take(&slots);
-                    info!(group = self.name, gained = slots.len(), held = held.len(), "slots taken");
+                    info!(
+                        group = self.name,
+                        gained = slots.len(),
+                        held = held.len(),
+                        "slots taken"
+                    );
                 }
                 assigned
             }
             Rebalance::Revoked { slots, lost } => {
                 if lost {
-                    warn!(group = self.name, slots = slots.len(), "the session was lost, and the slots with it");
+                    warn!(
+                        group = self.name,
+                        slots = slots.len(),
+                        "the session was lost, and the slots with it"
+                    );
                     self.lease.end();
                 }
                 self.slots.give_up(&slots).await;
@@ -250,8 +317,14 @@ impl Group {
                     self.last_commit().await;
                 }
                 self.positions.forget(&slots);
-                info!(group = self.name, gone = slots.len(), held = self.slots.held().len(), "slots given up");
-                self.partitions(&slots).and_then(|list| self.consumer.incremental_unassign(&list))
+                info!(
+                    group = self.name,
+                    gone = slots.len(),
+                    held = self.slots.held().len(),
+                    "slots given up"
+                );
+                self.partitions(&slots)
+                    .and_then(|list| self.consumer.incremental_unassign(&list))
             }
         };
         if let Err(error) = outcome {
@@ -259,8 +332,8 @@ impl Group {
         }
     }
 
-    /// Who held the slots before may have acted on more of the control topic than this agent has; what it had stopped
-    /// must not begin again.
+    /// Who held the slots before may have acted on more of the control topic than this agent has;
+    /// what it had stopped must not begin again.
     async fn wait_for_control(&self, slots: &BTreeSet<Slot>) {
         if slots.is_empty() {
             return;
@@ -268,17 +341,26 @@ impl Group {
         let holders = loop {
             match self.holders().await {
                 Ok(holders) => break holders,
-                Err(error) => warn!(group = self.name, %error, "the slots' former holders are not known yet"),
+                Err(error) => {
+                    warn!(group = self.name, %error, "the slots' former holders are not known yet")
+                }
             }
             tokio::time::sleep(POLL).await;
         };
-        let acted = holders.into_iter().filter(|(slot, _)| slots.contains(slot)).map(|(_, holder)| holder.acted).max();
+        let acted = holders
+            .into_iter()
+            .filter(|(slot, _)| slots.contains(slot))
+            .map(|(_, holder)| holder.acted)
+            .max();
         let Some(acted) = acted else { return };
         let mut own = self.acted.clone();
         let control = follower_control_topic(self.kafka.topic_prefix());
         loop {
             // It ends with the agent only.
-            if tokio::time::timeout(CONTROL_PATIENCE, own.wait_for(|own| *own >= acted)).await.is_ok() {
+            if tokio::time::timeout(CONTROL_PATIENCE, own.wait_for(|own| *own >= acted))
+                .await
+                .is_ok()
+            {
                 return;
             }
             let now = *own.borrow();
@@ -299,7 +381,11 @@ impl Group {
     fn partitions(&self, slots: &BTreeSet<Slot>) -> Result<TopicPartitionList, KafkaError> {
         let mut list = TopicPartitionList::with_capacity(slots.len());
         for slot in slots {
-            list.add_partition_offset(self.topic.as_str(), ShardId(slot.0).partition(), KafkaOffset::Offset(0))?;
+            list.add_partition_offset(
+                self.topic.as_str(),
+                ShardId(slot.0).partition(),
+                KafkaOffset::Offset(0),
+            )?;
         }
         Ok(list)
     }
@@ -326,7 +412,11 @@ impl Group {
         let full = !committed.as_ref().is_some_and(|(when, slots, up_to)| {
             when.elapsed() < FULL_COMMIT_INTERVAL && slots == held && *up_to == acted
         });
-        let slots = if full { held.clone() } else { held.iter().take(1).copied().collect() };
+        let slots = if full {
+            held.clone()
+        } else {
+            held.iter().take(1).copied().collect()
+        };
         let positions = self.positions.changed();
         if slots.is_empty() && positions.is_empty() {
             return;
@@ -338,7 +428,8 @@ impl Group {
                 Ok(()) => self.lease.extend(sent + LEASE),
                 Err(error) => {
                     debug!(group = self.name, %error, "the slots could not be committed");
-                    self.positions.not_committed(positions.into_iter().map(|(partition, _)| partition));
+                    self.positions
+                        .not_committed(positions.into_iter().map(|(partition, _)| partition));
                     *committed = None;
                     return;
                 }
@@ -349,7 +440,8 @@ impl Group {
                 warn!(group = self.name, %error, "positions could not be committed");
                 // The lease is renewed before Kafka is asked for more.
                 let rest = positions[n * AT_ONCE..].iter();
-                self.positions.not_committed(rest.map(|(partition, _)| partition.clone()));
+                self.positions
+                    .not_committed(rest.map(|(partition, _)| partition.clone()));
                 break;
             }
         }
@@ -358,13 +450,17 @@ impl Group {
         }
     }
 
-    async fn commit_list(&self, list: Result<TopicPartitionList, KafkaError>) -> Result<(), KafkaError> {
+    async fn commit_list(
+        &self,
+        list: Result<TopicPartitionList, KafkaError>,
+    ) -> Result<(), KafkaError> {
         let list = list?;
         if list.count() == 0 {
             return Ok(());
         }
         let consumer = Arc::clone(&self.consumer);
-        let committed = tokio::task::spawn_blocking(move || consumer.commit(&list, CommitMode::Sync)).await;
+        let committed =
+            tokio::task::spawn_blocking(move || consumer.commit(&list, CommitMode::Sync)).await;
         match committed.unwrap_or(Err(KafkaError::Canceled)) {
             // Of a topic that was deleted; the others are committed.
             Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::UnknownTopicOrPartition)) => Ok(()),
@@ -372,13 +468,22 @@ impl Group {
         }
     }
 
-    fn slots_to_commit(&self, slots: &BTreeSet<Slot>, acted: Offset) -> Result<TopicPartitionList, KafkaError> {
+    fn slots_to_commit(
+        &self,
+        slots: &BTreeSet<Slot>,
+        acted: Offset,
+    ) -> Result<TopicPartitionList, KafkaError> {
         let mut list = self.partitions(slots)?;
-        let holder = Holder { address: self.address.clone(), acted };
+        let holder = Holder {
+            address: self.address.clone(),
+            acted,
+        };
         // A plain struct of a text and a number can be written.
         let metadata = serde_json::to_string(&holder).unwrap_or_default();
         for slot in slots {
-            if let Some(mut partition) = list.find_partition(self.topic.as_str(), ShardId(slot.0).partition()) {
+            if let Some(mut partition) =
+                list.find_partition(self.topic.as_str(), ShardId(slot.0).partition())
+            {
                 partition.set_metadata(&metadata);
             }
         }
@@ -387,14 +492,22 @@ impl Group {
     }
 
     /// What is committed for partitions; those without are left out.
-    pub async fn committed(&self, partitions: &[Partition]) -> Result<HashMap<Partition, Committed>, GroupError> {
+    pub async fn committed(
+        &self,
+        partitions: &[Partition],
+    ) -> Result<HashMap<Partition, Committed>, GroupError> {
         let found = self.ask(partitions).await?;
-        Ok(found.into_iter().map(|(partition, metadata)| (partition, Committed::parse(&metadata))).collect())
+        Ok(found
+            .into_iter()
+            .map(|(partition, metadata)| (partition, Committed::parse(&metadata)))
+            .collect())
     }
 
     /// Which agent holds which slot, as far as it has said so. It may be gone.
     pub async fn holders(&self) -> Result<BTreeMap<Slot, Holder>, GroupError> {
-        let partitions: Vec<_> = (0..SLOTS).map(|slot| (self.topic.clone(), ShardId(slot))).collect();
+        let partitions: Vec<_> = (0..SLOTS)
+            .map(|slot| (self.topic.clone(), ShardId(slot)))
+            .collect();
         let found = self.ask(&partitions).await?;
         let holder = |(partition, metadata): (Partition, String)| {
             Some((Slot(partition.1.0), serde_json::from_str(&metadata).ok()?))
@@ -411,14 +524,24 @@ impl Group {
                 list.add_partition(topic.as_str(), shard.partition());
             }
             let consumer = Arc::clone(&self.consumer);
-            let asked = tokio::task::spawn_blocking(move || consumer.committed_offsets(list, ASK_TIMEOUT)).await;
+            let asked =
+                tokio::task::spawn_blocking(move || consumer.committed_offsets(list, ASK_TIMEOUT))
+                    .await;
             let list = asked
                 .map_err(|_| GroupError::Cancelled)?
-                .map_err(|source| GroupError::Kafka { group: self.name.clone(), source })?;
-            let with_metadata = list.elements().into_iter().filter(|found| !found.metadata().is_empty());
+                .map_err(|source| GroupError::Kafka {
+                    group: self.name.clone(),
+                    source,
+                })?;
+            let with_metadata = list
+                .elements()
+                .into_iter()
+                .filter(|found| !found.metadata().is_empty());
             found.extend(with_metadata.map(|found| {
-                let partition =
-                    (TopicName::from(found.topic()), ShardId(u32::try_from(found.partition()).unwrap_or_default()));
+                let partition = (
+                    TopicName::from(found.topic()),
+                    ShardId(u32::try_from(found.partition()).unwrap_or_default()),
+                );
                 (partition, found.metadata().to_owned())
             }));
         }
@@ -433,13 +556,21 @@ impl Group {
             if own.wait_for(|own| *own >= position).await.is_err() {
                 return;
             }
-            let elsewhere: Vec<Slot> = slots.iter().copied().filter(|slot| !self.slots.holds(*slot)).collect();
+            let elsewhere: Vec<Slot> = slots
+                .iter()
+                .copied()
+                .filter(|slot| !self.slots.holds(*slot))
+                .collect();
             if elsewhere.is_empty() {
                 return;
             }
             match self.holders().await {
                 Ok(holders) => {
-                    let acted = |slot| holders.get(slot).is_some_and(|holder: &Holder| holder.acted >= position);
+                    let acted = |slot| {
+                        holders
+                            .get(slot)
+                            .is_some_and(|holder: &Holder| holder.acted >= position)
+                    };
                     if elsewhere.iter().all(acted) {
                         return;
                     }
@@ -454,10 +585,14 @@ impl Group {
     }
 }
 
-fn positions_to_commit(positions: &[(Partition, Committed)]) -> Result<TopicPartitionList, KafkaError> {
+fn positions_to_commit(
+    positions: &[(Partition, Committed)],
+) -> Result<TopicPartitionList, KafkaError> {
     let mut list = TopicPartitionList::with_capacity(positions.len());
     for ((topic, shard), committed) in positions {
-        let Some((offset, metadata)) = committed.encode() else { continue };
+        let Some((offset, metadata)) = committed.encode() else {
+            continue;
+        };
         let mut partition = list.add_partition(topic.as_str(), shard.partition());
         partition.set_offset(KafkaOffset::Offset(offset.0))?;
         partition.set_metadata(metadata);

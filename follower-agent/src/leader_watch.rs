@@ -1,5 +1,6 @@
-//! Watches what becomes of the leader indices: a closed one pauses its followers until it is open again, a deleted one
-//! for good, or is followed into its grave if `plugins.replication.replicate.delete_index` says so.
+//! Watches what becomes of the leader indices: a closed one pauses its followers until it is open
+//! again, a deleted one for good, or is followed into its grave if
+//! `plugins.replication.replicate.delete_index` says so.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,9 @@ const INTERVAL: Duration = Duration::from_secs(30);
 
 /// Reasons as the plugin words them; the first also marks a pause that ends by itself.
 fn closed_reason(follower: &IndexName) -> String {
-    format!("AutoPaused:  + [[{follower}][0] - org.opensearch.indices.IndexClosedException - \"closed\"], ")
+    format!(
+        "AutoPaused:  + [[{follower}][0] - org.opensearch.indices.IndexClosedException - \"closed\"], "
+    )
 }
 
 fn deleted_reason(follower: &IndexName, leader: &IndexName) -> String {
@@ -30,7 +33,11 @@ fn deleted_reason(follower: &IndexName, leader: &IndexName) -> String {
     )
 }
 
-pub async fn run(replication: Arc<Replication>, leader_table: ControlTopic, stop: CancellationToken) {
+pub async fn run(
+    replication: Arc<Replication>,
+    leader_table: ControlTopic,
+    stop: CancellationToken,
+) {
     let mut changes = leader_table.changes();
     let mut slots = replication.slots().changes();
     loop {
@@ -54,10 +61,20 @@ pub async fn run(replication: Arc<Replication>, leader_table: ControlTopic, stop
     }
 }
 
-async fn check(replication: &Replication, leader_table: &ControlTopic, subscription: &Subscription) {
-    let Subscription { follower_index, leader_index, .. } = subscription;
+async fn check(
+    replication: &Replication,
+    leader_table: &ControlTopic,
+    subscription: &Subscription,
+) {
+    let Subscription {
+        follower_index,
+        leader_index,
+        ..
+    } = subscription;
     let key = CatalogEntry::key_of(&subscription.leader_cluster, leader_index);
-    let entry = leader_table.get::<CatalogEntry>(&key).filter(|entry| entry.uuid == subscription.leader_uuid);
+    let entry = leader_table
+        .get::<CatalogEntry>(&key)
+        .filter(|entry| entry.uuid == subscription.leader_uuid);
     match (entry, subscription.state) {
         (None, SubscriptionState::Paused)
             if subscription.reason == STOPPING && replication.settings().deletes_with_leader() =>
@@ -68,18 +85,27 @@ async fn check(replication: &Replication, leader_table: &ControlTopic, subscript
             warn!(index = %follower_index, leader = %leader_index, "the leader index was deleted");
             match replication.settings().deletes_with_leader() {
                 true => delete(replication, subscription).await,
-                false => replication.auto_pause(subscription, deleted_reason(follower_index, leader_index)).await,
+                false => {
+                    replication
+                        .auto_pause(subscription, deleted_reason(follower_index, leader_index))
+                        .await
+                }
             }
         }
         (Some(entry), SubscriptionState::Running) if !entry.open => {
             info!(index = %follower_index, leader = %leader_index, "the leader index was closed");
-            replication.auto_pause(subscription, closed_reason(follower_index)).await;
+            replication
+                .auto_pause(subscription, closed_reason(follower_index))
+                .await;
         }
         (Some(entry), SubscriptionState::Paused)
             if entry.open && subscription.reason == closed_reason(follower_index) =>
         {
             info!(index = %follower_index, leader = %leader_index, "the leader index is open again");
-            if let Err(error) = replication.resume(follower_index.clone(), ResumeRequest::default()).await {
+            if let Err(error) = replication
+                .resume(follower_index.clone(), ResumeRequest::default())
+                .await
+            {
                 warn!(index = %follower_index, %error, "the index could not be resumed by itself");
             }
         }
@@ -90,7 +116,11 @@ async fn check(replication: &Replication, leader_table: &ControlTopic, subscript
 /// As `plugins.replication.replicate.delete_index` asks for.
 async fn delete(replication: &Replication, subscription: &Subscription) {
     let name = &subscription.follower_index;
-    let index = FollowerIndex::new(replication.opensearch().clone(), name.clone(), subscription.settings.clone());
+    let index = FollowerIndex::new(
+        replication.opensearch().clone(),
+        name.clone(),
+        subscription.settings.clone(),
+    );
     if let Err(error) = replication.stop(name.clone()).await {
         warn!(index = %name, %error, "the follower index is not deleted, as it could not be stopped");
     } else if let Err(error) = index.delete().await {

@@ -25,29 +25,44 @@ pub struct Leaders {
     pub aliases: BTreeMap<String, String>,
 }
 
-/// Of the announcements that fit: a cluster that was made anew may have the name and the addresses of the one before.
-fn newest(nodes: Vec<NodeAnnouncement>, is_fit: impl Fn(&NodeAnnouncement) -> bool) -> Option<NodeAnnouncement> {
-    nodes.into_iter().filter(is_fit).max_by_key(|node| node.announced_ms)
+/// Of the announcements that fit: a cluster that was made anew may have the name and the addresses
+/// of the one before.
+fn newest(
+    nodes: Vec<NodeAnnouncement>,
+    is_fit: impl Fn(&NodeAnnouncement) -> bool,
+) -> Option<NodeAnnouncement> {
+    nodes
+        .into_iter()
+        .filter(is_fit)
+        .max_by_key(|node| node.announced_ms)
 }
 
 impl Leaders {
-    /// The cluster that an alias means: by the configuration, else by the seed addresses that the follower cluster's
-    /// settings give it, found among those that leader agents announce.
+    /// The cluster that an alias means: by the configuration, else by the seed addresses that the
+    /// follower cluster's settings give it, found among those that leader agents announce.
     pub async fn resolve(&self, alias: &str) -> Result<ClusterUuid, ApiError> {
         let nodes = self.leader_table.all::<NodeAnnouncement>();
         if let Some(name) = self.aliases.get(alias) {
             let found = newest(nodes, |node| node.cluster_name == *name);
-            return found
-                .map(|node| node.cluster_uuid)
-                .ok_or_else(|| ApiError::connect_transport(name, "no leader agent has announced this cluster"));
+            return found.map(|node| node.cluster_uuid).ok_or_else(|| {
+                ApiError::connect_transport(name, "no leader agent has announced this cluster")
+            });
         }
-        let settings: BTreeMap<String, Map<String, Value>> =
-            self.opensearch.get("/_cluster/settings?flat_settings=true").await.map_err(|error| from_cluster(&error))?;
+        let settings: BTreeMap<String, Map<String, Value>> = self
+            .opensearch
+            .get("/_cluster/settings?flat_settings=true")
+            .await
+            .map_err(|error| from_cluster(&error))?;
         let mut seeds = Vec::new();
-        for key in [format!("cluster.remote.{alias}.seeds"), format!("cluster.remote.{alias}.proxy_address")] {
+        for key in [
+            format!("cluster.remote.{alias}.seeds"),
+            format!("cluster.remote.{alias}.proxy_address"),
+        ] {
             for section in settings.values() {
                 match section.get(&key) {
-                    Some(Value::String(one)) => seeds.extend(one.split(',').map(|seed| seed.trim().to_owned())),
+                    Some(Value::String(one)) => {
+                        seeds.extend(one.split(',').map(|seed| seed.trim().to_owned()))
+                    }
                     Some(Value::Array(several)) => {
                         seeds.extend(several.iter().filter_map(Value::as_str).map(str::to_owned));
                     }
@@ -55,21 +70,40 @@ impl Leaders {
                 }
             }
         }
-        let Some(first) = seeds.first() else { return Err(ApiError::no_such_remote_cluster(alias)) };
-        let found = newest(nodes, |node| seeds.iter().any(|seed| same_address(seed, &node.transport_address)));
-        found
-            .map(|node| node.cluster_uuid)
-            .ok_or_else(|| ApiError::connect_transport(first, "no leader agent has announced this address"))
+        let Some(first) = seeds.first() else {
+            return Err(ApiError::no_such_remote_cluster(alias));
+        };
+        let found = newest(nodes, |node| {
+            seeds
+                .iter()
+                .any(|seed| same_address(seed, &node.transport_address))
+        });
+        found.map(|node| node.cluster_uuid).ok_or_else(|| {
+            ApiError::connect_transport(first, "no leader agent has announced this address")
+        })
     }
 
     /// An index of a leader cluster as it is now: the cluster's agents are asked to look first.
-    pub async fn index(&self, cluster: &ClusterUuid, index: &IndexName, alias: &str) -> Result<CatalogEntry, ApiError> {
+    pub async fn index(
+        &self,
+        cluster: &ClusterUuid,
+        index: &IndexName,
+        alias: &str,
+    ) -> Result<CatalogEntry, ApiError> {
         self.refresh(cluster).await?;
-        if let Some(entry) = self.leader_table.get::<CatalogEntry>(&CatalogEntry::key_of(cluster, index)) {
-            return if entry.open { Ok(entry) } else { Err(ApiError::index_closed()) };
+        if let Some(entry) = self
+            .leader_table
+            .get::<CatalogEntry>(&CatalogEntry::key_of(cluster, index))
+        {
+            return if entry.open {
+                Ok(entry)
+            } else {
+                Err(ApiError::index_closed())
+            };
         }
         let is_alias = |entry: &CatalogEntry| {
-            entry.cluster_uuid == *cluster && entry.aliases.iter().any(|name| name == index.as_str())
+            entry.cluster_uuid == *cluster
+                && entry.aliases.iter().any(|name| name == index.as_str())
         };
         if self.leader_table.all::<CatalogEntry>().iter().any(is_alias) {
             return Err(ApiError::index_not_found(&format!("{alias}:{index}")));
@@ -83,35 +117,50 @@ impl Leaders {
         all.filter(|entry| entry.cluster_uuid == *cluster).collect()
     }
 
-    /// The open indices that a pattern finds by name or alias. Hidden ones, and those that begin with a dot, have to be
-    /// named.
+    /// The open indices that a pattern finds by name or alias. Hidden ones, and those that begin
+    /// with a dot, have to be named.
     pub fn matching(&self, cluster: &ClusterUuid, pattern: &str) -> Vec<CatalogEntry> {
-        let is_plain = |entry: &CatalogEntry| !entry.hidden && !entry.index.as_str().starts_with('.');
+        let is_plain =
+            |entry: &CatalogEntry| !entry.hidden && !entry.index.as_str().starts_with('.');
         let matches = |entry: &CatalogEntry| {
-            let names = std::iter::once(entry.index.as_str()).chain(entry.aliases.iter().map(String::as_str));
+            let names = std::iter::once(entry.index.as_str())
+                .chain(entry.aliases.iter().map(String::as_str));
             names.into_iter().any(|name| wildcard_match(pattern, name))
         };
         let mut found = self.catalogue(cluster);
-        found.retain(|entry| entry.open && (is_plain(entry) || entry.index.as_str() == pattern) && matches(entry));
+        found.retain(|entry| {
+            entry.open && (is_plain(entry) || entry.index.as_str() == pattern) && matches(entry)
+        });
         found
     }
 
     /// Has the leader's agents write down the indices as they are now.
     pub async fn refresh(&self, cluster: &ClusterUuid) -> Result<(), ApiError> {
         let nonce = Uuid::new_v4().to_string();
-        let request = RefreshRequest { cluster_uuid: cluster.clone(), nonce: nonce.clone() };
+        let request = RefreshRequest {
+            cluster_uuid: cluster.clone(),
+            nonce: nonce.clone(),
+        };
         let mut changes = self.leader_table.changes();
-        self.follower_table.publish(&request).await.map_err(|error| from_control(&error))?;
+        self.follower_table
+            .publish(&request)
+            .await
+            .map_err(|error| from_control(&error))?;
         let key = format!("{}/{cluster}", Refreshed::KIND);
         // A later request's answer is as good, and the only one where several came at once.
         let mut accepted = HashSet::from([nonce]);
         let answered = async {
             loop {
                 changes.mark_unchanged();
-                let current: Option<RefreshRequest> =
-                    self.follower_table.get(&format!("{}/{cluster}", RefreshRequest::KIND));
+                let current: Option<RefreshRequest> = self
+                    .follower_table
+                    .get(&format!("{}/{cluster}", RefreshRequest::KIND));
                 accepted.extend(current.map(|current| current.nonce));
-                if self.leader_table.get::<Refreshed>(&key).is_some_and(|answer| accepted.contains(&answer.nonce)) {
+                if self
+                    .leader_table
+                    .get::<Refreshed>(&key)
+                    .is_some_and(|answer| accepted.contains(&answer.nonce))
+                {
                     return;
                 }
                 if changes.changed().await.is_err() {
@@ -119,21 +168,32 @@ impl Leaders {
                 }
             }
         };
-        tokio::time::timeout(REFRESH_TIMEOUT, answered).await.map_err(|_| {
-            let seconds = REFRESH_TIMEOUT.as_secs();
-            ApiError::connect_transport(
-                cluster.as_str(),
-                &format!("no leader agent of the cluster answered within {seconds}s"),
-            )
-        })
+        tokio::time::timeout(REFRESH_TIMEOUT, answered)
+            .await
+            .map_err(|_| {
+                let seconds = REFRESH_TIMEOUT.as_secs();
+                ApiError::connect_transport(
+                    cluster.as_str(),
+                    &format!("no leader agent of the cluster answered within {seconds}s"),
+                )
+            })
     }
 }
 
 fn same_address(seed: &str, announced: &str) -> bool {
-    let normal = |address: &str| address.replace("localhost", "127.0.0.1").replace("[::1]", "127.0.0.1");
+    let normal = |address: &str| {
+        address
+            .replace("localhost", "127.0.0.1")
+            .replace("[::1]", "127.0.0.1")
+    };
     // A node that publishes a name shows it as `name/ip:port`.
-    let (name, rest) = announced.split_once('/').map_or((None, announced), |(name, rest)| (Some(name), rest));
-    let by_name = name.and_then(|name| rest.rsplit_once(':').map(|(_, port)| format!("{name}:{port}")));
+    let (name, rest) = announced
+        .split_once('/')
+        .map_or((None, announced), |(name, rest)| (Some(name), rest));
+    let by_name = name.and_then(|name| {
+        rest.rsplit_once(':')
+            .map(|(_, port)| format!("{name}:{port}"))
+    });
     normal(seed) == normal(rest) || by_name.is_some_and(|by_name| by_name == seed)
 }
 
@@ -141,11 +201,14 @@ fn same_address(seed: &str, announced: &str) -> bool {
 pub fn from_cluster(error: &OpenSearchError) -> ApiError {
     match error {
         OpenSearchError::Refused { status, body, .. } => {
-            let status = http::StatusCode::from_u16(*status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+            let status = http::StatusCode::from_u16(*status)
+                .unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
             let json = http::HeaderValue::from_static("application/json; charset=UTF-8");
             ApiError::raw(status, Some(json), body.to_string().into())
         }
-        other => ApiError::status_exception(http::StatusCode::SERVICE_UNAVAILABLE, other.to_string()),
+        other => {
+            ApiError::status_exception(http::StatusCode::SERVICE_UNAVAILABLE, other.to_string())
+        }
     }
 }
 
@@ -176,7 +239,10 @@ mod tests {
     fn addresses_are_compared_however_they_are_written() {
         assert!(same_address("127.0.0.1:9300", "127.0.0.1:9300"));
         assert!(same_address("localhost:9300", "127.0.0.1:9300"));
-        assert!(same_address("es1.example:9300", "es1.example/10.0.0.1:9300"));
+        assert!(same_address(
+            "es1.example:9300",
+            "es1.example/10.0.0.1:9300"
+        ));
         assert!(!same_address("127.0.0.1:9300", "127.0.0.1:9301"));
     }
 }

@@ -1,4 +1,5 @@
-//! The follower agent: applies what the leader's agents publish, and is the front door of the follower cluster.
+//! The follower agent: applies what the leader's agents publish, and is the front door of the
+//! follower cluster.
 
 pub mod agent;
 pub mod api;

@@ -1,5 +1,5 @@
-//! One lock for each entry of the control topic: calls that change the same one happen one after the other, and others do
-//! not wait for them.
+//! One lock for each entry of the control topic: calls that change the same one happen one after
+//! the other, and others do not wait for them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};

@@ -7,12 +7,14 @@ use follower_agent::ctl::{self, CtlArguments};
 use follower_agent::{agent, config::FollowerConfig};
 use shardline_common::launch::{LaunchArguments, launch};
 
-/// Batches are made by some threads and freed by others, and glibc keeps what each thread has freed to itself.
+/// Batches are made by some threads and freed by others, and glibc keeps what each thread has freed
+/// to itself.
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Follows indices of leader clusters from Kafka, and serves the replication API in front of the follower cluster.
+/// Follows indices of leader clusters from Kafka, and serves the replication API in front of the
+/// follower cluster.
 #[derive(Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
 struct Arguments {

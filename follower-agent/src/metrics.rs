@@ -1,8 +1,9 @@
 //! The follower agent's metrics.
 
 use prometheus::{
-    CounterVec, GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Registry, register_counter_vec_with_registry,
-    register_gauge_vec_with_registry, register_int_counter_vec_with_registry, register_int_gauge_vec_with_registry,
+    CounterVec, GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+    register_counter_vec_with_registry, register_gauge_vec_with_registry,
+    register_int_counter_vec_with_registry, register_int_gauge_vec_with_registry,
     register_int_gauge_with_registry,
 };
 

@@ -1,5 +1,5 @@
-//! Asks the follower cluster now and then how many operations the shards of a followed index have had, for
-//! [`crate::foreign`], and whether it still is the same index.
+//! Asks the follower cluster now and then how many operations the shards of a followed index have
+//! had, for [`crate::foreign`], and whether it still is the same index.
 
 use std::time::Duration;
 
@@ -18,17 +18,32 @@ const BETWEEN_QUESTIONS: Duration = Duration::from_millis(20);
 /// Runs until stopped.
 pub async fn run(index: &Index, stop: &CancellationToken) {
     let shards = || (0..).map(ShardId).take(index.progress.shards.len());
-    let has_shards = || shards().any(|shard| index.shared.slots.holds(Slot::of_shard(&index.topic, shard)));
+    let has_shards = || {
+        shards().any(|shard| {
+            index
+                .shared
+                .slots
+                .holds(Slot::of_shard(&index.topic, shard))
+        })
+    };
     let asking = async {
         loop {
             if has_shards() {
                 match primaries(&index.follower.opensearch, &index.follower.name).await {
-                    Ok(Primaries { index: Some(uuid), .. }) if !index.is_copy(&uuid) => index.gone.cancel(),
+                    Ok(Primaries {
+                        index: Some(uuid), ..
+                    }) if !index.is_copy(&uuid) => index.gone.cancel(),
                     Ok(primaries) => {
-                        let highest = primaries.shards.into_iter().map(|(shard, primary)| (shard, primary.max_seq_no));
+                        let highest = primaries
+                            .shards
+                            .into_iter()
+                            .map(|(shard, primary)| (shard, primary.max_seq_no));
                         index.given_away.send_replace(highest.collect());
                     }
-                    Err(error) if error.is_not_found() && matches!(index.follower.found().await, Ok(None)) => {
+                    Err(error)
+                        if error.is_not_found()
+                            && matches!(index.follower.found().await, Ok(None)) =>
+                    {
                         index.gone.cancel();
                     }
                     Err(error) => {

@@ -1,7 +1,8 @@
-//! Any agent answers any call: one that another agent has to carry out is passed on to it, through its gateway.
+//! Any agent answers any call: one that another agent has to carry out is passed on to it, through
+//! its gateway.
 //!
-//! Calls that change an index belong to the agent that holds the index's slot, calls on the whole cluster to the one that
-//! holds [`Slot::CLUSTER`]. What is only read every agent knows itself.
+//! Calls that change an index belong to the agent that holds the index's slot, calls on the whole
+//! cluster to the one that holds [`Slot::CLUSTER`]. What is only read every agent knows itself.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,9 +25,11 @@ use crate::api::routes::BASE;
 use crate::group::Group;
 use crate::slots::{Slot, Slots};
 
-/// Marks a call that was passed on. In the answer: the agent did not carry it out, as it does not hold the slot.
+/// Marks a call that was passed on. In the answer: the agent did not carry it out, as it does not
+/// hold the slot.
 const PASSED_ON: HeaderName = HeaderName::from_static("x-shardline-passed-on");
-/// How long to look for the agent that holds a slot: longer than it takes to give a dead one's slots to another.
+/// How long to look for the agent that holds a slot: longer than it takes to give a dead one's
+/// slots to another.
 const PATIENCE: Duration = Duration::from_secs(20);
 const RETRY: Duration = Duration::from_millis(200);
 /// Largest body of a call that is passed on, in bytes.
@@ -49,9 +52,8 @@ fn slot_of(method: &Method, path: &str) -> Option<Slot> {
     if let Some(rest) = path.strip_prefix(BASE) {
         let mut segments = rest.strip_suffix('/').unwrap_or(rest).split('/');
         return match (segments.next(), segments.next()) {
-            (Some(_), Some("_status")) | (Some("_status" | "_openapi" | "leader_stats" | "follower_stats"), None) => {
-                None
-            }
+            (Some(_), Some("_status"))
+            | (Some("_status" | "_openapi" | "leader_stats" | "follower_stats"), None) => None,
             (Some(index), Some(_)) if !index.starts_with('_') => {
                 Some(Slot::of_index(&IndexName(decode_component(index))))
             }
@@ -65,8 +67,8 @@ fn is_cluster_settings(method: &Method, path: &str) -> bool {
     method == Method::PUT && path.trim_end_matches('/') == "/_cluster/settings"
 }
 
-/// Whether cluster settings may have any of `plugins.replication.*`; those that cannot are the follower cluster's alone, and
-/// needed when something is wrong.
+/// Whether cluster settings may have any of `plugins.replication.*`; those that cannot are the
+/// follower cluster's alone, and needed when something is wrong.
 fn may_be_ours(parts: &Parts, body: &[u8]) -> bool {
     const WORD: &[u8] = b"replication";
     let is_compressed = parts.headers.contains_key(CONTENT_ENCODING);
@@ -77,14 +79,18 @@ fn may_be_ours(parts: &Parts, body: &[u8]) -> bool {
 
 /// Passes a call on or lets it through to this agent's own gateway.
 pub async fn route(State(peers): State<Arc<Peers>>, request: Request, next: Next) -> Response {
-    let Some(slot) = slot_of(request.method(), request.uri().path()) else { return next.run(request).await };
+    let Some(slot) = slot_of(request.method(), request.uri().path()) else {
+        return next.run(request).await;
+    };
     if peers.slots.holds(slot) {
         return next.run(request).await;
     }
     let rendering = Query::parse(request.uri().query()).rendering();
     if request.headers().contains_key(&PASSED_ON) {
         let mut response = unavailable("this agent does not look after it").respond(&rendering);
-        response.headers_mut().insert(PASSED_ON, HeaderValue::from_static("elsewhere"));
+        response
+            .headers_mut()
+            .insert(PASSED_ON, HeaderValue::from_static("elsewhere"));
         return response;
     }
     let (parts, body) = request.into_parts();
@@ -117,41 +123,61 @@ impl Peers {
             Ok(holders) => holders,
             Err(error) => return Passed::Elsewhere(error.to_string()),
         };
-        let Some(holder) = holders.get(&slot) else { return Passed::Elsewhere("nobody looks after it yet".to_owned()) };
+        let Some(holder) = holders.get(&slot) else {
+            return Passed::Elsewhere("nobody looks after it yet".to_owned());
+        };
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-        let mut request = self.client.request(parts.method.clone(), format!("{}{path}", holder.address));
+        let mut request = self
+            .client
+            .request(parts.method.clone(), format!("{}{path}", holder.address));
         for (name, value) in &parts.headers {
             if *name != HOST && *name != CONTENT_LENGTH {
                 request = request.header(name, value);
             }
         }
-        let answer = match request.header(PASSED_ON, "1").body(body.clone()).send().await {
+        let answer = match request
+            .header(PASSED_ON, "1")
+            .body(body.clone())
+            .send()
+            .await
+        {
             Ok(answer) => answer,
             Err(error) if error.is_connect() => {
-                return Passed::Elsewhere(format!("the agent at {} does not answer", holder.address));
+                return Passed::Elsewhere(format!(
+                    "the agent at {} does not answer",
+                    holder.address
+                ));
             }
             Err(error) => {
                 let reason = format!(
                     "the agent at {} stopped answering ({error}); it may have carried the call out",
                     holder.address
                 );
-                return Passed::Answer(Box::new(unavailable(&reason).respond(&Query::parse(None).rendering())));
+                return Passed::Answer(Box::new(
+                    unavailable(&reason).respond(&Query::parse(None).rendering()),
+                ));
             }
         };
         if answer.headers().contains_key(&PASSED_ON) {
-            return Passed::Elsewhere(format!("the agent at {} no longer looks after it", holder.address));
+            return Passed::Elsewhere(format!(
+                "the agent at {} no longer looks after it",
+                holder.address
+            ));
         }
         let mut response = Response::new(Body::empty());
         *response.status_mut() = answer.status();
         *response.headers_mut() = answer.headers().clone();
-        response.headers_mut().remove(http::header::TRANSFER_ENCODING);
+        response
+            .headers_mut()
+            .remove(http::header::TRANSFER_ENCODING);
         *response.body_mut() = Body::from_stream(answer.bytes_stream());
         Passed::Answer(Box::new(response))
     }
 }
 
 fn unavailable(reason: &str) -> ApiError {
-    let reason = format!("the follower agent that carries this call out cannot be reached: {reason}");
+    let reason =
+        format!("the follower agent that carries this call out cannot be reached: {reason}");
     ApiError::status_exception(StatusCode::SERVICE_UNAVAILABLE, reason)
 }
 
@@ -163,13 +189,31 @@ mod tests {
     fn calls_belong_to_their_index_or_to_the_cluster() {
         let slot = |method: Method, path: &str| slot_of(&method, path);
         let books = Some(Slot::of_index(&"books-ü".into()));
-        assert_eq!(slot(Method::PUT, "/_plugins/_replication/books-%C3%BC/_start"), books);
-        assert_eq!(slot(Method::POST, "/_plugins/_replication/books-%C3%BC/_stop/"), books);
-        assert_eq!(slot(Method::GET, "/_plugins/_replication/books/_status"), None);
+        assert_eq!(
+            slot(Method::PUT, "/_plugins/_replication/books-%C3%BC/_start"),
+            books
+        );
+        assert_eq!(
+            slot(Method::POST, "/_plugins/_replication/books-%C3%BC/_stop/"),
+            books
+        );
+        assert_eq!(
+            slot(Method::GET, "/_plugins/_replication/books/_status"),
+            None
+        );
         assert_eq!(slot(Method::GET, "/_plugins/_replication/_status"), None);
-        assert_eq!(slot(Method::GET, "/_plugins/_replication/follower_stats"), None);
-        assert_eq!(slot(Method::POST, "/_plugins/_replication/_autofollow"), Some(Slot::CLUSTER));
-        assert_eq!(slot(Method::POST, "/_plugins/_replication/_bulk/_start"), Some(Slot::CLUSTER));
+        assert_eq!(
+            slot(Method::GET, "/_plugins/_replication/follower_stats"),
+            None
+        );
+        assert_eq!(
+            slot(Method::POST, "/_plugins/_replication/_autofollow"),
+            Some(Slot::CLUSTER)
+        );
+        assert_eq!(
+            slot(Method::POST, "/_plugins/_replication/_bulk/_start"),
+            Some(Slot::CLUSTER)
+        );
         assert_eq!(slot(Method::PUT, "/_cluster/settings"), Some(Slot::CLUSTER));
         assert_eq!(slot(Method::GET, "/_cluster/settings"), None);
         assert_eq!(slot(Method::PUT, "/books/_doc/1"), None);
@@ -184,10 +228,19 @@ mod tests {
             }
             may_be_ours(&request.body(()).unwrap().into_parts().0, body.as_bytes())
         };
-        assert!(!ours(None, r#"{"persistent": {"cluster.routing.allocation.enable": "none"}}"#));
-        assert!(ours(None, r#"{"persistent": {"plugins": {"replication.autofollow.fetch_poll_interval": "1m"}}}"#));
+        assert!(!ours(
+            None,
+            r#"{"persistent": {"cluster.routing.allocation.enable": "none"}}"#
+        ));
+        assert!(ours(
+            None,
+            r#"{"persistent": {"plugins": {"replication.autofollow.fetch_poll_interval": "1m"}}}"#
+        ));
         assert!(ours(None, r#"{"transient": {"plugins.*": null}}"#));
-        assert!(ours(None, r#"{"transient": {"plugins.repl\u0069cation.x": null}}"#));
+        assert!(ours(
+            None,
+            r#"{"transient": {"plugins.repl\u0069cation.x": null}}"#
+        ));
         assert!(ours(Some("gzip"), ""));
     }
 }

@@ -1,5 +1,5 @@
-//! What following or loading a shard needs of the rest of the agent. In production that is [`crate::copy::Index`]; the
-//! simulation puts a log and a follower index in memory in its place.
+//! What following or loading a shard needs of the rest of the agent. In production that is
+//! [`crate::copy::Index`]; the simulation puts a log and a follower index in memory in its place.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
@@ -17,7 +17,8 @@ use crate::progress::ShardProgress;
 use crate::shard::ShardError;
 use crate::stream::StreamError;
 
-/// The records of a partition, one after the other; of operations that are packed together each counts as one.
+/// The records of a partition, one after the other; of operations that are packed together each
+/// counts as one.
 pub trait Records: Send {
     /// Nothing is lost when the future is dropped before it resolves.
     fn next(&mut self) -> impl Future<Output = Result<Positioned, StreamError>> + Send;
@@ -29,7 +30,8 @@ pub trait Records: Send {
     fn put_down(&mut self);
 }
 
-/// Does what records have to wait for. They are put down if that takes long, as when the follower cluster is away.
+/// Does what records have to wait for. They are put down if that takes long, as when the follower
+/// cluster is away.
 pub async fn before_more<T>(records: &mut impl Records, work: impl Future<Output = T>) -> T {
     noticing(work, || records.put_down()).await
 }
@@ -38,8 +40,8 @@ pub async fn before_more<T>(records: &mut impl Records, work: impl Future<Output
 #[derive(Debug)]
 pub struct Positioned {
     pub offset: Offset,
-    /// Where reading goes on once this record is dealt with: behind it, or at its own offset while others are packed together
-    /// with it.
+    /// Where reading goes on once this record is dealt with: behind it, or at its own offset while
+    /// others are packed together with it.
     pub next: Offset,
     pub record: Record,
 }
@@ -53,7 +55,10 @@ pub struct Unpacked {
 
 impl Unpacked {
     pub fn new(offset: Offset, records: Vec<Record>) -> Self {
-        Self { offset, records: records.into() }
+        Self {
+            offset,
+            records: records.into(),
+        }
     }
 }
 
@@ -62,8 +67,16 @@ impl Iterator for Unpacked {
 
     fn next(&mut self) -> Option<Positioned> {
         let record = self.records.pop_front()?;
-        let next = if self.records.is_empty() { Offset(self.offset.0 + 1) } else { self.offset };
-        Some(Positioned { offset: self.offset, next, record })
+        let next = if self.records.is_empty() {
+            Offset(self.offset.0 + 1)
+        } else {
+            self.offset
+        };
+        Some(Positioned {
+            offset: self.offset,
+            next,
+            record,
+        })
     }
 }
 
@@ -91,7 +104,10 @@ pub trait FollowedIndex: Send + Sync {
     fn key(&self) -> &str;
 
     /// Where a shard goes on.
-    fn recover(&self, shard: ShardId) -> impl Future<Output = Result<Option<Checkpoint>, ShardError>> + Send;
+    fn recover(
+        &self,
+        shard: ShardId,
+    ) -> impl Future<Output = Result<Option<Checkpoint>, ShardError>> + Send;
 
     fn save(&self, shard: ShardId, checkpoint: &Checkpoint) -> Result<(), CheckpointError>;
 
@@ -119,9 +135,13 @@ pub trait FollowedIndex: Send + Sync {
     ) -> impl Future<Output = Result<Option<Reach>, TopicError>> + Send;
 
     /// The first few records of the replication topic's partition that are still there.
-    fn first_records(&self, shard: ShardId) -> impl Future<Output = Result<Vec<(Offset, Record)>, TopicError>> + Send;
+    fn first_records(
+        &self,
+        shard: ShardId,
+    ) -> impl Future<Output = Result<Vec<(Offset, Record)>, TopicError>> + Send;
 
-    /// A resync has been applied: it may have brought documents that were asked for, as of the operation `up_to`.
+    /// A resync has been applied: it may have brought documents that were asked for, as of the
+    /// operation `up_to`.
     fn redelivered(
         &self,
         shard: ShardId,
@@ -129,7 +149,8 @@ pub trait FollowedIndex: Send + Sync {
         up_to: SeqNo,
     ) -> impl Future<Output = Result<(), ShardError>> + Send;
 
-    /// Reads a partition from where the records begin that are known to be there, until what comes back is dropped.
+    /// Reads a partition from where the records begin that are known to be there, until what comes
+    /// back is dropped.
     fn open(
         &self,
         topic: &TopicName,

@@ -1,5 +1,6 @@
-//! Positions of the shards that this agent follows, as they are committed to Kafka: the offset for Kafka's own tools, the
-//! checkpoint in the metadata beside it, for the agent that takes over and for the others' status.
+//! Positions of the shards that this agent follows, as they are committed to Kafka: the offset for
+//! Kafka's own tools, the checkpoint in the metadata beside it, for the agent that takes over and
+//! for the others' status.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -33,7 +34,8 @@ pub struct Position {
 #[serde(transparent)]
 pub struct Committed(pub BTreeMap<String, Position>);
 
-/// Names a copy of a leader index in a follower index. Positions of another copy mean nothing for it.
+/// Names a copy of a leader index in a follower index. Positions of another copy mean nothing for
+/// it.
 pub fn copy_key(subscription: &str, copy: &str) -> String {
     format!("{subscription}/{copy}")
 }
@@ -52,7 +54,12 @@ impl Committed {
     pub fn encode(&self) -> Option<(Offset, String)> {
         let mut committed = self.clone();
         loop {
-            let offset = committed.0.values().filter_map(|position| position.checkpoint).map(|c| c.offset).min();
+            let offset = committed
+                .0
+                .values()
+                .filter_map(|position| position.checkpoint)
+                .map(|c| c.offset)
+                .min();
             let metadata = serde_json::to_string(&committed).ok()?;
             if metadata.len() <= MAX_METADATA {
                 return Some((Offset(offset.map_or(0, |offset| offset.0.max(0))), metadata));
@@ -67,7 +74,8 @@ impl Committed {
 
     /// Takes a position of a subscription in the place of those for its earlier copies.
     pub fn set(&mut self, copy_key: &str, position: Position) {
-        self.0.retain(|key, _| subscription_of(key) != subscription_of(copy_key));
+        self.0
+            .retain(|key, _| subscription_of(key) != subscription_of(copy_key));
         self.0.insert(copy_key.to_owned(), position);
     }
 }
@@ -85,8 +93,8 @@ struct Shard {
 pub struct Positions(Mutex<HashMap<Partition, Shard>>);
 
 impl Positions {
-    /// Begins to follow a partition that belongs to a slot; `found` is what was committed for it. Subscriptions that are
-    /// gone drop out.
+    /// Begins to follow a partition that belongs to a slot; `found` is what was committed for it.
+    /// Subscriptions that are gone drop out.
     pub fn begin(
         &self,
         partition: &Partition,
@@ -107,16 +115,29 @@ impl Positions {
             // What this agent has reached for another subscription since then stays.
             shard.committed.0.entry(key).or_insert(position);
         }
-        shard.committed.0.retain(|key, _| subscriptions.contains(subscription_of(key)));
-        shard.progress.retain(|key, _| subscription_of(key) != subscription_of(copy_key));
+        shard
+            .committed
+            .0
+            .retain(|key, _| subscriptions.contains(subscription_of(key)));
+        shard
+            .progress
+            .retain(|key, _| subscription_of(key) != subscription_of(copy_key));
         shard.progress.insert(copy_key.to_owned(), progress);
     }
 
     /// A checkpoint that is in RocksDB.
     pub fn reached(&self, partition: &Partition, copy_key: &str, checkpoint: Checkpoint) {
         if let Some(shard) = self.0.lock().get_mut(partition) {
-            let report = shard.committed.0.get(copy_key).map(|position| position.report.clone()).unwrap_or_default();
-            let position = Position { checkpoint: Some(checkpoint), report };
+            let report = shard
+                .committed
+                .0
+                .get(copy_key)
+                .map(|position| position.report.clone())
+                .unwrap_or_default();
+            let position = Position {
+                checkpoint: Some(checkpoint),
+                report,
+            };
             if shard.committed.0.get(copy_key) != Some(&position) {
                 shard.committed.set(copy_key, position);
                 shard.changed = true;
@@ -129,9 +150,14 @@ impl Positions {
         let mut changed = Vec::new();
         for (partition, shard) in &mut *self.0.lock() {
             for (copy_key, progress) in &shard.progress {
-                let Some(of_shard) = progress.shards.get(partition.1.0 as usize) else { continue };
+                let Some(of_shard) = progress.shards.get(partition.1.0 as usize) else {
+                    continue;
+                };
                 let known = shard.committed.0.get(copy_key).cloned().unwrap_or_default();
-                let position = Position { report: of_shard.report(), ..known.clone() };
+                let position = Position {
+                    report: of_shard.report(),
+                    ..known.clone()
+                };
                 if position != known {
                     shard.committed.set(copy_key, position);
                     shard.changed = true;
@@ -161,7 +187,9 @@ impl Positions {
 
     /// Slots have gone to another agent, whose word counts from now on.
     pub fn forget(&self, slots: &BTreeSet<Slot>) {
-        self.0.lock().retain(|_, shard| !slots.contains(&shard.slot));
+        self.0
+            .lock()
+            .retain(|_, shard| !slots.contains(&shard.slot));
     }
 }
 
@@ -173,11 +201,17 @@ mod tests {
     use super::*;
 
     fn checkpoint(n: i64) -> Checkpoint {
-        Checkpoint { seq_no: SeqNo(n), offset: Offset(n + 3), highest: SeqNo(n + 5), foreign_writes: 0 }
+        Checkpoint {
+            seq_no: SeqNo(n),
+            offset: Offset(n + 3),
+            highest: SeqNo(n + 5),
+            foreign_writes: 0,
+        }
     }
 
     proptest! {
-        /// What is committed is read back, in as much room as Kafka gives, and the offset is behind nobody's need.
+        /// What is committed is read back, in as much room as Kafka gives, and the offset is behind
+        /// nobody's need.
         #[test]
         fn positions_survive_the_metadata(numbers in prop::collection::btree_map("[0-9a-f]{32}", 0i64..1 << 44, 1..60)) {
             let mut committed = Committed::default();
@@ -198,7 +232,10 @@ mod tests {
 
     #[test]
     fn a_new_copy_replaces_the_position_of_the_former_one_and_no_other() {
-        let position = |n| Position { checkpoint: Some(checkpoint(n)), report: ShardReport::default() };
+        let position = |n| Position {
+            checkpoint: Some(checkpoint(n)),
+            report: ShardReport::default(),
+        };
         let mut committed = Committed::default();
         committed.set("a/1", position(7));
         committed.set("b/1", position(8));
@@ -216,7 +253,14 @@ mod tests {
         let mut found = Committed::default();
         found.set("gone/1", Position::default());
         let subscriptions = HashSet::from(["s".to_owned()]);
-        positions.begin(&partition, slot, found, &subscriptions, "s/1", Arc::clone(&progress));
+        positions.begin(
+            &partition,
+            slot,
+            found,
+            &subscriptions,
+            "s/1",
+            Arc::clone(&progress),
+        );
         positions.reached(&partition, "s/1", checkpoint(4));
         let changed = positions.changed();
         assert_eq!(changed.len(), 1);

@@ -1,4 +1,5 @@
-//! How far a followed index is, shard by shard: written by the shards' tasks, read by status and metrics.
+//! How far a followed index is, shard by shard: written by the shards' tasks, read by status and
+//! metrics.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,11 +12,13 @@ use crate::metrics::Metrics;
 
 /// Within which the agents tell each other when they last heard of the leader, in milliseconds.
 const HEARD_STEP_MS: i64 = 10_000;
-/// The longest reason that others are told, in characters: what Kafka takes with a commit is limited.
+/// The longest reason that others are told, in characters: what Kafka takes with a commit is
+/// limited.
 const HELD_UP_LENGTH: usize = 300;
 /// A silence of so many times what was announced says that the leader's capture is not running.
 const SILENT_TIMES: i64 = 3;
-/// What is taken for announced before anything was: the most that leader agents announce by themselves.
+/// What is taken for announced before anything was: the most that leader agents announce by
+/// themselves.
 const NEXT_WITHIN_MS: i64 = 60_000;
 
 #[derive(Debug, Default)]
@@ -41,7 +44,8 @@ pub struct ShardProgress {
     next_within_ms: AtomicI64,
     /// Writes of others to the follower shard.
     pub foreign_writes: AtomicU64,
-    /// Whether it is known how far the leader is: metadata of an index comes before anything that says so.
+    /// Whether it is known how far the leader is: metadata of an index comes before anything that
+    /// says so.
     heard: AtomicBool,
     resync: Mutex<Option<Resync>>,
     held_up: Mutex<Option<String>>,
@@ -87,8 +91,8 @@ pub struct ShardReport {
     /// Capture time of the oldest operation that is not applied.
     #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
     pub pending_ms: Option<i64>,
-    /// End of the [`HEARD_STEP_MS`] in which the leader was last heard of, or 0: seldom another, so that a quiet shard
-    /// is seldom reported.
+    /// End of the [`HEARD_STEP_MS`] in which the leader was last heard of, or 0: seldom another, so
+    /// that a quiet shard is seldom reported.
     #[serde(rename = "h", default)]
     pub heard_ms: i64,
     #[serde(rename = "n", default)]
@@ -113,7 +117,10 @@ impl Default for ShardReport {
 
 impl IndexProgress {
     pub fn new(shards: u32) -> Self {
-        Self { shards: (0..shards).map(|_| ShardProgress::default()).collect(), started_ms: AtomicI64::new(now_ms()) }
+        Self {
+            shards: (0..shards).map(|_| ShardProgress::default()).collect(),
+            started_ms: AtomicI64::new(now_ms()),
+        }
     }
 
     pub fn is_loaded(&self) -> bool {
@@ -152,7 +159,11 @@ impl ShardProgress {
     }
 
     pub fn leader_checkpoint(&self) -> SeqNo {
-        SeqNo(self.leader_checkpoint.load(Relaxed).max(self.follower_checkpoint.load(Relaxed)))
+        SeqNo(
+            self.leader_checkpoint
+                .load(Relaxed)
+                .max(self.follower_checkpoint.load(Relaxed)),
+        )
     }
 
     /// A record was read: the leader is at least at `checkpoint`.
@@ -164,8 +175,8 @@ impl ShardProgress {
         }
     }
 
-    /// The leader is at `checkpoint`: [`SeqNo::NONE`] says that the shard is empty. It will be heard of again within
-    /// `next_within_ms`.
+    /// The leader is at `checkpoint`: [`SeqNo::NONE`] says that the shard is empty. It will be
+    /// heard of again within `next_within_ms`.
     pub fn heartbeat(&self, checkpoint: SeqNo, timestamp_ms: i64, next_within_ms: i64) {
         self.heard(checkpoint, timestamp_ms);
         self.next_within_ms.store(next_within_ms, Relaxed);
@@ -177,15 +188,24 @@ impl ShardProgress {
         self.heard.load(Relaxed)
     }
 
-    /// Whether nothing has to be copied before the stream: it has been, or the stream has got going without.
+    /// Whether nothing has to be copied before the stream: it has been, or the stream has got going
+    /// without.
     pub fn is_restored(&self) -> bool {
         let is_empty = self.leader_checkpoint() == SeqNo::NONE;
-        self.loaded.load(Relaxed) && self.is_heard() && (is_empty || self.follower_checkpoint() > SeqNo::NONE)
+        self.loaded.load(Relaxed)
+            && self.is_heard()
+            && (is_empty || self.follower_checkpoint() > SeqNo::NONE)
     }
 
     /// An operation captured at this time waits to be applied.
     pub fn pending(&self, timestamp_ms: i64) {
-        let older = |known| Some(if known == 0 { timestamp_ms } else { timestamp_ms.min(known) });
+        let older = |known| {
+            Some(if known == 0 {
+                timestamp_ms
+            } else {
+                timestamp_ms.min(known)
+            })
+        };
         let _ = self.oldest_pending_ms.fetch_update(Relaxed, Relaxed, older);
     }
 
@@ -197,7 +217,13 @@ impl ShardProgress {
 
     pub fn resync_began(&self, from: SeqNo, to: SeqNo, cause: String, total: u64) {
         self.heard(to, now_ms());
-        *self.resync.lock() = Some(Resync { from, to, cause, total, done: 0 });
+        *self.resync.lock() = Some(Resync {
+            from,
+            to,
+            cause,
+            total,
+            done: 0,
+        });
     }
 
     pub fn resynced(&self, more: u64) {
@@ -226,18 +252,28 @@ impl ShardProgress {
     pub fn report(&self) -> ShardReport {
         let snapshot = (!self.loaded.load(Relaxed)).then(|| {
             let count = |counter: &AtomicU64| counter.load(Relaxed);
-            (count(&self.documents_total), count(&self.documents_done), count(&self.bytes_done))
+            (
+                count(&self.documents_total),
+                count(&self.documents_done),
+                count(&self.bytes_done),
+            )
         });
         let (follower, leader) = (self.follower_checkpoint(), self.leader_checkpoint());
         let pending = self.oldest_pending_ms.load(Relaxed);
         let step = self.last_record_ms.load(Relaxed) / HEARD_STEP_MS;
-        let heard_ms = if self.is_heard() { (step + 1) * HEARD_STEP_MS } else { 0 };
+        let heard_ms = if self.is_heard() {
+            (step + 1) * HEARD_STEP_MS
+        } else {
+            0
+        };
         ShardReport {
             follower,
             leader,
             snapshot,
             resync: self.resync(),
-            held_up: self.why_held_up().map(|reason| reason.chars().take(HELD_UP_LENGTH).collect()),
+            held_up: self
+                .why_held_up()
+                .map(|reason| reason.chars().take(HELD_UP_LENGTH).collect()),
             pending_ms: (pending > 0).then_some(pending),
             foreign_writes: self.foreign_writes.load(Relaxed),
             heard_ms,
@@ -256,7 +292,8 @@ impl ShardProgress {
             self.bytes_done.store(bytes, Relaxed);
         }
         self.foreign_writes.store(report.foreign_writes, Relaxed);
-        self.oldest_pending_ms.store(report.pending_ms.unwrap_or_default(), Relaxed);
+        self.oldest_pending_ms
+            .store(report.pending_ms.unwrap_or_default(), Relaxed);
         if report.heard_ms > 0 {
             self.last_record_ms.store(report.heard_ms, Relaxed);
             self.next_within_ms.store(report.next_within_ms, Relaxed);
@@ -266,14 +303,20 @@ impl ShardProgress {
         *self.held_up.lock() = report.held_up;
     }
 
-    /// Age of the oldest operation that is not applied, or of the last word from the leader if that is too long ago.
+    /// Age of the oldest operation that is not applied, or of the last word from the leader if that
+    /// is too long ago.
     pub fn lag_millis(&self) -> i64 {
         let now = now_ms();
         let pending = self.oldest_pending_ms.load(Relaxed);
         let silence = now - self.last_record_ms.load(Relaxed);
         let lag = if pending > 0 {
             now - pending
-        } else if silence > self.next_within_ms.load(Relaxed).saturating_mul(SILENT_TIMES) {
+        } else if silence
+            > self
+                .next_within_ms
+                .load(Relaxed)
+                .saturating_mul(SILENT_TIMES)
+        {
             silence
         } else {
             0
@@ -293,19 +336,39 @@ impl ShardProgress {
     pub fn export(&self, metrics: &Metrics, index: &str, shard: ShardId) {
         let labels = [index, &shard.to_string()];
         let (leader, follower) = (self.leader_checkpoint().0, self.follower_checkpoint().0);
-        metrics.follower_checkpoint.with_label_values(&labels).set(follower);
-        metrics.leader_checkpoint.with_label_values(&labels).set(leader);
+        metrics
+            .follower_checkpoint
+            .with_label_values(&labels)
+            .set(follower);
+        metrics
+            .leader_checkpoint
+            .with_label_values(&labels)
+            .set(leader);
         let foreign_writes = i64::try_from(self.foreign_writes.load(Relaxed)).unwrap_or(i64::MAX);
-        metrics.foreign_writes.with_label_values(&labels).set(foreign_writes);
-        metrics.lag_operations.with_label_values(&labels).set(leader - follower);
-        metrics.resyncing.with_label_values(&labels).set(i64::from(self.resync.lock().is_some()));
+        metrics
+            .foreign_writes
+            .with_label_values(&labels)
+            .set(foreign_writes);
+        metrics
+            .lag_operations
+            .with_label_values(&labels)
+            .set(leader - follower);
+        metrics
+            .resyncing
+            .with_label_values(&labels)
+            .set(i64::from(self.resync.lock().is_some()));
         // Milliseconds of a lag are far below 2^52.
-        metrics.lag_seconds.with_label_values(&labels).set(self.lag_millis() as f64 / 1000.0);
+        metrics
+            .lag_seconds
+            .with_label_values(&labels)
+            .set(self.lag_millis() as f64 / 1000.0);
     }
 }
 
 pub fn now_ms() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }
 

@@ -1,7 +1,8 @@
 //! Asks the leader's agents for snapshots, and withdraws what was asked.
 //!
-//! Follower clusters that begin with an index at about the same time share a snapshot: a later one asks for the snapshot
-//! of an earlier one, under the same id. So a request stays for a while after its snapshot is loaded.
+//! Follower clusters that begin with an index at about the same time share a snapshot: a later one
+//! asks for the snapshot of an earlier one, under the same id. So a request stays for a while after
+//! its snapshot is loaded.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,20 +44,30 @@ impl Requests {
         if may_share && let Some(found) = self.to_share(subscription, topic) {
             let own = self.request(subscription, topic, found.id.clone(), true);
             self.table.publish(&own).await?;
-            // The control topic has one order: what was there before and is there now was there all the time.
+            // The control topic has one order: what was there before and is there now was there all
+            // the time.
             if self.table.get::<BootstrapRequest>(&found.key()).is_some() {
                 info!(index = %subscription.follower_index, bootstrap = own.id, "sharing another follower's snapshot");
                 return Ok(own.id);
             }
             self.table.remove(&own.key()).await?;
         }
-        let own = self.request(subscription, topic, Uuid::new_v4().simple().to_string(), false);
+        let own = self.request(
+            subscription,
+            topic,
+            Uuid::new_v4().simple().to_string(),
+            false,
+        );
         self.table.publish(&own).await?;
         Ok(own.id)
     }
 
     /// Asks for a snapshot in a repository; gives its id.
-    pub async fn ask_for_files(&self, subscription: &Subscription, repository: &str) -> Result<String, ControlError> {
+    pub async fn ask_for_files(
+        &self,
+        subscription: &Subscription,
+        repository: &str,
+    ) -> Result<String, ControlError> {
         let request = SnapshotRequest {
             id: Uuid::new_v4().simple().to_string(),
             leader_cluster: subscription.leader_cluster.clone(),
@@ -81,14 +92,24 @@ impl Requests {
     }
 
     fn of_snapshot(&self, leader: &ClusterUuid, id: &str) -> Vec<BootstrapRequest> {
-        let requests: Vec<BootstrapRequest> = self.table.below(&BootstrapRequest::prefix_of(leader, id));
+        let requests: Vec<BootstrapRequest> =
+            self.table.below(&BootstrapRequest::prefix_of(leader, id));
         let is_own = |request: &BootstrapRequest| {
-            request.follower_cluster.as_ref().is_none_or(|cluster| *cluster == self.cluster)
+            request
+                .follower_cluster
+                .as_ref()
+                .is_none_or(|cluster| *cluster == self.cluster)
         };
         requests.into_iter().filter(is_own).collect()
     }
 
-    fn request(&self, subscription: &Subscription, topic: &TopicName, id: String, is_shared: bool) -> BootstrapRequest {
+    fn request(
+        &self,
+        subscription: &Subscription,
+        topic: &TopicName,
+        id: String,
+        is_shared: bool,
+    ) -> BootstrapRequest {
         BootstrapRequest {
             leader_cluster: subscription.leader_cluster.clone(),
             leader_uuid: subscription.leader_uuid.clone(),
@@ -102,15 +123,24 @@ impl Requests {
 
     /// The newest snapshot of the subscription's index that another follower cluster has asked for.
     fn to_share(&self, subscription: &Subscription, topic: &TopicName) -> Option<BootstrapRequest> {
-        let requests = self.table.below(&BootstrapRequest::prefix_of(&subscription.leader_cluster, ""));
+        let requests = self.table.below(&BootstrapRequest::prefix_of(
+            &subscription.leader_cluster,
+            "",
+        ));
         let is_fit = |request: &BootstrapRequest| {
             request.leader_uuid == subscription.leader_uuid
-                && request.follower_cluster.as_ref().is_some_and(|cluster| *cluster != self.cluster)
+                && request
+                    .follower_cluster
+                    .as_ref()
+                    .is_some_and(|cluster| *cluster != self.cluster)
                 && !request.is_shared
                 && age(request.asked_ms) < self.share_within
                 && request.topic == bootstrap_topic(topic, &request.id)
         };
-        requests.into_iter().filter(is_fit).max_by_key(|request| request.asked_ms)
+        requests
+            .into_iter()
+            .filter(is_fit)
+            .max_by_key(|request| request.asked_ms)
     }
 
     /// Withdraws the cluster's request for a snapshot.
@@ -126,10 +156,17 @@ impl Requests {
 
     /// Withdraws what none of the cluster's subscriptions needs and nobody will share any more.
     async fn tidy(&self, subscriptions: &[Subscription]) -> Result<(), ControlError> {
-        let is_needed = |id: &String| subscriptions.iter().any(|of| of.bootstrap.as_ref() == Some(id));
+        let is_needed = |id: &String| {
+            subscriptions
+                .iter()
+                .any(|of| of.bootstrap.as_ref() == Some(id))
+        };
         for request in self.table.all::<BootstrapRequest>() {
             let is_over = age(request.asked_ms) > self.share_within.max(LEAST_AGE);
-            if request.follower_cluster.as_ref() == Some(&self.cluster) && is_over && !is_needed(&request.id) {
+            if request.follower_cluster.as_ref() == Some(&self.cluster)
+                && is_over
+                && !is_needed(&request.id)
+            {
                 self.table.remove(&request.key()).await?;
             }
         }
@@ -149,7 +186,11 @@ pub async fn run(replication: Arc<Replication>, stop: CancellationToken) {
         loop {
             tokio::time::sleep(TIDY_INTERVAL).await;
             if replication.slots().holds(Slot::CLUSTER)
-                && let Err(error) = replication.shared().requests.tidy(&replication.subscriptions()).await
+                && let Err(error) = replication
+                    .shared()
+                    .requests
+                    .tidy(&replication.subscriptions())
+                    .await
             {
                 warn!(%error, "a request for a snapshot that nobody needs any more could not be withdrawn");
             }

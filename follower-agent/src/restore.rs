@@ -1,7 +1,9 @@
-//! Fills a follower index from a snapshot that the leader's agents had made in a repository which both clusters reach.
+//! Fills a follower index from a snapshot that the leader's agents had made in a repository which
+//! both clusters reach.
 //!
-//! Nothing but the restored files is in the index until its streams begin, so whatever breaks off is looked at anew, by
-//! this agent or another one: what the snapshot has brought is waited for, or begun again.
+//! Nothing but the restored files is in the index until its streams begin, so whatever breaks off
+//! is looked at anew, by this agent or another one: what the snapshot has brought is waited for, or
+//! begun again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +15,9 @@ use shardline_common::control::{Checkpoint, Entry};
 use shardline_common::kafka::ControlError;
 use shardline_common::metadata::IndexMetadata;
 use shardline_common::opensearch::{OpenSearch, OpenSearchError, StateOf, path_segment};
-use shardline_common::repository::{Outcome, Snapshot, SnapshotRequest, is_final, snapshot_name, snapshot_path};
+use shardline_common::repository::{
+    Outcome, Snapshot, SnapshotRequest, is_final, snapshot_name, snapshot_path,
+};
 use shardline_common::scan::{ScanError, ShardScan, Stretch};
 use shardline_common::types::{Epoch, ExternalVersion, IndexName, SeqNo, ShardId};
 use tracing::{info, warn};
@@ -30,7 +34,11 @@ pub enum RestoreError {
     #[error("the leader cluster has no snapshot in repository [{repository}]: {reason}")]
     NoSnapshot { repository: String, reason: String },
     #[error("snapshot [{snapshot}] of repository [{repository}] cannot be restored: {reason}")]
-    Refused { snapshot: String, repository: String, reason: String },
+    Refused {
+        snapshot: String,
+        repository: String,
+        reason: String,
+    },
     #[error(
         "the leader's documents have versions up to {newest}, which users have set and which leave no room for this \
          replication's: _stop, and _start with \"repository\": \"\", which copies without them"
@@ -84,9 +92,13 @@ impl Restore<'_> {
             tokio::time::sleep(LOOK).await;
         }
         let shards = (0..self.metadata.number_of_shards).map(ShardId);
-        let newest = try_join_all(shards.map(|shard| newest_version(opensearch, &self.index.follower.name, shard)));
+        let newest = try_join_all(
+            shards.map(|shard| newest_version(opensearch, &self.index.follower.name, shard)),
+        );
         let newest = newest.await?.into_iter().max().unwrap_or_default();
-        let epoch = ExternalVersion(newest).epoch_above(epoch).ok_or(RestoreError::Versions { newest })?;
+        let epoch = ExternalVersion(newest)
+            .epoch_above(epoch)
+            .ok_or(RestoreError::Versions { newest })?;
         info!(index = %self.index.follower.name, repository = self.request.repository, %epoch, "snapshot restored");
         Ok(Restored { from, epoch })
     }
@@ -98,10 +110,16 @@ impl Restore<'_> {
         let mut changes = table.changes();
         loop {
             changes.mark_unchanged();
-            match table.get::<Snapshot>(&key).and_then(|snapshot| snapshot.outcome) {
+            match table
+                .get::<Snapshot>(&key)
+                .and_then(|snapshot| snapshot.outcome)
+            {
                 Some(Outcome::Complete { from }) => return Ok(from),
                 Some(Outcome::Failed { reason }) => {
-                    return Err(RestoreError::NoSnapshot { repository: self.request.repository.clone(), reason });
+                    return Err(RestoreError::NoSnapshot {
+                        repository: self.request.repository.clone(),
+                        reason,
+                    });
                 }
                 None => {}
             }
@@ -111,7 +129,8 @@ impl Restore<'_> {
         }
     }
 
-    /// Whether the restore is under way, or done. An index that is neither it nor empty is left alone.
+    /// Whether the restore is under way, or done. An index that is neither it nor empty is left
+    /// alone.
     async fn is_begun(&self) -> Result<bool, RestoreError> {
         let follower = &self.index.follower;
         if !follower.exists().await? {
@@ -127,7 +146,8 @@ impl Restore<'_> {
             {
                 return Ok(true);
             }
-            // Its node was started again since then, and does not say whether the restore was complete.
+            // Its node was started again since then, and does not say whether the restore was
+            // complete.
         } else if !follower.is_empty().await? {
             return Err(RestoreError::Unclear);
         }
@@ -137,7 +157,10 @@ impl Restore<'_> {
 
     async fn begin(&self) -> Result<(), RestoreError> {
         let (follower, request) = (&self.index.follower, self.request);
-        let restoring = SnapshotRequest { is_restoring: true, ..request.clone() };
+        let restoring = SnapshotRequest {
+            is_restoring: true,
+            ..request.clone()
+        };
         self.index.shared.follower_table.publish(&restoring).await?;
         self.index.forget_made().await?;
         info!(index = %follower.name, repository = request.repository, "restoring a snapshot");
@@ -152,18 +175,27 @@ impl Restore<'_> {
             "index_settings": Load::Restore.settings(),
             "ignore_index_settings": NOT_RESTORED,
         });
-        let path = format!("{}/_restore?wait_for_completion=false", snapshot_path(&request.repository, &request.id));
+        let path = format!(
+            "{}/_restore?wait_for_completion=false",
+            snapshot_path(&request.repository, &request.id)
+        );
         match follower.opensearch.post::<Value>(&path, &body).await {
-            Err(error) if is_final(&error) && follower.exists().await? => Err(RestoreError::Begun(error)),
+            Err(error) if is_final(&error) && follower.exists().await? => {
+                Err(RestoreError::Begun(error))
+            }
             Err(error) if is_final(&error) => Err(self.refused(error.to_string())),
             begun => Ok(begun.map(drop)?),
         }
     }
 
-    /// Removes what was restored; the request is withdrawn, so that another attempt is another snapshot's.
+    /// Removes what was restored; the request is withdrawn, so that another attempt is another
+    /// snapshot's.
     pub async fn give_up(&self) -> Result<(), RestoreError> {
         let (table, key) = (&self.index.shared.follower_table, self.request.key());
-        if table.get::<SnapshotRequest>(&key).is_some_and(|request| request.is_restoring) {
+        if table
+            .get::<SnapshotRequest>(&key)
+            .is_some_and(|request| request.is_restoring)
+        {
             self.index.follower.delete().await?;
         }
         Ok(table.remove(&key).await?)
@@ -184,21 +216,29 @@ impl Restore<'_> {
             return Err(self.refused("the index was deleted meanwhile".to_owned()));
         }
         for (shard, primary) in &primaries {
-            if let Some(Unassigned { details, allocation_status }) = &primary.unassigned_info
+            if let Some(Unassigned {
+                details,
+                allocation_status,
+            }) = &primary.unassigned_info
                 && primary.state == "UNASSIGNED"
                 && allocation_status.as_deref() == Some("deciders_no")
             {
                 warn!(index = %follower.name, %shard, details, "a shard is not restored");
-                let details = details.as_deref().unwrap_or("no node may have it: see _cluster/allocation/explain");
+                let details = details
+                    .as_deref()
+                    .unwrap_or("no node may have it: see _cluster/allocation/explain");
                 return Err(self.refused(format!("shard {shard}: {details}")));
             }
         }
-        let is_started = |primary: &Primary| primary.state == "STARTED" || primary.state == "RELOCATING";
-        Ok(primaries.len() == self.metadata.number_of_shards as usize && primaries.values().all(is_started))
+        let is_started =
+            |primary: &Primary| primary.state == "STARTED" || primary.state == "RELOCATING";
+        Ok(primaries.len() == self.metadata.number_of_shards as usize
+            && primaries.values().all(is_started))
     }
 }
 
-/// The leader's settings that no follower takes over; those that say what an index is cannot be left out of a restore.
+/// The leader's settings that no follower takes over; those that say what an index is cannot be
+/// left out of a restore.
 const NOT_RESTORED: &[&str] = &[
     "index.default_pipeline",
     "index.final_pipeline",
@@ -209,13 +249,25 @@ const NOT_RESTORED: &[&str] = &[
     "index.translog.*",
 ];
 
-async fn newest_version(opensearch: &OpenSearch, index: &IndexName, shard: ShardId) -> Result<i64, ScanError> {
+async fn newest_version(
+    opensearch: &OpenSearch,
+    index: &IndexName,
+    shard: ShardId,
+) -> Result<i64, ScanError> {
     let scan = ShardScan::refreshed(opensearch, index, shard).await?;
     let scanned = async {
-        let (mut newest, mut pages) = (0, scan.ids(Stretch { from: SeqNo(0), to: None }));
+        let (mut newest, mut pages) = (
+            0,
+            scan.ids(Stretch {
+                from: SeqNo(0),
+                to: None,
+            }),
+        );
         loop {
             let page = pages.next().await?;
-            let Some(of_page) = page.iter().map(|hit| hit.version).max() else { return Ok(newest) };
+            let Some(of_page) = page.iter().map(|hit| hit.version).max() else {
+                return Ok(newest);
+            };
             newest = newest.max(of_page);
         }
     };
@@ -228,7 +280,10 @@ async fn newest_version(opensearch: &OpenSearch, index: &IndexName, shard: Shard
 pub async fn show(index: &Index) {
     loop {
         if let Ok(recoveries) = recoveries(&index.follower.opensearch, &index.follower.name).await {
-            for recovery in recoveries.into_iter().filter(|recovery| recovery.source.snapshot.is_some()) {
+            for recovery in recoveries
+                .into_iter()
+                .filter(|recovery| recovery.source.snapshot.is_some())
+            {
                 if let Some(shard) = index.progress.shards.get(recovery.id.0 as usize) {
                     shard.recovered(recovery.index.progress());
                 }
@@ -239,19 +294,35 @@ pub async fn show(index: &Index) {
 }
 
 /// What the cluster's state says of each primary.
-async fn routing(opensearch: &OpenSearch, index: &IndexName) -> Result<BTreeMap<ShardId, Primary>, OpenSearchError> {
+async fn routing(
+    opensearch: &OpenSearch,
+    index: &IndexName,
+) -> Result<BTreeMap<ShardId, Primary>, OpenSearchError> {
     let parts = format!("routing_table/{}", path_segment(index.as_str()));
-    let state: State = opensearch.cluster_state(StateOf::Manager, &parts, "routing_table.indices.*.shards").await?;
-    let shards = state.routing_table.indices.into_values().flat_map(|index| index.shards);
+    let state: State = opensearch
+        .cluster_state(StateOf::Manager, &parts, "routing_table.indices.*.shards")
+        .await?;
+    let shards = state
+        .routing_table
+        .indices
+        .into_values()
+        .flat_map(|index| index.shards);
     let primary = |(shard, copies): (ShardId, Vec<Primary>)| {
-        copies.into_iter().find(|copy| copy.primary).map(|primary| (shard, primary))
+        copies
+            .into_iter()
+            .find(|copy| copy.primary)
+            .map(|primary| (shard, primary))
     };
     Ok(shards.filter_map(primary).collect())
 }
 
-async fn recoveries(opensearch: &OpenSearch, index: &IndexName) -> Result<Vec<ShardRecovery>, OpenSearchError> {
-    let answer: BTreeMap<String, Recoveries> =
-        opensearch.get(&format!("/{}/_recovery", path_segment(index.as_str()))).await?;
+async fn recoveries(
+    opensearch: &OpenSearch,
+    index: &IndexName,
+) -> Result<Vec<ShardRecovery>, OpenSearchError> {
+    let answer: BTreeMap<String, Recoveries> = opensearch
+        .get(&format!("/{}/_recovery", path_segment(index.as_str())))
+        .await?;
     let shards = answer.into_values().flat_map(|index| index.shards);
     Ok(shards.filter(|recovery| recovery.primary).collect())
 }

@@ -1,4 +1,5 @@
-//! The replication settings that the gateway keeps for `_cluster/settings`, in the control topic, and what they say.
+//! The replication settings that the gateway keeps for `_cluster/settings`, in the control topic,
+//! and what they say.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,7 +28,11 @@ pub struct ControlSettings {
 
 impl ControlSettings {
     pub fn new(table: ControlTopic, cluster: ClusterUuid) -> Self {
-        Self { table, cluster, changing: Arc::default() }
+        Self {
+            table,
+            cluster,
+            changing: Arc::default(),
+        }
     }
 
     /// New starts are refused.
@@ -40,7 +45,8 @@ impl ControlSettings {
         self.value("replicate.delete_index") == "true"
     }
 
-    /// How often an auto-follow rule looks at the leader's indices although nothing has changed there.
+    /// How often an auto-follow rule looks at the leader's indices although nothing has changed
+    /// there.
     pub fn auto_follow_interval(&self) -> Duration {
         self.duration("autofollow.fetch_poll_interval")
     }
@@ -57,7 +63,8 @@ impl ControlSettings {
 
     /// Bulk requests of a shard that may be under way at once; each may take several megabytes.
     pub fn writers(&self) -> usize {
-        self.number("follower.concurrent_writers_per_shard").min(MOST_WRITERS)
+        self.number("follower.concurrent_writers_per_shard")
+            .min(MOST_WRITERS)
     }
 
     /// Operations of a bulk request.
@@ -77,13 +84,18 @@ impl ControlSettings {
 
     /// How long a bulk task waits for an index to get going.
     pub fn bulk_patience(&self) -> Duration {
-        Duration::from_secs(60) * u32::try_from(self.number("follower.bulk_poll_timeout")).unwrap_or(u32::MAX)
+        Duration::from_secs(60)
+            * u32::try_from(self.number("follower.bulk_poll_timeout")).unwrap_or(u32::MAX)
     }
 
     /// What was set, or the default; every value was checked before it was stored.
     fn value(&self, key: &str) -> String {
         let key = format!("plugins.replication.{key}");
-        let default = || ReplicationSetting::find(&key).map(|setting| setting.default.to_owned()).unwrap_or_default();
+        let default = || {
+            ReplicationSetting::find(&key)
+                .map(|setting| setting.default.to_owned())
+                .unwrap_or_default()
+        };
         self.get().remove(&key).unwrap_or_else(default)
     }
 
@@ -99,11 +111,15 @@ impl ControlSettings {
 
 impl SettingsStore for ControlSettings {
     fn get(&self) -> BTreeMap<String, String> {
-        let stored: Option<ReplicationSettings> = self.table.get(&ReplicationSettings::key_of(&self.cluster));
+        let stored: Option<ReplicationSettings> =
+            self.table.get(&ReplicationSettings::key_of(&self.cluster));
         stored.map(|stored| stored.settings).unwrap_or_default()
     }
 
-    fn put(&self, changes: BTreeMap<String, Option<String>>) -> BoxFuture<'_, Result<(), ApiError>> {
+    fn put(
+        &self,
+        changes: BTreeMap<String, Option<String>>,
+    ) -> BoxFuture<'_, Result<(), ApiError>> {
         async move {
             let _held = self.changing.lock().await;
             let mut settings = self.get();
@@ -113,8 +129,14 @@ impl SettingsStore for ControlSettings {
                     None => settings.remove(&key),
                 };
             }
-            let entry = ReplicationSettings { follower_cluster: self.cluster.clone(), settings };
-            self.table.publish(&entry).await.map_err(|error| from_control(&error))
+            let entry = ReplicationSettings {
+                follower_cluster: self.cluster.clone(),
+                settings,
+            };
+            self.table
+                .publish(&entry)
+                .await
+                .map_err(|error| from_control(&error))
         }
         .boxed()
     }

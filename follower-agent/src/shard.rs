@@ -25,7 +25,8 @@ use crate::ports::{FollowedIndex, Positioned, Records, before_more};
 use crate::stream::StreamError;
 use crate::sweep::sweep;
 
-/// How often the position of an idle shard is saved, so that it does not fall behind Kafka's retention.
+/// How often the position of an idle shard is saved, so that it does not fall behind Kafka's
+/// retention.
 const IDLE_SAVE: Duration = Duration::from_secs(10);
 /// How long a shard that is told to stop waits for the writes under way.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -47,7 +48,9 @@ pub enum ShardError {
     Checkpoint(#[from] CheckpointError),
     #[error(transparent)]
     Scan(#[from] ScanError),
-    #[error("the leader's shard lost operations that were followed: its history goes on from {to}, not from {from}")]
+    #[error(
+        "the leader's shard lost operations that were followed: its history goes on from {to}, not from {from}"
+    )]
     Rewound { from: SeqNo, to: SeqNo },
     #[error("the leader no longer has operations {from} to {to} in its log")]
     Gap { from: SeqNo, to: SeqNo },
@@ -66,7 +69,10 @@ impl ShardError {
     pub fn needs_copy(&self) -> bool {
         matches!(
             self,
-            Self::Hole(_) | Self::Gap { .. } | Self::Rewound { .. } | Self::Stream(StreamError::PositionLost { .. })
+            Self::Hole(_)
+                | Self::Gap { .. }
+                | Self::Rewound { .. }
+                | Self::Stream(StreamError::PositionLost { .. })
         )
     }
 
@@ -86,7 +92,8 @@ impl ShardError {
     }
 }
 
-/// Follows the shard until stopped, trying again after what may pass. What comes back is for somebody else to solve.
+/// Follows the shard until stopped, trying again after what may pass. What comes back is for
+/// somebody else to solve.
 pub async fn follow<I: FollowedIndex>(
     index: Arc<I>,
     destination: Destination,
@@ -102,7 +109,11 @@ pub async fn follow<I: FollowedIndex>(
         let labels = [index.name().as_str(), &shard.to_string()];
         destination.metrics.errors.with_label_values(&labels).inc();
         if matches!(error, ShardError::Stream(_) | ShardError::Topic(_)) {
-            destination.metrics.failed_reads.with_label_values(&labels).inc();
+            destination
+                .metrics
+                .failed_reads
+                .with_label_values(&labels)
+                .inc();
         }
         let may_pass = match &error {
             ShardError::Apply(ApplyError::ForeignWrite { found, .. }) => {
@@ -114,7 +125,8 @@ pub async fn follow<I: FollowedIndex>(
                 match known {
                     Ok(known) => {
                         highest = known;
-                        known > SeqNo::NONE && ExternalVersion::new(destination.target.epoch, known).0 >= *found
+                        known > SeqNo::NONE
+                            && ExternalVersion::new(destination.target.epoch, known).0 >= *found
                     }
                     Err(unknown) => unknown.retryable(),
                 }
@@ -162,7 +174,9 @@ async fn follow_once(
         // When it was captured is not known before it is read, which may take its turn.
         progress.pending(crate::progress::now_ms());
     }
-    let mut stream = index.open(index.topic(), shard, checkpoint.offset..end).await?;
+    let mut stream = index
+        .open(index.topic(), shard, checkpoint.offset..end)
+        .await?;
     let mut follower = Follower {
         index,
         shard,
@@ -179,7 +193,8 @@ async fn follow_once(
         ledger: Ledger::new(checkpoint.foreign_writes, Instant::now()),
         last_save: Instant::now(),
     };
-    // Dropping a run at any point is safe: what it has read and not handed to the pipeline is read again.
+    // Dropping a run at any point is safe: what it has read and not handed to the pipeline is read
+    // again.
     let ended = tokio::select! {
         biased;
         () = stop.cancelled() => None,
@@ -191,17 +206,27 @@ async fn follow_once(
     }
 }
 
-/// The highest operation that anybody with a later checkpoint than this agent's can have written: somebody may have read a
-/// resync, which is ahead of the operations before and behind it.
+/// The highest operation that anybody with a later checkpoint than this agent's can have written:
+/// somebody may have read a resync, which is ahead of the operations before and behind it.
 async fn highest_in_log(index: &impl FollowedIndex, shard: ShardId) -> Result<SeqNo, ShardError> {
     let checkpoint = start(index, shard, index.recover(shard).await?).await?;
     let end = index.watermarks(index.topic(), shard).await?.high;
     let mut highest = checkpoint.highest;
     if checkpoint.offset < end {
-        let mut stream = index.open(index.topic(), shard, checkpoint.offset..end).await?;
+        let mut stream = index
+            .open(index.topic(), shard, checkpoint.offset..end)
+            .await?;
         loop {
-            let Positioned { next, record: Record { seq_no, body, .. }, .. } = stream.next().await?;
-            highest = highest.max(if let Body::ResyncBegin(begin) = body { begin.to } else { seq_no });
+            let Positioned {
+                next,
+                record: Record { seq_no, body, .. },
+                ..
+            } = stream.next().await?;
+            highest = highest.max(if let Body::ResyncBegin(begin) = body {
+                begin.to
+            } else {
+                seq_no
+            });
             if next >= end {
                 break;
             }
@@ -210,14 +235,19 @@ async fn highest_in_log(index: &impl FollowedIndex, shard: ShardId) -> Result<Se
     Ok(highest)
 }
 
-/// Where to read from: the checkpoint's offset, or if the partition has moved on, its first record, provided that
-/// nothing lies between.
+/// Where to read from: the checkpoint's offset, or if the partition has moved on, its first record,
+/// provided that nothing lies between.
 async fn start(
     index: &impl FollowedIndex,
     shard: ShardId,
     saved: Option<Checkpoint>,
 ) -> Result<Checkpoint, ShardError> {
-    let beginning = Checkpoint { seq_no: SeqNo::NONE, offset: Offset(-1), highest: SeqNo::NONE, foreign_writes: 0 };
+    let beginning = Checkpoint {
+        seq_no: SeqNo::NONE,
+        offset: Offset(-1),
+        highest: SeqNo::NONE,
+        foreign_writes: 0,
+    };
     let mut checkpoint = saved.unwrap_or(beginning);
     let marks = index.watermarks(index.topic(), shard).await?;
     if checkpoint.offset >= marks.low && checkpoint.offset <= marks.high {
@@ -229,7 +259,12 @@ async fn start(
             checkpoint.offset = marks.low;
             return Ok(checkpoint);
         }
-        return Err(StreamError::PositionLost { topic: index.topic().clone(), shard, offset: checkpoint.offset }.into());
+        return Err(StreamError::PositionLost {
+            topic: index.topic().clone(),
+            shard,
+            offset: checkpoint.offset,
+        }
+        .into());
     };
     let is_behind = checkpoint.offset < marks.low;
     lie_behind(checkpoint.seq_no, is_behind, first, &records)?;
@@ -241,8 +276,9 @@ async fn start(
     Ok(checkpoint)
 }
 
-/// Fails unless the first records that are left go on behind an operation, with nothing between. Those of a partition that
-/// has lost its end, rather than what lay before it, may go over the same again (`is_behind`).
+/// Fails unless the first records that are left go on behind an operation, with nothing between.
+/// Those of a partition that has lost its end, rather than what lay before it, may go over the same
+/// again (`is_behind`).
 fn lie_behind(
     followed: SeqNo,
     is_behind: bool,
@@ -255,20 +291,39 @@ fn lie_behind(
         _ => first.seq_no,
     };
     if before_first > followed {
-        return Err(Hole { from: followed.next(), to: before_first }.into());
+        return Err(Hole {
+            from: followed.next(),
+            to: before_first,
+        }
+        .into());
     }
     // The record that said so may be among those that are gone.
-    let is_in_order = matches!(first.body, Body::Operation(_) | Body::Metadata(_) | Body::Heartbeat { .. });
+    let is_in_order = matches!(
+        first.body,
+        Body::Operation(_) | Body::Metadata(_) | Body::Heartbeat { .. }
+    );
     if is_behind && is_in_order && before_first < followed {
-        return Err(ShardError::Rewound { from: followed, to: before_first });
+        return Err(ShardError::Rewound {
+            from: followed,
+            to: before_first,
+        });
     }
     // A copy that is needed anyway need not wait for the stream.
     let no_news = |body: &Body| matches!(body, Body::Metadata(_) | Body::Heartbeat { .. });
-    if let Some((_, Record { seq_no, body: Body::Gap { .. }, .. })) =
-        records.iter().find(|(_, record)| !no_news(&record.body))
+    if let Some((
+        _,
+        Record {
+            seq_no,
+            body: Body::Gap { .. },
+            ..
+        },
+    )) = records.iter().find(|(_, record)| !no_news(&record.body))
         && *seq_no > followed
     {
-        return Err(ShardError::Gap { from: followed.next(), to: *seq_no });
+        return Err(ShardError::Gap {
+            from: followed.next(),
+            to: *seq_no,
+        });
     }
     Ok(())
 }
@@ -295,7 +350,8 @@ struct Follower<'a, I: FollowedIndex> {
     last_save: Instant,
 }
 
-/// A resync under way: see [`ResyncBegin`]. Ordinary operations may stand within it, from an agent that overlaps.
+/// A resync under way: see [`ResyncBegin`]. Ordinary operations may stand within it, from an agent
+/// that overlaps.
 struct Frame {
     id: FrameId,
     to: SeqNo,
@@ -306,11 +362,18 @@ struct Frame {
 }
 
 impl<I: FollowedIndex> Follower<'_, I> {
-    async fn run(&mut self, stream: &mut I::Records, destination: &Destination) -> Result<(), ShardError> {
+    async fn run(
+        &mut self,
+        stream: &mut I::Records,
+        destination: &Destination,
+    ) -> Result<(), ShardError> {
         let mut given_away = self.index.given_away();
         loop {
-            // A batch that could grow waits for the requests before it, so that requests become larger as load does.
-            if !self.batch.is_empty() && (self.pipeline.is_idle() || self.pipeline.is_full(&self.batch)) {
+            // A batch that could grow waits for the requests before it, so that requests become
+            // larger as load does.
+            if !self.batch.is_empty()
+                && (self.pipeline.is_idle() || self.pipeline.is_full(&self.batch))
+            {
                 before_more(stream, self.start_batch(destination)).await?;
             }
             let next = tokio::select! {
@@ -340,8 +403,19 @@ impl<I: FollowedIndex> Follower<'_, I> {
     }
 
     /// Adds a record to the batch, or puts it aside if it is no operation.
-    fn take(&mut self, Positioned { offset, next, record }: Positioned) -> Result<(), ShardError> {
-        let Record { seq_no, timestamp_ms, body } = record;
+    fn take(
+        &mut self,
+        Positioned {
+            offset,
+            next,
+            record,
+        }: Positioned,
+    ) -> Result<(), ShardError> {
+        let Record {
+            seq_no,
+            timestamp_ms,
+            body,
+        } = record;
         self.taken = next;
         let progress = self.index.progress(self.shard);
         match body {
@@ -357,8 +431,14 @@ impl<I: FollowedIndex> Follower<'_, I> {
                 }
                 Ok(())
             }
-            Body::ResyncDocument { frame: id, seq_no, operation } => {
-                let Some(frame) = self.frame.as_mut().filter(|frame| frame.id == id) else { return Ok(()) };
+            Body::ResyncDocument {
+                frame: id,
+                seq_no,
+                operation,
+            } => {
+                let Some(frame) = self.frame.as_mut().filter(|frame| frame.id == id) else {
+                    return Ok(());
+                };
                 if let OperationKind::Index { id, .. } = &operation.kind {
                     frame.ids.push(id.clone());
                 }
@@ -368,7 +448,14 @@ impl<I: FollowedIndex> Follower<'_, I> {
             }
             body => {
                 self.taken = offset;
-                self.put_aside = Some((offset, Record { seq_no, timestamp_ms, body }));
+                self.put_aside = Some((
+                    offset,
+                    Record {
+                        seq_no,
+                        timestamp_ms,
+                        body,
+                    },
+                ));
                 Ok(())
             }
         }
@@ -390,7 +477,11 @@ impl<I: FollowedIndex> Follower<'_, I> {
         let mut offset = self.taken;
         if let Some(frame) = &mut self.frame {
             let ids = std::mem::take(&mut frame.ids);
-            self.index.checkpoints().name(self.index.key(), self.shard, ids.iter().map(String::as_str))?;
+            self.index.checkpoints().name(
+                self.index.key(),
+                self.shard,
+                ids.iter().map(String::as_str),
+            )?;
             offset = frame.offset;
         }
         while !self.pipeline.has_room_for(&self.batch) {
@@ -399,18 +490,35 @@ impl<I: FollowedIndex> Follower<'_, I> {
         }
         let batch = std::mem::take(&mut self.batch);
         let labels = [self.index.name().as_str(), &self.shard.to_string()];
-        destination.metrics.operations_read.with_label_values(&labels).inc_by(batch.operations());
-        destination.metrics.writes.with_label_values(&labels).inc_by(batch.writes().len() as u64);
-        destination.metrics.bytes.with_label_values(&labels).inc_by(batch.bytes() as u64);
+        destination
+            .metrics
+            .operations_read
+            .with_label_values(&labels)
+            .inc_by(batch.operations());
+        destination
+            .metrics
+            .writes
+            .with_label_values(&labels)
+            .inc_by(batch.writes().len() as u64);
+        destination
+            .metrics
+            .bytes
+            .with_label_values(&labels)
+            .inc_by(batch.bytes() as u64);
         self.waiting.push_back(self.batch_since_ms);
         self.ledger.request_started();
-        self.pipeline.start(batch, self.tracker.last(), offset, self.highest);
+        self.pipeline
+            .start(batch, self.tracker.last(), offset, self.highest);
         Ok(())
     }
 
     fn applied(&mut self, applied: Applied, destination: &Destination) -> Result<(), ShardError> {
         self.waiting.pop_front();
-        self.ledger.request_finished(&applied.written.seq_nos, applied.written.repeated, Instant::now());
+        self.ledger.request_finished(
+            &applied.written.seq_nos,
+            applied.written.repeated,
+            Instant::now(),
+        );
         self.note_foreign_writes()?;
         self.checkpoint.seq_no = applied.seq_no;
         self.checkpoint.offset = applied.offset;
@@ -420,28 +528,47 @@ impl<I: FollowedIndex> Follower<'_, I> {
         let progress = self.index.progress(self.shard);
         progress.applied(applied.seq_no, next_pending);
         let labels = [self.index.name().as_str(), &self.shard.to_string()];
-        destination.metrics.operations.with_label_values(&labels).inc_by(applied.operations);
+        destination
+            .metrics
+            .operations
+            .with_label_values(&labels)
+            .inc_by(applied.operations);
         Ok(())
     }
 
-    /// Deals with a record that is no operation; everything before it has been handed to the pipeline.
-    async fn marker(&mut self, offset: Offset, record: Record, destination: &Destination) -> Result<(), ShardError> {
+    /// Deals with a record that is no operation; everything before it has been handed to the
+    /// pipeline.
+    async fn marker(
+        &mut self,
+        offset: Offset,
+        record: Record,
+        destination: &Destination,
+    ) -> Result<(), ShardError> {
         let index = self.index;
         let progress = index.progress(self.shard);
         let (reached, next) = (record.seq_no, Offset(offset.0 + 1));
         progress.heard(reached, record.timestamp_ms);
         match record.body {
             Body::Gap { .. } if reached > self.tracker.last() => {
-                return Err(ShardError::Gap { from: self.tracker.last().next(), to: reached });
+                return Err(ShardError::Gap {
+                    from: self.tracker.last().next(),
+                    to: reached,
+                });
             }
             Body::Rewound { .. } => {
-                return Err(ShardError::Rewound { from: self.tracker.last(), to: reached });
+                return Err(ShardError::Rewound {
+                    from: self.tracker.last(),
+                    to: reached,
+                });
             }
             Body::Metadata(metadata) => {
                 self.tracker.marker(reached)?;
                 index.apply_metadata(self.shard, &metadata).await?;
             }
-            Body::Heartbeat { global_checkpoint, next_within_ms } => {
+            Body::Heartbeat {
+                global_checkpoint,
+                next_within_ms,
+            } => {
                 self.tracker.marker(reached)?;
                 progress.heartbeat(global_checkpoint, record.timestamp_ms, next_within_ms);
             }
@@ -450,11 +577,22 @@ impl<I: FollowedIndex> Follower<'_, I> {
                 self.tracker.marker(SeqNo(begin.from.0 - 1))?;
                 self.begin_frame(begin, offset, destination).await?;
             }
-            Body::ResyncIds { frame: id, ids } if self.frame.as_ref().is_some_and(|frame| frame.id == id) => {
-                index.checkpoints().name(index.key(), self.shard, ids.iter().map(String::as_str))?;
+            Body::ResyncIds { frame: id, ids }
+                if self.frame.as_ref().is_some_and(|frame| frame.id == id) =>
+            {
+                index.checkpoints().name(
+                    index.key(),
+                    self.shard,
+                    ids.iter().map(String::as_str),
+                )?;
                 progress.resynced(ids.len() as u64);
             }
-            Body::ResyncEnd(end) if self.frame.as_ref().is_some_and(|frame| frame.id == end.frame) => {
+            Body::ResyncEnd(end)
+                if self
+                    .frame
+                    .as_ref()
+                    .is_some_and(|frame| frame.id == end.frame) =>
+            {
                 self.finish(destination).await?;
                 if end.complete {
                     sweep(index, destination, reached, self.highest).await?;
@@ -487,7 +625,13 @@ impl<I: FollowedIndex> Follower<'_, I> {
         offset: Offset,
         destination: &Destination,
     ) -> Result<(), ShardError> {
-        let ResyncBegin { frame: id, from, to, cause, documents } = begin;
+        let ResyncBegin {
+            frame: id,
+            from,
+            to,
+            cause,
+            documents,
+        } = begin;
         info!(index = %self.index.name(), shard = %self.shard, %from, %to, cause, documents, "resync");
         self.finish(destination).await?;
         // Noted before anything of the frame is written.
@@ -495,16 +639,28 @@ impl<I: FollowedIndex> Follower<'_, I> {
         self.checkpoint.highest = self.checkpoint.highest.max(to);
         self.checkpoint.offset = offset;
         self.save()?;
-        self.index.checkpoints().forget_named(self.index.key(), self.shard)?;
-        self.index.progress(self.shard).resync_began(from, to, cause, documents);
-        self.frame = Some(Frame { id, to, offset, ids: Vec::new() });
+        self.index
+            .checkpoints()
+            .forget_named(self.index.key(), self.shard)?;
+        self.index
+            .progress(self.shard)
+            .resync_began(from, to, cause, documents);
+        self.frame = Some(Frame {
+            id,
+            to,
+            offset,
+            ids: Vec::new(),
+        });
         Ok(())
     }
 
     fn end_frame(&mut self) -> Result<(), ShardError> {
         self.frame = None;
         self.index.progress(self.shard).resync_ended();
-        Ok(self.index.checkpoints().forget_named(self.index.key(), self.shard)?)
+        Ok(self
+            .index
+            .checkpoints()
+            .forget_named(self.index.key(), self.shard)?)
     }
 
     /// Waits for everything that is under way.
@@ -516,7 +672,8 @@ impl<I: FollowedIndex> Follower<'_, I> {
         Ok(())
     }
 
-    /// Waits for what is under way, but not for a follower cluster that does not answer: that is written again.
+    /// Waits for what is under way, but not for a follower cluster that does not answer: that is
+    /// written again.
     async fn drain(&mut self, destination: &Destination) -> Result<(), ShardError> {
         if let Ok(finished) = tokio::time::timeout(DRAIN_TIMEOUT, self.finish(destination)).await {
             finished?;
@@ -526,7 +683,10 @@ impl<I: FollowedIndex> Follower<'_, I> {
 
     fn note_foreign_writes(&mut self) -> Result<(), ShardError> {
         let (known, found) = (self.checkpoint.foreign_writes, self.ledger.foreign());
-        self.index.progress(self.shard).foreign_writes.store(found, Relaxed);
+        self.index
+            .progress(self.shard)
+            .foreign_writes
+            .store(found, Relaxed);
         if found == known {
             return Ok(());
         }
@@ -552,28 +712,49 @@ mod tests {
 
     /// Behind operation 100, with one record left.
     fn with_left(seq_no: i64, body: Body) -> Result<(), ShardError> {
-        let first = Record { seq_no: SeqNo(seq_no), timestamp_ms: 0, body };
+        let first = Record {
+            seq_no: SeqNo(seq_no),
+            timestamp_ms: 0,
+            body,
+        };
         lie_behind(SeqNo(100), true, &first.clone(), &[(Offset(7), first)])
     }
 
     fn heartbeat() -> Body {
-        Body::Heartbeat { global_checkpoint: SeqNo(0), next_within_ms: 0 }
+        Body::Heartbeat {
+            global_checkpoint: SeqNo(0),
+            next_within_ms: 0,
+        }
     }
 
     #[test]
     fn records_that_are_left_have_to_go_on_where_the_shard_is() {
         assert!(with_left(100, heartbeat()).is_ok());
-        assert!(matches!(with_left(101, heartbeat()), Err(ShardError::Hole(_))));
-        assert!(matches!(with_left(120, Body::Gap { from: SeqNo(101) }), Err(ShardError::Gap { .. })));
+        assert!(matches!(
+            with_left(101, heartbeat()),
+            Err(ShardError::Hole(_))
+        ));
+        assert!(matches!(
+            with_left(120, Body::Gap { from: SeqNo(101) }),
+            Err(ShardError::Gap { .. })
+        ));
         // The shard was put back, and what said so is gone.
-        assert!(matches!(with_left(80, heartbeat()), Err(ShardError::Rewound { .. })));
+        assert!(matches!(
+            with_left(80, heartbeat()),
+            Err(ShardError::Rewound { .. })
+        ));
     }
 
     /// It would not become readable.
     #[test]
     fn a_record_of_an_unknown_format_is_not_tried_again() {
         let source = RecordError::UnknownFormat("9".to_owned());
-        let error = TopicError::Record { topic: "t".into(), shard: ShardId(0), offset: 1, source };
+        let error = TopicError::Record {
+            topic: "t".into(),
+            shard: ShardId(0),
+            offset: 1,
+            source,
+        };
         assert!(!ShardError::from(error).retryable());
     }
 }

@@ -16,8 +16,8 @@ use crate::slots::Slot;
 /// How long after a request was taken up, or could not be made, the shard is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Runs until stopped. What a shard cannot solve itself is asked of the agent that looks after the index, which then
-/// changes the subscription, and that ends this task.
+/// Runs until stopped. What a shard cannot solve itself is asked of the agent that looks after the
+/// index, which then changes the subscription, and that ends this task.
 pub async fn run(index: Arc<Index>, destination: Destination, stop: CancellationToken) {
     let shard = destination.target.shard;
     while !stop.is_cancelled() {
@@ -54,7 +54,11 @@ pub async fn run(index: Arc<Index>, destination: Destination, stop: Cancellation
     }
 }
 
-async fn follow(index: &Arc<Index>, destination: &Destination, stop: &CancellationToken) -> Option<ShardError> {
+async fn follow(
+    index: &Arc<Index>,
+    destination: &Destination,
+    stop: &CancellationToken,
+) -> Option<ShardError> {
     loop {
         let found = tokio::select! {
             found = is_there(index) => found,
@@ -64,14 +68,18 @@ async fn follow(index: &Arc<Index>, destination: &Destination, stop: &Cancellati
             // A write would make it anew, with a mapping of its own.
             Ok(false) => return Some(ShardError::IndexGone(index.follower.name.clone())),
             Ok(true) => break,
-            Err(error) => warn!(index = %index.follower.name, %error, "the follower cluster is not available"),
+            Err(error) => {
+                warn!(index = %index.follower.name, %error, "the follower cluster is not available")
+            }
         }
         tokio::select! {
             () = tokio::time::sleep(RETRY) => {}
             () = stop.cancelled() => return None,
         }
     }
-    shard::follow(Arc::clone(index), destination.clone(), stop.clone()).await.err()
+    shard::follow(Arc::clone(index), destination.clone(), stop.clone())
+        .await
+        .err()
 }
 
 /// Whether the follower index is the one that was followed. It is open then.
@@ -86,10 +94,17 @@ async fn is_there(index: &Index) -> Result<bool, OpenSearchError> {
 
 fn ask(index: &Index, destination: &Destination, error: &ShardError) -> Ask {
     match error {
-        ShardError::IndexGone(_) => Ask::Pause { reason: error.to_string() },
-        error if error.needs_copy() => Ask::Copy { reason: error.to_string() },
+        ShardError::IndexGone(_) => Ask::Pause {
+            reason: error.to_string(),
+        },
+        error if error.needs_copy() => Ask::Copy {
+            reason: error.to_string(),
+        },
         error => {
-            let reason = format!("[{}][{}] - {error}", index.follower.name, destination.target.shard);
+            let reason = format!(
+                "[{}][{}] - {error}",
+                index.follower.name, destination.target.shard
+            );
             Ask::Pause { reason }
         }
     }

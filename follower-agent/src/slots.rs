@@ -1,8 +1,9 @@
 //! The slots that this agent holds: what it may work on, and the letting go of them.
 //!
-//! All follower agents of a cluster share a fixed number of slots. An index (its making, copying, state and metadata)
-//! belongs to one slot by its name, a shard to one by its partition. Who works on something holds a [`Claim`] to its
-//! slot; a slot leaves the agent only when nobody holds one any more.
+//! All follower agents of a cluster share a fixed number of slots. An index (its making, copying,
+//! state and metadata) belongs to one slot by its name, a shard to one by its partition. Who works
+//! on something holds a [`Claim`] to its slot; a slot leaves the agent only when nobody holds one
+//! any more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -53,8 +54,8 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Cancelled when the slot is to go to another agent, which waits for this claim to be dropped; or when it went
-    /// there without asking.
+    /// Cancelled when the slot is to go to another agent, which waits for this claim to be dropped;
+    /// or when it went there without asking.
     pub fn lost(&self) -> &CancellationToken {
         &self.lost
     }
@@ -66,7 +67,9 @@ pub struct Slots {
 
 impl Default for Slots {
     fn default() -> Self {
-        Self { held: watch::Sender::new(BTreeMap::new()) }
+        Self {
+            held: watch::Sender::new(BTreeMap::new()),
+        }
     }
 }
 
@@ -87,7 +90,10 @@ impl Slots {
     pub fn try_claim(&self, slot: Slot) -> Option<Claim> {
         let holding = self.held.borrow().get(&slot)?.clone();
         let in_use = holding.in_use.try_read_owned().ok()?;
-        Some(Claim { lost: holding.lost, _in_use: in_use })
+        Some(Claim {
+            lost: holding.lost,
+            _in_use: in_use,
+        })
     }
 
     /// Waits until the slot is this agent's.
@@ -104,7 +110,10 @@ impl Slots {
     pub fn take(&self, slots: &BTreeSet<Slot>) {
         self.held.send_modify(|held| {
             for slot in slots {
-                held.entry(*slot).or_insert_with(|| Holding { lost: CancellationToken::new(), in_use: Arc::default() });
+                held.entry(*slot).or_insert_with(|| Holding {
+                    lost: CancellationToken::new(),
+                    in_use: Arc::default(),
+                });
             }
         });
     }
@@ -112,7 +121,8 @@ impl Slots {
     /// Gives slots up, and returns when no claim to them is left.
     pub async fn give_up(&self, slots: &BTreeSet<Slot>) {
         let mut leaving = Vec::new();
-        self.held.send_modify(|held| leaving.extend(slots.iter().filter_map(|slot| held.remove(slot))));
+        self.held
+            .send_modify(|held| leaving.extend(slots.iter().filter_map(|slot| held.remove(slot))));
         for holding in &leaving {
             holding.lost.cancel();
         }
@@ -161,7 +171,8 @@ mod tests {
     }
 
     proptest! {
-        /// No slot gets much more than its share of the shards of an index or of a few hundred indices.
+        /// No slot gets much more than its share of the shards of an index or of a few hundred
+        /// indices.
         #[test]
         fn work_is_spread(name in "[a-z0-9.-]{1,40}") {
             let mut shards: BTreeMap<Slot, u32> = BTreeMap::new();

@@ -1,7 +1,7 @@
 //! The life of a followed index as a state machine. Pure: it decides, others carry out.
 //!
-//! `running ⇄ paused`, `failed`, and gone. Whether a running index is bootstrapping or syncing follows from its
-//! progress.
+//! `running ⇄ paused`, `failed`, and gone. Whether a running index is bootstrapping or syncing
+//! follows from its progress.
 
 use serde_json::{Map, Value};
 use shardline_common::control::{Checkpoint, IndexCopy, Subscription, SubscriptionState};
@@ -63,8 +63,13 @@ pub enum Refusal {
 }
 
 /// The state after a command: `None` means that the index is no longer followed.
-pub fn apply(current: Option<&Subscription>, command: Command) -> Result<Option<Subscription>, Refusal> {
-    let Some(current) = current else { return Err(Refusal::NotInProgress) };
+pub fn apply(
+    current: Option<&Subscription>,
+    command: Command,
+) -> Result<Option<Subscription>, Refusal> {
+    let Some(current) = current else {
+        return Err(Refusal::NotInProgress);
+    };
     let mut next = current.clone();
     match (command, current.state) {
         (Command::Stop, _) => return Ok(None),
@@ -92,7 +97,8 @@ pub fn apply(current: Option<&Subscription>, command: Command) -> Result<Option<
             next.reason = USER_INITIATED.to_owned();
         }
         (Command::Resume, _) => return Err(Refusal::AlreadyRunning),
-        // A new epoch outranks whatever the index holds, and writes of an earlier attempt that are still under way.
+        // A new epoch outranks whatever the index holds, and writes of an earlier attempt that are
+        // still under way.
         (Command::Bootstrap { id, is_partial }, _) => {
             // What an earlier attempt brought makes nothing whole.
             next.is_partial = is_partial || current.is_partial;
@@ -101,12 +107,24 @@ pub fn apply(current: Option<&Subscription>, command: Command) -> Result<Option<
         }
         (Command::Bootstrapped { from }, _) => {
             next.is_partial = false;
-            next.copy = next.bootstrap.take().map(|id| IndexCopy { id, from, is_restored: false }).or(next.copy);
+            next.copy = next
+                .bootstrap
+                .take()
+                .map(|id| IndexCopy {
+                    id,
+                    from,
+                    is_restored: false,
+                })
+                .or(next.copy);
         }
         (Command::Restored { from, epoch }, _) => {
             if let Some(id) = next.bootstrap.take() {
                 next.is_partial = false;
-                next.copy = Some(IndexCopy { id, from, is_restored: true });
+                next.copy = Some(IndexCopy {
+                    id,
+                    from,
+                    is_restored: true,
+                });
                 next.epoch = next.epoch.max(epoch);
             }
         }
@@ -149,35 +167,86 @@ mod tests {
             Just(Command::Halt),
             Just(Command::Stop),
             "[a-z]{1,5}".prop_map(|reason| Command::AutoPause { reason }),
-            ("[a-z]{1,5}", any::<bool>()).prop_map(|(id, is_partial)| Command::Bootstrap { id, is_partial }),
+            ("[a-z]{1,5}", any::<bool>())
+                .prop_map(|(id, is_partial)| Command::Bootstrap { id, is_partial }),
             Just(Command::Bootstrapped { from: Vec::new() }),
-            (0..9u32).prop_map(|epoch| Command::Restored { from: Vec::new(), epoch: Epoch(epoch) }),
-            "[a-z]{1,5}".prop_map(|id| Command::Made { copy: IndexCopy { id, from: Vec::new(), is_restored: false } }),
-            Just(Command::Update { settings: Map::new() }),
+            (0..9u32).prop_map(|epoch| Command::Restored {
+                from: Vec::new(),
+                epoch: Epoch(epoch)
+            }),
+            "[a-z]{1,5}".prop_map(|id| Command::Made {
+                copy: IndexCopy {
+                    id,
+                    from: Vec::new(),
+                    is_restored: false
+                }
+            }),
+            Just(Command::Update {
+                settings: Map::new()
+            }),
         ]
     }
 
     #[test]
     fn a_paused_index_resumes_with_the_default_reason() {
-        let paused = apply(Some(&running()), Command::Pause { reason: Some("maintenance".into()) }).unwrap().unwrap();
-        assert_eq!((paused.state, paused.reason.as_str()), (SubscriptionState::Paused, "maintenance"));
-        assert_eq!(apply(Some(&paused), Command::Pause { reason: None }), Err(Refusal::AlreadyPaused));
-        assert_eq!(apply(Some(&paused), Command::Resume).unwrap().unwrap(), running());
+        let paused = apply(
+            Some(&running()),
+            Command::Pause {
+                reason: Some("maintenance".into()),
+            },
+        )
+        .unwrap()
+        .unwrap();
+        assert_eq!(
+            (paused.state, paused.reason.as_str()),
+            (SubscriptionState::Paused, "maintenance")
+        );
+        assert_eq!(
+            apply(Some(&paused), Command::Pause { reason: None }),
+            Err(Refusal::AlreadyPaused)
+        );
+        assert_eq!(
+            apply(Some(&paused), Command::Resume).unwrap().unwrap(),
+            running()
+        );
     }
 
     #[test]
     fn what_a_broken_off_copy_left_is_not_taken_for_a_whole_index() {
-        let step = |current: &Subscription, command| apply(Some(current), command).unwrap().unwrap();
-        let first = step(&running(), Command::Bootstrap { id: "a".into(), is_partial: true });
-        let second = step(&first, Command::Bootstrap { id: "b".into(), is_partial: false });
+        let step =
+            |current: &Subscription, command| apply(Some(current), command).unwrap().unwrap();
+        let first = step(
+            &running(),
+            Command::Bootstrap {
+                id: "a".into(),
+                is_partial: true,
+            },
+        );
+        let second = step(
+            &first,
+            Command::Bootstrap {
+                id: "b".into(),
+                is_partial: false,
+            },
+        );
         assert!(first.is_partial && second.is_partial);
         let whole = step(&second, Command::Bootstrapped { from: Vec::new() });
         assert!(!whole.is_partial);
-        assert!(!step(&whole, Command::Bootstrap { id: "c".into(), is_partial: false }).is_partial);
+        assert!(
+            !step(
+                &whole,
+                Command::Bootstrap {
+                    id: "c".into(),
+                    is_partial: false
+                }
+            )
+            .is_partial
+        );
     }
 
     proptest! {
-        /// Only a user's `stop` ends a subscription, only a user's `resume` leaves a pause, and identity never changes.
+        /// Only a user's `stop` ends a subscription, only a user's `resume` leaves a pause, and
+        /// identity never changes.
         #[test]
         fn nothing_but_the_user_ends_or_resumes(steps in prop::collection::vec(commands(), 0..40)) {
             let mut current = Some(running());

@@ -8,7 +8,12 @@ use crate::metrics::Metrics;
 use crate::progress::IndexProgress;
 
 /// Adds one subscription in its phase.
-pub fn add(stats: &mut FollowerStats, metrics: &Metrics, subscription: &Subscription, phase: Option<Phase>) {
+pub fn add(
+    stats: &mut FollowerStats,
+    metrics: &Metrics,
+    subscription: &Subscription,
+    phase: Option<Phase>,
+) {
     let running = match subscription.state {
         SubscriptionState::Paused => {
             stats.num_paused_indices += 1;
@@ -27,7 +32,9 @@ pub fn add(stats: &mut FollowerStats, metrics: &Metrics, subscription: &Subscrip
             stats.num_shard_tasks += progress.shards.len();
             let counters = counters(metrics, subscription.follower_index.as_str(), &progress);
             stats.total += counters;
-            stats.index_stats.insert(subscription.follower_index.clone(), counters);
+            stats
+                .index_stats
+                .insert(subscription.follower_index.clone(), counters);
         }
         Some(Phase::Bootstrapping(_) | Phase::Starting | Phase::Refused(_)) | None => {
             stats.num_bootstrapping_indices += 1;
@@ -48,7 +55,8 @@ fn counters(metrics: &Metrics, index: &str, progress: &IndexProgress) -> Followe
             throttled_write_requests: metrics.throttled_requests.with_label_values(&labels).get(),
             follower_checkpoint: progress.follower_checkpoint().0,
             leader_checkpoint: progress.leader_checkpoint().0,
-            total_write_time_millis: (metrics.write_seconds.with_label_values(&labels).get() * 1000.0) as u64,
+            total_write_time_millis: (metrics.write_seconds.with_label_values(&labels).get()
+                * 1000.0) as u64,
         };
     }
     sum

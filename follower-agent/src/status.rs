@@ -7,8 +7,8 @@ use shardline_common::types::ShardId;
 
 use crate::api::ReplicationStatus;
 use crate::api::service::{
-    BootstrapDetails, HeldUpDetails, LagDetails, ReplicationState, ResyncDetails, ShardReplicationDetails,
-    SyncingDetails,
+    BootstrapDetails, HeldUpDetails, LagDetails, ReplicationState, ResyncDetails,
+    ShardReplicationDetails, SyncingDetails,
 };
 use crate::followed::Phase;
 use crate::progress::{IndexProgress, Recovery, ShardProgress, now_ms};
@@ -36,12 +36,20 @@ pub fn of(subscription: &Subscription, phase: Option<Phase>, verbose: bool) -> R
                 status.status = ReplicationState::Syncing;
                 status.resync_details = resyncs(&progress);
                 status.held_up = held_up(&progress);
-                let foreign_writes = progress.shards.iter().map(|shard| shard.foreign_writes.load(Relaxed)).sum();
+                let foreign_writes = progress
+                    .shards
+                    .iter()
+                    .map(|shard| shard.foreign_writes.load(Relaxed))
+                    .sum();
                 status.foreign_writes = (foreign_writes > 0).then_some(foreign_writes);
                 status.syncing_details = Some(sum(progress.shards.iter().map(syncing)));
                 status.shard_replication_details = verbose.then(|| {
                     let details = |shard, progress: &ShardProgress| {
-                        ShardReplicationDetails::syncing(&subscription.follower_index, shard, syncing(progress))
+                        ShardReplicationDetails::syncing(
+                            &subscription.follower_index,
+                            shard,
+                            syncing(progress),
+                        )
                     };
                     shards(&progress, details)
                 });
@@ -49,7 +57,11 @@ pub fn of(subscription: &Subscription, phase: Option<Phase>, verbose: bool) -> R
             Some(Phase::Bootstrapping(progress)) => {
                 status.status = ReplicationState::Bootstrapping;
                 status.held_up = held_up(&progress);
-                let all: Vec<_> = progress.shards.iter().map(|shard| bootstrap(&progress, shard)).collect();
+                let all: Vec<_> = progress
+                    .shards
+                    .iter()
+                    .map(|shard| bootstrap(&progress, shard))
+                    .collect();
                 status.bootstrap_details = Some(sum_bootstrap(&all));
                 status.shard_replication_details = verbose.then(|| {
                     let details = |shard, of: &ShardProgress| {
@@ -70,14 +82,22 @@ pub fn of(subscription: &Subscription, phase: Option<Phase>, verbose: bool) -> R
 
 /// None before the leader was heard of.
 pub fn lag(phase: Option<&Phase>) -> Option<LagDetails> {
-    let Some(Phase::Syncing(progress)) = phase else { return None };
+    let Some(Phase::Syncing(progress)) = phase else {
+        return None;
+    };
     if !progress.shards.iter().all(ShardProgress::is_heard) {
         return None;
     }
-    let behind = |shard: &ShardProgress| shard.leader_checkpoint().0 - shard.follower_checkpoint().0;
+    let behind =
+        |shard: &ShardProgress| shard.leader_checkpoint().0 - shard.follower_checkpoint().0;
     Some(LagDetails {
         operations: progress.shards.iter().map(behind).sum(),
-        millis: progress.shards.iter().map(ShardProgress::lag_millis).max().unwrap_or_default(),
+        millis: progress
+            .shards
+            .iter()
+            .map(ShardProgress::lag_millis)
+            .max()
+            .unwrap_or_default(),
     })
 }
 
@@ -85,12 +105,19 @@ fn shards(
     progress: &IndexProgress,
     details: impl Fn(ShardId, &ShardProgress) -> ShardReplicationDetails,
 ) -> Vec<ShardReplicationDetails> {
-    (0..).map(ShardId).zip(&progress.shards).map(|(shard, progress)| details(shard, progress)).collect()
+    (0..)
+        .map(ShardId)
+        .zip(&progress.shards)
+        .map(|(shard, progress)| details(shard, progress))
+        .collect()
 }
 
 fn held_up(progress: &IndexProgress) -> Vec<HeldUpDetails> {
-    let details =
-        |(shard_id, shard): (u32, &ShardProgress)| shard.why_held_up().map(|reason| HeldUpDetails { shard_id, reason });
+    let details = |(shard_id, shard): (u32, &ShardProgress)| {
+        shard
+            .why_held_up()
+            .map(|reason| HeldUpDetails { shard_id, reason })
+    };
     (0..).zip(&progress.shards).filter_map(details).collect()
 }
 
@@ -119,7 +146,11 @@ fn syncing(shard: &ShardProgress) -> SyncingDetails {
 }
 
 fn sum(shards: impl Iterator<Item = SyncingDetails>) -> SyncingDetails {
-    let none = SyncingDetails { leader_checkpoint: 0, follower_checkpoint: 0, seq_no: 0 };
+    let none = SyncingDetails {
+        leader_checkpoint: 0,
+        follower_checkpoint: 0,
+        seq_no: 0,
+    };
     shards.fold(none, |sum, shard| SyncingDetails {
         leader_checkpoint: sum.leader_checkpoint + shard.leader_checkpoint,
         follower_checkpoint: sum.follower_checkpoint + shard.follower_checkpoint,
@@ -128,7 +159,13 @@ fn sum(shards: impl Iterator<Item = SyncingDetails>) -> SyncingDetails {
 }
 
 fn restore(index: &IndexProgress, recovery: Recovery) -> BootstrapDetails {
-    let percent = |done: i64, total: i64| if total > 0 { done as f64 / total as f64 * 100.0 } else { 0.0 };
+    let percent = |done: i64, total: i64| {
+        if total > 0 {
+            done as f64 / total as f64 * 100.0
+        } else {
+            0.0
+        }
+    };
     let start_time = index.started_ms.load(Relaxed);
     BootstrapDetails {
         bytes_total: recovery.bytes_total,
@@ -144,8 +181,8 @@ fn restore(index: &IndexProgress, recovery: Recovery) -> BootstrapDetails {
     }
 }
 
-/// From a bootstrap topic no files are copied, so each shard counts as one that is complete when its documents are. Bytes
-/// are known as they come; their total is estimated from the documents.
+/// From a bootstrap topic no files are copied, so each shard counts as one that is complete when
+/// its documents are. Bytes are known as they come; their total is estimated from the documents.
 fn bootstrap(index: &IndexProgress, shard: &ShardProgress) -> BootstrapDetails {
     if let Some(recovery) = shard.recovery() {
         return restore(index, recovery);
@@ -159,7 +196,11 @@ fn bootstrap(index: &IndexProgress, shard: &ShardProgress) -> BootstrapDetails {
         (false, 0) => 0.0,
         (false, total) => (done as f64 / total as f64).min(1.0),
     };
-    let bytes_total = if fraction > 0.0 { (bytes as f64 / fraction) as i64 } else { 0 };
+    let bytes_total = if fraction > 0.0 {
+        (bytes as f64 / fraction) as i64
+    } else {
+        0
+    };
     let start_time = index.started_ms.load(Relaxed);
     BootstrapDetails {
         bytes_total,
@@ -178,7 +219,9 @@ fn bootstrap(index: &IndexProgress, shard: &ShardProgress) -> BootstrapDetails {
 
 /// As the plugin does: sums, the mean of the percentages, the earliest start, the longest time.
 fn sum_bootstrap(shards: &[BootstrapDetails]) -> BootstrapDetails {
-    let mean = |of: fn(&BootstrapDetails) -> f64| shards.iter().map(of).sum::<f64>() / shards.len().max(1) as f64;
+    let mean = |of: fn(&BootstrapDetails) -> f64| {
+        shards.iter().map(of).sum::<f64>() / shards.len().max(1) as f64
+    };
     let total = |of: fn(&BootstrapDetails) -> i64| shards.iter().map(of).sum();
     let documents = |of: fn(&BootstrapDetails) -> Option<u64>| shards.iter().map(of).sum();
     BootstrapDetails {
@@ -188,8 +231,16 @@ fn sum_bootstrap(shards: &[BootstrapDetails]) -> BootstrapDetails {
         files_total: total(|shard| shard.files_total),
         files_recovered: total(|shard| shard.files_recovered),
         files_percent: mean(|shard| shard.files_percent),
-        start_time: shards.iter().map(|shard| shard.start_time).min().unwrap_or_default(),
-        running_time: shards.iter().map(|shard| shard.running_time).max().unwrap_or_default(),
+        start_time: shards
+            .iter()
+            .map(|shard| shard.start_time)
+            .min()
+            .unwrap_or_default(),
+        running_time: shards
+            .iter()
+            .map(|shard| shard.running_time)
+            .max()
+            .unwrap_or_default(),
         documents_total: documents(|shard| shard.documents_total),
         documents_recovered: documents(|shard| shard.documents_recovered),
     }

@@ -1,7 +1,9 @@
-//! Deletes what the leader no longer has: documents of a shard that a scan of the leader did not name.
+//! Deletes what the leader no longer has: documents of a shard that a scan of the leader did not
+//! name.
 //!
-//! The names wait in RocksDB, so that memory does not grow with the shard. A deletion carries the version of the scan's
-//! last operation: it wins against everything that was there before, and loses to everything that comes after.
+//! The names wait in RocksDB, so that memory does not grow with the shard. A deletion carries the
+//! version of the scan's last operation: it wins against everything that was there before, and
+//! loses to everything that comes after.
 
 use shardline_common::scan::{Hit, ShardScan, Stretch};
 use shardline_common::types::{ExternalVersion, SeqNo};
@@ -12,8 +14,9 @@ use crate::apply::bulk::{ApplyError, Destination};
 use crate::ports::FollowedIndex;
 use crate::shard::ShardError;
 
-/// Deletes the documents that the scan, complete up to `newest`, did not name. Returns how many. May be repeated as long
-/// as the names are there: whoever calls it forgets them once it has noted that the sweep is done.
+/// Deletes the documents that the scan, complete up to `newest`, did not name. Returns how many.
+/// May be repeated as long as the names are there: whoever calls it forgets them once it has noted
+/// that the sweep is done.
 pub async fn sweep(
     index: &impl FollowedIndex,
     destination: &Destination,
@@ -42,7 +45,10 @@ async fn delete_unnamed(
     let limit = ExternalVersion::new(target.epoch, newest).0;
     let possible = ExternalVersion::new(target.epoch, highest).0;
     let mut deleted = 0;
-    let mut pages = scan.ids(Stretch { from: SeqNo(0), to: None });
+    let mut pages = scan.ids(Stretch {
+        from: SeqNo(0),
+        to: None,
+    });
     loop {
         let page = pages.next().await?;
         if page.is_empty() {
@@ -50,13 +56,32 @@ async fn delete_unnamed(
         }
         if let Some(Hit { id, version, .. }) = page.iter().find(|hit| hit.version > possible) {
             let (id, seq_no, found) = (id.clone(), newest, *version);
-            return Err(ApplyError::ForeignWrite { id, seq_no, found, highest: possible }.into());
+            return Err(ApplyError::ForeignWrite {
+                id,
+                seq_no,
+                found,
+                highest: possible,
+            }
+            .into());
         }
-        let older: Vec<Hit> = page.into_iter().filter(|hit| hit.version <= limit).collect();
-        let named = index.checkpoints().are_named(index.key(), target.shard, older.iter().map(|hit| &*hit.id))?;
+        let older: Vec<Hit> = page
+            .into_iter()
+            .filter(|hit| hit.version <= limit)
+            .collect();
+        let named = index.checkpoints().are_named(
+            index.key(),
+            target.shard,
+            older.iter().map(|hit| &*hit.id),
+        )?;
         let unnamed = older.into_iter().zip(named).filter(|(_, named)| !named);
-        let writes: Vec<Write> =
-            unnamed.map(|(hit, _)| Write { id: hit.id, seq_no: newest, source: None, routing: hit.routing }).collect();
+        let writes: Vec<Write> = unnamed
+            .map(|(hit, _)| Write {
+                id: hit.id,
+                seq_no: newest,
+                source: None,
+                routing: hit.routing,
+            })
+            .collect();
         if !writes.is_empty() {
             deleted += writes.len() as u64;
             destination.write(writes, highest).await?;

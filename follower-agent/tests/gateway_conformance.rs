@@ -1,4 +1,5 @@
-//! The recorded answers of the plugin, replayed against the gateway as far as they can be decided without real clusters.
+//! The recorded answers of the plugin, replayed against the gateway as far as they can be decided
+//! without real clusters.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -25,12 +26,28 @@ struct Recorded {
 struct PythonSpacing;
 
 impl Formatter for PythonSpacing {
-    fn begin_array_value<W: io::Write + ?Sized>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        if first { Ok(()) } else { writer.write_all(b", ") }
+    fn begin_array_value<W: io::Write + ?Sized>(
+        &mut self,
+        writer: &mut W,
+        first: bool,
+    ) -> io::Result<()> {
+        if first {
+            Ok(())
+        } else {
+            writer.write_all(b", ")
+        }
     }
 
-    fn begin_object_key<W: io::Write + ?Sized>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        if first { Ok(()) } else { writer.write_all(b", ") }
+    fn begin_object_key<W: io::Write + ?Sized>(
+        &mut self,
+        writer: &mut W,
+        first: bool,
+    ) -> io::Result<()> {
+        if first {
+            Ok(())
+        } else {
+            writer.write_all(b", ")
+        }
     }
 
     fn begin_object_value<W: io::Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
@@ -44,7 +61,12 @@ fn sent_text(request: &Value) -> Option<String> {
         Value::String(text) => Some(text.clone()),
         other => {
             let mut bytes = Vec::new();
-            other.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, PythonSpacing)).unwrap();
+            other
+                .serialize(&mut serde_json::Serializer::with_formatter(
+                    &mut bytes,
+                    PythonSpacing,
+                ))
+                .unwrap();
             Some(String::from_utf8(bytes).unwrap())
         }
     }
@@ -52,33 +74,60 @@ fn sent_text(request: &Value) -> Option<String> {
 
 fn recorded(scenario: &str) -> Vec<Recorded> {
     let text = include_str!("../../tests/data/control-api.jsonl");
-    let all = text.lines().map(|line| serde_json::from_str::<Recorded>(line).unwrap());
-    all.filter(|recorded| recorded.scenario == scenario).collect()
+    let all = text
+        .lines()
+        .map(|line| serde_json::from_str::<Recorded>(line).unwrap());
+    all.filter(|recorded| recorded.scenario == scenario)
+        .collect()
 }
 
 async fn replay(scenario: &str) {
     let world = World::new(FakeService::default()).await;
-    world.stub.answer("POST /f%2Dro/_count", 200, json!({"count": 0}));
+    world
+        .stub
+        .answer("POST /f%2Dro/_count", 200, json!({"count": 0}));
     let steps = recorded(scenario);
     assert!(!steps.is_empty());
     for step in &steps {
         let passes = ["refresh", "flush", "search", "count"].contains(&step.step.as_str());
         if passes {
-            world.stub.answer(&format!("{} {}", step.method, step.path), step.status, step.body.clone());
+            world.stub.answer(
+                &format!("{} {}", step.method, step.path),
+                step.status,
+                step.body.clone(),
+            );
         }
-        let (status, mut body) = world.send(&step.method, &step.path, sent_text(&step.request).as_deref()).await;
+        let (status, mut body) = world
+            .send(
+                &step.method,
+                &step.path,
+                sent_text(&step.request).as_deref(),
+            )
+            .await;
         let mut expected = step.body.clone();
         for answer in [&mut body, &mut expected] {
             if let Some(took) = answer.get_mut("took") {
                 *took = json!(0);
             }
         }
-        assert_eq!((status, &body), (step.status, &expected), "{scenario}: {}", step.step);
+        assert_eq!(
+            (status, &body),
+            (step.status, &expected),
+            "{scenario}: {}",
+            step.step
+        );
         // Key order counts too.
-        assert_eq!(body.to_string(), expected.to_string(), "{scenario}: {}", step.step);
+        assert_eq!(
+            body.to_string(),
+            expected.to_string(),
+            "{scenario}: {}",
+            step.step
+        );
         if step.step == "roles without security" {
             // The recording cleaned up here without a record of it.
-            world.send("POST", "/_plugins/_replication/f-err/_stop", Some("{}")).await;
+            world
+                .send("POST", "/_plugins/_replication/f-err/_stop", Some("{}"))
+                .await;
         }
     }
 }
@@ -135,7 +184,10 @@ async fn routes_keep_the_conventions() {
             "GET",
             "/f/_status?verbose=x",
             None,
-            plain("Failed to parse value [x] as only [true] or [false] are allowed.", "illegal_argument_exception"),
+            plain(
+                "Failed to parse value [x] as only [true] or [false] are allowed.",
+                "illegal_argument_exception",
+            ),
         ),
         (
             "POST",
@@ -146,7 +198,12 @@ async fn routes_keep_the_conventions() {
                 "illegal_argument_exception",
             ),
         ),
-        ("PUT", "/f/_update", None, plain("request body is required", "parse_exception")),
+        (
+            "PUT",
+            "/f/_update",
+            None,
+            plain("request body is required", "parse_exception"),
+        ),
         (
             "GET",
             "//_status",
@@ -160,17 +217,43 @@ async fn routes_keep_the_conventions() {
             "POST",
             "/f/_stop",
             Some(r#"{"a":1}"#),
-            plain("[1:2] [StopReplicationRequestParser] unknown field [a]", "x_content_parse_exception"),
+            plain(
+                "[1:2] [StopReplicationRequestParser] unknown field [a]",
+                "x_content_parse_exception",
+            ),
         ),
     ] {
         let (_, answer) = world.send(method, &format!("{base}{path}"), body).await;
         assert_eq!(answer, expected, "{method} {path}");
     }
-    let (status, answer) = world.send("GET", &format!("{base}/f/_status?filter_path=status,*.seq_no"), None).await;
-    assert_eq!((status, answer), (200, json!({"status": "SYNCING", "syncing_details": {"seq_no": 0}})));
-    let answer = world.request("GET", &format!("{base}/x/_status?pretty")).body("{}").send().await.unwrap();
-    assert_eq!(answer.text().await.unwrap(), "{\n  \"status\" : \"REPLICATION NOT IN PROGRESS\"\n}\n");
+    let (status, answer) = world
+        .send(
+            "GET",
+            &format!("{base}/f/_status?filter_path=status,*.seq_no"),
+            None,
+        )
+        .await;
+    assert_eq!(
+        (status, answer),
+        (
+            200,
+            json!({"status": "SYNCING", "syncing_details": {"seq_no": 0}})
+        )
+    );
+    let answer = world
+        .request("GET", &format!("{base}/x/_status?pretty"))
+        .body("{}")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        answer.text().await.unwrap(),
+        "{\n  \"status\" : \"REPLICATION NOT IN PROGRESS\"\n}\n"
+    );
     let source = "/f/_resume?source=%7B%7D&source_content_type=application/json";
     let (status, answer) = world.send("POST", &format!("{base}{source}"), None).await;
-    assert_eq!((status, &answer["error"]["type"]), (400, &json!("resource_already_exists_exception")));
+    assert_eq!(
+        (status, &answer["error"]["type"]),
+        (400, &json!("resource_already_exists_exception"))
+    );
 }

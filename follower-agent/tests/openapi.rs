@@ -1,5 +1,5 @@
-//! The OpenAPI document against the routes that there are, and against answers: those recorded from the plugin, and those of
-//! this agent with everything in them.
+//! The OpenAPI document against the routes that there are, and against answers: those recorded from
+//! the plugin, and those of this agent with everything in them.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -36,7 +36,10 @@ impl Document {
 
     fn resolve<'a>(&'a self, value: &'a Value) -> &'a Value {
         match value["$ref"].as_str() {
-            Some(reference) => self.0.pointer(reference.strip_prefix('#').unwrap()).unwrap(),
+            Some(reference) => self
+                .0
+                .pointer(reference.strip_prefix('#').unwrap())
+                .unwrap(),
             None => value,
         }
     }
@@ -45,14 +48,30 @@ impl Document {
     fn operations(&self) -> BTreeSet<(String, BTreeSet<String>)> {
         let mut operations = BTreeSet::new();
         for (path, item) in self.0["paths"].as_object().unwrap() {
-            for (method, operation) in item.as_object().unwrap().iter().filter(|(key, _)| *key != "parameters") {
+            for (method, operation) in item
+                .as_object()
+                .unwrap()
+                .iter()
+                .filter(|(key, _)| *key != "parameters")
+            {
                 let listed = [&item["parameters"], &operation["parameters"]];
-                let parameters = listed.into_iter().filter_map(Value::as_array).flatten().map(|parameter| {
-                    let parameter = self.resolve(parameter);
-                    let name = parameter["name"].as_str().unwrap();
-                    if parameter["in"] == "path" { format!("{{{name}}}") } else { name.to_owned() }
-                });
-                operations.insert((format!("{} {path}", method.to_uppercase()), parameters.collect()));
+                let parameters = listed
+                    .into_iter()
+                    .filter_map(Value::as_array)
+                    .flatten()
+                    .map(|parameter| {
+                        let parameter = self.resolve(parameter);
+                        let name = parameter["name"].as_str().unwrap();
+                        if parameter["in"] == "path" {
+                            format!("{{{name}}}")
+                        } else {
+                            name.to_owned()
+                        }
+                    });
+                operations.insert((
+                    format!("{} {path}", method.to_uppercase()),
+                    parameters.collect(),
+                ));
             }
         }
         operations
@@ -61,13 +80,17 @@ impl Document {
     fn operation(&self, method: &str, path: &str) -> Option<&Value> {
         let path = path.split('?').next().unwrap();
         let fits = |template: &str| {
-            let (template, path): (Vec<_>, Vec<_>) = (template.split('/').collect(), path.split('/').collect());
+            let (template, path): (Vec<_>, Vec<_>) =
+                (template.split('/').collect(), path.split('/').collect());
             let same = |(one, other): (&&str, &&str)| one.starts_with('{') || one == other;
             template.len() == path.len() && template.iter().zip(&path).all(same)
         };
         let paths = self.0["paths"].as_object().unwrap();
         // The path with the fewest parameters counts.
-        let found = paths.iter().filter(|(path, _)| fits(path)).min_by_key(|(path, _)| path.matches('{').count());
+        let found = paths
+            .iter()
+            .filter(|(path, _)| fits(path))
+            .min_by_key(|(path, _)| path.matches('{').count());
         found.and_then(|(_, item)| item.get(method.to_lowercase()))
     }
 
@@ -77,7 +100,10 @@ impl Document {
         schema["components"] = self.0["components"].clone();
         schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
         let validator = jsonschema::validator_for(&schema).unwrap();
-        validator.iter_errors(instance).map(|error| format!("{error} at {}", error.instance_path())).collect()
+        validator
+            .iter_errors(instance)
+            .map(|error| format!("{error} at {}", error.instance_path()))
+            .collect()
     }
 
     fn check_answer(&self, method: &str, path: &str, status: u16, body: &Value) {
@@ -85,21 +111,32 @@ impl Document {
         let refused = &self.0["components"]["responses"]["Refused"];
         let response = self.operation(method, path).map_or(refused, |operation| {
             let responses = &operation["responses"];
-            responses.get(status.to_string()).unwrap_or(&responses["default"])
+            responses
+                .get(status.to_string())
+                .unwrap_or(&responses["default"])
         });
         let schema = &self.resolve(response)["content"]["application/json"]["schema"];
         let errors = self.errors(schema, body);
-        assert!(errors.is_empty(), "{method} {path} {status} {body}: {errors:#?}");
+        assert!(
+            errors.is_empty(),
+            "{method} {path} {status} {body}: {errors:#?}"
+        );
     }
 
     fn check(&self, schema: &str, answer: impl Serialize) {
         let answer = serde_json::to_value(answer).unwrap();
-        let errors = self.errors(&json!({"$ref": format!("#/components/schemas/{schema}")}), &answer);
+        let errors = self.errors(
+            &json!({"$ref": format!("#/components/schemas/{schema}")}),
+            &answer,
+        );
         assert!(errors.is_empty(), "{schema} {answer}: {errors:#?}");
         // A member that the schema does not know is refused.
         let mut other = answer;
         other["unheard_of"] = json!(1);
-        let errors = self.errors(&json!({"$ref": format!("#/components/schemas/{schema}")}), &other);
+        let errors = self.errors(
+            &json!({"$ref": format!("#/components/schemas/{schema}")}),
+            &other,
+        );
         assert!(!errors.is_empty(), "{schema} takes anything");
     }
 }
@@ -108,7 +145,9 @@ fn references<'a>(value: &'a Value, found: &mut BTreeSet<&'a str>) {
     match value {
         Value::Object(members) => {
             found.extend(members.get("$ref").and_then(Value::as_str));
-            members.values().for_each(|member| references(member, found));
+            members
+                .values()
+                .for_each(|member| references(member, found));
         }
         Value::Array(items) => items.iter().for_each(|item| references(item, found)),
         _ => {}
@@ -118,9 +157,17 @@ fn references<'a>(value: &'a Value, found: &mut BTreeSet<&'a str>) {
 #[test]
 fn the_document_has_the_routes_and_parameters_that_there_are() {
     let served = ROUTES.iter().map(|route| {
-        let in_path = route.path.split('/').filter(|segment| segment.starts_with('{'));
-        let parameters = in_path.chain(COMMON).chain(route.parameters.iter().copied());
-        (format!("{} {BASE}{}", route.method, route.path), parameters.map(str::to_owned).collect())
+        let in_path = route
+            .path
+            .split('/')
+            .filter(|segment| segment.starts_with('{'));
+        let parameters = in_path
+            .chain(COMMON)
+            .chain(route.parameters.iter().copied());
+        (
+            format!("{} {BASE}{}", route.method, route.path),
+            parameters.map(str::to_owned).collect(),
+        )
     });
     let document = Document::read();
     assert_eq!(document.operations(), served.collect());
@@ -128,27 +175,58 @@ fn the_document_has_the_routes_and_parameters_that_there_are() {
     let mut used = BTreeSet::new();
     references(&document.0, &mut used);
     for section in ["parameters", "responses", "schemas"] {
-        for name in document.0["components"][section].as_object().unwrap().keys() {
-            assert!(used.contains(format!("#/components/{section}/{name}").as_str()), "{section}/{name} is not used");
+        for name in document.0["components"][section]
+            .as_object()
+            .unwrap()
+            .keys()
+        {
+            assert!(
+                used.contains(format!("#/components/{section}/{name}").as_str()),
+                "{section}/{name} is not used"
+            );
         }
     }
-    used.iter().for_each(|reference| assert!(document.0.pointer(&reference[1..]).is_some(), "{reference}"));
+    used.iter().for_each(|reference| {
+        assert!(document.0.pointer(&reference[1..]).is_some(), "{reference}")
+    });
 }
 
 #[test]
 fn recorded_requests_and_answers_are_as_described() {
     let document = Document::read();
     let text = include_str!("../../tests/data/control-api.jsonl");
-    let recorded: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let recorded = recorded.iter().filter(|entry| entry["path"].as_str().unwrap().starts_with(BASE));
+    let recorded: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let recorded = recorded
+        .iter()
+        .filter(|entry| entry["path"].as_str().unwrap().starts_with(BASE));
     let mut count = 0;
     for entry in recorded {
-        let (method, path) = (entry["method"].as_str().unwrap(), entry["path"].as_str().unwrap());
-        document.check_answer(method, path, entry["status"].as_u64().unwrap() as u16, &entry["body"]);
-        let body = document.operation(method, path).map(|operation| &operation["requestBody"]);
+        let (method, path) = (
+            entry["method"].as_str().unwrap(),
+            entry["path"].as_str().unwrap(),
+        );
+        document.check_answer(
+            method,
+            path,
+            entry["status"].as_u64().unwrap() as u16,
+            &entry["body"],
+        );
+        let body = document
+            .operation(method, path)
+            .map(|operation| &operation["requestBody"]);
         if let Some(body) = body.filter(|body| entry["status"] == 200 && !body.is_null()) {
-            let errors = document.errors(&body["content"]["application/json"]["schema"], &entry["request"]);
-            assert!(errors.is_empty(), "{method} {path} {}: {errors:#?}", entry["request"]);
+            let errors = document.errors(
+                &body["content"]["application/json"]["schema"],
+                &entry["request"],
+            );
+            assert!(
+                errors.is_empty(),
+                "{method} {path} {}: {errors:#?}",
+                entry["request"]
+            );
         }
         count += 1;
     }
@@ -158,7 +236,11 @@ fn recorded_requests_and_answers_are_as_described() {
 #[test]
 fn answers_with_everything_in_them_are_as_described() {
     let document = Document::read();
-    let syncing = SyncingDetails { leader_checkpoint: -1, follower_checkpoint: -1, seq_no: 0 };
+    let syncing = SyncingDetails {
+        leader_checkpoint: -1,
+        follower_checkpoint: -1,
+        seq_no: 0,
+    };
     let bootstrap = BootstrapDetails {
         bytes_total: 9,
         bytes_recovered: 3,
@@ -179,7 +261,10 @@ fn answers_with_everything_in_them_are_as_described() {
         documents_total: 3,
         documents_received: 1,
     };
-    let held_up = HeldUpDetails { shard_id: 0, reason: "a full disk".to_owned() };
+    let held_up = HeldUpDetails {
+        shard_id: 0,
+        reason: "a full disk".to_owned(),
+    };
     let shards = vec![
         ShardReplicationDetails::syncing(&"f".into(), ShardId(0), syncing),
         ShardReplicationDetails::bootstrapping(&"f".into(), ShardId(1), bootstrap),
@@ -198,7 +283,10 @@ fn answers_with_everything_in_them_are_as_described() {
         shard_replication_details: Some(shards),
         ..ReplicationStatus::not_in_progress()
     };
-    let of_state = |state| ReplicationStatus { status: state, ..status.clone() };
+    let of_state = |state| ReplicationStatus {
+        status: state,
+        ..status.clone()
+    };
     for state in [
         ReplicationState::Syncing,
         ReplicationState::Bootstrapping,
@@ -209,10 +297,19 @@ fn answers_with_everything_in_them_are_as_described() {
     ] {
         document.check("Status", of_state(state));
     }
-    let lag_details = Some(LagDetails { operations: 1, millis: 2 });
-    document.check("Statuses", json!({"indices": {"f": FollowedStatus { status, lag_details }}}));
+    let lag_details = Some(LagDetails {
+        operations: 1,
+        millis: 2,
+    });
+    document.check(
+        "Statuses",
+        json!({"indices": {"f": FollowedStatus { status, lag_details }}}),
+    );
 
-    let failed = FailedIndex { index: "x".into(), failure_reason: "taken".to_owned() };
+    let failed = FailedIndex {
+        index: "x".into(),
+        failure_reason: "taken".to_owned(),
+    };
     let task = BulkTask {
         follower_cluster: "c".into(),
         id: "n:1".to_owned(),
@@ -227,7 +324,10 @@ fn answers_with_everything_in_them_are_as_described() {
     };
     document.check("TaskStatus", TaskStatus::from(task));
 
-    let named = Named { count: 1, ids: vec!["a".to_owned()] };
+    let named = Named {
+        count: 1,
+        ids: vec!["a".to_owned()],
+    };
     let found = Findings {
         documents: 1,
         missing: named.clone(),
@@ -262,12 +362,36 @@ fn answers_with_everything_in_them_are_as_described() {
     }
 
     let index_stats = [("l".into(), ReadCounters::default())].into();
-    document.check("LeaderStats", LeaderStats { index_stats, ..LeaderStats::default() });
+    document.check(
+        "LeaderStats",
+        LeaderStats {
+            index_stats,
+            ..LeaderStats::default()
+        },
+    );
     let index_stats = [("f".into(), FollowerCounters::default())].into();
-    document.check("FollowerStats", FollowerStats { index_stats, ..FollowerStats::default() });
-    let failure = StartFailure { reason: "taken".to_owned(), attempts: 1, next_attempt: 2 };
-    let progress = RuleProgress { failures: [("x".into(), failure)].into(), ..RuleProgress::default() };
-    let rule = RuleStats { name: "r".to_owned(), pattern: "*".to_owned(), leader_alias: "a".to_owned(), progress };
+    document.check(
+        "FollowerStats",
+        FollowerStats {
+            index_stats,
+            ..FollowerStats::default()
+        },
+    );
+    let failure = StartFailure {
+        reason: "taken".to_owned(),
+        attempts: 1,
+        next_attempt: 2,
+    };
+    let progress = RuleProgress {
+        failures: [("x".into(), failure)].into(),
+        ..RuleProgress::default()
+    };
+    let rule = RuleStats {
+        name: "r".to_owned(),
+        pattern: "*".to_owned(),
+        leader_alias: "a".to_owned(),
+        progress,
+    };
     document.check("AutoFollowStats", AutoFollowStats::of(vec![rule]));
 }
 
@@ -275,16 +399,27 @@ fn answers_with_everything_in_them_are_as_described() {
 async fn the_gateway_serves_the_document_and_answers_as_it_says() {
     let world = World::new(FakeService::following(&["f", "g"])).await;
     let (status, answer) = world.send("GET", &format!("{BASE}_openapi"), None).await;
-    assert_eq!((status, &answer["openapi"], &answer["info"]["version"]), (200, &json!("3.1.1"), &json!("0.1.0")));
+    assert_eq!(
+        (status, &answer["openapi"], &answer["info"]["version"]),
+        (200, &json!("3.1.1"), &json!("0.1.0"))
+    );
     let document = Document(answer);
     let statuses = format!("{BASE}_status?pattern=f*");
     let (status, answer) = world.send("GET", &statuses, None).await;
-    assert_eq!(answer["indices"].as_object().map(Map::len), Some(1), "{answer}");
+    assert_eq!(
+        answer["indices"].as_object().map(Map::len),
+        Some(1),
+        "{answer}"
+    );
     document.check_answer("GET", &statuses, status, &answer);
     for (method, path, body) in [
         ("GET", "_status?bogus", None),
         ("POST", "_bulk_stop", Some(r#"{"pattern":"x"}"#)),
-        ("POST", "_autofollow", Some(r#"{"leader_alias":"x","name":"r","pattern":"*"}"#)),
+        (
+            "POST",
+            "_autofollow",
+            Some(r#"{"leader_alias":"x","name":"r","pattern":"*"}"#),
+        ),
         ("GET", "_task_status/no:1", None),
         ("GET", "follower_stats", None),
         ("POST", "f/_verify", Some(r#"{"repair":true}"#)),
@@ -311,7 +446,9 @@ async fn the_gateway_serves_the_document_and_answers_as_it_says() {
         ApiError::no_handler("/x", "GET"),
     ] {
         let response = error.respond(&Default::default());
-        let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        let body = axum::body::to_bytes(response.into_body(), usize::MAX)
+            .await
+            .unwrap();
         let answer: Value = serde_json::from_slice(&body).unwrap();
         let errors = document.errors(&json!({"$ref": "#/components/schemas/Error"}), &answer);
         assert!(errors.is_empty(), "{answer}: {errors:#?}");

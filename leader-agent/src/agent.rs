@@ -1,4 +1,5 @@
-//! The agent's life: wait for its node and Kafka, then follow the cluster's state until told to stop.
+//! The agent's life: wait for its node and Kafka, then follow the cluster's state until told to
+//! stop.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -29,8 +30,9 @@ use crate::supervisor::Supervisor;
 use crate::translog::TranslogWatcher;
 use crate::turns::Turns;
 
-/// How often the node is asked for its version of the cluster's state: a copy of a shard that is being made is to be
-/// held before its first flush. Followers' wishes arrive at once, through the control topic.
+/// How often the node is asked for its version of the cluster's state: a copy of a shard that is
+/// being made is to be held before its first flush. Followers' wishes arrive at once, through the
+/// control topic.
 const STATE_INTERVAL: Duration = Duration::from_millis(250);
 /// What could not be started is tried again this often.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(1);
@@ -42,11 +44,15 @@ pub async fn run(config: LeaderConfig, stop: CancellationToken) -> anyhow::Resul
     let readiness = Readiness::waiting_for("the node's REST address");
     let listener = telemetry::bind("admin.listen", config.admin.listen).await?;
     let tables = Arc::new(OnceLock::new());
-    let routes = telemetry::admin_router(registry, readiness.clone()).merge(stats::router(Arc::clone(&tables)));
+    let routes = telemetry::admin_router(registry, readiness.clone())
+        .merge(stats::router(Arc::clone(&tables)));
     let admin = tokio::spawn(telemetry::serve(listener, routes, stop.clone()));
     let work = follow_cluster(&config, metrics, readiness, &tables, stop.clone()).await;
     stop.cancel();
-    admin.await.context("the admin server panicked")?.context("the admin server failed")?;
+    admin
+        .await
+        .context("the admin server panicked")?
+        .context("the admin server failed")?;
     work
 }
 
@@ -59,7 +65,9 @@ async fn follow_cluster(
 ) -> anyhow::Result<()> {
     let opensearch = OpenSearch::new(&config.opensearch)?;
     let kafka = Kafka::new(config.kafka.clone())?;
-    let Some(mut node) = wait_for_node(&opensearch, config.capture.source, &stop).await else { return Ok(()) };
+    let Some(mut node) = wait_for_node(&opensearch, config.capture.source, &stop).await else {
+        return Ok(());
+    };
     if !config.capture.data_paths.is_empty() {
         node.data_paths.clone_from(&config.capture.data_paths);
     }
@@ -67,16 +75,18 @@ async fn follow_cluster(
           "beside this node");
     readiness.wait_for("Kafka");
     let prefix = kafka.topic_prefix().to_owned();
-    let leader_table = match ControlTopic::open(&kafka, leader_control_topic(&prefix), &stop).await {
+    let leader_table = match ControlTopic::open(&kafka, leader_control_topic(&prefix), &stop).await
+    {
         Ok(table) => table,
         Err(_) if stop.is_cancelled() => return Ok(()),
         Err(error) => return Err(error.into()),
     };
-    let follower_table = match ControlTopic::open(&kafka, follower_control_topic(&prefix), &stop).await {
-        Ok(table) => table,
-        Err(_) if stop.is_cancelled() => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
+    let follower_table =
+        match ControlTopic::open(&kafka, follower_control_topic(&prefix), &stop).await {
+            Ok(table) => table,
+            Err(_) if stop.is_cancelled() => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
     leader_table.publish(&node.announcement).await?;
 
     let context = Arc::new(Context {
@@ -94,7 +104,11 @@ async fn follow_cluster(
         cluster_seen: Mutex::new(Instant::now()),
         started: Instant::now(),
     });
-    let mut catalog = Catalog::new(node.cluster().clone(), leader_table.clone(), follower_table.clone());
+    let mut catalog = Catalog::new(
+        node.cluster().clone(),
+        leader_table.clone(),
+        follower_table.clone(),
+    );
     let own_tables = Tables {
         cluster: node.cluster().clone(),
         leader_table: leader_table.clone(),
@@ -102,10 +116,21 @@ async fn follow_cluster(
     };
     // Set once, here.
     let _ = tables.set(own_tables.clone());
-    let sharing = tokio::spawn(stats::share(node.clone(), Arc::clone(&context), own_tables, stop.clone()));
+    let sharing = tokio::spawn(stats::share(
+        node.clone(),
+        Arc::clone(&context),
+        own_tables,
+        stop.clone(),
+    ));
     let mut wishes = follower_table.changes();
-    let mut supervisor =
-        Supervisor::new(node.clone(), Arc::clone(&context), leader_table, follower_table, &config.capture, &stop);
+    let mut supervisor = Supervisor::new(
+        node.clone(),
+        Arc::clone(&context),
+        leader_table,
+        follower_table,
+        &config.capture,
+        &stop,
+    );
     let mut view = ClusterView::default();
     let mut must_ask = true;
     let mut reconcile_by = Instant::now();
@@ -136,9 +161,14 @@ async fn follow_cluster(
                     view = newer.unwrap_or(view);
                     // A manager that was cut off from its cluster would go on with what it knew.
                     if is_member {
-                        match catalog.announce(&view, is_managers, request.filter(|_| answers)).await {
+                        match catalog
+                            .announce(&view, is_managers, request.filter(|_| answers))
+                            .await
+                        {
                             Ok(announced) => must_ask = announced == Announced::AskAnew,
-                            Err(error) => warn!(%error, "the cluster's indices could not be announced"),
+                            Err(error) => {
+                                warn!(%error, "the cluster's indices could not be announced")
+                            }
                         }
                     }
                     supervisor.reconcile(&view).await;
@@ -157,21 +187,26 @@ async fn follow_cluster(
     }
     info!("stopping");
     supervisor.stop().await;
-    sharing.await.context("the sharing of statistics panicked")?;
+    sharing
+        .await
+        .context("the sharing of statistics panicked")?;
     Ok(())
 }
 
-/// Whether the agent's address leads to another node by now, such as one that was made anew with an empty data folder.
+/// Whether the agent's address leads to another node by now, such as one that was made anew with an
+/// empty data folder.
 async fn is_another(opensearch: &OpenSearch, node: &LocalNode) -> bool {
     let now = LocalNode::ask(opensearch, node.source).await;
     now.is_ok_and(|now| {
         let is_formed = now.cluster().is_formed();
-        is_formed && (now.cluster() != node.cluster() || (node.source == Source::Translog && now.id != node.id))
+        is_formed
+            && (now.cluster() != node.cluster()
+                || (node.source == Source::Translog && now.id != node.id))
     })
 }
 
-/// The cluster's state as its manager has it; or as the node has it, unless we have that. And whether the node is part of the
-/// cluster.
+/// The cluster's state as its manager has it; or as the node has it, unless we have that. And
+/// whether the node is part of the cluster.
 async fn newer_view(
     opensearch: &OpenSearch,
     node: &LocalNode,
@@ -184,20 +219,31 @@ async fn newer_view(
         if version == view.version || !is_member {
             return Ok((None, is_member));
         }
-        // Every agent beside a node asks with each change: the manager would have to answer all of them. The node may be
-        // behind what its manager has told before.
+        // Every agent beside a node asks with each change: the manager would have to answer all of
+        // them. The node may be behind what its manager has told before.
         if node.source == Source::Translog && version > view.version {
             of = StateOf::Node;
         }
     }
     let newer = ClusterView::ask(opensearch, node, of).await?;
-    Ok(if newer.has_manager { (Some(newer), true) } else { (None, false) })
+    Ok(if newer.has_manager {
+        (Some(newer), true)
+    } else {
+        (None, false)
+    })
 }
 
-async fn wait_for_node(opensearch: &OpenSearch, source: Source, stop: &CancellationToken) -> Option<LocalNode> {
+async fn wait_for_node(
+    opensearch: &OpenSearch,
+    source: Source,
+    stop: &CancellationToken,
+) -> Option<LocalNode> {
     let ask = || async {
         let node = LocalNode::ask(opensearch, source).await?;
-        ensure!(node.cluster().is_formed(), "the leader cluster has not formed yet");
+        ensure!(
+            node.cluster().is_formed(),
+            "the leader cluster has not formed yet"
+        );
         Ok(node)
     };
     until_available("the node", ask, stop).await

@@ -1,7 +1,8 @@
-//! Ships one shard: from the partition's tail on, in `seq_no` order, each operation behind the metadata it needs.
+//! Ships one shard: from the partition's tail on, in `seq_no` order, each operation behind the
+//! metadata it needs.
 //!
-//! The log is the only state. Whatever goes wrong, the capture starts again from the last record of its partition, so
-//! a stretch may appear twice but nothing is skipped.
+//! The log is the only state. Whatever goes wrong, the capture starts again from the last record of
+//! its partition, so a stretch may appear twice but nothing is skipped.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -15,7 +16,9 @@ use shardline_common::metadata::MetadataVersions;
 use shardline_common::opensearch::{OpenSearch, OpenSearchError};
 use shardline_common::record::{Body, Operation, OperationKind, Record};
 use shardline_common::scan::ScanError;
-use shardline_common::types::{ClusterUuid, IndexName, IndexUuid, Offset, SeqNo, ShardId, TopicName};
+use shardline_common::types::{
+    ClusterUuid, IndexName, IndexUuid, Offset, SeqNo, ShardId, TopicName,
+};
 use tokio::sync::watch;
 use tokio::task::JoinError;
 use tokio::time::Instant;
@@ -38,15 +41,17 @@ use crate::turns::Turns;
 const BATCHES_IN_FLIGHT: usize = 4;
 /// In bytes: below it, a batch is waited for before the next one is read.
 const SMALL_BATCH: u64 = 256 * 1024;
-/// Between a batch and the next one's reading, unless the shard is behind: what is written in many small requests travels
-/// together then, at a fraction of the cost. A document after a pause does not wait.
+/// Between a batch and the next one's reading, unless the shard is behind: what is written in many
+/// small requests travels together then, at a fraction of the cost. A document after a pause does
+/// not wait.
 const BETWEEN_BATCHES: Duration = Duration::from_millis(10);
-/// A heartbeat vouches for the shard's capture: it needs a cluster state that says that the primary is here.
+/// A heartbeat vouches for the shard's capture: it needs a cluster state that says that the primary
+/// is here.
 const CONFIRMATION: Duration = Duration::from_secs(5);
 /// Between two looks at a shard that owes a heartbeat and must not give one.
 const LEAST_PAUSE: Duration = Duration::from_millis(500);
-/// Heartbeats of all shards are at least so far apart: those of a shard become rarer with the number of shards, down to one
-/// in [`SLOWEST_HEARTBEAT`].
+/// Heartbeats of all shards are at least so far apart: those of a shard become rarer with the
+/// number of shards, down to one in [`SLOWEST_HEARTBEAT`].
 const BETWEEN_HEARTBEATS: Duration = Duration::from_millis(120);
 const SLOWEST_HEARTBEAT: Duration = Duration::from_secs(120);
 /// A heartbeat may come late by so small a part of the time between two.
@@ -108,7 +113,10 @@ pub struct Shard {
 #[derive(Clone, Debug)]
 pub enum Origin {
     Translog(Files),
-    Poll { checkpoints: Checkpoints, sweep_interval: Duration },
+    Poll {
+        checkpoints: Checkpoints,
+        sweep_interval: Duration,
+    },
 }
 
 /// Where a shard is on the disk of the agent's node.
@@ -142,19 +150,25 @@ pub struct Context {
 impl Context {
     fn heartbeat_interval(&self) -> Duration {
         let shards = u32::try_from(self.metrics.captures.get()).unwrap_or_default();
-        (BETWEEN_HEARTBEATS * shards).min(SLOWEST_HEARTBEAT).max(self.heartbeat)
+        (BETWEEN_HEARTBEATS * shards)
+            .min(SLOWEST_HEARTBEAT)
+            .max(self.heartbeat)
     }
 
     /// Puts a pause off until a time at which other shards wake, too: together they cost less.
     fn until_tick(&self, pause: Duration, tick: Duration) -> Duration {
-        let (due, tick) = ((self.started.elapsed() + pause).as_nanos(), tick.as_nanos().max(1));
+        let (due, tick) = (
+            (self.started.elapsed() + pause).as_nanos(),
+            tick.as_nanos().max(1),
+        );
         let late = due.next_multiple_of(tick) - due;
         pause + Duration::from_nanos(u64::try_from(late).unwrap_or_default())
     }
 }
 
-/// Ships a shard until cancelled, starting again after every error. `newest` are the versions of the index's metadata that
-/// the cluster's state has: a change travels without waiting for an operation.
+/// Ships a shard until cancelled, starting again after every error. `newest` are the versions of
+/// the index's metadata that the cluster's state has: a change travels without waiting for an
+/// operation.
 pub async fn run(
     shard: Shard,
     origin: Origin,
@@ -237,7 +251,10 @@ impl<'a> Capture<'a> {
         let reach = match context.log.reach(&shard.topic, shard.shard).await {
             // It was made before the capture was started, and somebody has deleted it since.
             Err(error) if error.is_missing() => {
-                context.log.create_replication_topic(&shard.topic, shard.number_of_shards).await?;
+                context
+                    .log
+                    .create_replication_topic(&shard.topic, shard.number_of_shards)
+                    .await?;
                 return Err(error.into());
             }
             asked => asked?,
@@ -261,18 +278,29 @@ impl<'a> Capture<'a> {
             Origin::Translog(Files { translog, spool }) => {
                 let last = async {
                     match &reach {
-                        Some(Reach { last: Some(last), .. }) => Ok(Some(last.clone())),
-                        Some(reach) => context.log.last_operation(&shard.topic, shard.shard, reach).await,
+                        Some(Reach {
+                            last: Some(last), ..
+                        }) => Ok(Some(last.clone())),
+                        Some(reach) => {
+                            context
+                                .log
+                                .last_operation(&shard.topic, shard.shard, reach)
+                                .await
+                        }
                         None => Ok(None),
                     }
                 };
                 let mut turn = context.turns.read().await;
-                let opening = TranslogSource::open(translog, spool.clone(), &context.watcher, sent, last);
+                let opening =
+                    TranslogSource::open(translog, spool.clone(), &context.watcher, sent, last);
                 let source = turn.through(opening).await?;
                 drop(turn);
                 capture.ship_from(source, reach, newest, asked).await
             }
-            Origin::Poll { checkpoints, sweep_interval } => {
+            Origin::Poll {
+                checkpoints,
+                sweep_interval,
+            } => {
                 let shard = (shard.uuid.clone(), shard.shard);
                 let source = PollSource::open(shard, checkpoints.clone(), *sweep_interval, sent);
                 capture.ship_from(source, reach, newest, asked).await
@@ -311,17 +339,27 @@ impl<'a> Capture<'a> {
                 turn.end();
             }
             let labels = self.labels();
-            self.context.metrics.global_checkpoint.with_label_values(&labels).set(source.global_checkpoint().0);
+            self.context
+                .metrics
+                .global_checkpoint
+                .with_label_values(&labels)
+                .set(source.global_checkpoint().0);
             match change {
                 Change::Operations(operations) => {
-                    let reading = self.context.metrics.translog_read_seconds.with_label_values(&labels);
+                    let reading = self
+                        .context
+                        .metrics
+                        .translog_read_seconds
+                        .with_label_values(&labels);
                     reading.inc_by(began.elapsed().as_secs_f64());
                     let bytes = turn.through(self.ship_batch(operations)).await?;
                     turn.end();
                     is_idle = self.sent >= source.global_checkpoint();
-                    // Small batches come faster than Kafka takes them: the next one grows meanwhile.
+                    // Small batches come faster than Kafka takes them: the next one grows
+                    // meanwhile.
                     let is_waited_for = is_idle || bytes < SMALL_BATCH;
-                    self.settle(if is_waited_for { 0 } else { BATCHES_IN_FLIGHT }).await?;
+                    self.settle(if is_waited_for { 0 } else { BATCHES_IN_FLIGHT })
+                        .await?;
                 }
                 Change::Missing(missing) if is_first && self.sent == SeqNo::NONE => {
                     // Followers begin with a copy of what is older than the partition.
@@ -335,7 +373,10 @@ impl<'a> Capture<'a> {
                     }
                     // For what another agent ships.
                     self.ship_metadata().await?;
-                    if !(self.shard.has_replicas && missing.reason == Reason::Lost && self.fill(&missing).await?) {
+                    if !(self.shard.has_replicas
+                        && missing.reason == Reason::Lost
+                        && self.fill(&missing).await?)
+                    {
                         self.resync(missing).await?;
                     }
                 }
@@ -349,9 +390,17 @@ impl<'a> Capture<'a> {
             is_first = false;
             source.release(self.acked).await?;
             let held = i64::try_from(source.held_bytes()).unwrap_or(i64::MAX);
-            self.context.metrics.spool_bytes.with_label_values(&labels).set(held);
+            self.context
+                .metrics
+                .spool_bytes
+                .with_label_values(&labels)
+                .set(held);
             let size = i64::try_from(source.size_bytes()).unwrap_or(i64::MAX);
-            self.context.metrics.translog_bytes.with_label_values(&labels).set(size);
+            self.context
+                .metrics
+                .translog_bytes
+                .with_label_values(&labels)
+                .set(size);
             if is_idle {
                 self.idle(&mut source, newest, asked).await?;
             }
@@ -362,15 +411,21 @@ impl<'a> Capture<'a> {
         [self.shard.index.to_string(), self.shard.shard.to_string()]
     }
 
-    /// Waits for something to do: a change of the shard or of the cluster, or the time for a heartbeat.
+    /// Waits for something to do: a change of the shard or of the cluster, or the time for a
+    /// heartbeat.
     async fn idle(
         &mut self,
         source: &mut impl ChangeSource,
         newest: &mut watch::Receiver<MetadataVersions>,
         asked: &mut Asked,
     ) -> Result<(), CaptureError> {
-        let until_due = self.next_heartbeat.saturating_sub(self.last_record.elapsed()).max(LEAST_PAUSE);
-        let until_heartbeat = self.context.until_tick(until_due, self.next_heartbeat / HEARTBEAT_TICKS);
+        let until_due = self
+            .next_heartbeat
+            .saturating_sub(self.last_record.elapsed())
+            .max(LEAST_PAUSE);
+        let until_heartbeat = self
+            .context
+            .until_tick(until_due, self.next_heartbeat / HEARTBEAT_TICKS);
         tokio::select! {
             biased;
             () = source.changed() => tokio::time::sleep_until(self.last_record + BETWEEN_BATCHES).await,
@@ -388,20 +443,30 @@ impl<'a> Capture<'a> {
             let next_within = self.next_heartbeat + self.next_heartbeat / HEARTBEAT_TICKS;
             let next_within_ms = i64::try_from(next_within.as_millis()).unwrap_or(i64::MAX);
             let global_checkpoint = source.global_checkpoint();
-            self.send_and_wait(Body::Heartbeat { global_checkpoint, next_within_ms }).await?;
+            self.send_and_wait(Body::Heartbeat {
+                global_checkpoint,
+                next_within_ms,
+            })
+            .await?;
         }
         Ok(())
     }
 
     /// Ships the index's metadata if the node has newer than the partition got from this capture.
     pub async fn ship_metadata(&mut self) -> Result<(), CaptureError> {
-        let (opensearch, index, uuid) = (&self.context.opensearch, &self.shard.index, &self.shard.uuid);
+        let (opensearch, index, uuid) = (
+            &self.context.opensearch,
+            &self.shard.index,
+            &self.shard.uuid,
+        );
         // Asked before the versions, which may be of a later state.
         let state_id = self.context.state_id.ask().await?;
         if self.state_id == state_id {
             return Ok(());
         }
-        let state = cluster::local_state(opensearch, index, uuid).await?.ok_or(CaptureError::IndexGone)?;
+        let state = cluster::local_state(opensearch, index, uuid)
+            .await?
+            .ok_or(CaptureError::IndexGone)?;
         if !state.versions.newer_than(self.versions) {
             self.state_id = state_id;
             return Ok(());
@@ -409,43 +474,73 @@ impl<'a> Capture<'a> {
         let metadata = cluster::fetch_metadata(opensearch, index, uuid, &state).await?;
         debug!(%index, shard = %self.shard.shard, versions = ?state.versions, "shipping metadata");
         self.settle(0).await?;
-        self.send_and_wait(Body::Metadata(Box::new(metadata))).await?;
+        self.send_and_wait(Body::Metadata(Box::new(metadata)))
+            .await?;
         (self.state_id, self.versions) = (state_id, state.versions);
-        self.context.metrics.metadata_records.with_label_values(&self.labels()).inc();
+        self.context
+            .metrics
+            .metadata_records
+            .with_label_values(&self.labels())
+            .inc();
         Ok(())
     }
 
     /// Gives how many bytes of sources are in it.
-    async fn ship_batch(&mut self, operations: Vec<translog::Operation>) -> Result<u64, CaptureError> {
-        // The node applies a mapping before it indexes a document that needs it, so asked after the batch was read, it
-        // cannot answer with metadata older than the batch.
+    async fn ship_batch(
+        &mut self,
+        operations: Vec<translog::Operation>,
+    ) -> Result<u64, CaptureError> {
+        // The node applies a mapping before it indexes a document that needs it, so asked after the
+        // batch was read, it cannot answer with metadata older than the batch.
         self.ship_metadata().await?;
         let timestamp_ms = now_ms();
         let mut records = Vec::with_capacity(operations.len());
         let mut bytes = 0;
         for operation in operations {
-            debug_assert_eq!(operation.seq_no, self.sent.next(), "the tail yields every operation once, in order");
+            debug_assert_eq!(
+                operation.seq_no,
+                self.sent.next(),
+                "the tail yields every operation once, in order"
+            );
             self.sent = operation.seq_no;
             if let translog::OperationKind::Index { source, .. } = &operation.kind {
                 bytes += source.len() as u64;
             }
             records.push(to_record(operation, timestamp_ms));
         }
-        let pending = self.session.send(&self.shard.topic, self.shard.shard, &records).await?;
+        let pending = self
+            .session
+            .send(&self.shard.topic, self.shard.shard, &records)
+            .await?;
         self.last_record = Instant::now();
         let operations = records.len() as u64;
-        self.in_flight.push_back(BatchInFlight { last: self.sent, operations, bytes, pending });
+        self.in_flight.push_back(BatchInFlight {
+            last: self.sent,
+            operations,
+            bytes,
+            pending,
+        });
         Ok(bytes)
     }
 
     /// Waits until at most `allowed` batches are on their way.
     pub async fn settle(&mut self, allowed: usize) -> Result<(), CaptureError> {
         while self.in_flight.len() > allowed {
-            let Some(batch) = self.in_flight.pop_front() else { break };
+            let Some(batch) = self.in_flight.pop_front() else {
+                break;
+            };
             let last_offset = batch.pending.await?;
             let labels = self.labels();
-            self.context.metrics.operations.with_label_values(&labels).inc_by(batch.operations);
-            self.context.metrics.bytes.with_label_values(&labels).inc_by(batch.bytes);
+            self.context
+                .metrics
+                .operations
+                .with_label_values(&labels)
+                .inc_by(batch.operations);
+            self.context
+                .metrics
+                .bytes
+                .with_label_values(&labels)
+                .inc_by(batch.bytes);
             self.acknowledged(batch.last, Offset(last_offset.0 + 1));
         }
         Ok(())
@@ -453,12 +548,23 @@ impl<'a> Capture<'a> {
 
     /// A record that is no operation, as of now.
     pub fn record(&self, body: Body) -> Record {
-        Record { seq_no: self.sent, timestamp_ms: now_ms(), body }
+        Record {
+            seq_no: self.sent,
+            timestamp_ms: now_ms(),
+            body,
+        }
     }
 
     pub async fn send_and_wait(&mut self, body: Body) -> Result<(), CaptureError> {
         let record = self.record(body);
-        let sent = self.session.send(&self.shard.topic, self.shard.shard, std::slice::from_ref(&record)).await?;
+        let sent = self
+            .session
+            .send(
+                &self.shard.topic,
+                self.shard.shard,
+                std::slice::from_ref(&record),
+            )
+            .await?;
         let offset = sent.await?;
         self.last_record = Instant::now();
         self.acknowledged(self.sent, Offset(offset.0 + 1));
@@ -467,28 +573,51 @@ impl<'a> Capture<'a> {
 
     pub fn acknowledged(&mut self, seq_no: SeqNo, offset: Offset) {
         self.acked = seq_no;
-        self.context.metrics.shipped_seq_no.with_label_values(&self.labels()).set(seq_no.0);
-        self.shipped.send_replace((!self.in_frame).then_some(Shipped { seq_no, offset }));
+        self.context
+            .metrics
+            .shipped_seq_no
+            .with_label_values(&self.labels())
+            .set(seq_no.0);
+        self.shipped
+            .send_replace((!self.in_frame).then_some(Shipped { seq_no, offset }));
     }
 }
 
 pub fn to_record(operation: translog::Operation, timestamp_ms: i64) -> Record {
-    Record { seq_no: operation.seq_no, timestamp_ms, body: Body::Operation(to_operation(operation)) }
+    Record {
+        seq_no: operation.seq_no,
+        timestamp_ms,
+        body: Body::Operation(to_operation(operation)),
+    }
 }
 
 /// As Kafka has it.
 pub fn to_operation(operation: translog::Operation) -> Operation {
     let kind = match operation.kind {
-        translog::OperationKind::Index { id, source, routing, version, .. } => {
-            OperationKind::Index { id, source, routing, version }
-        }
+        translog::OperationKind::Index {
+            id,
+            source,
+            routing,
+            version,
+            ..
+        } => OperationKind::Index {
+            id,
+            source,
+            routing,
+            version,
+        },
         translog::OperationKind::Delete { id, version } => OperationKind::Delete { id, version },
         translog::OperationKind::NoOp { .. } => OperationKind::NoOp,
     };
-    Operation { primary_term: operation.primary_term, kind }
+    Operation {
+        primary_term: operation.primary_term,
+        kind,
+    }
 }
 
 pub fn now_ms() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }

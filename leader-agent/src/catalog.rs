@@ -1,13 +1,17 @@
-//! Announces the leader cluster in `control.leader`: its nodes, its indices, and answers to refresh requests.
+//! Announces the leader cluster in `control.leader`: its nodes, its indices, and answers to refresh
+//! requests.
 //!
-//! Every agent of the cluster can announce. The one beside the elected cluster manager does at once; the others only
-//! what the table still lacks a while later, so that nothing depends on one agent.
+//! Every agent of the cluster can announce. The one beside the elected cluster manager does at
+//! once; the others only what the table still lacks a while later, so that nothing depends on one
+//! agent.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt};
-use shardline_common::control::{Capture, CatalogEntry, Entry, RefreshRequest, Refreshed, ShardHistory};
+use shardline_common::control::{
+    Capture, CatalogEntry, Entry, RefreshRequest, Refreshed, ShardHistory,
+};
 use shardline_common::kafka::{ControlError, ControlTopic};
 use shardline_common::types::{ClusterUuid, IndexUuid, Offset};
 use tracing::info;
@@ -35,34 +39,51 @@ pub struct Catalog {
 pub enum Announced {
     /// Nothing now.
     Done,
-    /// A look at the cluster as its manager has it now: the one that this agent has may be behind, and others go by what it
-    /// announces.
+    /// A look at the cluster as its manager has it now: the one that this agent has may be behind,
+    /// and others go by what it announces.
     AskAnew,
 }
 
 impl Catalog {
-    pub fn new(cluster: ClusterUuid, leader_table: ControlTopic, follower_table: ControlTopic) -> Self {
-        Self { cluster, leader_table, follower_table, differences: Differences::default(), request: None, agreed: None }
+    pub fn new(
+        cluster: ClusterUuid,
+        leader_table: ControlTopic,
+        follower_table: ControlTopic,
+    ) -> Self {
+        Self {
+            cluster,
+            leader_table,
+            follower_table,
+            differences: Differences::default(),
+            request: None,
+            agreed: None,
+        }
     }
 
     /// The refresh request of a follower that nobody has answered yet.
     pub fn open_request(&self) -> Option<RefreshRequest> {
         let key = format!("{}/{}", RefreshRequest::KIND, self.cluster);
         let request: RefreshRequest = self.follower_table.get(&key)?;
-        let answered: Option<Refreshed> = self.leader_table.get(&format!("{}/{}", Refreshed::KIND, self.cluster));
+        let answered: Option<Refreshed> =
+            self.leader_table
+                .get(&format!("{}/{}", Refreshed::KIND, self.cluster));
         (answered.is_none_or(|answered| answered.nonce != request.nonce)).then_some(request)
     }
 
     /// Whether a request is for this agent to answer, with a view that is asked for from now on.
     pub fn answers(&mut self, request: Option<&RefreshRequest>, view: &ClusterView) -> bool {
-        let Some(RefreshRequest { nonce, .. }) = request else { return false };
+        let Some(RefreshRequest { nonce, .. }) = request else {
+            return false;
+        };
         let known = self.request.take().filter(|(known, _)| known == nonce);
-        let (_, since) = self.request.insert(known.unwrap_or_else(|| (nonce.clone(), Instant::now())));
+        let (_, since) = self
+            .request
+            .insert(known.unwrap_or_else(|| (nonce.clone(), Instant::now())));
         view.local_is_manager || since.elapsed() >= STAND_IN_DELAY
     }
 
-    /// Brings the table up to date with a view, then answers the request that came before it. Whoever stands in goes by a
-    /// view of the manager's (`is_managers`).
+    /// Brings the table up to date with a view, then answers the request that came before it.
+    /// Whoever stands in goes by a view of the manager's (`is_managers`).
     pub async fn announce(
         &mut self,
         view: &ClusterView,
@@ -70,12 +91,24 @@ impl Catalog {
         request: Option<RefreshRequest>,
     ) -> Result<Announced, ControlError> {
         let table = &self.leader_table;
-        let newest = [table.newest::<CatalogEntry>(), table.newest::<Capture>(), table.newest::<ShardHistory>()];
+        let newest = [
+            table.newest::<CatalogEntry>(),
+            table.newest::<Capture>(),
+            table.newest::<ShardHistory>(),
+        ];
         let compared = (view.version, newest);
-        let changes = if self.agreed == Some(compared) { Vec::new() } else { self.changes(view) };
+        let changes = if self.agreed == Some(compared) {
+            Vec::new()
+        } else {
+            self.changes(view)
+        };
         self.agreed = changes.is_empty().then_some(compared);
         self.differences.note(changes, Instant::now());
-        let age = if view.local_is_manager { Duration::ZERO } else { STAND_IN_DELAY };
+        let age = if view.local_is_manager {
+            Duration::ZERO
+        } else {
+            STAND_IN_DELAY
+        };
         let due = self.differences.due(age, request.is_some());
         if due.is_empty() && request.is_none() {
             return Ok(Announced::Done);
@@ -84,10 +117,16 @@ impl Catalog {
             return Ok(Announced::AskAnew);
         }
         // Each has a key of its own, so their order does not matter.
-        let written = futures::stream::iter(due).map(|change| self.write(change)).buffer_unordered(WRITES_AT_ONCE);
+        let written = futures::stream::iter(due)
+            .map(|change| self.write(change))
+            .buffer_unordered(WRITES_AT_ONCE);
         written.try_collect::<()>().await?;
         if let Some(RefreshRequest { nonce, .. }) = request {
-            let answer = Refreshed { cluster_uuid: self.cluster.clone(), nonce, error: None };
+            let answer = Refreshed {
+                cluster_uuid: self.cluster.clone(),
+                nonce,
+                error: None,
+            };
             self.leader_table.publish(&answer).await?;
         }
         Ok(Announced::Done)
@@ -121,15 +160,22 @@ impl Catalog {
             .leader_table
             .all::<Capture>()
             .into_iter()
-            .filter(|capture| capture.cluster_uuid == self.cluster && !there.contains(&capture.metadata.uuid));
+            .filter(|capture| {
+                capture.cluster_uuid == self.cluster && !there.contains(&capture.metadata.uuid)
+            });
         changes.extend(deleted.map(|capture| {
             info!(index = %capture.metadata.index, uuid = %capture.metadata.uuid, "the captured index was deleted");
             Change::Remove(capture.key())
         }));
         let histories = self.leader_table.all::<ShardHistory>().into_iter();
-        let is_over =
-            |history: &ShardHistory| history.cluster_uuid == self.cluster && !there.contains(&history.index_uuid);
-        changes.extend(histories.filter(is_over).map(|history| Change::Remove(history.key())));
+        let is_over = |history: &ShardHistory| {
+            history.cluster_uuid == self.cluster && !there.contains(&history.index_uuid)
+        };
+        changes.extend(
+            histories
+                .filter(is_over)
+                .map(|history| Change::Remove(history.key())),
+        );
         changes
     }
 
@@ -155,17 +201,27 @@ impl Differences {
     /// A difference is as old as it has been the same.
     fn note(&mut self, changes: Vec<Change>, now: Instant) {
         let noted = changes.into_iter().map(|change| {
-            let before = self.0.remove(&change.key()).filter(|(before, _)| *before == change);
-            (change.key(), (change, before.map_or(now, |(_, since)| since)))
+            let before = self
+                .0
+                .remove(&change.key())
+                .filter(|(before, _)| *before == change);
+            (
+                change.key(),
+                (change, before.map_or(now, |(_, since)| since)),
+            )
         });
         self.0 = noted.collect();
     }
 
     /// Those of an age; what is new to the table at any age, if it is `wanted`.
     fn due(&self, age: Duration, wanted: bool) -> Vec<Change> {
-        let is_due =
-            |change: &Change, since: Instant| since.elapsed() >= age || (wanted && matches!(change, Change::Set(_)));
-        let due = self.0.values().filter(|(change, since)| is_due(change, *since));
+        let is_due = |change: &Change, since: Instant| {
+            since.elapsed() >= age || (wanted && matches!(change, Change::Set(_)))
+        };
+        let due = self
+            .0
+            .values()
+            .filter(|(change, since)| is_due(change, *since));
         due.map(|(change, _)| change.clone()).collect()
     }
 }

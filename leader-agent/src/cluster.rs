@@ -1,4 +1,5 @@
-//! The leader cluster as the agent sees it: its indices, and which of their shards live on the node beside the agent.
+//! The leader cluster as the agent sees it: its indices, and which of their shards live on the node
+//! beside the agent.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -20,8 +21,8 @@ pub struct LocalNode {
     pub id: String,
     pub announcement: NodeAnnouncement,
     pub data_paths: Vec<PathBuf>,
-    /// Whether the agent reads the node's files, and is thus responsible for the node's shards; otherwise it is for all of
-    /// the cluster's.
+    /// Whether the agent reads the node's files, and is thus responsible for the node's shards;
+    /// otherwise it is for all of the cluster's.
     pub source: Source,
 }
 
@@ -66,13 +67,28 @@ impl LocalNode {
             path: path.to_owned(),
             reason: reason.to_owned(),
         };
-        let (id, node) = nodes.nodes.into_iter().next().ok_or_else(|| unexpected("no local node"))?;
+        let (id, node) = nodes
+            .nodes
+            .into_iter()
+            .next()
+            .ok_or_else(|| unexpected("no local node"))?;
         let data_paths = match node.settings.get("path.data") {
-            Some(Value::String(one)) => one.split(',').map(|path| PathBuf::from(path.trim())).collect(),
-            Some(Value::Array(several)) => several.iter().filter_map(Value::as_str).map(PathBuf::from).collect(),
+            Some(Value::String(one)) => one
+                .split(',')
+                .map(|path| PathBuf::from(path.trim()))
+                .collect(),
+            Some(Value::Array(several)) => several
+                .iter()
+                .filter_map(Value::as_str)
+                .map(PathBuf::from)
+                .collect(),
             _ => match node.settings.get("path.home").and_then(Value::as_str) {
                 Some(home) => vec![PathBuf::from(home).join("data")],
-                None => return Err(unexpected("neither path.data nor path.home among the node's settings")),
+                None => {
+                    return Err(unexpected(
+                        "neither path.data nor path.home among the node's settings",
+                    ));
+                }
             },
         };
         let announcement = NodeAnnouncement {
@@ -84,7 +100,12 @@ impl LocalNode {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             announced_ms: now_ms(),
         };
-        Ok(Self { id, announcement, data_paths, source })
+        Ok(Self {
+            id,
+            announcement,
+            data_paths,
+            source,
+        })
     }
 
     pub fn cluster(&self) -> &ClusterUuid {
@@ -93,26 +114,34 @@ impl LocalNode {
 }
 
 impl ClusterView {
-    /// The version of the state that the local node has, and whether the node is part of a cluster that has a manager.
-    /// Cheap enough to ask several times a second.
+    /// The version of the state that the local node has, and whether the node is part of a cluster
+    /// that has a manager. Cheap enough to ask several times a second.
     pub async fn local_version(opensearch: &OpenSearch) -> Result<(i64, bool), OpenSearchError> {
         let path = "/_cluster/state/version,cluster_manager_node?local=true&filter_path=version,cluster_manager_node";
         let state: StateVersion = opensearch.get(path).await?;
         Ok((state.version, state.cluster_manager_node.is_some()))
     }
 
-    pub async fn ask(opensearch: &OpenSearch, node: &LocalNode, of: StateOf) -> Result<Self, OpenSearchError> {
+    pub async fn ask(
+        opensearch: &OpenSearch,
+        node: &LocalNode,
+        of: StateOf,
+    ) -> Result<Self, OpenSearchError> {
         let fields = "version,cluster_uuid,cluster_manager_node,nodes.*.name,metadata.indices.*.state,metadata.indices.*.settings,\
                       metadata.indices.*.aliases,metadata.indices.*.*_version,metadata.indices.*.routing_num_shards,\
                       metadata.indices.*.mappings.*._source,routing_table.indices.*.shards";
         let parts = "version,cluster_manager_node,nodes,metadata,routing_table";
         let state: State = opensearch.cluster_state(of, parts, fields).await?;
         let has_node = node.source == Source::Poll || state.nodes.contains_key(&node.id);
-        let indices = state.metadata.indices.into_iter().filter_map(|(name, index)| {
-            let routing = state.routing_table.indices.get(&name);
-            let view = IndexView::new(name.clone().into(), &index, routing, node)?;
-            Some((name.into(), view))
-        });
+        let indices = state
+            .metadata
+            .indices
+            .into_iter()
+            .filter_map(|(name, index)| {
+                let routing = state.routing_table.indices.get(&name);
+                let view = IndexView::new(name.clone().into(), &index, routing, node)?;
+                Some((name.into(), view))
+            });
         Ok(Self {
             version: state.version,
             has_manager: state.cluster_manager_node.is_some(),
@@ -129,19 +158,35 @@ impl ClusterView {
 }
 
 impl IndexView {
-    fn new(name: IndexName, index: &StateIndex, routing: Option<&IndexRouting>, node: &LocalNode) -> Option<Self> {
+    fn new(
+        name: IndexName,
+        index: &StateIndex,
+        routing: Option<&IndexRouting>,
+        node: &LocalNode,
+    ) -> Option<Self> {
         let uuid = index.settings.get("index.uuid")?.as_str()?.into();
-        let number_of_shards = index.settings.get("index.number_of_shards")?.as_str()?.parse().ok()?;
+        let number_of_shards = index
+            .settings
+            .get("index.number_of_shards")?
+            .as_str()?
+            .parse()
+            .ok()?;
         let mut has_replicas = false;
         let mut local_primaries = BTreeSet::new();
         let mut local_replicas = BTreeSet::new();
         for (shard, copies) in routing.into_iter().flat_map(|routing| &routing.shards) {
-            let Ok(shard) = shard.parse::<ShardId>() else { continue };
+            let Ok(shard) = shard.parse::<ShardId>() else {
+                continue;
+            };
             let is_here = |id: &Option<String>| id.as_deref() == Some(&node.id);
-            has_replicas |= copies.iter().any(|copy| !copy.primary && copy.node.is_some());
+            has_replicas |= copies
+                .iter()
+                .any(|copy| !copy.primary && copy.node.is_some());
             for copy in copies {
                 match node.source {
-                    Source::Translog if is_here(&copy.node) && copy.primary && copy.is_serving() => {
+                    Source::Translog
+                        if is_here(&copy.node) && copy.primary && copy.is_serving() =>
+                    {
                         local_primaries.insert(shard);
                     }
                     Source::Translog if is_here(&copy.node) || is_here(&copy.relocating_node) => {
@@ -171,8 +216,8 @@ impl IndexView {
     }
 }
 
-/// Why an index cannot be followed: capture needs a translog that is local and complete, or sequence numbers to scan by;
-/// copies, whole documents.
+/// Why an index cannot be followed: capture needs a translog that is local and complete, or
+/// sequence numbers to scan by; copies, whole documents.
 fn refusal(name: &IndexName, index: &StateIndex, source: Source) -> Option<String> {
     let settings = &index.settings;
     let value = |key: &str| settings.get(key).and_then(Value::as_str);
@@ -185,7 +230,10 @@ fn refusal(name: &IndexName, index: &StateIndex, source: Source) -> Option<Strin
         return because("index.hidden is true");
     }
     if value("index.soft_deletes.enabled") == Some("false") {
-        return Some("Cannot Replicate an index where the setting index.soft_deletes.enabled is disabled".to_owned());
+        return Some(
+            "Cannot Replicate an index where the setting index.soft_deletes.enabled is disabled"
+                .to_owned(),
+        );
     }
     if value("index.plugins.replication.follower.leader_index").is_some() {
         return Some(format!("Cannot Replicate a Replicated Index {name}"));
@@ -197,22 +245,33 @@ fn refusal(name: &IndexName, index: &StateIndex, source: Source) -> Option<Strin
         );
     }
     if value("index.store.type") == Some("remote_snapshot") {
-        return because("index.store.type is remote_snapshot: a searchable snapshot has no translog");
+        return because(
+            "index.store.type is remote_snapshot: a searchable snapshot has no translog",
+        );
     }
-    if settings.keys().any(|key| key.starts_with("index.ingestion_source.type")) {
+    if settings
+        .keys()
+        .any(|key| key.starts_with("index.ingestion_source.type"))
+    {
         return because("index.ingestion_source feeds it by pulling, which writes no translog");
     }
     if value("index.append_only.enabled") == Some("true") {
         return because("index.append_only.enabled makes the follower refuse external versions");
     }
-    if index.mappings.values().any(|mapping| mapping.source.is_partial()) {
-        return because("its mapping keeps _source not at all, or not whole, and copies are made of it");
+    if index
+        .mappings
+        .values()
+        .any(|mapping| mapping.source.is_partial())
+    {
+        return because(
+            "its mapping keeps _source not at all, or not whole, and copies are made of it",
+        );
     }
     None
 }
 
-/// What the local node's own cluster state says of one index: never behind what the node has indexed. `None` when the
-/// index is gone.
+/// What the local node's own cluster state says of one index: never behind what the node has
+/// indexed. `None` when the index is gone.
 pub async fn local_state(
     opensearch: &OpenSearch,
     index: &IndexName,
@@ -223,9 +282,13 @@ pub async fn local_state(
         path_segment(index.as_str())
     );
     let state: State = opensearch.get(&path).await?;
-    let Some(found) = state.metadata.indices.get(index.as_str()) else { return Ok(None) };
-    Ok((found.uuid() == Some(uuid.as_str()))
-        .then(|| LocalState { versions: found.versions(), routing_num_shards: found.routing_num_shards }))
+    let Some(found) = state.metadata.indices.get(index.as_str()) else {
+        return Ok(None);
+    };
+    Ok((found.uuid() == Some(uuid.as_str())).then(|| LocalState {
+        versions: found.versions(),
+        routing_num_shards: found.routing_num_shards,
+    }))
 }
 
 pub struct LocalState {
@@ -233,7 +296,8 @@ pub struct LocalState {
     pub routing_num_shards: u32,
 }
 
-/// Under which the local node's own cluster state has a shard's primary; `None` when the index is gone.
+/// Under which the local node's own cluster state has a shard's primary; `None` when the index is
+/// gone.
 pub async fn primary_term(
     opensearch: &OpenSearch,
     index: &IndexName,
@@ -244,7 +308,11 @@ pub async fn primary_term(
         path_segment(index.as_str())
     );
     let state: State = opensearch.get(&path).await?;
-    Ok(state.metadata.indices.get(index.as_str()).and_then(|found| found.primary_terms.get(&shard).copied()))
+    Ok(state
+        .metadata
+        .indices
+        .get(index.as_str())
+        .and_then(|found| found.primary_terms.get(&shard).copied()))
 }
 
 /// Those of all shards of an index; `None` when it is gone.
@@ -258,7 +326,11 @@ pub async fn primary_terms(
         path_segment(index.as_str())
     );
     let mut state: State = opensearch.get(&path).await?;
-    let found = state.metadata.indices.remove(index.as_str()).filter(|found| found.uuid() == Some(uuid.as_str()));
+    let found = state
+        .metadata
+        .indices
+        .remove(index.as_str())
+        .filter(|found| found.uuid() == Some(uuid.as_str()));
     Ok(found.map(|found| found.primary_terms.into_iter().collect()))
 }
 
@@ -269,14 +341,24 @@ pub async fn fetch_metadata(
     uuid: &IndexUuid,
     state: &LocalState,
 ) -> Result<IndexMetadata, OpenSearchError> {
-    let path = format!("/{}?local=true&flat_settings=true&expand_wildcards=all", path_segment(index.as_str()));
+    let path = format!(
+        "/{}?local=true&flat_settings=true&expand_wildcards=all",
+        path_segment(index.as_str())
+    );
     let mut answer: HashMap<String, IndexAnswer> = opensearch.get(&path).await?;
-    let unexpected =
-        |reason: String| OpenSearchError::Unexpected { method: "GET".to_owned(), path: path.clone(), reason };
-    let found = answer.remove(index.as_str()).ok_or_else(|| unexpected(format!("no index {index} in the answer")))?;
+    let unexpected = |reason: String| OpenSearchError::Unexpected {
+        method: "GET".to_owned(),
+        path: path.clone(),
+        reason,
+    };
+    let found = answer
+        .remove(index.as_str())
+        .ok_or_else(|| unexpected(format!("no index {index} in the answer")))?;
     let setting = |key: &str| found.settings.get(key).and_then(Value::as_str);
     if setting("index.uuid") != Some(uuid.as_str()) {
-        return Err(unexpected(format!("index {index} is not the one with uuid {uuid} any more")));
+        return Err(unexpected(format!(
+            "index {index} is not the one with uuid {uuid} any more"
+        )));
     }
     let number_of_shards = setting("index.number_of_shards")
         .and_then(|shards| shards.parse().ok())
@@ -387,7 +469,10 @@ impl SourceMapping {
             Value::Array(fields) => !fields.is_empty(),
             _ => true,
         };
-        let is_off = self.enabled.as_ref().is_some_and(|enabled| *enabled == false || *enabled == "false");
+        let is_off = self
+            .enabled
+            .as_ref()
+            .is_some_and(|enabled| *enabled == false || *enabled == "false");
         is_off || is_set(&self.includes) || is_set(&self.excludes)
     }
 }
@@ -448,8 +533,13 @@ mod tests {
     use super::*;
 
     fn refusal_of(mapping: &str) -> Option<String> {
-        let index = format!(r#"{{"state": "open", "settings": {{}}, "mappings": {{"_doc": {mapping}}}}}"#);
-        refusal(&"a".into(), &serde_json::from_str(&index).unwrap(), Source::Translog)
+        let index =
+            format!(r#"{{"state": "open", "settings": {{}}, "mappings": {{"_doc": {mapping}}}}}"#);
+        refusal(
+            &"a".into(),
+            &serde_json::from_str(&index).unwrap(),
+            Source::Translog,
+        )
     }
 
     #[test]
@@ -461,9 +551,16 @@ mod tests {
         ] {
             assert_eq!(refusal_of(whole), None, "{whole}");
         }
-        for part in [r#"{"enabled": false}"#, r#"{"excludes": ["vector"]}"#, r#"{"includes": ["title", "body.*"]}"#] {
+        for part in [
+            r#"{"enabled": false}"#,
+            r#"{"excludes": ["vector"]}"#,
+            r#"{"includes": ["title", "body.*"]}"#,
+        ] {
             let refused = refusal_of(&format!(r#"{{"_source": {part}}}"#));
-            assert!(refused.is_some_and(|reason| reason.contains("_source")), "{part}");
+            assert!(
+                refused.is_some_and(|reason| reason.contains("_source")),
+                "{part}"
+            );
         }
     }
 }

@@ -27,17 +27,20 @@ pub struct CaptureConfig {
     pub poll_seconds: u64,
     /// `poll` only: how often deletions are looked for in a shard that changes, in seconds.
     pub poll_sweep_seconds: u64,
-    /// Names or patterns (`logs-*`) of indices that are captured whether anybody follows them or not.
+    /// Names or patterns (`logs-*`) of indices that are captured whether anybody follows them or
+    /// not.
     pub always: Vec<String>,
-    /// Where the node's data folders are mounted for the agent, if not where the node itself has them (`path.data`).
+    /// Where the node's data folders are mounted for the agent, if not where the node itself has
+    /// them (`path.data`).
     pub data_paths: Vec<PathBuf>,
-    /// How much disk the spool may take, in MiB, per data folder: generations that OpenSearch has deleted and Kafka
-    /// does not have yet. Past it the oldest are let go, and followers that needed them copy the index anew.
+    /// How much disk the spool may take, in MiB, per data folder: generations that OpenSearch has
+    /// deleted and Kafka does not have yet. Past it the oldest are let go, and followers that
+    /// needed them copy the index anew.
     pub spool_limit_mib: u64,
     /// How often an idle partition gets a heartbeat, in seconds.
     pub heartbeat_seconds: u64,
-    /// Operations that are captured together go into one Kafka record as far as they take so many bytes. 0: each into one of
-    /// its own, as other tools can read them.
+    /// Operations that are captured together go into one Kafka record as far as they take so many
+    /// bytes. 0: each into one of its own, as other tools can read them.
     pub pack_bytes: usize,
 }
 
@@ -47,7 +50,8 @@ pub enum Source {
     /// The translogs on the disk of the node beside the agent: one agent beside each data node.
     #[default]
     Translog,
-    /// Scans through the REST API, for clusters whose files cannot be read: one agent for the whole cluster.
+    /// Scans through the REST API, for clusters whose files cannot be read: one agent for the whole
+    /// cluster.
     Poll,
 }
 
@@ -73,15 +77,26 @@ impl LeaderConfig {
         let intervals = [
             ("capture.heartbeat_seconds", self.capture.heartbeat_seconds),
             ("capture.poll_seconds", self.capture.poll_seconds),
-            ("capture.poll_sweep_seconds", self.capture.poll_sweep_seconds),
+            (
+                "capture.poll_sweep_seconds",
+                self.capture.poll_sweep_seconds,
+            ),
         ];
         if let Some((key, _)) = intervals.into_iter().find(|(_, seconds)| *seconds == 0) {
             let expected = "a number of seconds from 1 on";
-            return Err(ConfigError::BadValue { key, value: "0".to_owned(), expected });
+            return Err(ConfigError::BadValue {
+                key,
+                value: "0".to_owned(),
+                expected,
+            });
         }
         if self.capture.pack_bytes > MOST_PACKED {
             let (key, value) = ("capture.pack_bytes", self.capture.pack_bytes.to_string());
-            return Err(ConfigError::BadValue { key, value, expected: "at most 1048576" });
+            return Err(ConfigError::BadValue {
+                key,
+                value,
+                expected: "at most 1048576",
+            });
         }
         Ok(())
     }

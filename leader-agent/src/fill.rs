@@ -1,6 +1,6 @@
-//! Operations that the primary's agent missed while it was away, from the agents beside the shard's other copies. These
-//! hold what Kafka does not have, and ship it when the primary's agent asks in the control topic. Only what nobody holds
-//! has to be scanned for.
+//! Operations that the primary's agent missed while it was away, from the agents beside the shard's
+//! other copies. These hold what Kafka does not have, and ship it when the primary's agent asks in
+//! the control topic. Only what nobody holds has to be scanned for.
 
 use std::time::Duration;
 
@@ -52,7 +52,11 @@ impl Capture<'_> {
         self.context.board.take_down(&request.key()).await?;
         let filled = filled?;
         if filled {
-            self.context.metrics.fills.with_label_values(&self.labels()).inc();
+            self.context
+                .metrics
+                .fills
+                .with_label_values(&self.labels())
+                .inc();
             info!(%index, %shard, %from, %to, "filled: agents beside other copies had these operations");
         }
         Ok(filled)
@@ -62,7 +66,14 @@ impl Capture<'_> {
         let (mut reached, mut since) = (self.sent, Instant::now());
         while since.elapsed() < PATIENCE {
             tokio::time::sleep(LOOK).await;
-            let Some(reach) = self.context.log.reach(&self.shard.topic, self.shard.shard).await? else { continue };
+            let Some(reach) = self
+                .context
+                .log
+                .reach(&self.shard.topic, self.shard.shard)
+                .await?
+            else {
+                continue;
+            };
             if reach.seq_no >= to {
                 self.sent = to;
                 self.acknowledged(to, reach.end);
@@ -76,13 +87,17 @@ impl Capture<'_> {
     }
 }
 
-/// Beside a copy that is not the primary: ships what the primary's agent asks for, as far as it is held. Ends never.
+/// Beside a copy that is not the primary: ships what the primary's agent asks for, as far as it is
+/// held. Ends never.
 pub async fn serve(shard: &Shard, files: &Files, context: &Context, served: &mut String) {
     let key = FillRequest::key_of(&context.cluster, &shard.uuid, shard.shard);
     let mut changes = context.board.changes();
     loop {
         changes.mark_unchanged();
-        let request = context.board.posted(&key).filter(|request| request.nonce != *served);
+        let request = context
+            .board
+            .posted(&key)
+            .filter(|request| request.nonce != *served);
         if let Some(request) = request {
             served.clone_from(&request.nonce);
             match ship(shard, files, context, &request).await {
@@ -104,12 +119,17 @@ pub async fn serve(shard: &Shard, files: &Files, context: &Context, served: &mut
 }
 
 /// Returns how many operations were shipped.
-async fn ship(shard: &Shard, files: &Files, context: &Context, request: &FillRequest) -> Result<u64, FillError> {
+async fn ship(
+    shard: &Shard,
+    files: &Files,
+    context: &Context,
+    request: &FillRequest,
+) -> Result<u64, FillError> {
     let session = context.log.session();
     let (mut next, until) = (request.from, Instant::now() + CATCH_UP);
     'looks: while Instant::now() < until {
-        // Opened anew for each look: this copy may be rolled back at any time, and only what stood in its translog with
-        // the global checkpoint above it is certain.
+        // Opened anew for each look: this copy may be rolled back at any time, and only what stood
+        // in its translog with the global checkpoint above it is certain.
         let Files { translog, spool } = files.clone();
         let mut turn = context.turns.read().await;
         let opened = blocking(move || {
@@ -129,14 +149,21 @@ async fn ship(shard: &Shard, files: &Files, context: &Context, request: &FillReq
             let (returned, mut operations): (ShardTail, Vec<Operation>) = read.await??;
             tail = returned;
             operations.retain(|operation| operation.seq_no <= request.to);
-            let Some(last) = operations.last().map(|operation| operation.seq_no) else { break };
+            let Some(last) = operations.last().map(|operation| operation.seq_no) else {
+                break;
+            };
             let is_wanted = context.board.posted(&request.key());
             if is_wanted.is_none_or(|current| current.nonce != request.nonce) {
                 break 'looks;
             }
             let timestamp_ms = now_ms();
-            let records: Vec<_> = operations.into_iter().map(|operation| to_record(operation, timestamp_ms)).collect();
-            let sent = turn.through(session.send(&shard.topic, shard.shard, &records)).await?;
+            let records: Vec<_> = operations
+                .into_iter()
+                .map(|operation| to_record(operation, timestamp_ms))
+                .collect();
+            let sent = turn
+                .through(session.send(&shard.topic, shard.shard, &records))
+                .await?;
             turn.end();
             sent.await?;
             next = last.next();

@@ -1,6 +1,6 @@
-//! Whether a shard still has the history that its partition holds. A restore, an older copy of its data or a copy that is
-//! made primary by force gives it another one under the same index; what Kafka has and what the shard has to add to it
-//! then do not belong together.
+//! Whether a shard still has the history that its partition holds. A restore, an older copy of its
+//! data or a copy that is made primary by force gives it another one under the same index; what
+//! Kafka has and what the shard has to add to it then do not belong together.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -22,7 +22,8 @@ const COMPARED: usize = 10_000;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Capture<'_> {
-    /// At the beginning, which does not wait for other nodes of the cluster: the translog is beside the agent.
+    /// At the beginning, which does not wait for other nodes of the cluster: the translog is beside
+    /// the agent.
     pub async fn begin_history(&mut self) -> Result<(), CaptureError> {
         let (index, shard) = (&self.shard.index, self.shard.shard);
         let checked = tokio::time::timeout(PATIENCE, self.check_history()).await;
@@ -41,14 +42,24 @@ impl Capture<'_> {
         let found = shard_stats::history(&context.opensearch, &shard.index, shard.shard).await?;
         let (history_uuid, now) = found.ok_or(CaptureError::NoPrimary)?;
         let (cluster_uuid, index_uuid) = (context.cluster.clone(), shard.uuid.clone());
-        let history = ShardHistory { cluster_uuid, index_uuid, shard: shard.shard, history_uuid };
+        let history = ShardHistory {
+            cluster_uuid,
+            index_uuid,
+            shard: shard.shard,
+            history_uuid,
+        };
         let noted = context.board.history(&history.key());
         if noted.as_ref() == Some(&history) {
             return Ok(());
         }
         let is_another = noted.is_some() && self.sent > SeqNo::NONE;
-        let rewound =
-            if is_another { self.rewind(now.global_checkpoint).await.map(|never| match never {}) } else { Ok(()) };
+        let rewound = if is_another {
+            self.rewind(now.global_checkpoint)
+                .await
+                .map(|never| match never {})
+        } else {
+            Ok(())
+        };
         // Not before Kafka has the word of it.
         if let Ok(()) | Err(CaptureError::Rewound { .. }) = rewound {
             context.board.note_history(&history).await?;
@@ -56,11 +67,14 @@ impl Capture<'_> {
         rewound
     }
 
-    /// Makes sure, before what a scan finds up to `to` is shipped behind Kafka's last operations, that the shard has had these.
+    /// Makes sure, before what a scan finds up to `to` is shipped behind Kafka's last operations,
+    /// that the shard has had these.
     pub async fn check_tail(&mut self, to: SeqNo) -> Result<(), CaptureError> {
         self.check_history().await?;
         let (log, topic, shard) = (&self.context.log, &self.shard.topic, self.shard.shard);
-        let Some(reach) = log.reach(topic, shard).await? else { return Ok(()) };
+        let Some(reach) = log.reach(topic, shard).await? else {
+            return Ok(());
+        };
         let mut shipped = log.last_operations(topic, shard, &reach).await?;
         while shipped.len() > COMPARED {
             shipped.pop_first();
@@ -86,8 +100,12 @@ impl Capture<'_> {
 }
 
 /// Whether the shard shows other operations under the sequence numbers of these.
-async fn has_others(scan: &ShardScan<'_>, shipped: &BTreeMap<SeqNo, Operation>) -> Result<bool, ScanError> {
-    let (Some((&from, _)), Some((&to, _))) = (shipped.first_key_value(), shipped.last_key_value()) else {
+async fn has_others(
+    scan: &ShardScan<'_>,
+    shipped: &BTreeMap<SeqNo, Operation>,
+) -> Result<bool, ScanError> {
+    let (Some((&from, _)), Some((&to, _))) = (shipped.first_key_value(), shipped.last_key_value())
+    else {
         return Ok(false);
     };
     // An index made by shrinking may have several documents under one number.
@@ -110,17 +128,44 @@ async fn has_others(scan: &ShardScan<'_>, shipped: &BTreeMap<SeqNo, Operation>) 
 }
 
 fn shown(hit: Hit) -> Operation {
-    let Hit { id, primary_term, version, routing, .. } = hit;
-    Operation { primary_term, kind: OperationKind::Index { id, source: Bytes::new(), routing, version } }
+    let Hit {
+        id,
+        primary_term,
+        version,
+        routing,
+        ..
+    } = hit;
+    Operation {
+        primary_term,
+        kind: OperationKind::Index {
+            id,
+            source: Bytes::new(),
+            routing,
+            version,
+        },
+    }
 }
 
-/// Whether two operations under one sequence number are the same; one that a scan found has no source.
+/// Whether two operations under one sequence number are the same; one that a scan found has no
+/// source.
 pub fn is_same(one: &Operation, found: &Operation) -> bool {
     let is_same_kind = match (&one.kind, &found.kind) {
         (
-            OperationKind::Index { id, routing, version, .. },
-            OperationKind::Index { id: found_id, source, routing: found_routing, version: found_version },
-        ) if source.is_empty() => (id, routing, version) == (found_id, found_routing, found_version),
+            OperationKind::Index {
+                id,
+                routing,
+                version,
+                ..
+            },
+            OperationKind::Index {
+                id: found_id,
+                source,
+                routing: found_routing,
+                version: found_version,
+            },
+        ) if source.is_empty() => {
+            (id, routing, version) == (found_id, found_routing, found_version)
+        }
         (one, found) => one == found,
     };
     is_same_kind && one.primary_term == found.primary_term

@@ -1,5 +1,5 @@
-//! What a capture needs of Kafka, and of the control topic. In production these are clients of Kafka; the simulation
-//! puts a log in memory in their place.
+//! What a capture needs of Kafka, and of the control topic. In production these are clients of
+//! Kafka; the simulation puts a log in memory in their place.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,11 @@ use crate::publish::PublishError;
 /// Partitions to which records are appended.
 pub trait Log: Send + Sync {
     /// See [`shardline_common::kafka::Kafka::reach`].
-    fn reach<'a>(&'a self, topic: &'a TopicName, shard: ShardId) -> BoxFuture<'a, Result<Option<Reach>, TopicError>>;
+    fn reach<'a>(
+        &'a self,
+        topic: &'a TopicName,
+        shard: ShardId,
+    ) -> BoxFuture<'a, Result<Option<Reach>, TopicError>>;
 
     /// See [`shardline_common::kafka::Kafka::last_operation`].
     fn last_operation<'a>(
@@ -52,9 +56,10 @@ pub trait Log: Send + Sync {
     fn session(&self) -> Arc<dyn Session>;
 }
 
-/// Records that are sent one after the other. Those of one partition keep the order in which they were handed over, and
-/// what follows a record that is lost is lost too: so whoever has records on their way goes on in the same session, and
-/// after an error begins another one behind what the partition has.
+/// Records that are sent one after the other. Those of one partition keep the order in which they
+/// were handed over, and what follows a record that is lost is lost too: so whoever has records on
+/// their way goes on in the same session, and after an error begins another one behind what the
+/// partition has.
 pub trait Session: Send + Sync {
     /// Hands records over, waiting while too much is on its way.
     fn send<'a>(
@@ -65,12 +70,12 @@ pub trait Session: Send + Sync {
     ) -> BoxFuture<'a, Result<Pending, PublishError>>;
 }
 
-/// Records on their way: resolves to the offset of the last one once the log has them all. They are on their way whether
-/// or not anybody waits for it.
+/// Records on their way: resolves to the offset of the last one once the log has them all. They are
+/// on their way whether or not anybody waits for it.
 pub type Pending = BoxFuture<'static, Result<Offset, PublishError>>;
 
-/// What the agents beside a shard's copies tell each other: operations that they ask each other for, and the history that the
-/// partition holds.
+/// What the agents beside a shard's copies tell each other: operations that they ask each other
+/// for, and the history that the partition holds.
 pub trait Board: Send + Sync {
     fn post<'a>(&'a self, request: &'a FillRequest) -> BoxFuture<'a, Result<(), ControlError>>;
 
@@ -80,7 +85,10 @@ pub trait Board: Send + Sync {
 
     fn history(&self, key: &str) -> Option<ShardHistory>;
 
-    fn note_history<'a>(&'a self, history: &'a ShardHistory) -> BoxFuture<'a, Result<(), ControlError>>;
+    fn note_history<'a>(
+        &'a self,
+        history: &'a ShardHistory,
+    ) -> BoxFuture<'a, Result<(), ControlError>>;
 
     /// Resolves after the next change.
     fn changes(&self) -> watch::Receiver<Offset>;
@@ -103,7 +111,10 @@ impl Board for ControlTopic {
         self.get(key)
     }
 
-    fn note_history<'a>(&'a self, history: &'a ShardHistory) -> BoxFuture<'a, Result<(), ControlError>> {
+    fn note_history<'a>(
+        &'a self,
+        history: &'a ShardHistory,
+    ) -> BoxFuture<'a, Result<(), ControlError>> {
         Box::pin(self.publish(history))
     }
 

@@ -5,7 +5,8 @@ use leader_agent::{agent, config::LeaderConfig};
 use shardline_common::launch::{LaunchArguments, launch};
 use tokio::runtime::Builder;
 
-/// Records are made by one thread and freed by librdkafka's, and glibc keeps what each thread has freed to itself.
+/// Records are made by one thread and freed by librdkafka's, and glibc keeps what each thread has
+/// freed to itself.
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -18,11 +19,18 @@ struct Arguments {
     launch: LaunchArguments,
 }
 
-/// Threads for work that waits, for files or for Kafka's answers to questions. Each costs memory, and a thousand shards that
-/// wake together would make hundreds of them.
+/// Threads for work that waits, for files or for Kafka's answers to questions. Each costs memory,
+/// and a thousand shards that wake together would make hundreds of them.
 const BLOCKING_THREADS: usize = 16;
 
 fn main() -> anyhow::Result<()> {
-    let runtime = Builder::new_multi_thread().enable_all().max_blocking_threads(BLOCKING_THREADS).build()?;
-    runtime.block_on(launch(Arguments::parse().launch, LeaderConfig::validate, agent::run))
+    let runtime = Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build()?;
+    runtime.block_on(launch(
+        Arguments::parse().launch,
+        LeaderConfig::validate,
+        agent::run,
+    ))
 }

@@ -1,8 +1,9 @@
 //! The leader agent's metrics.
 
 use prometheus::{
-    CounterVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, register_counter_vec_with_registry,
-    register_int_counter_vec_with_registry, register_int_counter_with_registry, register_int_gauge_vec_with_registry,
+    CounterVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+    register_counter_vec_with_registry, register_int_counter_vec_with_registry,
+    register_int_counter_with_registry, register_int_gauge_vec_with_registry,
     register_int_gauge_with_registry,
 };
 
@@ -158,8 +159,13 @@ impl Metrics {
 
     /// Takes a shard's gauges away when it is captured here no more.
     pub fn forget_gauges(&self, labels: &[&str]) {
-        let gauges =
-            [&self.shipped_seq_no, &self.global_checkpoint, &self.resyncing, &self.spool_bytes, &self.translog_bytes];
+        let gauges = [
+            &self.shipped_seq_no,
+            &self.global_checkpoint,
+            &self.resyncing,
+            &self.spool_bytes,
+            &self.translog_bytes,
+        ];
         for gauge in gauges {
             // A series that was never made cannot be removed, which is as well.
             let _ = gauge.remove_label_values(labels);

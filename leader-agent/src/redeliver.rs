@@ -1,5 +1,6 @@
-//! Ships documents of a shard again because a follower asks for them: as they are now, behind everything that was shipped
-//! before. So nothing comes back that has been changed or deleted since.
+//! Ships documents of a shard again because a follower asks for them: as they are now, behind
+//! everything that was shipped before. So nothing comes back that has been changed or deleted
+//! since.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -27,13 +28,23 @@ pub struct Asked {
 
 pub fn channel() -> (Asking, Asked) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    (Asking { sender, passed_on: HashSet::new() }, Asked { receiver, waiting: VecDeque::new() })
+    (
+        Asking {
+            sender,
+            passed_on: HashSet::new(),
+        },
+        Asked {
+            receiver,
+            waiting: VecDeque::new(),
+        },
+    )
 }
 
 impl Asking {
     /// `requests` are all that stand for the shard.
     pub fn pass_on(&mut self, requests: &[Redelivery]) {
-        self.passed_on.retain(|frame| requests.iter().any(|request| request.frame == *frame));
+        self.passed_on
+            .retain(|frame| requests.iter().any(|request| request.frame == *frame));
         for request in requests {
             if self.passed_on.insert(request.frame) {
                 // The capture may be ending; its next one is asked again.
@@ -79,7 +90,13 @@ impl Capture<'_> {
                     documents: request.ids.len() as u64,
                 };
                 // What is newer comes by itself.
-                let pages = scan.documents_among(&request.ids, Stretch { from: SeqNo(0), to: Some(to) });
+                let pages = scan.documents_among(
+                    &request.ids,
+                    Stretch {
+                        from: SeqNo(0),
+                        to: Some(to),
+                    },
+                );
                 self.ship_frame(&scan, begin, pages, false).await
             };
             let outcome = outcome.await;

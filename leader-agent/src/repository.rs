@@ -1,9 +1,10 @@
 //! Makes snapshots in a repository for followers that begin with one.
 //!
-//! The agent beside each primary writes down how far its partition is. When all have, the one beside shard 0 has the
-//! snapshot made: so each partition has from there what the snapshot does not have. A snapshot shows operations as soon as
-//! the primary has them, so it counts only once the global checkpoints have reached all that it can show, under the
-//! primaries that it was begun under.
+//! The agent beside each primary writes down how far its partition is. When all have, the one
+//! beside shard 0 has the snapshot made: so each partition has from there what the snapshot does
+//! not have. A snapshot shows operations as soon as the primary has them, so it counts only once
+//! the global checkpoints have reached all that it can show, under the primaries that it was begun
+//! under.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +14,9 @@ use serde_json::{Value, json};
 use shardline_common::control::{Checkpoint, Entry};
 use shardline_common::kafka::{ControlError, ControlTopic};
 use shardline_common::opensearch::{OpenSearch, OpenSearchError};
-use shardline_common::repository::{Outcome, Snapshot, SnapshotPosition, SnapshotRequest, is_final, snapshot_path};
+use shardline_common::repository::{
+    Outcome, Snapshot, SnapshotPosition, SnapshotRequest, is_final, snapshot_path,
+};
 use shardline_common::shard_stats::primaries;
 use shardline_common::types::{PrimaryTerm, SeqNo, ShardId};
 use tokio::sync::watch;
@@ -63,7 +66,12 @@ pub async fn serve(
     shipped: watch::Receiver<Option<Shipped>>,
     stop: CancellationToken,
 ) {
-    let maker = Maker { shard: &shard, request: &request, opensearch: &opensearch, table: &table };
+    let maker = Maker {
+        shard: &shard,
+        request: &request,
+        opensearch: &opensearch,
+        table: &table,
+    };
     tokio::select! {
         () = maker.serve(shipped) => {}
         () = stop.cancelled() => {}
@@ -89,7 +97,14 @@ impl Maker<'_> {
             warn!(%index, shard = %self.shard.shard, repository, %error, "a snapshot could not be made");
             given_up += usize::from(error.wants_another());
             let told = if error.is_final() || given_up == ATTEMPTS {
-                self.tell(BTreeMap::new(), Some(Outcome::Failed { reason: error.to_string() })).await.map(drop)
+                self.tell(
+                    BTreeMap::new(),
+                    Some(Outcome::Failed {
+                        reason: error.to_string(),
+                    }),
+                )
+                .await
+                .map(drop)
             } else if error.wants_another() {
                 self.discard().await
             } else {
@@ -102,19 +117,44 @@ impl Maker<'_> {
         }
     }
 
-    async fn try_serve(&self, shipped: &mut watch::Receiver<Option<Shipped>>) -> Result<(), MakeError> {
-        if !self.positions().iter().any(|position| position.shard == self.shard.shard) {
-            let shipped = shipped.wait_for(Option::is_some).await.ok().and_then(|shipped| *shipped);
+    async fn try_serve(
+        &self,
+        shipped: &mut watch::Receiver<Option<Shipped>>,
+    ) -> Result<(), MakeError> {
+        if !self
+            .positions()
+            .iter()
+            .any(|position| position.shard == self.shard.shard)
+        {
+            let shipped = shipped
+                .wait_for(Option::is_some)
+                .await
+                .ok()
+                .and_then(|shipped| *shipped);
             let Shipped { seq_no, offset } = shipped.ok_or(MakeError::NoCapture)?;
-            let (id, leader_cluster) = (self.request.id.clone(), self.request.leader_cluster.clone());
+            let (id, leader_cluster) =
+                (self.request.id.clone(), self.request.leader_cluster.clone());
             let shard = self.shard.shard;
-            self.table.publish(&SnapshotPosition { id, leader_cluster, shard, seq_no, offset }).await?;
+            self.table
+                .publish(&SnapshotPosition {
+                    id,
+                    leader_cluster,
+                    shard,
+                    seq_no,
+                    offset,
+                })
+                .await?;
         }
         if self.shard.shard != ShardId(0) {
             return Ok(());
         }
-        let begun = match self.table.get(&Snapshot::key_of(&self.request.leader_cluster, &self.request.id)) {
-            Some(Snapshot { outcome: Some(_), .. }) => return Ok(()),
+        let begun = match self.table.get(&Snapshot::key_of(
+            &self.request.leader_cluster,
+            &self.request.id,
+        )) {
+            Some(Snapshot {
+                outcome: Some(_), ..
+            }) => return Ok(()),
             Some(begun) => begun,
             None => {
                 self.wait_for_positions().await;
@@ -124,13 +164,26 @@ impl Maker<'_> {
         self.begin().await?;
         self.complete().await?;
         let highest = self.settled(&begun.primary_terms).await?;
-        let from = self.positions().into_iter().map(|SnapshotPosition { shard, seq_no, offset, .. }| Checkpoint {
-            seq_no,
-            offset,
-            highest: highest.get(&shard).copied().unwrap_or(seq_no).max(seq_no),
-            foreign_writes: 0,
-        });
-        self.tell(begun.primary_terms, Some(Outcome::Complete { from: from.collect() })).await?;
+        let from = self.positions().into_iter().map(
+            |SnapshotPosition {
+                 shard,
+                 seq_no,
+                 offset,
+                 ..
+             }| Checkpoint {
+                seq_no,
+                offset,
+                highest: highest.get(&shard).copied().unwrap_or(seq_no).max(seq_no),
+                foreign_writes: 0,
+            },
+        );
+        self.tell(
+            begun.primary_terms,
+            Some(Outcome::Complete {
+                from: from.collect(),
+            }),
+        )
+        .await?;
         info!(index = %self.shard.index, repository = self.request.repository, id = self.request.id, "snapshot complete");
         Ok(())
     }
@@ -179,14 +232,19 @@ impl Maker<'_> {
     }
 
     async fn primary_terms(&self) -> Result<BTreeMap<ShardId, PrimaryTerm>, MakeError> {
-        let terms = cluster::primary_terms(self.opensearch, &self.shard.index, &self.shard.uuid).await?;
+        let terms =
+            cluster::primary_terms(self.opensearch, &self.shard.index, &self.shard.uuid).await?;
         terms.ok_or(MakeError::IndexGone)
     }
 
     /// It may have been begun before, by an agent that is gone.
     async fn begin(&self) -> Result<(), MakeError> {
-        let body = json!({"indices": self.shard.index, "include_global_state": false, "partial": false});
-        let begun = self.opensearch.put::<Value>(&format!("{}?wait_for_completion=false", self.path()), &body).await;
+        let body =
+            json!({"indices": self.shard.index, "include_global_state": false, "partial": false});
+        let begun = self
+            .opensearch
+            .put::<Value>(&format!("{}?wait_for_completion=false", self.path()), &body)
+            .await;
         let is_known = |error: &OpenSearchError| matches!(error, OpenSearchError::Refused { error_type, .. } if error_type == "invalid_snapshot_name_exception");
         match begun {
             Err(error) if !is_known(&error) => Err(error.into()),
@@ -198,12 +256,18 @@ impl Maker<'_> {
     async fn complete(&self) -> Result<(), MakeError> {
         loop {
             let Found { snapshots } = self.opensearch.get(&self.path()).await?;
-            for Made { state, reason, failures } in snapshots {
+            for Made {
+                state,
+                reason,
+                failures,
+            } in snapshots
+            {
                 match state.as_str() {
                     "SUCCESS" => return Ok(()),
                     "IN_PROGRESS" | "STARTED" => {}
                     _ => {
-                        let reason = reason.unwrap_or_default() + &Value::from(failures).to_string();
+                        let reason =
+                            reason.unwrap_or_default() + &Value::from(failures).to_string();
                         return Err(MakeError::Failed { state, reason });
                     }
                 }
@@ -212,9 +276,12 @@ impl Maker<'_> {
         }
     }
 
-    /// Waits until nothing that the snapshot shows can be rolled back; gives the highest operation that it may show of each
-    /// shard.
-    async fn settled(&self, terms: &BTreeMap<ShardId, PrimaryTerm>) -> Result<BTreeMap<ShardId, SeqNo>, MakeError> {
+    /// Waits until nothing that the snapshot shows can be rolled back; gives the highest operation
+    /// that it may show of each shard.
+    async fn settled(
+        &self,
+        terms: &BTreeMap<ShardId, PrimaryTerm>,
+    ) -> Result<BTreeMap<ShardId, SeqNo>, MakeError> {
         let mut highest: BTreeMap<ShardId, SeqNo> = BTreeMap::new();
         loop {
             let now = primaries(self.opensearch, &self.shard.index).await?.shards;
@@ -225,9 +292,12 @@ impl Maker<'_> {
                 highest.entry(*shard).or_insert(primary.max_seq_no);
             }
             let is_settled = |(shard, highest): (&ShardId, &SeqNo)| {
-                now.get(shard).is_some_and(|primary| primary.global_checkpoint >= *highest)
+                now.get(shard)
+                    .is_some_and(|primary| primary.global_checkpoint >= *highest)
             };
-            if highest.len() == self.shard.number_of_shards as usize && highest.iter().all(is_settled) {
+            if highest.len() == self.shard.number_of_shards as usize
+                && highest.iter().all(is_settled)
+            {
                 return Ok(highest);
             }
             tokio::time::sleep(LOOK).await;
@@ -237,7 +307,13 @@ impl Maker<'_> {
     /// Makes room for another attempt.
     async fn discard(&self) -> Result<(), MakeError> {
         delete(self.opensearch, &self.request.repository, &self.request.id).await?;
-        Ok(self.table.remove(&Snapshot::key_of(&self.request.leader_cluster, &self.request.id)).await?)
+        Ok(self
+            .table
+            .remove(&Snapshot::key_of(
+                &self.request.leader_cluster,
+                &self.request.id,
+            ))
+            .await?)
     }
 }
 
@@ -248,13 +324,26 @@ pub async fn clear(snapshot: Snapshot, opensearch: OpenSearch, table: ControlTop
         Ok::<_, MakeError>(table.remove(&snapshot.key()).await?)
     };
     match cleared.await {
-        Ok(()) => info!(repository = snapshot.repository, id = snapshot.id, "snapshot deleted"),
-        Err(error) => warn!(repository = snapshot.repository, id = snapshot.id, %error, "a snapshot stays for now"),
+        Ok(()) => info!(
+            repository = snapshot.repository,
+            id = snapshot.id,
+            "snapshot deleted"
+        ),
+        Err(error) => {
+            warn!(repository = snapshot.repository, id = snapshot.id, %error, "a snapshot stays for now")
+        }
     }
 }
 
-async fn delete(opensearch: &OpenSearch, repository: &str, id: &str) -> Result<(), OpenSearchError> {
-    match opensearch.delete::<Value>(&snapshot_path(repository, id), None).await {
+async fn delete(
+    opensearch: &OpenSearch,
+    repository: &str,
+    id: &str,
+) -> Result<(), OpenSearchError> {
+    match opensearch
+        .delete::<Value>(&snapshot_path(repository, id), None)
+        .await
+    {
         Err(error) if !error.is_not_found() => Err(error),
         _ => Ok(()),
     }

@@ -1,8 +1,9 @@
 //! Scans that show nothing that can be taken back.
 //!
-//! A primary shows operations as soon as it has them, and loses those that its replicas do not have yet should it fail in
-//! that moment: a document could be shipped as it never was, or be left out for a change that never came. So a point
-//! in time counts only once the global checkpoint has reached all that it can show, under the primary that showed it.
+//! A primary shows operations as soon as it has them, and loses those that its replicas do not have
+//! yet should it fail in that moment: a document could be shipped as it never was, or be left out
+//! for a change that never came. So a point in time counts only once the global checkpoint has
+//! reached all that it can show, under the primary that showed it.
 
 use std::time::Duration;
 
@@ -23,14 +24,19 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(500);
 
 /// Opens a point in time that shows every operation up to `at_least`, and only settled ones.
-pub async fn open<'a>(opensearch: &'a OpenSearch, shard: &Shard, at_least: SeqNo) -> Result<ShardScan<'a>, ScanError> {
+pub async fn open<'a>(
+    opensearch: &'a OpenSearch,
+    shard: &Shard,
+    at_least: SeqNo,
+) -> Result<ShardScan<'a>, ScanError> {
     loop {
         let term = cluster::primary_term(opensearch, &shard.index, shard.shard).await?;
         let scan = ShardScan::refreshed(opensearch, &shard.index, shard.shard).await?;
         let settled = async {
             let reached = is_reached(opensearch, shard, at_least).await?;
             Ok::<_, OpenSearchError>(
-                reached && cluster::primary_term(opensearch, &shard.index, shard.shard).await? == term,
+                reached
+                    && cluster::primary_term(opensearch, &shard.index, shard.shard).await? == term,
             )
         };
         match settled.await {
@@ -46,10 +52,18 @@ pub async fn open<'a>(opensearch: &'a OpenSearch, shard: &Shard, at_least: SeqNo
 }
 
 /// Waits until the global checkpoint is where the last operation was at the first look.
-async fn is_reached(opensearch: &OpenSearch, shard: &Shard, at_least: SeqNo) -> Result<bool, OpenSearchError> {
+async fn is_reached(
+    opensearch: &OpenSearch,
+    shard: &Shard,
+    at_least: SeqNo,
+) -> Result<bool, OpenSearchError> {
     let (began, mut shown) = (Instant::now(), None);
     while began.elapsed() < PATIENCE {
-        if let Some(primary) = primaries(opensearch, &shard.index).await?.shards.get(&shard.shard) {
+        if let Some(primary) = primaries(opensearch, &shard.index)
+            .await?
+            .shards
+            .get(&shard.shard)
+        {
             let shown = *shown.get_or_insert(primary.max_seq_no);
             if shown < at_least {
                 return Ok(false);

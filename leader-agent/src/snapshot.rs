@@ -1,9 +1,10 @@
-//! Copies the live documents of one shard into a bootstrap topic: a point in time on the primary, scanned stretch by
-//! stretch of sequence numbers.
+//! Copies the live documents of one shard into a bootstrap topic: a point in time on the primary,
+//! scanned stretch by stretch of sequence numbers.
 //!
-//! The scan begins with where the stream takes over: everything up to that sequence number is in the point in time,
-//! which is opened later. A scan that was broken off goes on from its last document's stretch with a new point in time:
-//! what has changed since has a higher sequence number, and what was deleted since is in the stream.
+//! The scan begins with where the stream takes over: everything up to that sequence number is in
+//! the point in time, which is opened later. A scan that was broken off goes on from its last
+//! document's stretch with a new point in time: what has changed since has a higher sequence
+//! number, and what was deleted since is in the stream.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,7 +12,9 @@ use std::time::Duration;
 
 use shardline_common::kafka::TopicError;
 use shardline_common::opensearch::OpenSearchError;
-use shardline_common::record::{Body, Operation, OperationKind, Record, SnapshotBegin, SnapshotEnd};
+use shardline_common::record::{
+    Body, Operation, OperationKind, Record, SnapshotBegin, SnapshotEnd,
+};
 use shardline_common::scan::{Hit, ScanError, ShardScan};
 use shardline_common::types::{SeqNo, TopicName};
 use tokio::sync::watch;
@@ -53,9 +56,19 @@ pub struct NoSource {
 
 /// The operation that made a document what it is.
 pub fn document(hit: Hit) -> Result<Operation, NoSource> {
-    let Some(source) = hit.source else { return Err(NoSource { id: hit.id }) };
-    let kind = OperationKind::Index { id: hit.id, source, routing: hit.routing, version: hit.version };
-    Ok(Operation { primary_term: hit.primary_term, kind })
+    let Some(source) = hit.source else {
+        return Err(NoSource { id: hit.id });
+    };
+    let kind = OperationKind::Index {
+        id: hit.id,
+        source,
+        routing: hit.routing,
+        version: hit.version,
+    };
+    Ok(Operation {
+        primary_term: hit.primary_term,
+        kind,
+    })
 }
 
 /// Scans until the snapshot is complete in `topic`, starting again after errors.
@@ -67,14 +80,21 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     loop {
-        let scan = Scan { shard: &shard, topic: &topic, context: &context, session: context.log.session() };
+        let scan = Scan {
+            shard: &shard,
+            topic: &topic,
+            context: &context,
+            session: context.log.session(),
+        };
         let outcome = tokio::select! {
             outcome = scan.run(shipped.clone()) => outcome,
             () = stop.cancelled() => return,
         };
         match outcome {
             Ok(()) => return,
-            Err(error) => warn!(index = %shard.index, shard = %shard.shard, %topic, %error, "snapshot broken off"),
+            Err(error) => {
+                warn!(index = %shard.index, shard = %shard.shard, %topic, %error, "snapshot broken off")
+            }
         }
         tokio::select! {
             () = tokio::time::sleep(RETRY) => {}
@@ -91,13 +111,27 @@ struct Scan<'a> {
 }
 
 impl Scan<'_> {
-    async fn run(&self, mut shipped: watch::Receiver<Option<Shipped>>) -> Result<(), SnapshotError> {
-        let last = self.context.log.last_record(self.topic, self.shard.shard).await?;
+    async fn run(
+        &self,
+        mut shipped: watch::Receiver<Option<Shipped>>,
+    ) -> Result<(), SnapshotError> {
+        let last = self
+            .context
+            .log
+            .last_record(self.topic, self.shard.shard)
+            .await?;
         let (mut position, start) = match last.map(|(_, record)| record) {
-            Some(Record { body: Body::SnapshotEnd(_), .. }) => return Ok(()),
+            Some(Record {
+                body: Body::SnapshotEnd(_),
+                ..
+            }) => return Ok(()),
             Some(record) => (record.seq_no, None),
             None => {
-                let shipped = shipped.wait_for(Option::is_some).await.ok().and_then(|shipped| *shipped);
+                let shipped = shipped
+                    .wait_for(Option::is_some)
+                    .await
+                    .ok()
+                    .and_then(|shipped| *shipped);
                 (SeqNo::NONE, Some(shipped.ok_or(SnapshotError::NoCapture)?))
             }
         };
@@ -106,7 +140,10 @@ impl Scan<'_> {
         let scanned = self.ship(&scan, start, &mut position).await;
         scan.close().await;
         let documents = scanned?;
-        let end = Body::SnapshotEnd(SnapshotEnd { documents, max_seq_no: position });
+        let end = Body::SnapshotEnd(SnapshotEnd {
+            documents,
+            max_seq_no: position,
+        });
         self.send(position, end).await?;
         info!(index = %self.shard.index, shard = %self.shard.shard, topic = %self.topic, documents,
               "snapshot complete");
@@ -121,23 +158,40 @@ impl Scan<'_> {
         position: &mut SeqNo,
     ) -> Result<u64, SnapshotError> {
         if let Some(Shipped { seq_no, offset }) = start {
-            let begin = SnapshotBegin { seq_no, offset, documents: scan.count().await? };
+            let begin = SnapshotBegin {
+                seq_no,
+                offset,
+                documents: scan.count().await?,
+            };
             self.send(SeqNo::NONE, Body::SnapshotBegin(begin)).await?;
         }
         self.metadata(*position).await?;
         self.documents(scan, position).await
     }
 
-    /// Ships the index's metadata, asked for after the point in time was opened: so it covers every document in it.
+    /// Ships the index's metadata, asked for after the point in time was opened: so it covers every
+    /// document in it.
     async fn metadata(&self, position: SeqNo) -> Result<(), SnapshotError> {
-        let (opensearch, index, uuid) = (&self.context.opensearch, &self.shard.index, &self.shard.uuid);
-        let state = cluster::local_state(opensearch, index, uuid).await?.ok_or(SnapshotError::NoCapture)?;
+        let (opensearch, index, uuid) = (
+            &self.context.opensearch,
+            &self.shard.index,
+            &self.shard.uuid,
+        );
+        let state = cluster::local_state(opensearch, index, uuid)
+            .await?
+            .ok_or(SnapshotError::NoCapture)?;
         let metadata = cluster::fetch_metadata(opensearch, index, uuid, &state).await?;
-        self.send(position, Body::Metadata(Box::new(metadata))).await
+        self.send(position, Body::Metadata(Box::new(metadata)))
+            .await
     }
 
-    /// Ships every document from `position`'s stretch on, and leaves the highest one's there; returns how many.
-    async fn documents(&self, scan: &ShardScan<'_>, position: &mut SeqNo) -> Result<u64, SnapshotError> {
+    /// Ships every document from `position`'s stretch on, and leaves the highest one's there;
+    /// returns how many.
+    async fn documents(
+        &self,
+        scan: &ShardScan<'_>,
+        position: &mut SeqNo,
+    ) -> Result<u64, SnapshotError> {
         let mut documents = 0;
         let mut in_flight: VecDeque<Pending> = VecDeque::new();
         let mut pages = Stretches::after(scan, *position, self.context.stretch);
@@ -154,14 +208,25 @@ impl Scan<'_> {
             // The page before is acknowledged while the server worked on this one.
             turn.through(self.drain(&mut in_flight)).await?;
             documents += page.len() as u64;
-            self.context.metrics.snapshot_documents.with_label_values(&labels).inc_by(page.len() as u64);
+            self.context
+                .metrics
+                .snapshot_documents
+                .with_label_values(&labels)
+                .inc_by(page.len() as u64);
             let timestamp_ms = now_ms();
             let mut records = Vec::with_capacity(page.len());
             for hit in page {
                 *position = hit.seq_no.max(*position);
-                records.push(Record { seq_no: hit.seq_no, timestamp_ms, body: Body::Operation(document(hit)?) });
+                records.push(Record {
+                    seq_no: hit.seq_no,
+                    timestamp_ms,
+                    body: Body::Operation(document(hit)?),
+                });
             }
-            in_flight.push_back(turn.through(self.session.send(self.topic, self.shard.shard, &records)).await?);
+            in_flight.push_back(
+                turn.through(self.session.send(self.topic, self.shard.shard, &records))
+                    .await?,
+            );
         }
         self.drain(&mut in_flight).await?;
         Ok(documents)
@@ -175,8 +240,15 @@ impl Scan<'_> {
     }
 
     async fn send(&self, seq_no: SeqNo, body: Body) -> Result<(), SnapshotError> {
-        let record = Record { seq_no, timestamp_ms: now_ms(), body };
-        let sent = self.session.send(self.topic, self.shard.shard, std::slice::from_ref(&record)).await?;
+        let record = Record {
+            seq_no,
+            timestamp_ms: now_ms(),
+            body,
+        };
+        let sent = self
+            .session
+            .send(self.topic, self.shard.shard, std::slice::from_ref(&record))
+            .await?;
         sent.await?;
         Ok(())
     }

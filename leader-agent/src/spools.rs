@@ -10,9 +10,11 @@ use crate::metrics::Metrics;
 use crate::translog::{ShardKey, Spool, SpoolError, Usage};
 
 const SPOOL_FOLDER: &str = "shardline-spool";
-/// How often spools are looked through. Where translogs are watched, what OpenSearch deletes is counted at once.
+/// How often spools are looked through. Where translogs are watched, what OpenSearch deletes is
+/// counted at once.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
-/// How long a shard's spool stays that nothing needs: a copy that is moved away may come back, and so may a follower.
+/// How long a shard's spool stays that nothing needs: a copy that is moved away may come back, and
+/// so may a follower.
 pub const GRACE: Duration = Duration::from_secs(600);
 /// What was not seen for longer than this may have been needed meanwhile.
 const LONGEST_BLINK: Duration = Duration::from_secs(60);
@@ -26,7 +28,12 @@ pub struct Spools {
 
 impl Spools {
     pub fn new(limit_bytes: u64) -> Self {
-        Self { limit_bytes, by_data_path: HashMap::new(), unneeded: Unneeded::default(), looked: None }
+        Self {
+            limit_bytes,
+            by_data_path: HashMap::new(),
+            unneeded: Unneeded::default(),
+            looked: None,
+        }
     }
 
     /// The spool beside a data folder's shards.
@@ -41,12 +48,18 @@ impl Spools {
 
     /// The shards that have something in a spool, if it is time to look again.
     pub fn look(&mut self, data_paths: &[PathBuf], now: Instant) -> Option<Vec<ShardKey>> {
-        if self.looked.is_some_and(|looked| now.saturating_duration_since(looked) < LOOK_INTERVAL) {
+        if self
+            .looked
+            .is_some_and(|looked| now.saturating_duration_since(looked) < LOOK_INTERVAL)
+        {
             return None;
         }
         self.looked = Some(now);
         // Those of an earlier agent, on data folders that have nothing to capture now.
-        for data_path in data_paths.iter().filter(|path| path.join(SPOOL_FOLDER).is_dir()) {
+        for data_path in data_paths
+            .iter()
+            .filter(|path| path.join(SPOOL_FOLDER).is_dir())
+        {
             if let Err(error) = self.of(data_path) {
                 warn!(%error, "a spool cannot be looked through");
             }
@@ -58,7 +71,9 @@ impl Spools {
     pub async fn clean_up(&mut self, unneeded: Vec<ShardKey>, now: Instant) {
         let expired = self.unneeded.expired(unneeded, now);
         let spools: Vec<Spool> = self.by_data_path.values().cloned().collect();
-        let work = tokio::task::spawn_blocking(move || spools.iter().for_each(|spool| clean_up(spool, &expired)));
+        let work = tokio::task::spawn_blocking(move || {
+            spools.iter().for_each(|spool| clean_up(spool, &expired))
+        });
         if let Err(error) = work.await {
             warn!(%error, "the spools were not looked through");
         }
@@ -75,8 +90,12 @@ fn clean_up(spool: &Spool, expired: &[ShardKey]) {
     let present = spool.shards();
     for key @ (index, shard) in expired.iter().filter(|key| present.contains(key)) {
         match spool.remove(key) {
-            Ok(()) => info!(%index, %shard, "the spool of a shard that is not captured here any more is removed"),
-            Err(error) => warn!(%error, "the spool of a shard that is not captured here any more stays"),
+            Ok(()) => {
+                info!(%index, %shard, "the spool of a shard that is not captured here any more is removed")
+            }
+            Err(error) => {
+                warn!(%error, "the spool of a shard that is not captured here any more stays")
+            }
         }
     }
     if let Err(error) = spool.recount() {
@@ -87,8 +106,12 @@ fn clean_up(spool: &Spool, expired: &[ShardKey]) {
 impl Metrics {
     fn report_spool(&self, data_path: &str, usage: Usage) {
         let gauge = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-        self.spool_used_bytes.with_label_values(&[data_path]).set(gauge(usage.held_bytes));
-        self.spool_limit_bytes.with_label_values(&[data_path]).set(gauge(usage.limit_bytes));
+        self.spool_used_bytes
+            .with_label_values(&[data_path])
+            .set(gauge(usage.held_bytes));
+        self.spool_limit_bytes
+            .with_label_values(&[data_path])
+            .set(gauge(usage.limit_bytes));
         let let_go = self.spool_let_go.with_label_values(&[data_path]);
         let_go.inc_by(usage.let_go.saturating_sub(let_go.get()));
     }
@@ -104,7 +127,11 @@ struct Unneeded {
 impl Unneeded {
     /// Those among `unneeded` that were so at every look for [`GRACE`].
     fn expired(&mut self, unneeded: Vec<ShardKey>, now: Instant) -> Vec<ShardKey> {
-        if self.looked.replace(now).is_some_and(|looked| now.saturating_duration_since(looked) > LONGEST_BLINK) {
+        if self
+            .looked
+            .replace(now)
+            .is_some_and(|looked| now.saturating_duration_since(looked) > LONGEST_BLINK)
+        {
             self.since.clear();
         }
         let before = std::mem::take(&mut self.since);
@@ -127,7 +154,8 @@ mod tests {
 
     use super::*;
 
-    /// A data folder whose spool has shards 0 and 1 of one index, each with 1,000 bytes that OpenSearch has deleted.
+    /// A data folder whose spool has shards 0 and 1 of one index, each with 1,000 bytes that
+    /// OpenSearch has deleted.
     struct World {
         data: tempfile::TempDir,
         spools: Spools,
@@ -144,12 +172,20 @@ mod tests {
                 std::fs::write(folder.join("translog-7.tlog"), [0; 1000]).unwrap();
             }
             let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
-            Self { data, spools: Spools::new(5000), metrics, now: Instant::now() }
+            Self {
+                data,
+                spools: Spools::new(5000),
+                metrics,
+                now: Instant::now(),
+            }
         }
 
         async fn tend(&mut self, needed: &[u32]) {
             if let Some(present) = self.spools.look(&[self.data.path().to_owned()], self.now) {
-                let unneeded = present.into_iter().filter(|(_, shard)| !needed.contains(&shard.0)).collect();
+                let unneeded = present
+                    .into_iter()
+                    .filter(|(_, shard)| !needed.contains(&shard.0))
+                    .collect();
                 self.spools.clean_up(unneeded, self.now).await;
             }
             self.spools.report(&self.metrics);
@@ -165,11 +201,19 @@ mod tests {
         }
 
         fn has(&self, shard: &str) -> bool {
-            self.data.path().join(SPOOL_FOLDER).join("u").join(shard).exists()
+            self.data
+                .path()
+                .join(SPOOL_FOLDER)
+                .join("u")
+                .join(shard)
+                .exists()
         }
 
         fn used(&self) -> i64 {
-            self.metrics.spool_used_bytes.with_label_values(&[&*self.data.path().to_string_lossy()]).get()
+            self.metrics
+                .spool_used_bytes
+                .with_label_values(&[&*self.data.path().to_string_lossy()])
+                .get()
         }
     }
 
@@ -216,7 +260,10 @@ mod tests {
         let path = world.data.path().to_string_lossy().into_owned();
         let metrics = &world.metrics;
         assert_eq!(world.used(), 1000);
-        assert_eq!(metrics.spool_limit_bytes.with_label_values(&[&path]).get(), 1500);
+        assert_eq!(
+            metrics.spool_limit_bytes.with_label_values(&[&path]).get(),
+            1500
+        );
         assert_eq!(metrics.spool_let_go.with_label_values(&[&path]).get(), 1);
     }
 
@@ -225,8 +272,12 @@ mod tests {
     fn an_expired_shard_begins_anew() {
         let (mut unneeded, start) = (Unneeded::default(), Instant::now());
         let key: ShardKey = ("u".into(), ShardId(0));
-        let mut look = |seconds| unneeded.expired(vec![key.clone()], start + Duration::from_secs(seconds));
-        let removed: Vec<u64> = (0..=1300).step_by(10).filter(|second| !look(*second).is_empty()).collect();
+        let mut look =
+            |seconds| unneeded.expired(vec![key.clone()], start + Duration::from_secs(seconds));
+        let removed: Vec<u64> = (0..=1300)
+            .step_by(10)
+            .filter(|second| !look(*second).is_empty())
+            .collect();
         assert_eq!(removed, [600, 1210]);
     }
 }

@@ -1,4 +1,5 @@
-//! Which cluster state the local node has: the question that a shard asks before each batch, for little.
+//! Which cluster state the local node has: the question that a shard asks before each batch, for
+//! little.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -28,18 +29,28 @@ struct State {
 
 impl StateId {
     pub fn new(opensearch: OpenSearch) -> Self {
-        let nothing = Answered { question: 0, answer: Ok(Arc::default()) };
-        Self { opensearch, sent: AtomicU64::new(0), answered: Mutex::new(nothing) }
+        let nothing = Answered {
+            question: 0,
+            answer: Ok(Arc::default()),
+        };
+        Self {
+            opensearch,
+            sent: AtomicU64::new(0),
+            answered: Mutex::new(nothing),
+        }
     }
 
-    /// The answer to a question that was sent after this was called: the state is another one after any change.
+    /// The answer to a question that was sent after this was called: the state is another one after
+    /// any change.
     pub async fn ask(&self) -> Result<Arc<str>, Arc<OpenSearchError>> {
         let sent_before = self.sent.load(SeqCst);
         let mut answered = self.answered.lock().await;
         if answered.question <= sent_before {
             let question = self.sent.fetch_add(1, SeqCst) + 1;
-            let state: Result<State, _> =
-                self.opensearch.get("/_cluster/state/version?local=true&filter_path=state_uuid").await;
+            let state: Result<State, _> = self
+                .opensearch
+                .get("/_cluster/state/version?local=true&filter_path=state_uuid")
+                .await;
             let answer = state.map(|state| state.state_uuid.into()).map_err(Arc::new);
             *answered = Answered { question, answer };
         }
@@ -66,14 +77,20 @@ mod tests {
     }
 
     impl Transport for Node {
-        fn send<'a>(&'a self, _: Request<'a>) -> BoxFuture<'a, Result<(StatusCode, Bytes), String>> {
+        fn send<'a>(
+            &'a self,
+            _: Request<'a>,
+        ) -> BoxFuture<'a, Result<(StatusCode, Bytes), String>> {
             let number = self.asked.fetch_add(1, SeqCst);
             Box::pin(async move {
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 if self.is_away {
                     return Err("away".to_owned());
                 }
-                Ok((StatusCode::OK, format!(r#"{{"state_uuid":"{number}"}}"#).into()))
+                Ok((
+                    StatusCode::OK,
+                    format!(r#"{{"state_uuid":"{number}"}}"#).into(),
+                ))
             })
         }
     }
@@ -96,13 +113,21 @@ mod tests {
         let node = Arc::new(Node::default());
         let answers = asked_by_many(&node).await;
         assert_eq!(answers[0].as_deref(), Some("0"));
-        assert!(answers[1..].iter().all(|answer| answer.as_deref() == Some("1")), "{answers:?}");
+        assert!(
+            answers[1..]
+                .iter()
+                .all(|answer| answer.as_deref() == Some("1")),
+            "{answers:?}"
+        );
         assert_eq!(node.asked.load(SeqCst), 2);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_question_that_fails_fails_for_all_who_share_it() {
-        let node = Arc::new(Node { is_away: true, ..Node::default() });
+        let node = Arc::new(Node {
+            is_away: true,
+            ..Node::default()
+        });
         let answers = asked_by_many(&node).await;
         assert!(answers.iter().all(Option::is_none));
         assert_eq!(node.asked.load(SeqCst), 2);

@@ -1,4 +1,5 @@
-//! This agent's part of `leader_stats`: counted by the metrics, shared with the other agents through the control topic.
+//! This agent's part of `leader_stats`: counted by the metrics, shared with the other agents
+//! through the control topic.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -33,13 +34,26 @@ pub struct Tables {
 }
 
 /// Shares what this agent has read, whenever it has changed, until told to stop.
-pub async fn share(node: LocalNode, context: Arc<Context>, tables: Tables, stop: CancellationToken) {
-    let own = |indices| NodeReads { cluster_uuid: tables.cluster.clone(), node_id: node.id.clone(), indices };
+pub async fn share(
+    node: LocalNode,
+    context: Arc<Context>,
+    tables: Tables,
+    stop: CancellationToken,
+) {
+    let own = |indices| NodeReads {
+        cluster_uuid: tables.cluster.clone(),
+        node_id: node.id.clone(),
+        indices,
+    };
     loop {
         let followed = followed_indices(&tables.cluster, &tables.follower_table);
         // The metrics of a thousand shards are not collected for nobody.
         let is_followed = !followed.is_empty();
-        let reads = own(is_followed.then(|| counted(&context.metrics, &followed)).into_iter().flatten().collect());
+        let reads = own(is_followed
+            .then(|| counted(&context.metrics, &followed))
+            .into_iter()
+            .flatten()
+            .collect());
         let shared: Option<NodeReads> = tables.leader_table.get(&reads.key());
         if shared.as_ref() != Some(&reads)
             && let Err(error) = tables.leader_table.publish(&reads).await
@@ -53,16 +67,21 @@ pub async fn share(node: LocalNode, context: Arc<Context>, tables: Tables, stop:
     }
 }
 
-/// `leader_stats` of the whole cluster, beside the agent's metrics; 503 until the agent knows its cluster.
+/// `leader_stats` of the whole cluster, beside the agent's metrics; 503 until the agent knows its
+/// cluster.
 pub fn router(tables: Arc<std::sync::OnceLock<Tables>>) -> Router {
     let stats = move || {
         let answer = match tables.get() {
-            Some(tables) => {
-                answer(&LeaderStats::of_cluster(&tables.cluster, &tables.leader_table, &tables.follower_table))
-            }
-            None => {
-                (StatusCode::SERVICE_UNAVAILABLE, "the agent has not reached its node and Kafka yet\n").into_response()
-            }
+            Some(tables) => answer(&LeaderStats::of_cluster(
+                &tables.cluster,
+                &tables.leader_table,
+                &tables.follower_table,
+            )),
+            None => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the agent has not reached its node and Kafka yet\n",
+            )
+                .into_response(),
         };
         std::future::ready(answer)
     };
@@ -71,7 +90,11 @@ pub fn router(tables: Arc<std::sync::OnceLock<Tables>>) -> Router {
 
 fn answer(stats: &LeaderStats) -> Response {
     match serde_json::to_string_pretty(stats) {
-        Ok(json) => ([(header::CONTENT_TYPE, "application/json; charset=UTF-8")], json + "\n").into_response(),
+        Ok(json) => (
+            [(header::CONTENT_TYPE, "application/json; charset=UTF-8")],
+            json + "\n",
+        )
+            .into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
@@ -82,18 +105,33 @@ fn counted<'a>(
     followed: &'a HashSet<IndexName>,
 ) -> impl Iterator<Item = (IndexName, ReadCounters)> + use<'a> {
     let shipped = by_index(&metrics.operations);
-    let (copied, resynced) = (by_index(&metrics.snapshot_documents), by_index(&metrics.resync_documents));
+    let (copied, resynced) = (
+        by_index(&metrics.snapshot_documents),
+        by_index(&metrics.resync_documents),
+    );
     let bytes = by_index(&metrics.bytes);
     let translog_size = by_index(&metrics.translog_bytes);
-    let (reading, scanning) = (by_index(&metrics.translog_read_seconds), by_index(&metrics.scan_seconds));
+    let (reading, scanning) = (
+        by_index(&metrics.translog_read_seconds),
+        by_index(&metrics.scan_seconds),
+    );
     followed.iter().filter_map(move |index| {
         let sum = |values: &[(String, f64)]| {
-            values.iter().filter(|(name, _)| name == index.as_str()).map(|(_, value)| value).sum::<f64>()
+            values
+                .iter()
+                .filter(|(name, _)| name == index.as_str())
+                .map(|(_, value)| value)
+                .sum::<f64>()
         };
-        if !shipped.iter().chain(&translog_size).any(|(name, _)| name == index.as_str()) {
+        if !shipped
+            .iter()
+            .chain(&translog_size)
+            .any(|(name, _)| name == index.as_str())
+        {
             return None;
         }
-        let (from_translog, from_lucene) = (sum(&shipped) as u64, (sum(&copied) + sum(&resynced)) as u64);
+        let (from_translog, from_lucene) =
+            (sum(&shipped) as u64, (sum(&copied) + sum(&resynced)) as u64);
         let counters = ReadCounters {
             operations_read: from_translog + from_lucene,
             translog_size_bytes: sum(&translog_size) as u64,
@@ -111,11 +149,17 @@ fn counted<'a>(
 fn by_index(series: &impl Collector) -> Vec<(String, f64)> {
     let families = series.collect();
     let metrics = families.iter().flat_map(|family| family.get_metric());
-    metrics.filter_map(|metric| Some((index_of(metric)?, value_of(metric)))).collect()
+    metrics
+        .filter_map(|metric| Some((index_of(metric)?, value_of(metric))))
+        .collect()
 }
 
 fn index_of(metric: &Metric) -> Option<String> {
-    metric.get_label().iter().find(|label| label.name() == "index").map(|label| label.value().to_owned())
+    metric
+        .get_label()
+        .iter()
+        .find(|label| label.name() == "index")
+        .map(|label| label.value().to_owned())
 }
 
 fn value_of(metric: &Metric) -> f64 {
@@ -129,11 +173,26 @@ mod tests {
     #[test]
     fn shards_of_an_index_add_up() {
         let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
-        metrics.operations.with_label_values(&["books", "0"]).inc_by(3);
-        metrics.operations.with_label_values(&["books", "1"]).inc_by(4);
-        metrics.snapshot_documents.with_label_values(&["books", "1"]).inc_by(10);
-        metrics.translog_bytes.with_label_values(&["books", "0"]).set(55);
-        metrics.operations.with_label_values(&["nobody-follows", "0"]).inc_by(9);
+        metrics
+            .operations
+            .with_label_values(&["books", "0"])
+            .inc_by(3);
+        metrics
+            .operations
+            .with_label_values(&["books", "1"])
+            .inc_by(4);
+        metrics
+            .snapshot_documents
+            .with_label_values(&["books", "1"])
+            .inc_by(10);
+        metrics
+            .translog_bytes
+            .with_label_values(&["books", "0"])
+            .set(55);
+        metrics
+            .operations
+            .with_label_values(&["nobody-follows", "0"])
+            .inc_by(9);
         let followed = HashSet::from(["books".into(), "elsewhere".into()]);
         let counted: Vec<_> = counted(&metrics, &followed).collect();
         let expected = ReadCounters {

@@ -1,16 +1,19 @@
 //! All documents of a shard, so that a scan that was broken off can go on.
 //!
-//! In the order in which they are stored, documents cost the leader node a third of the CPU of those in `_seq_no` order:
-//! it unpacks a block of them once, and not once for each. But only an order says how far a scan came. So sequence numbers
-//! are divided into stretches of one length. Where they are dense, a stretch is scanned as it is stored, once all below
-//! it is scanned; where most belong to operations that later ones have superseded, in `_seq_no` order.
+//! In the order in which they are stored, documents cost the leader node a third of the CPU of
+//! those in `_seq_no` order: it unpacks a block of them once, and not once for each. But only an
+//! order says how far a scan came. So sequence numbers are divided into stretches of one length.
+//! Where they are dense, a stretch is scanned as it is stored, once all below it is scanned; where
+//! most belong to operations that later ones have superseded, in `_seq_no` order.
 //!
-//! Either way, once a document is found, all below the stretch that it is in were. From there a scan goes on.
+//! Either way, once a document is found, all below the stretch that it is in were. From there a
+//! scan goes on.
 
 use shardline_common::scan::{Hit, Pages, ScanError, ShardScan, Stretch};
 use shardline_common::types::SeqNo;
 
-/// Sequence numbers of a stretch, for [`Stretches::after`]. As many documents may come twice when a scan goes on.
+/// Sequence numbers of a stretch, for [`Stretches::after`]. As many documents may come twice when a
+/// scan goes on.
 pub const LENGTH: i64 = 100_000;
 /// Dense is where at least one in so many sequence numbers is a document's.
 const DENSE: i64 = 4;
@@ -31,11 +34,17 @@ struct Dense<'a> {
 }
 
 impl<'a> Stretches<'a> {
-    /// Goes on behind a scan whose last document was the one at `found`, or begins if there was none.
+    /// Goes on behind a scan whose last document was the one at `found`, or begins if there was
+    /// none.
     pub fn after(scan: &'a ShardScan<'a>, found: SeqNo, length: i64) -> Self {
         let found = found.0.max(0);
         let from = SeqNo(found - found % length);
-        Self { scan, length, in_order: scan.documents(Stretch { from, to: None }), dense: None }
+        Self {
+            scan,
+            length,
+            in_order: scan.documents(Stretch { from, to: None }),
+            dense: None,
+        }
     }
 
     /// The next documents; none at the end.
@@ -59,7 +68,8 @@ impl<'a> Stretches<'a> {
             && first.seq_no < last.seq_no
             && is_dense(page.len(), first.seq_no, last.seq_no)
         {
-            // An index made by shrinking has several documents at one sequence number: the next page begins with all of them.
+            // An index made by shrinking has several documents at one sequence number: the next
+            // page begins with all of them.
             let from = last.seq_no;
             page.retain(|hit| hit.seq_no < from);
             self.dense = Some(self.stored(from));
@@ -70,12 +80,20 @@ impl<'a> Stretches<'a> {
     /// From here to the end of the stretch.
     fn stored(&self, from: SeqNo) -> Dense<'a> {
         let to = SeqNo(from.0 - from.0 % self.length + self.length - 1);
-        Dense { from, to, found: 0, pages: self.scan.unordered(Stretch { from, to: Some(to) }) }
+        Dense {
+            from,
+            to,
+            found: 0,
+            pages: self.scan.unordered(Stretch { from, to: Some(to) }),
+        }
     }
 }
 
 fn is_dense(documents: usize, from: SeqNo, to: SeqNo) -> bool {
-    i64::try_from(documents).unwrap_or(i64::MAX).saturating_mul(DENSE) > to.0 - from.0
+    i64::try_from(documents)
+        .unwrap_or(i64::MAX)
+        .saturating_mul(DENSE)
+        > to.0 - from.0
 }
 
 #[cfg(test)]
@@ -102,7 +120,10 @@ mod tests {
     }
 
     impl Transport for Stored {
-        fn send<'a>(&'a self, request: Request<'a>) -> BoxFuture<'a, Result<(StatusCode, Bytes), String>> {
+        fn send<'a>(
+            &'a self,
+            request: Request<'a>,
+        ) -> BoxFuture<'a, Result<(StatusCode, Bytes), String>> {
             let answer = if request.path.contains("point_in_time") {
                 json!({"pit_id": "pit"})
             } else {
@@ -125,10 +146,20 @@ mod tests {
                 .iter()
                 .zip(0..)
                 .filter(|(seq_no, _)| (from..=to).contains(*seq_no))
-                .map(|(seq_no, place)| (if in_order { vec![*seq_no, place] } else { vec![place] }, *seq_no))
+                .map(|(seq_no, place)| {
+                    (
+                        if in_order {
+                            vec![*seq_no, place]
+                        } else {
+                            vec![place]
+                        },
+                        *seq_no,
+                    )
+                })
                 .collect();
             hits.sort();
-            let after: Vec<i64> = serde_json::from_value(request["search_after"].clone()).unwrap_or_default();
+            let after: Vec<i64> =
+                serde_json::from_value(request["search_after"].clone()).unwrap_or_default();
             let page = hits.into_iter().filter(|(sort, _)| *sort > after).take(self.page).map(|(sort, seq_no)| {
                 let id = format!("{}", sort.last().expect("sorted by something"));
                 json!({"_id": id, "_seq_no": seq_no, "_primary_term": 1, "_version": 1, "_source": {}, "sort": sort})
@@ -139,8 +170,13 @@ mod tests {
 
     /// The ids that a scan finds, page by page, after the document at `found`.
     async fn scanned(shard: &Arc<Stored>, found: i64, length: i64) -> Vec<Vec<(String, i64)>> {
-        let opensearch = OpenSearch::over("http://shard".to_owned(), Arc::clone(shard) as Arc<dyn Transport>);
-        let scan = ShardScan::open(&opensearch, &"index".into(), ShardId(0)).await.expect("a point in time");
+        let opensearch = OpenSearch::over(
+            "http://shard".to_owned(),
+            Arc::clone(shard) as Arc<dyn Transport>,
+        );
+        let scan = ShardScan::open(&opensearch, &"index".into(), ShardId(0))
+            .await
+            .expect("a point in time");
         let mut stretches = Stretches::after(&scan, SeqNo(found), length);
         let mut pages = Vec::new();
         loop {
@@ -153,8 +189,9 @@ mod tests {
     }
 
     proptest! {
-        /// Dense and sparse parts, in any order, with several documents at one sequence number; broken off after any
-        /// document. Together both scans find every document; the first, none of them twice.
+        /// Dense and sparse parts, in any order, with several documents at one sequence number;
+        /// broken off after any document. Together both scans find every document; the first, none
+        /// of them twice.
         #[test]
         fn nothing_is_left_out_wherever_a_scan_is_broken_off(
             parts in prop::collection::vec((prop_oneof![0..4i64, 4..60i64], 1..40usize), 1..6),
@@ -188,8 +225,14 @@ mod tests {
     #[test]
     fn sparse_sequence_numbers_cost_no_request_for_each_stretch() {
         let seq_nos = (0..1_000).map(|number| number * 1_000).collect();
-        let shard = Arc::new(Stored { seq_nos, page: 100, requests: AtomicUsize::new(0) });
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let shard = Arc::new(Stored {
+            seq_nos,
+            page: 100,
+            requests: AtomicUsize::new(0),
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .expect("a runtime");
         let pages = runtime.block_on(scanned(&shard, -1, 100));
         assert_eq!((pages.len(), shard.requests.load(Relaxed)), (10, 11));
     }

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shardline_common::control::{BootstrapRequest, Capture as CaptureEntry, Entry, Redelivery, Subscription};
+use shardline_common::control::{
+    BootstrapRequest, Capture as CaptureEntry, Entry, Redelivery, Subscription,
+};
 use shardline_common::kafka::{ControlTopic, TopicError};
 use shardline_common::metadata::MetadataVersions;
 use shardline_common::repository::{Snapshot, SnapshotPosition, SnapshotRequest};
@@ -74,9 +76,14 @@ struct Task {
 }
 
 impl Task {
-    fn spawn<F: Future<Output = ()> + Send + 'static>(work: impl FnOnce(CancellationToken) -> F) -> Self {
+    fn spawn<F: Future<Output = ()> + Send + 'static>(
+        work: impl FnOnce(CancellationToken) -> F,
+    ) -> Self {
         let stop = CancellationToken::new();
-        Self { handle: tokio::spawn(work(stop.clone())), stop }
+        Self {
+            handle: tokio::spawn(work(stop.clone())),
+            stop,
+        }
     }
 
     async fn end(self) {
@@ -98,8 +105,12 @@ impl Supervisor {
     ) -> Self {
         let poll = (config.source == Source::Poll).then(|| {
             let interval = Duration::from_secs(config.poll_seconds);
-            let checkpoints = watch_checkpoints(context.opensearch.clone(), interval, stop.child_token());
-            Origin::Poll { checkpoints, sweep_interval: Duration::from_secs(config.poll_sweep_seconds) }
+            let checkpoints =
+                watch_checkpoints(context.opensearch.clone(), interval, stop.child_token());
+            Origin::Poll {
+                checkpoints,
+                sweep_interval: Duration::from_secs(config.poll_sweep_seconds),
+            }
         });
         Self {
             poll,
@@ -139,29 +150,48 @@ impl Supervisor {
             .collect();
         let keys = |shards: &dyn Fn(&IndexView) -> BTreeSet<ShardId>| -> HashSet<ShardKey> {
             let of = |index: &&IndexView| {
-                shards(index).into_iter().map(|shard| (index.uuid.clone(), shard)).collect::<Vec<_>>()
+                shards(index)
+                    .into_iter()
+                    .map(|shard| (index.uuid.clone(), shard))
+                    .collect::<Vec<_>>()
             };
             wanted.iter().flat_map(of).collect()
         };
         let primaries = keys(&|index| index.local_primaries.clone());
         let replicas = keys(&|index| self.beside(index));
-        end_all(&mut self.captures, |key| !primaries.contains(key), |capture| capture.task).await;
+        end_all(
+            &mut self.captures,
+            |key| !primaries.contains(key),
+            |capture| capture.task,
+        )
+        .await;
         end_all(&mut self.holds, |key| !replicas.contains(key), |task| task).await;
         self.forget_deleted(view);
-        let compared = (view.version, self.leader_table.newest::<CaptureEntry>(), followed_at);
+        let compared = (
+            view.version,
+            self.leader_table.newest::<CaptureEntry>(),
+            followed_at,
+        );
         let is_announced = self.announced == Some(compared);
         let mut all_started = true;
-        // What Kafka has to be asked for is left for later once it has not answered: it would hold up the other indices.
+        // What Kafka has to be asked for is left for later once it has not answered: it would hold
+        // up the other indices.
         let mut kafka_answers = true;
         for index in wanted {
-            if let Err(error) = self.start_index(index, is_announced, &mut kafka_answers).await {
+            if let Err(error) = self
+                .start_index(index, is_announced, &mut kafka_answers)
+                .await
+            {
                 warn!(index = %index.name, %error, "the index cannot be captured yet");
                 all_started = false;
             }
         }
         all_started &= kafka_answers;
         self.announced = all_started.then_some(compared);
-        self.context.metrics.captures.set(i64::try_from(self.captures.len()).unwrap_or(i64::MAX));
+        self.context
+            .metrics
+            .captures
+            .set(i64::try_from(self.captures.len()).unwrap_or(i64::MAX));
         self.tend_spools(view, &followed).await;
         self.reconcile_snapshots().await;
         self.reconcile_repository_snapshots(view).await;
@@ -182,14 +212,21 @@ impl Supervisor {
         for (_, (name, shards)) in self.counted.extract_if(|uuid, _| !there.contains(uuid)) {
             // Another one of that name counts on.
             if !view.indices.contains_key(&name) {
-                (0..shards).for_each(|shard| self.context.metrics.forget(&[name.as_str(), &shard.to_string()]));
+                (0..shards).for_each(|shard| {
+                    self.context
+                        .metrics
+                        .forget(&[name.as_str(), &shard.to_string()])
+                });
             }
         }
     }
 
     fn is_always_captured(&self, index: &IndexView) -> bool {
         !index.name.as_str().starts_with('.')
-            && self.always.iter().any(|pattern| wildcard_match(pattern, index.name.as_str()))
+            && self
+                .always
+                .iter()
+                .any(|pattern| wildcard_match(pattern, index.name.as_str()))
     }
 
     async fn start_index(
@@ -201,7 +238,8 @@ impl Supervisor {
         // Before anything that Kafka may hold up.
         for id in &index.local_primaries {
             if let Some(capture) = self.captures.get(&(index.uuid.clone(), *id)) {
-                let newest = |known: &mut _| std::mem::replace(known, index.versions) != index.versions;
+                let newest =
+                    |known: &mut _| std::mem::replace(known, index.versions) != index.versions;
                 capture.metadata.send_if_modified(newest);
             }
         }
@@ -219,12 +257,20 @@ impl Supervisor {
             .collect();
         let mut announced = Ok(());
         if !missing.is_empty() && *kafka_answers {
-            let made = self.context.kafka.create_replication_topic(&topic, index.number_of_shards).await;
+            let made = self
+                .context
+                .kafka
+                .create_replication_topic(&topic, index.number_of_shards)
+                .await;
             *kafka_answers = !matches!(made, Err(TopicError::Failed { .. }));
             announced = made.map_err(StartError::from);
         }
         // One agent speaks for the index: the one beside the primary of its first shard.
-        if announced.is_ok() && *kafka_answers && !is_announced && index.local_primaries.contains(&ShardId(0)) {
+        if announced.is_ok()
+            && *kafka_answers
+            && !is_announced
+            && index.local_primaries.contains(&ShardId(0))
+        {
             announced = self.announce(index, &topic).await;
             *kafka_answers = !matches!(announced, Err(StartError::Control(_)));
         }
@@ -237,23 +283,40 @@ impl Supervisor {
                     None => continue,
                 },
             };
-            self.counted.insert(index.uuid.clone(), (index.name.clone(), index.number_of_shards));
+            self.counted.insert(
+                index.uuid.clone(),
+                (index.name.clone(), index.number_of_shards),
+            );
             let shard = shard_of(index, id, &topic);
             let (sender, shipped) = watch::channel(None);
             let (metadata, newest) = watch::channel(index.versions);
             let (asking, asked) = redeliver::channel();
             let context = Arc::clone(&self.context);
-            let task = Task::spawn(|stop| capture::run(shard.clone(), origin, context, sender, newest, asked, stop));
-            self.captures.insert((index.uuid.clone(), id), RunningCapture { task, shard, metadata, shipped, asking });
+            let task = Task::spawn(|stop| {
+                capture::run(shard.clone(), origin, context, sender, newest, asked, stop)
+            });
+            self.captures.insert(
+                (index.uuid.clone(), id),
+                RunningCapture {
+                    task,
+                    shard,
+                    metadata,
+                    shipped,
+                    asking,
+                },
+            );
         }
         for id in self.beside(index) {
             let key = (index.uuid.clone(), id);
             if self.holds.contains_key(&key) {
                 continue;
             }
-            let Some(files) = self.locate(index, id)? else { continue };
+            let Some(files) = self.locate(index, id)? else {
+                continue;
+            };
             let (shard, context) = (shard_of(index, id, &topic), Arc::clone(&self.context));
-            self.holds.insert(key, Task::spawn(|stop| hold(shard, files, context, stop)));
+            self.holds
+                .insert(key, Task::spawn(|stop| hold(shard, files, context, stop)));
         }
         announced
     }
@@ -266,15 +329,25 @@ impl Supervisor {
             return Ok(());
         }
         let opensearch = &self.context.opensearch;
-        let state = LocalState { versions: index.versions, routing_num_shards: index.routing_num_shards };
-        let metadata = cluster::fetch_metadata(opensearch, &index.name, &index.uuid, &state).await?;
+        let state = LocalState {
+            versions: index.versions,
+            routing_num_shards: index.routing_num_shards,
+        };
+        let metadata =
+            cluster::fetch_metadata(opensearch, &index.name, &index.uuid, &state).await?;
         let cluster_uuid = self.node.cluster().clone();
-        self.leader_table.publish(&CaptureEntry { cluster_uuid, topic: topic.clone(), metadata }).await?;
+        self.leader_table
+            .publish(&CaptureEntry {
+                cluster_uuid,
+                topic: topic.clone(),
+                metadata,
+            })
+            .await?;
         Ok(())
     }
 
-    /// The shards whose copies on this node are not their primaries. A node that starts again has its copies on disk
-    /// before it is told what to do with them.
+    /// The shards whose copies on this node are not their primaries. A node that starts again has
+    /// its copies on disk before it is told what to do with them.
     fn beside(&self, index: &IndexView) -> BTreeSet<ShardId> {
         if self.poll.is_some() {
             return BTreeSet::new();
@@ -288,7 +361,10 @@ impl Supervisor {
 
     fn data_path_of(&self, index: &IndexView, shard: ShardId) -> Option<&PathBuf> {
         let relative = translog_of(index, shard);
-        self.node.data_paths.iter().find(|path| path.join(&relative).is_dir())
+        self.node
+            .data_paths
+            .iter()
+            .find(|path| path.join(&relative).is_dir())
     }
 
     /// Finds a shard's translog on disk. `None` while the node has not made it yet.
@@ -300,11 +376,14 @@ impl Supervisor {
             return Ok(None);
         };
         let spool = self.spools.of(&data_path)?.shard(&index.uuid, id)?;
-        Ok(Some(Files { translog: data_path.join(relative), spool }))
+        Ok(Some(Files {
+            translog: data_path.join(relative),
+            spool,
+        }))
     }
 
-    /// A shard's spool is kept while the node has a copy of it and somebody follows its index. Before the node has recovered
-    /// the cluster's state, it knows no index at all.
+    /// A shard's spool is kept while the node has a copy of it and somebody follows its index.
+    /// Before the node has recovered the cluster's state, it knows no index at all.
     async fn tend_spools(&mut self, view: &ClusterView, followed: &HashSet<IndexUuid>) {
         if self.poll.is_some() {
             return;
@@ -317,13 +396,21 @@ impl Supervisor {
         self.spools.report(&self.context.metrics);
     }
 
-    fn needs_spool(&self, key: &ShardKey, view: &ClusterView, followed: &HashSet<IndexUuid>) -> bool {
+    fn needs_spool(
+        &self,
+        key: &ShardKey,
+        view: &ClusterView,
+        followed: &HashSet<IndexUuid>,
+    ) -> bool {
         let (uuid, shard) = key;
-        let is_wanted = |index: &IndexView| followed.contains(uuid) || self.is_always_captured(index);
+        let is_wanted =
+            |index: &IndexView| followed.contains(uuid) || self.is_always_captured(index);
         view.indices.is_empty()
             || self.captures.contains_key(key)
             || self.holds.contains_key(key)
-            || view.by_uuid(uuid).is_some_and(|index| is_wanted(index) && self.has_copy(index, *shard))
+            || view
+                .by_uuid(uuid)
+                .is_some_and(|index| is_wanted(index) && self.has_copy(index, *shard))
     }
 
     fn has_copy(&self, index: &IndexView, shard: ShardId) -> bool {
@@ -340,17 +427,26 @@ impl Supervisor {
             .filter(|request| request.leader_cluster == *self.node.cluster())
             .map(|request| (request.id.clone(), request))
             .collect();
-        // One that has not begun yet waits for the capture that it was started with. A capture ends before these tasks
-        // are looked at, and another one of the same shard starts in a later call at the earliest.
+        // One that has not begun yet waits for the capture that it was started with. A capture ends
+        // before these tasks are looked at, and another one of the same shard starts in a later
+        // call at the earliest.
         let captures = &self.captures;
         let is_wanted = |(id, shard): &(String, ShardId)| {
-            requests.get(id).is_some_and(|request| captures.contains_key(&(request.leader_uuid.clone(), *shard)))
+            requests.get(id).is_some_and(|request| {
+                captures.contains_key(&(request.leader_uuid.clone(), *shard))
+            })
         };
         end_all(&mut self.snapshots, |key| !is_wanted(key), |task| task).await;
-        let withdrawn: Vec<String> =
-            self.bootstrap_topics.keys().filter(|id| !requests.contains_key(*id)).cloned().collect();
+        let withdrawn: Vec<String> = self
+            .bootstrap_topics
+            .keys()
+            .filter(|id| !requests.contains_key(*id))
+            .cloned()
+            .collect();
         for id in withdrawn {
-            let Some(topic) = self.bootstrap_topics.remove(&id) else { continue };
+            let Some(topic) = self.bootstrap_topics.remove(&id) else {
+                continue;
+            };
             let kafka = self.context.kafka.clone();
             // Nothing waits for it, and Kafka may not answer.
             tokio::spawn(async move {
@@ -370,23 +466,48 @@ impl Supervisor {
         }
     }
 
-    /// Has snapshots made in repositories for those who ask, and deleted when nobody asks for them any more.
+    /// Has snapshots made in repositories for those who ask, and deleted when nobody asks for them
+    /// any more.
     async fn reconcile_repository_snapshots(&mut self, view: &ClusterView) {
         let requests = self.follower_table.all::<SnapshotRequest>().into_iter();
         let of_here = requests.filter(|request| request.leader_cluster == *self.node.cluster());
-        let requests: HashMap<String, SnapshotRequest> = of_here.map(|request| (request.id.clone(), request)).collect();
+        let requests: HashMap<String, SnapshotRequest> = of_here
+            .map(|request| (request.id.clone(), request))
+            .collect();
         let captures = &self.captures;
         let is_wanted = |(id, shard): &(String, ShardId)| {
-            requests.get(id).is_some_and(|request| captures.contains_key(&(request.leader_uuid.clone(), *shard)))
+            requests.get(id).is_some_and(|request| {
+                captures.contains_key(&(request.leader_uuid.clone(), *shard))
+            })
         };
-        end_all(&mut self.repository_snapshots, |key| !is_wanted(key), |task| task).await;
+        end_all(
+            &mut self.repository_snapshots,
+            |key| !is_wanted(key),
+            |task| task,
+        )
+        .await;
         for ((uuid, shard), running) in &self.captures {
-            for request in requests.values().filter(|request| request.leader_uuid == *uuid) {
-                self.repository_snapshots.entry((request.id.clone(), *shard)).or_insert_with(|| {
-                    let (shard, shipped) = (running.shard.clone(), running.shipped.clone());
-                    let (opensearch, table) = (self.context.opensearch.clone(), self.leader_table.clone());
-                    Task::spawn(|stop| repository::serve(shard, request.clone(), opensearch, table, shipped, stop))
-                });
+            for request in requests
+                .values()
+                .filter(|request| request.leader_uuid == *uuid)
+            {
+                self.repository_snapshots
+                    .entry((request.id.clone(), *shard))
+                    .or_insert_with(|| {
+                        let (shard, shipped) = (running.shard.clone(), running.shipped.clone());
+                        let (opensearch, table) =
+                            (self.context.opensearch.clone(), self.leader_table.clone());
+                        Task::spawn(|stop| {
+                            repository::serve(
+                                shard,
+                                request.clone(),
+                                opensearch,
+                                table,
+                                shipped,
+                                stop,
+                            )
+                        })
+                    });
             }
         }
         self.clearings.retain(|_, clearing| !clearing.is_finished());
@@ -395,10 +516,16 @@ impl Supervisor {
                 Some(index) if index.open => index.local_primaries.contains(&ShardId(0)),
                 _ => view.local_is_manager,
             };
-            if snapshot.leader_cluster == *self.node.cluster() && is_own && !requests.contains_key(&snapshot.id) {
-                let (opensearch, table) = (self.context.opensearch.clone(), self.leader_table.clone());
+            if snapshot.leader_cluster == *self.node.cluster()
+                && is_own
+                && !requests.contains_key(&snapshot.id)
+            {
+                let (opensearch, table) =
+                    (self.context.opensearch.clone(), self.leader_table.clone());
                 let clearing = self.clearings.entry(snapshot.id.clone());
-                clearing.or_insert_with(|| tokio::spawn(repository::clear(snapshot, opensearch, table)));
+                clearing.or_insert_with(|| {
+                    tokio::spawn(repository::clear(snapshot, opensearch, table))
+                });
             }
         }
         for position in self.leader_table.all::<SnapshotPosition>() {
@@ -416,23 +543,45 @@ impl Supervisor {
         let asked = self.follower_table.all::<Question>().into_iter();
         let of_here = |question: &Question| {
             question.leader_cluster == *self.node.cluster()
-                && self.captures.contains_key(&(question.leader_uuid.clone(), question.shard))
+                && self
+                    .captures
+                    .contains_key(&(question.leader_uuid.clone(), question.shard))
         };
-        let asked: HashMap<String, Question> =
-            asked.filter(of_here).map(|question| (question.nonce.clone(), question)).collect();
-        end_all(&mut self.questions, |nonce| !asked.contains_key(nonce), |task| task).await;
+        let asked: HashMap<String, Question> = asked
+            .filter(of_here)
+            .map(|question| (question.nonce.clone(), question))
+            .collect();
+        end_all(
+            &mut self.questions,
+            |nonce| !asked.contains_key(nonce),
+            |task| task,
+        )
+        .await;
         for (nonce, question) in asked {
-            let Some(running) = self.captures.get(&(question.leader_uuid.clone(), question.shard)) else { continue };
+            let Some(running) = self
+                .captures
+                .get(&(question.leader_uuid.clone(), question.shard))
+            else {
+                continue;
+            };
             self.questions.entry(nonce).or_insert_with(|| {
                 let (shard, shipped) = (running.shard.clone(), running.shipped.clone());
-                let (opensearch, table) = (self.context.opensearch.clone(), self.leader_table.clone());
-                Task::spawn(|stop| verify::answer(shard, question, opensearch, table, shipped, stop))
+                let (opensearch, table) =
+                    (self.context.opensearch.clone(), self.leader_table.clone());
+                Task::spawn(|stop| {
+                    verify::answer(shard, question, opensearch, table, shipped, stop)
+                })
             });
         }
         for reply in self.leader_table.all::<Reply>() {
-            let is_own = self.captures.contains_key(&(reply.leader_uuid.clone(), reply.shard));
+            let is_own = self
+                .captures
+                .contains_key(&(reply.leader_uuid.clone(), reply.shard));
             if is_own
-                && self.follower_table.get::<Question>(&reply.question_key()).is_none()
+                && self
+                    .follower_table
+                    .get::<Question>(&reply.question_key())
+                    .is_none()
                 && let Err(error) = self.leader_table.remove(&reply.key()).await
             {
                 warn!(%error, "a reply that nobody waits for could not be removed");
@@ -444,25 +593,40 @@ impl Supervisor {
         let mut asked: HashMap<ShardKey, Vec<Redelivery>> = HashMap::new();
         for request in self.follower_table.all::<Redelivery>() {
             if request.leader_cluster == *self.node.cluster() {
-                asked.entry((request.leader_uuid.clone(), request.shard)).or_default().push(request);
+                asked
+                    .entry((request.leader_uuid.clone(), request.shard))
+                    .or_default()
+                    .push(request);
             }
         }
         for (key, capture) in &mut self.captures {
-            capture.asking.pass_on(asked.get(key).map_or(&[], Vec::as_slice));
+            capture
+                .asking
+                .pass_on(asked.get(key).map_or(&[], Vec::as_slice));
         }
     }
 
-    async fn start_snapshots(&mut self, id: &str, request: &BootstrapRequest) -> Result<(), StartError> {
+    async fn start_snapshots(
+        &mut self,
+        id: &str,
+        request: &BootstrapRequest,
+    ) -> Result<(), StartError> {
         let metadata = CaptureEntry::key_of(self.node.cluster(), &request.leader_uuid);
-        let Some(capture) = self.leader_table.get::<CaptureEntry>(&metadata) else { return Ok(()) };
+        let Some(capture) = self.leader_table.get::<CaptureEntry>(&metadata) else {
+            return Ok(());
+        };
         for ((uuid, shard), running) in &self.captures {
             let key = (id.to_owned(), *shard);
             if *uuid != request.leader_uuid || self.snapshots.contains_key(&key) {
                 continue;
             }
             if !self.bootstrap_topics.contains_key(id) {
-                self.context.kafka.create_replication_topic(&request.topic, capture.metadata.number_of_shards).await?;
-                self.bootstrap_topics.insert(id.to_owned(), request.topic.clone());
+                self.context
+                    .kafka
+                    .create_replication_topic(&request.topic, capture.metadata.number_of_shards)
+                    .await?;
+                self.bootstrap_topics
+                    .insert(id.to_owned(), request.topic.clone());
             }
             info!(index = %running.shard.index, %shard, bootstrap = id, "snapshot started");
             let (shard, topic) = (running.shard.clone(), request.topic.clone());
@@ -476,7 +640,16 @@ impl Supervisor {
 
 /// Relative to the node's data path.
 fn translog_of(index: &IndexView, shard: ShardId) -> PathBuf {
-    ["nodes", "0", "indices", index.uuid.as_str(), &shard.to_string(), "translog"].iter().collect()
+    [
+        "nodes",
+        "0",
+        "indices",
+        index.uuid.as_str(),
+        &shard.to_string(),
+        "translog",
+    ]
+    .iter()
+    .collect()
 }
 
 fn shard_of(index: &IndexView, shard: ShardId, topic: &TopicName) -> Shard {
@@ -502,8 +675,8 @@ enum StartError {
     Spool(#[from] crate::translog::SpoolError),
 }
 
-/// Beside a copy that is not the primary: keeps generations from deletion until Kafka has what is in them, so that this
-/// copy can be shipped from should it become the primary.
+/// Beside a copy that is not the primary: keeps generations from deletion until Kafka has what is
+/// in them, so that this copy can be shipped from should it become the primary.
 pub async fn hold(shard: Shard, files: Files, context: Arc<Context>, stop: CancellationToken) {
     let mut served = String::new();
     loop {
@@ -554,7 +727,9 @@ async fn release(shard: &Shard, files: &Files, context: &Context) {
         Ok(Ok(())) => {}
         // A recovery may be making it.
         Ok(Err(_)) if !files.translog.exists() => {}
-        Ok(Err(error)) => warn!(index = %shard.index, shard = %shard.shard, %error, "replica not held"),
+        Ok(Err(error)) => {
+            warn!(index = %shard.index, shard = %shard.shard, %error, "replica not held")
+        }
         Err(error) => warn!(%error, "holding a replica's translog did not come to an end"),
     }
 }
@@ -565,7 +740,11 @@ async fn end_all<K: Clone + Eq + std::hash::Hash, V>(
     task_of: impl Fn(V) -> Task,
 ) {
     let keys: Vec<K> = tasks.keys().filter(|key| ended(key)).cloned().collect();
-    let ending: Vec<Task> = keys.iter().filter_map(|key| tasks.remove(key)).map(task_of).collect();
+    let ending: Vec<Task> = keys
+        .iter()
+        .filter_map(|key| tasks.remove(key))
+        .map(task_of)
+        .collect();
     for task in &ending {
         task.stop.cancel();
     }

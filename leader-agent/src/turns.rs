@@ -1,4 +1,5 @@
-//! What several shards may do at the same time, so that an agent's memory does not grow with their number.
+//! What several shards may do at the same time, so that an agent's memory does not grow with their
+//! number.
 
 use shardline_common::late::noticing;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -20,7 +21,10 @@ pub struct Turn<'a>(Option<SemaphorePermit<'a>>);
 impl Turns {
     /// Unless others have all turns at this time.
     pub fn try_read(&self) -> Option<Turn<'_>> {
-        self.reads.try_acquire().ok().map(|permit| Turn(Some(permit)))
+        self.reads
+            .try_acquire()
+            .ok()
+            .map(|permit| Turn(Some(permit)))
     }
 
     pub async fn read(&self) -> Turn<'_> {
@@ -37,7 +41,8 @@ impl Turn<'_> {
         self.0 = None;
     }
 
-    /// Does what the turn is for. It ends if that takes long: Kafka or the cluster may not answer, and others may be able to go on.
+    /// Does what the turn is for. It ends if that takes long: Kafka or the cluster may not answer,
+    /// and others may be able to go on.
     pub async fn through<T>(&mut self, work: impl Future<Output = T>) -> T {
         noticing(work, || self.end()).await
     }
@@ -45,7 +50,10 @@ impl Turn<'_> {
 
 impl Default for Turns {
     fn default() -> Self {
-        Self { reads: Semaphore::new(READS), pages: Semaphore::new(PAGES) }
+        Self {
+            reads: Semaphore::new(READS),
+            pages: Semaphore::new(PAGES),
+        }
     }
 }
 
@@ -67,7 +75,11 @@ mod tests {
         let mut all_stuck = pin!(join_all((0..READS).map(|_| stuck())));
         assert!(all_stuck.as_mut().now_or_never().is_none());
         assert!(turns.try_read().is_none());
-        assert!(tokio::time::timeout(Duration::from_secs(10), all_stuck.as_mut()).await.is_err());
+        assert!(
+            tokio::time::timeout(Duration::from_secs(10), all_stuck.as_mut())
+                .await
+                .is_err()
+        );
         assert!(turns.try_read().is_some());
     }
 }

@@ -1,4 +1,5 @@
-//! The leader's part of a verification: answers what follower agents ask about a shard, beside its primary.
+//! The leader's part of a verification: answers what follower agents ask about a shard, beside its
+//! primary.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -48,13 +49,17 @@ pub async fn answer(
 ) {
     let answered = async {
         for attempt in 1.. {
-            let error = match try_answer(&shard, &question, &opensearch, &leader_table, &mut shipped).await {
-                Ok(()) => return,
-                Err(error) => error,
-            };
+            let error =
+                match try_answer(&shard, &question, &opensearch, &leader_table, &mut shipped).await
+                {
+                    Ok(()) => return,
+                    Err(error) => error,
+                };
             warn!(index = %shard.index, shard = %shard.shard, %error, "a verification's question could not be answered");
             if attempt == ATTEMPTS {
-                let answer = Answer::Failed { reason: error.to_string() };
+                let answer = Answer::Failed {
+                    reason: error.to_string(),
+                };
                 if let Err(error) = leader_table.publish(&question.reply(answer)).await {
                     warn!(index = %shard.index, shard = %shard.shard, %error, "a reply could not be written");
                 }
@@ -90,25 +95,37 @@ async fn try_answer(
         Ask::Metadata => {
             let state = cluster::local_state(opensearch, &shard.index, &shard.uuid).await?;
             let state = state.ok_or(VerifyError::IndexGone)?;
-            Answer::Metadata(Box::new(cluster::fetch_metadata(opensearch, &shard.index, &shard.uuid, &state).await?))
+            Answer::Metadata(Box::new(
+                cluster::fetch_metadata(opensearch, &shard.index, &shard.uuid, &state).await?,
+            ))
         }
         Ask::Digests { buckets } => {
             let checkpoint = checkpoint(shipped).await?;
             let scanned = reader.digests(checkpoint, *buckets);
             let digests = reporting(question, leader_table, &read, checkpoint, scanned).await?;
-            Answer::Digests { checkpoint, digests }
+            Answer::Digests {
+                checkpoint,
+                digests,
+            }
         }
         Ask::Documents { buckets, of } => {
             let checkpoint = checkpoint(shipped).await?;
             let scanned = reader.listing(checkpoint, *buckets, of);
             let listing = reporting(question, leader_table, &read, checkpoint, scanned).await?;
-            Answer::Documents { checkpoint, listing }
+            Answer::Documents {
+                checkpoint,
+                listing,
+            }
         }
         Ask::States { documents } => {
             let states = reader.states(documents).await?;
             // Nothing that these show is newer.
             let primaries = primaries(opensearch, &shard.index).await?;
-            let checkpoint = primaries.shards.get(&shard.shard).ok_or(VerifyError::NoPrimary)?.max_seq_no;
+            let checkpoint = primaries
+                .shards
+                .get(&shard.shard)
+                .ok_or(VerifyError::NoPrimary)?
+                .max_seq_no;
             Answer::States { checkpoint, states }
         }
     };
@@ -118,7 +135,10 @@ async fn try_answer(
 
 /// Up to where Kafka has the shard: a scan that begins later sees it all.
 async fn checkpoint(shipped: &mut watch::Receiver<Option<Shipped>>) -> Result<SeqNo, VerifyError> {
-    let shipped = shipped.wait_for(Option::is_some).await.map_err(|_| VerifyError::NoCapture)?;
+    let shipped = shipped
+        .wait_for(Option::is_some)
+        .await
+        .map_err(|_| VerifyError::NoCapture)?;
     Ok(shipped.map_or(SeqNo::NONE, |shipped| shipped.seq_no))
 }
 
@@ -132,7 +152,10 @@ async fn reporting<T>(
 ) -> Result<T, VerifyError> {
     let report = async {
         loop {
-            let answer = Answer::Working { checkpoint, documents: read.load(Relaxed) };
+            let answer = Answer::Working {
+                checkpoint,
+                documents: read.load(Relaxed),
+            };
             if let Err(error) = leader_table.publish(&question.reply(answer)).await {
                 break error;
             }

@@ -1,4 +1,5 @@
-//! The spool of several shards against a model: what is held, what is let go for the limit, and what that takes on disk.
+//! The spool of several shards against a model: what is held, what is let go for the limit, and
+//! what that takes on disk.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,19 +62,32 @@ impl Model {
 
     fn enforce(&mut self) {
         while self.held_bytes() > LIMIT {
-            let oldest = self.held().min_by_key(|(_, written)| written.at).map(|(key, _)| *key).unwrap();
+            let oldest = self
+                .held()
+                .min_by_key(|(_, written)| written.at)
+                .map(|(key, _)| *key)
+                .unwrap();
             self.kept.remove(&oldest);
             self.let_go += 1;
         }
     }
 
     fn generations(&self, shard: u32) -> BTreeSet<Generation> {
-        self.kept.keys().filter(|(of, _)| *of == shard).map(|(_, generation)| Generation(*generation)).collect()
+        self.kept
+            .keys()
+            .filter(|(of, _)| *of == shard)
+            .map(|(_, generation)| Generation(*generation))
+            .collect()
     }
 
     fn oldest(&self, shard: u32, is_live: bool) -> Option<i64> {
-        let of = |((of, _), written): &(&(u32, i64), &Written)| *of == shard && (written.is_live || !is_live);
-        self.kept.iter().find(of).map(|((_, generation), _)| *generation)
+        let of = |((of, _), written): &(&(u32, i64), &Written)| {
+            *of == shard && (written.is_live || !is_live)
+        };
+        self.kept
+            .iter()
+            .find(of)
+            .map(|((_, generation), _)| *generation)
     }
 }
 
@@ -91,12 +105,19 @@ impl World {
             fs::create_dir_all(translog(folder.path(), shard)).unwrap();
         }
         let (spool, shards) = Self::open(folder.path());
-        Self { folder, spool, shards, let_go_before: 0 }
+        Self {
+            folder,
+            spool,
+            shards,
+            let_go_before: 0,
+        }
     }
 
     fn open(folder: &Path) -> (Spool, Vec<ShardSpool>) {
         let spool = Spool::open(&folder.join("spool"), LIMIT).unwrap();
-        let shards = (0..SHARDS).map(|shard| spool.shard(&"u".into(), ShardId(shard)).unwrap()).collect();
+        let shards = (0..SHARDS)
+            .map(|shard| spool.shard(&"u".into(), ShardId(shard)).unwrap())
+            .collect();
         (spool, shards)
     }
 
@@ -105,15 +126,24 @@ impl World {
     }
 
     fn keep(&self, shard: u32) {
-        self.shards[shard as usize].keep(&translog(self.folder.path(), shard)).unwrap();
+        self.shards[shard as usize]
+            .keep(&translog(self.folder.path(), shard))
+            .unwrap();
     }
 
     /// What files of the spool take that no translog has.
     fn bytes_on_disk(&self) -> u64 {
-        let folders = (0..SHARDS).map(|shard| self.folder.path().join("spool/u").join(shard.to_string()));
-        let files =
-            folders.flat_map(|folder| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().metadata().unwrap()));
-        files.filter(|file| file.nlink() == 1).map(|file| file.len()).sum()
+        let folders =
+            (0..SHARDS).map(|shard| self.folder.path().join("spool/u").join(shard.to_string()));
+        let files = folders.flat_map(|folder| {
+            fs::read_dir(folder)
+                .unwrap()
+                .map(|entry| entry.unwrap().metadata().unwrap())
+        });
+        files
+            .filter(|file| file.nlink() == 1)
+            .map(|file| file.len())
+            .sum()
     }
 }
 
@@ -124,8 +154,8 @@ fn translog(folder: &Path, shard: u32) -> PathBuf {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 
-    /// Nothing is let go below the limit, then the oldest of all shards; and whatever happens, the disk that the spool takes
-    /// stays within the limit.
+    /// Nothing is let go below the limit, then the oldest of all shards; and whatever happens, the
+    /// disk that the spool takes stays within the limit.
     #[test]
     fn the_spool_stays_within_its_limit(steps in prop::collection::vec(step(), 1..80)) {
         let (mut world, mut model) = (World::new(), Model::default());
@@ -170,11 +200,15 @@ proptest! {
     }
 }
 
-/// The sample's generations, all but the newest deleted by OpenSearch after a tail had begun to read them.
+/// The sample's generations, all but the newest deleted by OpenSearch after a tail had begun to
+/// read them.
 #[test]
 fn a_full_spool_takes_no_disk_for_a_tail_that_is_open() {
     let folder = tempfile::tempdir().unwrap();
-    let (translog, sample) = (folder.path().join("translog"), "tests/data/translog-sample/generations");
+    let (translog, sample) = (
+        folder.path().join("translog"),
+        "tests/data/translog-sample/generations",
+    );
     fs::create_dir(&translog).unwrap();
     let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join(sample);
     for name in ["translog-2.tlog", "translog-2.ckp"] {
@@ -182,7 +216,12 @@ fn a_full_spool_takes_no_disk_for_a_tail_that_is_open() {
     }
     fs::copy(sample.join("translog-2.ckp"), translog.join("translog.ckp")).unwrap();
     let spool = Spool::open(&folder.path().join("spool"), 0).unwrap();
-    let mut tail = ShardTail::open(&translog, spool.shard(&"u".into(), ShardId(0)).unwrap(), SeqNo(0)).unwrap();
+    let mut tail = ShardTail::open(
+        &translog,
+        spool.shard(&"u".into(), ShardId(0)).unwrap(),
+        SeqNo(0),
+    )
+    .unwrap();
 
     for entry in fs::read_dir(&sample).unwrap().map(Result::unwrap) {
         fs::copy(entry.path(), translog.join(entry.file_name())).unwrap();
@@ -190,10 +229,21 @@ fn a_full_spool_takes_no_disk_for_a_tail_that_is_open() {
     fs::remove_file(translog.join("translog-2.tlog")).unwrap();
     tail.refresh().unwrap();
     assert_eq!(spool.usage().let_go, 1);
-    let open: Vec<PathBuf> =
-        fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| fs::read_link(entry.unwrap().path()).ok()).collect();
+    let open: Vec<PathBuf> = fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
+        .collect();
     let deleted = format!("{} (deleted)", translog.join("translog-2.tlog").display());
-    assert!(!open.iter().any(|path| path.as_os_str() == deleted.as_str()), "{open:?}");
+    assert!(
+        !open.iter().any(|path| path.as_os_str() == deleted.as_str()),
+        "{open:?}"
+    );
     // What is missing is not passed over: the shard is scanned for it.
-    assert!(matches!(tail.next_batch(usize::MAX), Err(TailError::Gap { wanted: SeqNo(0), .. })));
+    assert!(matches!(
+        tail.next_batch(usize::MAX),
+        Err(TailError::Gap {
+            wanted: SeqNo(0),
+            ..
+        })
+    ));
 }

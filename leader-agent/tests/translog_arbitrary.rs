@@ -1,4 +1,5 @@
-//! Damaged, cut and made-up translog files: errors, and never a panic, an endless loop or a wrong operation.
+//! Damaged, cut and made-up translog files: errors, and never a panic, an endless loop or a wrong
+//! operation.
 #![allow(clippy::unwrap_used)]
 
 mod arbitrary;
@@ -13,7 +14,10 @@ fn samples(extension: &str) -> Vec<Vec<u8>> {
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data")];
     let mut files = Vec::new();
     while let Some(folder) = folders.pop() {
-        let mut entries: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut entries: Vec<PathBuf> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
         entries.sort();
         for path in entries {
             if path.is_dir() {
@@ -31,18 +35,20 @@ fn samples(extension: &str) -> Vec<Vec<u8>> {
 fn damaged(extension: &str) -> impl Strategy<Value = Vec<u8>> {
     let file = prop::sample::select(samples(extension));
     let changes = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4);
-    (file, any::<prop::sample::Index>(), any::<bool>(), changes).prop_map(|(mut file, end, is_cut, changes)| {
-        if is_cut {
-            file.truncate(end.index(file.len() + 1));
-        }
-        if !file.is_empty() {
-            for (at, value) in changes {
-                let at = at.index(file.len());
-                file[at] = value;
+    (file, any::<prop::sample::Index>(), any::<bool>(), changes).prop_map(
+        |(mut file, end, is_cut, changes)| {
+            if is_cut {
+                file.truncate(end.index(file.len() + 1));
             }
-        }
-        file
-    })
+            if !file.is_empty() {
+                for (at, value) in changes {
+                    let at = at.index(file.len());
+                    file[at] = value;
+                }
+            }
+            file
+        },
+    )
 }
 
 proptest! {

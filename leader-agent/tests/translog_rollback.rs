@@ -1,5 +1,5 @@
-//! Copies that were rolled back, promoted, or made anew while a tail was open or nobody looked: cases that the simulation
-//! found.
+//! Copies that were rolled back, promoted, or made anew while a tail was open or nobody looked:
+//! cases that the simulation found.
 #![allow(clippy::unwrap_used)]
 
 mod writer;
@@ -29,7 +29,8 @@ impl Shard {
         self.folder.path().join("translog")
     }
 
-    /// Operations of a term; `newest` has the global checkpoint of the shard, and of the generation before it.
+    /// Operations of a term; `newest` has the global checkpoint of the shard, and of the generation
+    /// before it.
     fn write(
         &self,
         uuid: &str,
@@ -39,11 +40,29 @@ impl Shard {
         is_newest: bool,
         global: i64,
     ) {
-        let operations = operations.iter().map(|(seq_no, term, id)| (*seq_no, *term, (*id).to_owned())).collect();
-        let generation = Generation { term, operations, lost: Vec::new(), trimmed_above: None };
+        let operations = operations
+            .iter()
+            .map(|(seq_no, term, id)| (*seq_no, *term, (*id).to_owned()))
+            .collect();
+        let generation = Generation {
+            term,
+            operations,
+            lost: Vec::new(),
+            trimmed_above: None,
+        };
         let offset = write_generation(&self.translog(), uuid, number, &generation);
-        let name = if is_newest { "translog.ckp".to_owned() } else { format!("translog-{number}.ckp") };
-        write_checkpoint(&self.translog().join(name), number, &generation, offset, global);
+        let name = if is_newest {
+            "translog.ckp".to_owned()
+        } else {
+            format!("translog-{number}.ckp")
+        };
+        write_checkpoint(
+            &self.translog().join(name),
+            number,
+            &generation,
+            offset,
+            global,
+        );
     }
 
     fn open(&self) -> ShardTail {
@@ -54,33 +73,56 @@ impl Shard {
 fn read(tail: &mut ShardTail) -> Vec<(i64, String)> {
     let operations = tail.next_batch(1 << 20).unwrap().operations.into_iter();
     let named = operations.map(|operation| {
-        let OperationKind::Index { id, .. } = operation.kind else { panic!("only documents were written") };
+        let OperationKind::Index { id, .. } = operation.kind else {
+            panic!("only documents were written")
+        };
         (operation.seq_no.0, id)
     });
     named.collect()
 }
 
 fn expected(operations: &[(i64, &str)]) -> Vec<(i64, String)> {
-    operations.iter().map(|(seq_no, id)| (*seq_no, (*id).to_owned())).collect()
+    operations
+        .iter()
+        .map(|(seq_no, id)| (*seq_no, (*id).to_owned()))
+        .collect()
 }
 
-/// A primary of term 2 filled a gap, and was followed by a copy that had the operation of term 1 all the time.
+/// A primary of term 2 filled a gap, and was followed by a copy that had the operation of term 1
+/// all the time.
 #[test]
 fn the_newest_generation_counts_whatever_the_operations_terms_are() {
     let shard = Shard::new();
     shard.write(UUID, 1, 1, &[(0, 1, "a"), (1, 1, "b")], false, 0);
     shard.write(UUID, 2, 2, &[(1, 2, "filled")], false, 0);
     shard.write(UUID, 3, 3, &[(1, 1, "b again")], true, 1);
-    assert_eq!(read(&mut shard.open()), expected(&[(0, "a"), (1, "b again")]));
+    assert_eq!(
+        read(&mut shard.open()),
+        expected(&[(0, "a"), (1, "b again")])
+    );
 }
 
 #[test]
 fn what_is_rolled_back_after_the_tail_was_opened_does_not_come() {
     let shard = Shard::new();
-    shard.write(UUID, 1, 1, &[(0, 1, "a"), (1, 1, "b"), (2, 1, "rolled back")], true, 0);
+    shard.write(
+        UUID,
+        1,
+        1,
+        &[(0, 1, "a"), (1, 1, "b"), (2, 1, "rolled back")],
+        true,
+        0,
+    );
     let mut tail = shard.open();
     assert_eq!(read(&mut tail), expected(&[(0, "a")]));
-    shard.write(UUID, 1, 1, &[(0, 1, "a"), (1, 1, "b"), (2, 1, "rolled back")], false, 0);
+    shard.write(
+        UUID,
+        1,
+        1,
+        &[(0, 1, "a"), (1, 1, "b"), (2, 1, "rolled back")],
+        false,
+        0,
+    );
     shard.write(UUID, 2, 2, &[], true, 0);
     tail.refresh().unwrap();
     assert_eq!(read(&mut tail), []);
@@ -119,7 +161,8 @@ fn a_held_checkpoint_goes_with_its_generation() {
     assert!(!shard.spool.path(types::Generation(1), "ckp").exists());
 }
 
-/// Generation 2 began a term, and came and went while no agent was there: it may have had another operation 1.
+/// Generation 2 began a term, and came and went while no agent was there: it may have had another
+/// operation 1.
 #[test]
 fn a_generation_that_nobody_held_makes_those_before_it_uncertain() {
     let shard = Shard::new();
@@ -127,5 +170,11 @@ fn a_generation_that_nobody_held_makes_those_before_it_uncertain() {
     shard.write(UUID, 3, 2, &[], true, 1);
     let mut tail = shard.open();
     assert_eq!(read(&mut tail), expected(&[(0, "a")]));
-    assert!(matches!(tail.next_batch(1), Err(TailError::Gap { wanted: SeqNo(1), .. })));
+    assert!(matches!(
+        tail.next_batch(1),
+        Err(TailError::Gap {
+            wanted: SeqNo(1),
+            ..
+        })
+    ));
 }

@@ -32,9 +32,18 @@ impl std::fmt::Display for Difference {
             return write!(f, "{} documents, all equal", self.documents);
         }
         write!(f, "{} documents on the leader", self.documents)?;
-        for (what, ids) in [("missing", &self.missing), ("extra", &self.extra), ("different", &self.different)] {
+        for (what, ids) in [
+            ("missing", &self.missing),
+            ("extra", &self.extra),
+            ("different", &self.different),
+        ] {
             if !ids.is_empty() {
-                let examples = ids.iter().take(EXAMPLES).cloned().collect::<Vec<_>>().join(", ");
+                let examples = ids
+                    .iter()
+                    .take(EXAMPLES)
+                    .cloned()
+                    .collect::<Vec<_>>()
+                    .join(", ");
                 write!(f, "; {} {what}: {examples}", ids.len())?;
             }
         }
@@ -52,7 +61,10 @@ pub async fn compare(
 ) -> Result<Difference> {
     let expected = documents(leader, leader_index).await?;
     let mut found = documents(follower, follower_index).await?;
-    let mut difference = Difference { documents: expected.len(), ..Difference::default() };
+    let mut difference = Difference {
+        documents: expected.len(),
+        ..Difference::default()
+    };
     for (id, document) in expected {
         match found.remove(&id) {
             None => difference.missing.push(id),
@@ -66,8 +78,16 @@ pub async fn compare(
 
 /// Every document of an index, read at one point in time.
 async fn documents(client: &Client, index: &str) -> Result<Documents> {
-    client.ok("POST", &format!("/{index}/_refresh"), None).await?;
-    let opened = client.ok("POST", &format!("/{index}/_search/point_in_time?keep_alive=5m"), None).await?;
+    client
+        .ok("POST", &format!("/{index}/_refresh"), None)
+        .await?;
+    let opened = client
+        .ok(
+            "POST",
+            &format!("/{index}/_search/point_in_time?keep_alive=5m"),
+            None,
+        )
+        .await?;
     let pit = opened["pit_id"].as_str().context("no pit_id")?.to_owned();
     let mut documents = Documents::new();
     let mut after = Value::Null;
@@ -80,7 +100,9 @@ async fn documents(client: &Client, index: &str) -> Result<Documents> {
             request["search_after"] = after;
         }
         let mut page = client.ok("POST", "/_search", Some(&request)).await?;
-        let Value::Array(hits) = page["hits"]["hits"].take() else { break };
+        let Value::Array(hits) = page["hits"]["hits"].take() else {
+            break;
+        };
         let Some(last) = hits.last() else { break };
         after = last["sort"].clone();
         for mut hit in hits {
@@ -89,6 +111,12 @@ async fn documents(client: &Client, index: &str) -> Result<Documents> {
             documents.insert(id, (routing, hit["_source"].take()));
         }
     }
-    client.ok("DELETE", "/_search/point_in_time", Some(&json!({"pit_id": [pit]}))).await?;
+    client
+        .ok(
+            "DELETE",
+            "/_search/point_in_time",
+            Some(&json!({"pit_id": [pit]})),
+        )
+        .await?;
     Ok(documents)
 }

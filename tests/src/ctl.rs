@@ -17,10 +17,20 @@ pub struct Printed {
 /// Runs a command, its words separated by spaces, against a gateway.
 pub async fn ctl(gateway: &Client, command: &str) -> Result<Printed> {
     let mut process = Command::new(find_binary("follower-agent")?);
-    process.args(["ctl", "--url", gateway.url()]).args(command.split_whitespace()).kill_on_drop(true);
-    let output = process.output().await.with_context(|| format!("ctl {command}"))?;
+    process
+        .args(["ctl", "--url", gateway.url()])
+        .args(command.split_whitespace())
+        .kill_on_drop(true);
+    let output = process
+        .output()
+        .await
+        .with_context(|| format!("ctl {command}"))?;
     let text = |bytes| String::from_utf8(bytes).context("no UTF-8");
-    Ok(Printed { success: output.status.success(), stdout: text(output.stdout)?, stderr: text(output.stderr)? })
+    Ok(Printed {
+        success: output.status.success(),
+        stdout: text(output.stdout)?,
+        stderr: text(output.stderr)?,
+    })
 }
 
 /// A command that has to succeed; what it printed.

@@ -1,5 +1,5 @@
-//! A load of realistic log documents: indexed, updated, partially updated, deleted, with and without routing, by bulk
-//! and by query. The same seed makes the same load.
+//! A load of realistic log documents: indexed, updated, partially updated, deleted, with and
+//! without routing, by bulk and by query. The same seed makes the same load.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,15 @@ use serde_json::{Value, json};
 
 use crate::client::Client;
 
-const SERVICES: &[&str] = &["checkout", "catalog", "payment", "search", "profile", "gateway", "inventory"];
+const SERVICES: &[&str] = &[
+    "checkout",
+    "catalog",
+    "payment",
+    "search",
+    "profile",
+    "gateway",
+    "inventory",
+];
 const LEVELS: &[&str] = &["INFO", "INFO", "INFO", "INFO", "DEBUG", "WARN", "ERROR"];
 const WORDS: &[&str] = &[
     "request",
@@ -74,14 +82,22 @@ pub struct Load {
 impl Load {
     /// Loads with different prefixes do not touch each other's documents.
     pub fn new(seed: u64, prefix: &str) -> Self {
-        Self { random: Random::seeded(seed), written: 0, prefix: prefix.to_owned() }
+        Self {
+            random: Random::seeded(seed),
+            written: 0,
+            prefix: prefix.to_owned(),
+        }
     }
 
     /// The next bulk body with about `operations` operations on about as many new documents.
     pub fn bulk(&mut self, operations: u64) -> String {
         let mut body = String::new();
         for _ in 0..operations {
-            let kind = if self.written < 100 { 0 } else { self.random.below(100) };
+            let kind = if self.written < 100 {
+                0
+            } else {
+                self.random.below(100)
+            };
             let older = self.random.below(self.written.max(1));
             match kind {
                 0..80 => {
@@ -99,8 +115,7 @@ impl Load {
                     // A partial update that makes the document when it is not there any more.
                     self.action(&mut body, "update", older);
                     let status = self.random.below(600);
-                    let change =
-                        json!({"doc": {"status": status, "seen": {"by": self.random.below(9)}}, "doc_as_upsert": true});
+                    let change = json!({"doc": {"status": status, "seen": {"by": self.random.below(9)}}, "doc_as_upsert": true});
                     let _ = writeln!(body, "{change}");
                 }
                 // One that is not there any more is a 404 that nobody minds.
@@ -113,14 +128,19 @@ impl Load {
     fn action(&self, body: &mut String, action: &str, number: u64) {
         let id = format!("{}-{number}", self.prefix);
         // Every fifth document has a routing of its own, always the same for the same document.
-        let routing =
-            if number.is_multiple_of(5) { format!(",\"routing\":\"r{}\"", number % 17) } else { String::new() };
+        let routing = if number.is_multiple_of(5) {
+            format!(",\"routing\":\"r{}\"", number % 17)
+        } else {
+            String::new()
+        };
         let _ = writeln!(body, "{{\"{action}\":{{\"_id\":\"{id}\"{routing}}}}}");
     }
 
     fn document(&mut self) -> Value {
         let random = &mut self.random;
-        let message: Vec<&str> = (0..8 + random.below(12)).map(|_| random.pick(WORDS)).collect();
+        let message: Vec<&str> = (0..8 + random.below(12))
+            .map(|_| random.pick(WORDS))
+            .collect();
         json!({
             "@timestamp": 1_790_000_000_000u64 + random.below(100_000_000),
             "service": random.pick(SERVICES),
@@ -135,14 +155,27 @@ impl Load {
 
 /// Changes documents by query, as users do now and then.
 pub async fn by_query(leader: &Client, index: &str) -> Result<()> {
-    leader.ok("POST", &format!("/{index}/_refresh"), None).await?;
+    leader
+        .ok("POST", &format!("/{index}/_refresh"), None)
+        .await?;
     let update = json!({
         "query": {"bool": {"filter": [{"term": {"service": "payment"}}, {"term": {"level": "ERROR"}}]}},
         "script": {"source": "ctx._source.reviewed = true"},
     });
-    leader.ok("POST", &format!("/{index}/_update_by_query?conflicts=proceed&refresh=true"), Some(&update)).await?;
-    let delete =
-        json!({"query": {"bool": {"filter": [{"term": {"service": "profile"}}, {"term": {"level": "DEBUG"}}]}}});
-    leader.ok("POST", &format!("/{index}/_delete_by_query?conflicts=proceed"), Some(&delete)).await?;
+    leader
+        .ok(
+            "POST",
+            &format!("/{index}/_update_by_query?conflicts=proceed&refresh=true"),
+            Some(&update),
+        )
+        .await?;
+    let delete = json!({"query": {"bool": {"filter": [{"term": {"service": "profile"}}, {"term": {"level": "DEBUG"}}]}}});
+    leader
+        .ok(
+            "POST",
+            &format!("/{index}/_delete_by_query?conflicts=proceed"),
+            Some(&delete),
+        )
+        .await?;
     Ok(())
 }

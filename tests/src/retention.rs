@@ -29,18 +29,31 @@ impl Topic {
             let is_it = |name: &str| name.starts_with(&beginning) && !name.contains(".bootstrap.");
             let found = metadata.topics().iter().find(|topic| is_it(topic.name()));
             let found = found.with_context(|| format!("no topic {beginning}*"))?;
-            let (name, partitions) = (found.name().to_owned(), i32::try_from(found.partitions().len())?);
-            Ok(Self { bootstrap_servers, name, partitions })
+            let (name, partitions) = (
+                found.name().to_owned(),
+                i32::try_from(found.partitions().len())?,
+            );
+            Ok(Self {
+                bootstrap_servers,
+                name,
+                partitions,
+            })
         })
         .await
     }
 
     /// Of all topics that are wanted.
-    pub async fn names(bootstrap_servers: &str, is_wanted: fn(&str) -> bool) -> Result<Vec<String>> {
+    pub async fn names(
+        bootstrap_servers: &str,
+        is_wanted: fn(&str) -> bool,
+    ) -> Result<Vec<String>> {
         let bootstrap_servers = bootstrap_servers.to_owned();
         blocking(move || {
             let metadata = consumer(&bootstrap_servers)?.fetch_metadata(None, CALL_TIMEOUT)?;
-            let names = metadata.topics().iter().map(|topic| topic.name().to_owned());
+            let names = metadata
+                .topics()
+                .iter()
+                .map(|topic| topic.name().to_owned());
             Ok(names.filter(|name| is_wanted(name)).collect())
         })
         .await
@@ -48,7 +61,11 @@ impl Topic {
 
     /// Offsets behind the last record of each partition.
     pub async fn ends(&self) -> Result<Vec<i64>> {
-        let (servers, name, partitions) = (self.bootstrap_servers.clone(), self.name.clone(), self.partitions);
+        let (servers, name, partitions) = (
+            self.bootstrap_servers.clone(),
+            self.name.clone(),
+            self.partitions,
+        );
         blocking(move || {
             let consumer = consumer(&servers)?;
             let end = |partition| Ok(consumer.fetch_watermarks(&name, partition, CALL_TIMEOUT)?.1);
@@ -61,7 +78,11 @@ impl Topic {
     pub async fn trim_behind(&self, ends: &[i64]) -> Result<()> {
         wait::until("more records in each partition", PATIENCE, async || {
             let now = self.ends().await?;
-            Ok(if now.iter().zip(ends).all(|(now, before)| now > before) { Ok(()) } else { Err(format!("{now:?}")) })
+            Ok(if now.iter().zip(ends).all(|(now, before)| now > before) {
+                Ok(())
+            } else {
+                Err(format!("{now:?}"))
+            })
         })
         .await?;
         let admin: AdminClient<DefaultClientContext> = config(&self.bootstrap_servers).create()?;
@@ -69,13 +90,25 @@ impl Topic {
         for partition in 0..self.partitions {
             list.add_partition_offset(&self.name, partition, Offset::End)?;
         }
-        let removed = admin.delete_records(&list, &AdminOptions::new().operation_timeout(Some(CALL_TIMEOUT))).await?;
-        removed.elements().iter().try_for_each(|partition| Ok(partition.error()?))
+        let removed = admin
+            .delete_records(
+                &list,
+                &AdminOptions::new().operation_timeout(Some(CALL_TIMEOUT)),
+            )
+            .await?;
+        removed
+            .elements()
+            .iter()
+            .try_for_each(|partition| Ok(partition.error()?))
     }
 }
 
 /// Sets what a topic is configured by, and nothing else.
-pub async fn configure(bootstrap_servers: &str, topic: &str, settings: &[(&str, &str)]) -> Result<()> {
+pub async fn configure(
+    bootstrap_servers: &str,
+    topic: &str,
+    settings: &[(&str, &str)],
+) -> Result<()> {
     let admin: AdminClient<DefaultClientContext> = config(bootstrap_servers).create()?;
     let mut wanted = AlterConfig::new(ResourceSpecifier::Topic(topic));
     for (key, value) in settings {
@@ -97,6 +130,8 @@ fn consumer(bootstrap_servers: &str) -> Result<BaseConsumer> {
     Ok(config(bootstrap_servers).create()?)
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     tokio::task::spawn_blocking(work).await?
 }

@@ -1,6 +1,6 @@
-//! Reads an index's whole topic and proves what must hold for it: every operation in `seq_no` order without a hole, a
-//! repeated one the same as before, no operation that the leader has rolled back, and every field in the mapping that
-//! stands before it.
+//! Reads an index's whole topic and proves what must hold for it: every operation in `seq_no` order
+//! without a hole, a repeated one the same as before, no operation that the leader has rolled back,
+//! and every field in the mapping that stands before it.
 
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
@@ -34,7 +34,11 @@ pub struct TopicReport {
 
 impl std::fmt::Display for TopicReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} operations, {} of them repeated, and {} resyncs", self.operations, self.repeated, self.resyncs)
+        write!(
+            f,
+            "{} operations, {} of them repeated, and {} resyncs",
+            self.operations, self.repeated, self.resyncs
+        )
     }
 }
 
@@ -49,12 +53,23 @@ pub fn kafka(servers: &str) -> Result<Kafka> {
     })?)
 }
 
-pub async fn check(servers: &str, topic: &TopicName, leader: &Client, index: &str) -> Result<TopicReport> {
+pub async fn check(
+    servers: &str,
+    topic: &TopicName,
+    leader: &Client,
+    index: &str,
+) -> Result<TopicReport> {
     let kafka = kafka(servers)?;
-    let consumer =
-        StreamConsumer::<rdkafka::consumer::DefaultConsumerContext>::from_config(&kafka.consumer("checker"))?;
+    let consumer = StreamConsumer::<rdkafka::consumer::DefaultConsumerContext>::from_config(
+        &kafka.consumer("checker"),
+    )?;
     let metadata = consumer.fetch_metadata(Some(topic.as_str()), PATIENCE)?;
-    let partitions = metadata.topics().first().context("no such topic")?.partitions().len();
+    let partitions = metadata
+        .topics()
+        .first()
+        .context("no such topic")?
+        .partitions()
+        .len();
     let mut report = TopicReport::default();
     for partition in 0..partitions {
         let shard = ShardId(u32::try_from(partition)?);
@@ -81,9 +96,13 @@ async fn check_partition(
     let mut partition = Partition::default();
     let mut offset = 0;
     while offset < end.0 {
-        let message = tokio::time::timeout(PATIENCE, records.next()).await?.context("the stream ended")??;
+        let message = tokio::time::timeout(PATIENCE, records.next())
+            .await?
+            .context("the stream ended")??;
         for record in Record::decode(&message)? {
-            partition.take(record, report).with_context(|| format!("offset {}", message.offset()))?;
+            partition
+                .take(record, report)
+                .with_context(|| format!("offset {}", message.offset()))?;
         }
         offset = message.offset() + 1;
     }
@@ -100,22 +119,38 @@ struct Partition {
 
 impl Default for Partition {
     fn default() -> Self {
-        Self { reached: -1, seen: HashMap::new(), mappings: Value::Null, resync: None }
+        Self {
+            reached: -1,
+            seen: HashMap::new(),
+            mappings: Value::Null,
+            resync: None,
+        }
     }
 }
 
 impl Partition {
-    fn take(&mut self, Record { seq_no, body, .. }: Record, report: &mut TopicReport) -> Result<()> {
+    fn take(
+        &mut self,
+        Record { seq_no, body, .. }: Record,
+        report: &mut TopicReport,
+    ) -> Result<()> {
         match body {
             Body::Operation(operation) => self.operation(seq_no, operation, report)?,
             Body::Metadata(metadata) => self.mappings = metadata.mappings,
             Body::Rewound { .. } => (self.reached, self.seen) = (seq_no.0, HashMap::new()),
             Body::Gap { .. } => self.reached = self.reached.max(seq_no.0),
             Body::ResyncBegin(begin) => {
-                ensure!(begin.from.0 <= self.reached + 1, "a resync from {} after {}", begin.from, self.reached);
+                ensure!(
+                    begin.from.0 <= self.reached + 1,
+                    "a resync from {} after {}",
+                    begin.from,
+                    self.reached
+                );
                 self.resync = Some((begin.frame.0, begin.to.0));
             }
-            Body::ResyncDocument { seq_no, operation, .. } => self.document(seq_no, &operation, report)?,
+            Body::ResyncDocument {
+                seq_no, operation, ..
+            } => self.document(seq_no, &operation, report)?,
             Body::ResyncEnd(end) => {
                 if let Some((_, to)) = self.resync.take_if(|(frame, _)| *frame == end.frame.0) {
                     ensure!(to == seq_no.0, "a resync to {to} ends at {seq_no}");
@@ -128,32 +163,54 @@ impl Partition {
         Ok(())
     }
 
-    fn operation(&mut self, seq_no: SeqNo, operation: Operation, report: &mut TopicReport) -> Result<()> {
+    fn operation(
+        &mut self,
+        seq_no: SeqNo,
+        operation: Operation,
+        report: &mut TopicReport,
+    ) -> Result<()> {
         let mut hasher = DefaultHasher::new();
         format!("{:?}", operation.kind).hash(&mut hasher);
         let print = (operation.primary_term, hasher.finish());
         report.operations += 1;
         if let Some(before) = self.seen.insert(seq_no.0, print) {
-            ensure!(before == print, "operation {seq_no} is another one than before: {operation:?}");
+            ensure!(
+                before == print,
+                "operation {seq_no} is another one than before: {operation:?}"
+            );
             report.repeated += 1;
             return Ok(());
         }
-        ensure!(seq_no.0 <= self.reached + 1, "operation {seq_no} comes after {}", self.reached);
+        ensure!(
+            seq_no.0 <= self.reached + 1,
+            "operation {seq_no} comes after {}",
+            self.reached
+        );
         self.reached = self.reached.max(seq_no.0);
         self.document(seq_no, &operation, report)
     }
 
-    fn document(&self, seq_no: SeqNo, operation: &Operation, report: &mut TopicReport) -> Result<()> {
+    fn document(
+        &self,
+        seq_no: SeqNo,
+        operation: &Operation,
+        report: &mut TopicReport,
+    ) -> Result<()> {
         let (id, exists) = match &operation.kind {
             OperationKind::Index { id, source, .. } => {
                 let source: Value = serde_json::from_slice(source)?;
-                every_field_is_mapped(&source, &self.mappings).with_context(|| format!("operation {seq_no}"))?;
+                every_field_is_mapped(&source, &self.mappings)
+                    .with_context(|| format!("operation {seq_no}"))?;
                 (id, true)
             }
             OperationKind::Delete { id, .. } => (id, false),
             OperationKind::NoOp => return Ok(()),
         };
-        let last = report.last.entry(id.clone()).or_insert((seq_no, operation.primary_term, exists));
+        let last =
+            report
+                .last
+                .entry(id.clone())
+                .or_insert((seq_no, operation.primary_term, exists));
         if last.0 <= seq_no {
             *last = (seq_no, operation.primary_term, exists);
         }
@@ -162,7 +219,9 @@ impl Partition {
 }
 
 fn every_field_is_mapped(source: &Value, mapping: &Value) -> Result<()> {
-    let Some(fields) = source.as_object() else { return Ok(()) };
+    let Some(fields) = source.as_object() else {
+        return Ok(());
+    };
     for (name, value) in fields {
         let Some(field) = mapping["properties"].get(name) else {
             bail!("field {name} is in no mapping that precedes it");
@@ -172,10 +231,19 @@ fn every_field_is_mapped(source: &Value, mapping: &Value) -> Result<()> {
     Ok(())
 }
 
-/// Every document is on the leader as the topic's last operation on it left it: the same operation of the same term.
+/// Every document is on the leader as the topic's last operation on it left it: the same operation
+/// of the same term.
 async fn nothing_was_rolled_back(report: &TopicReport, leader: &Client, index: &str) -> Result<()> {
-    leader.ok("POST", &format!("/{index}/_refresh"), None).await?;
-    let pit = leader.ok("POST", &format!("/{index}/_search/point_in_time?keep_alive=5m"), None).await?;
+    leader
+        .ok("POST", &format!("/{index}/_refresh"), None)
+        .await?;
+    let pit = leader
+        .ok(
+            "POST",
+            &format!("/{index}/_search/point_in_time?keep_alive=5m"),
+            None,
+        )
+        .await?;
     let mut documents = HashMap::new();
     let mut after = Value::Null;
     loop {
@@ -192,21 +260,39 @@ async fn nothing_was_rolled_back(report: &TopicReport, leader: &Client, index: &
         after = last["sort"].clone();
         for hit in hits {
             let id = hit["_id"].as_str().context("no _id")?.to_owned();
-            let position = (hit["_seq_no"].as_i64().unwrap_or(-1), hit["_primary_term"].as_i64().unwrap_or(-1));
+            let position = (
+                hit["_seq_no"].as_i64().unwrap_or(-1),
+                hit["_primary_term"].as_i64().unwrap_or(-1),
+            );
             documents.insert(id, position);
         }
     }
-    leader.ok("DELETE", "/_search/point_in_time", Some(&json!({"pit_id": [pit["pit_id"]]}))).await?;
+    leader
+        .ok(
+            "DELETE",
+            "/_search/point_in_time",
+            Some(&json!({"pit_id": [pit["pit_id"]]})),
+        )
+        .await?;
     for (id, (seq_no, term)) in &documents {
-        let found = report.last.get(id).with_context(|| format!("document {id} is not in the topic"))?;
+        let found = report
+            .last
+            .get(id)
+            .with_context(|| format!("document {id} is not in the topic"))?;
         ensure!(
             *found == (SeqNo(*seq_no), PrimaryTerm(*term), true),
             "document {id} is of operation {seq_no} and term {term} on the leader, {found:?} in the topic"
         );
     }
     if report.resyncs == 0 {
-        let gone = report.last.iter().find(|(id, (_, _, exists))| *exists && !documents.contains_key(*id));
-        ensure!(gone.is_none(), "the topic has a document that the leader has not: {gone:?}");
+        let gone = report
+            .last
+            .iter()
+            .find(|(id, (_, _, exists))| *exists && !documents.contains_key(*id));
+        ensure!(
+            gone.is_none(),
+            "the topic has a document that the leader has not: {gone:?}"
+        );
     }
     Ok(())
 }

@@ -29,7 +29,8 @@ pub struct World {
 }
 
 impl World {
-    /// One of everything, on free ports; gone with the test. Indices named `always-*` are captured without a follower.
+    /// One of everything, on free ports; gone with the test. Indices named `always-*` are captured
+    /// without a follower.
     pub async fn start() -> Result<Self> {
         Self::with(|_| {}).await
     }
@@ -38,7 +39,10 @@ impl World {
     pub async fn with(change: impl FnOnce(&mut StackOptions)) -> Result<Self> {
         let run_dir = tempfile::tempdir()?;
         let leader_agent_config = AgentConfig::default().set("capture", "always", "[\"always-*\"]");
-        let mut options = StackOptions { leader_agent_config, ..StackOptions::new(run_dir.path()) };
+        let mut options = StackOptions {
+            leader_agent_config,
+            ..StackOptions::new(run_dir.path())
+        };
         change(&mut options);
         let stack = Stack::start(options).await?;
         let world = Self {
@@ -50,13 +54,22 @@ impl World {
         };
         let seed = format!("127.0.0.1:{}", world.stack.ports().leader[0].transport);
         let alias = json!({"persistent": {"cluster": {"remote": {ALIAS: {"seeds": [seed]}}}}});
-        world.gateway.ok("PUT", "/_cluster/settings", Some(&alias)).await?;
+        world
+            .gateway
+            .ok("PUT", "/_cluster/settings", Some(&alias))
+            .await?;
         Ok(world)
     }
 
     pub async fn follow(&self, leader: &str, follower: &str) -> Result<()> {
         let body = json!({"leader_alias": ALIAS, "leader_index": leader});
-        self.gateway.ok("PUT", &format!("/_plugins/_replication/{follower}/_start"), Some(&body)).await?;
+        self.gateway
+            .ok(
+                "PUT",
+                &format!("/_plugins/_replication/{follower}/_start"),
+                Some(&body),
+            )
+            .await?;
         Ok(())
     }
 
@@ -64,7 +77,10 @@ impl World {
     pub async fn equal(&self, leader: &str, follower: &str) -> Result<()> {
         wait::caught_up(&self.leader, leader, &self.gateway, follower, PATIENCE).await?;
         let difference = compare(&self.leader, leader, &self.follower, follower).await?;
-        ensure!(difference.is_equal(), "{leader} and {follower}: {difference}");
+        ensure!(
+            difference.is_equal(),
+            "{leader} and {follower}: {difference}"
+        );
         Ok(())
     }
 
@@ -76,9 +92,19 @@ impl World {
 
     /// The topic of a leader index.
     pub async fn topic(&self, leader: &str) -> Result<TopicName> {
-        let settings = self.leader.get(&format!("/{leader}/_settings?flat_settings=true")).await?;
-        let uuid = settings[leader]["settings"]["index.uuid"].as_str().context("no uuid")?;
-        Ok(replication_topic("shardline", "leader", &leader.into(), &uuid.into()))
+        let settings = self
+            .leader
+            .get(&format!("/{leader}/_settings?flat_settings=true"))
+            .await?;
+        let uuid = settings[leader]["settings"]["index.uuid"]
+            .as_str()
+            .context("no uuid")?;
+        Ok(replication_topic(
+            "shardline",
+            "leader",
+            &leader.into(),
+            &uuid.into(),
+        ))
     }
 
     pub async fn stop(self) -> Result<()> {

@@ -1,4 +1,5 @@
-//! Indices whose history the translog no longer holds: they are copied, under load, and again after a gap.
+//! Indices whose history the translog no longer holds: they are copied, under load, and again after
+//! a gap.
 
 use std::time::Duration;
 
@@ -16,7 +17,13 @@ const BULK: u64 = 1_000;
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_log_no_longer_holds_is_copied() -> Result<()> {
     let world = World::start().await?;
-    let World { stack, leader, follower, gateway, .. } = &world;
+    let World {
+        stack,
+        leader,
+        follower,
+        gateway,
+        ..
+    } = &world;
 
     // Written and flushed before anybody follows.
     leader.ok("PUT", "/old", Some(&index_body(2))).await?;
@@ -35,10 +42,13 @@ async fn what_the_log_no_longer_holds_is_copied() -> Result<()> {
     world.equal("old", "new").await?;
     let settings = follower.get("/new/_settings?flat_settings=true").await?;
     let settings = &settings["new"]["settings"];
-    assert!(settings["index.refresh_interval"].is_null(), "bulk-load settings stay behind: {settings}");
+    assert!(
+        settings["index.refresh_interval"].is_null(),
+        "bulk-load settings stay behind: {settings}"
+    );
 
-    // The leader's agent is away while the translog is trimmed: what is missing comes from a scan, and what was deleted
-    // goes.
+    // The leader's agent is away while the translog is trimmed: what is missing comes from a scan,
+    // and what was deleted goes.
     stack.process("leader-agent-1")?.kill().await?;
     for _ in 0..5 {
         leader.bulk("/old/_bulk", load.bulk(BULK)).await?;
@@ -70,12 +80,17 @@ async fn what_the_log_no_longer_holds_is_copied() -> Result<()> {
     leader.bulk("/old/_bulk", load.bulk(BULK)).await?;
     topic.trim_behind(&ends).await?;
     stack.restart("follower-agent-1").await?;
-    let before = follower.get("/new/_count").await?["count"].as_u64().unwrap_or_default();
+    let before = follower.get("/new/_count").await?["count"]
+        .as_u64()
+        .unwrap_or_default();
     let readable = async {
         loop {
             let answer = follower.get("/new/_count").await?;
             let count = answer["count"].as_u64().unwrap_or_default();
-            ensure!(count >= before / 2 && answer["_shards"]["failed"] == 0, "unreadable during the copy: {answer}");
+            ensure!(
+                count >= before / 2 && answer["_shards"]["failed"] == 0,
+                "unreadable during the copy: {answer}"
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -87,16 +102,27 @@ async fn what_the_log_no_longer_holds_is_copied() -> Result<()> {
 
     // Asked to, `_start` answers when the copy is complete.
     leader.ok("PUT", "/older", Some(&index_body(2))).await?;
-    let documents: String = (0..5_000).map(|n| format!("{{\"index\":{{\"_id\":\"{n}\"}}}}\n{{\"n\":{n}}}\n")).collect();
+    let documents: String = (0..5_000)
+        .map(|n| format!("{{\"index\":{{\"_id\":\"{n}\"}}}}\n{{\"n\":{n}}}\n"))
+        .collect();
     leader.bulk("/older/_bulk", documents).await?;
     leader.ok("POST", "/older/_flush?force=true", None).await?;
     let body = json!({"leader_alias": ALIAS, "leader_index": "older"});
-    gateway.ok("PUT", "/_plugins/_replication/older/_start?wait_for_restore=true", Some(&body)).await?;
+    gateway
+        .ok(
+            "PUT",
+            "/_plugins/_replication/older/_start?wait_for_restore=true",
+            Some(&body),
+        )
+        .await?;
     assert_eq!(wait::status(gateway, "older").await?["status"], "SYNCING");
     follower.ok("POST", "/older/_refresh", None).await?;
     assert_eq!(follower.get("/older/_count").await?["count"], 5_000);
     let start = format!("start older-too --leader-alias {ALIAS} --leader-index older --wait");
-    assert_eq!(ctl_ok(gateway, &start).await?, "older-too is synchronised\n");
+    assert_eq!(
+        ctl_ok(gateway, &start).await?,
+        "older-too is synchronised\n"
+    );
     follower.ok("POST", "/older-too/_refresh", None).await?;
     assert_eq!(follower.get("/older-too/_count").await?["count"], 5_000);
     world.stop().await

@@ -1,5 +1,5 @@
-//! The agents' wall clock is set forward, which makes Kafka refuse their records, and back again, for which threads of
-//! librdkafka would wait: indices are followed as before.
+//! The agents' wall clock is set forward, which makes Kafka refuse their records, and back again,
+//! for which threads of librdkafka would wait: indices are followed as before.
 
 use std::time::Duration;
 
@@ -14,7 +14,10 @@ const AHEAD: Duration = Duration::from_secs(4);
 async fn a_clock_that_is_set_back_stops_nothing() -> Result<()> {
     let clock = Clock::new()?;
     let world = World::with(|options| options.agent_environment = clock.environment()).await?;
-    world.leader.ok("PUT", "/before", Some(&index_body(2))).await?;
+    world
+        .leader
+        .ok("PUT", "/before", Some(&index_body(2)))
+        .await?;
     world.follow("before", "before").await?;
     let mut load = Load::new(21, "c");
     for index in ["first", "second"] {
@@ -27,7 +30,10 @@ async fn a_clock_that_is_set_back_stops_nothing() -> Result<()> {
         clock.set(0)?;
         world.equal("before", "before").await?;
         // Needs the leader agent's writes to the control topic.
-        world.leader.ok("PUT", &format!("/{index}"), Some(&index_body(1))).await?;
+        world
+            .leader
+            .ok("PUT", &format!("/{index}"), Some(&index_body(1)))
+            .await?;
         world.follow(index, index).await?;
         world.equal(index, index).await?;
     }

@@ -1,5 +1,6 @@
-//! A leader cluster of three nodes with replicas, under a steady load: nodes and agents are killed, primaries move,
-//! translogs are flushed all the time. The stream has no hole, and needs no scan as long as the agent of some copy is there.
+//! A leader cluster of three nodes with replicas, under a steady load: nodes and agents are killed,
+//! primaries move, translogs are flushed all the time. The stream has no hole, and needs no scan as
+//! long as the agent of some copy is there.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -42,12 +43,23 @@ async fn a_cluster_that_loses_nodes_and_agents_is_followed_without_a_hole() -> R
     let (written, _, ()) = tokio::try_join!(write(&nodes, 1, &done), flush(&nodes, &done), faults)?;
     world.equal("logs", "logs").await?;
     let report = world.check_topic("logs").await?;
-    println!("{written} operations written, the topic has {report}; {} fills", logged(&world, "filled: ")?);
-    assert_eq!(logged(&world, "resync: ")?, 0, "the agent of some copy was there all the time");
+    println!(
+        "{written} operations written, the topic has {report}; {} fills",
+        logged(&world, "filled: ")?
+    );
+    assert_eq!(
+        logged(&world, "resync: ")?,
+        0,
+        "the agent of some copy was there all the time"
+    );
 
     // All agents are away for a while: there is a hole now, and a scan fills it.
     for agent in 1..=3 {
-        world.stack.process(&format!("leader-agent-{agent}"))?.kill().await?;
+        world
+            .stack
+            .process(&format!("leader-agent-{agent}"))?
+            .kill()
+            .await?;
     }
     let done = AtomicBool::new(false);
     let away = async {
@@ -57,11 +69,17 @@ async fn a_cluster_that_loses_nodes_and_agents_is_followed_without_a_hole() -> R
     };
     tokio::try_join!(write(&nodes, 2, &done), flush(&nodes, &done), away)?;
     for agent in 1..=3 {
-        world.stack.restart(&format!("leader-agent-{agent}")).await?;
+        world
+            .stack
+            .restart(&format!("leader-agent-{agent}"))
+            .await?;
     }
     world.equal("logs", "logs").await?;
     let report = world.check_topic("logs").await?;
-    assert!(report.resyncs >= 1, "what was flushed meanwhile is in no translog: {report}");
+    assert!(
+        report.resyncs >= 1,
+        "what was flushed meanwhile is in no translog: {report}"
+    );
     a_node_that_lost_its_disk_is_captured_when_it_is_back(&world).await?;
     world.stop().await
 }
@@ -73,16 +91,23 @@ async fn a_node_that_lost_its_disk_is_captured_when_it_is_back(world: &World) ->
     std::fs::remove_dir_all(node.data_dir())?;
     world.stack.restart("leader-3").await?;
     let only_there = json!({"index.number_of_replicas": 0, "index.routing.allocation.require._name": "leader-3"});
-    world.leader.ok("PUT", "/logs/_settings", Some(&only_there)).await?;
+    world
+        .leader
+        .ok("PUT", "/logs/_settings", Some(&only_there))
+        .await?;
     wait::until("all shards to be on the new node", PATIENCE, async || {
         let shards = world.leader.get("/_cat/shards/logs?format=json").await?;
         let is_there = |shard: &Value| shard["state"] == "STARTED" && shard["node"] == "leader-3";
-        let all =
-            shards.as_array().is_some_and(|shards| shards.len() == SHARDS as usize && shards.iter().all(is_there));
+        let all = shards
+            .as_array()
+            .is_some_and(|shards| shards.len() == SHARDS as usize && shards.iter().all(is_there));
         Ok(if all { Ok(()) } else { Err(shards.to_string()) })
     })
     .await?;
-    world.leader.bulk("/logs/_bulk", Load::new(3, "c").bulk(1_000)).await?;
+    world
+        .leader
+        .bulk("/logs/_bulk", Load::new(3, "c").bulk(1_000))
+        .await?;
     world.equal("logs", "logs").await
 }
 
@@ -90,7 +115,12 @@ async fn a_node_that_lost_its_disk_is_captured_when_it_is_back(world: &World) ->
 fn logged(world: &World, what: &str) -> Result<usize> {
     let mut count = 0;
     for agent in 1..=3 {
-        let log = std::fs::read_to_string(world.stack.process(&format!("leader-agent-{agent}"))?.log_file())?;
+        let log = std::fs::read_to_string(
+            world
+                .stack
+                .process(&format!("leader-agent-{agent}"))?
+                .log_file(),
+        )?;
         for line in log.lines().filter(|line| line.contains(what)) {
             println!("leader-agent-{agent}: {line}");
             count += 1;
@@ -107,7 +137,11 @@ async fn nodes_and_agents_fail(world: &World, nodes: &[Client]) -> Result<()> {
         stack.process(&name)?.kill().await?;
         wait::until("replicas to be promoted", PATIENCE, async || {
             let health = other.get("/_cluster/health/logs?timeout=1s").await?;
-            Ok(if health["status"] == "yellow" { Ok(()) } else { Err(health.to_string()) })
+            Ok(if health["status"] == "yellow" {
+                Ok(())
+            } else {
+                Err(health.to_string())
+            })
         })
         .await?;
         tokio::time::sleep(Duration::from_secs(2)).await;
@@ -131,23 +165,44 @@ async fn nodes_and_agents_fail(world: &World, nodes: &[Client]) -> Result<()> {
 
 /// Moves a primary to the node that has no copy of its shard.
 async fn relocate_primary(client: &Client, shard: u32) -> Result<()> {
-    let state = client.get("/_cluster/state/nodes,routing_table/logs").await?;
-    let copies = state["routing_table"]["indices"]["logs"]["shards"][shard.to_string()].as_array().context("shard")?;
-    let holders: Vec<&str> = copies.iter().filter_map(|copy| copy["node"].as_str()).collect();
-    let from = copies.iter().find(|copy| copy["primary"] == true).and_then(|copy| copy["node"].as_str());
-    let to = state["nodes"].as_object().and_then(|nodes| nodes.keys().find(|id| !holders.contains(&id.as_str())));
+    let state = client
+        .get("/_cluster/state/nodes,routing_table/logs")
+        .await?;
+    let copies = state["routing_table"]["indices"]["logs"]["shards"][shard.to_string()]
+        .as_array()
+        .context("shard")?;
+    let holders: Vec<&str> = copies
+        .iter()
+        .filter_map(|copy| copy["node"].as_str())
+        .collect();
+    let from = copies
+        .iter()
+        .find(|copy| copy["primary"] == true)
+        .and_then(|copy| copy["node"].as_str());
+    let to = state["nodes"]
+        .as_object()
+        .and_then(|nodes| nodes.keys().find(|id| !holders.contains(&id.as_str())));
     let (from, to) = from.zip(to).context("no node without a copy")?;
     let command = json!({"commands": [{"move": {"index": "logs", "shard": shard, "from_node": from, "to_node": to}}]});
-    client.ok("POST", "/_cluster/reroute", Some(&command)).await?;
+    client
+        .ok("POST", "/_cluster/reroute", Some(&command))
+        .await?;
     wait::until("the primary to have moved", PATIENCE, async || {
         let state = client.get("/_cluster/state/routing_table/logs").await?;
         let copies = &state["routing_table"]["indices"]["logs"]["shards"][shard.to_string()];
-        let moved = |copy: &Value| copy["primary"] == true && copy["node"] == **to && copy["state"] == "STARTED";
-        Ok(if copies.as_array().is_some_and(|copies| copies.iter().any(moved)) {
-            Ok(())
-        } else {
-            Err(copies.to_string())
-        })
+        let moved = |copy: &Value| {
+            copy["primary"] == true && copy["node"] == **to && copy["state"] == "STARTED"
+        };
+        Ok(
+            if copies
+                .as_array()
+                .is_some_and(|copies| copies.iter().any(moved))
+            {
+                Ok(())
+            } else {
+                Err(copies.to_string())
+            },
+        )
     })
     .await
 }
@@ -158,9 +213,18 @@ async fn write(nodes: &[Client], seed: u64, done: &AtomicBool) -> Result<u64> {
     let (mut load, mut written) = (Load::new(seed, &format!("f{seed}")), 0);
     while !done.load(Relaxed) {
         let body = load.bulk(BULK);
-        for node in nodes.iter().cycle().skip(usize::try_from(written / BULK)?).take(nodes.len()) {
+        for node in nodes
+            .iter()
+            .cycle()
+            .skip(usize::try_from(written / BULK)?)
+            .take(nodes.len())
+        {
             let body = Some(("application/x-ndjson", body.clone().into_bytes()));
-            if matches!(node.send(reqwest::Method::POST, "/logs/_bulk?timeout=5s", body).await, Ok((200, _))) {
+            if matches!(
+                node.send(reqwest::Method::POST, "/logs/_bulk?timeout=5s", body)
+                    .await,
+                Ok((200, _))
+            ) {
                 written += BULK;
                 break;
             }

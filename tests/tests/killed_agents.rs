@@ -1,5 +1,5 @@
-//! Each agent is killed with SIGKILL three times in the middle of a load, and the leader's translogs are flushed: nothing
-//! is lost, reordered or resurrected.
+//! Each agent is killed with SIGKILL three times in the middle of a load, and the leader's
+//! translogs are flushed: nothing is lost, reordered or resurrected.
 
 use std::time::Duration;
 
@@ -17,7 +17,13 @@ const BULK: u64 = 500;
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_agents_lose_nothing() -> Result<()> {
     let world = World::start().await?;
-    let World { stack, leader, follower, gateway, .. } = &world;
+    let World {
+        stack,
+        leader,
+        follower,
+        gateway,
+        ..
+    } = &world;
     leader.ok("PUT", "/logs", Some(&index_body(3))).await?;
     world.follow("logs", "logs").await?;
 
@@ -50,20 +56,53 @@ async fn killed_agents_lose_nothing() -> Result<()> {
     let mut hung = Load::new(13, "h");
     leader.bulk("/logs/_bulk", hung.bulk(BULK)).await?;
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let pause = async { gateway.ok("POST", "/_plugins/_replication/logs/_pause", Some(&json!({}))).await };
+    let pause = async {
+        gateway
+            .ok(
+                "POST",
+                "/_plugins/_replication/logs/_pause",
+                Some(&json!({})),
+            )
+            .await
+    };
     tokio::time::timeout(Duration::from_secs(30), pause).await??;
     stack.process("follower-1")?.signal(Signal::SIGCONT)?;
-    gateway.ok("POST", "/_plugins/_replication/logs/_resume", Some(&json!({}))).await?;
+    gateway
+        .ok(
+            "POST",
+            "/_plugins/_replication/logs/_resume",
+            Some(&json!({})),
+        )
+        .await?;
     world.equal("logs", "logs").await?;
 
-    // A pause survives the restart of everything, and so does all that was written before and during it.
-    gateway.ok("POST", "/_plugins/_replication/logs/_pause", Some(&json!({"reason": "night"}))).await?;
+    // A pause survives the restart of everything, and so does all that was written before and
+    // during it.
+    gateway
+        .ok(
+            "POST",
+            "/_plugins/_replication/logs/_pause",
+            Some(&json!({"reason": "night"})),
+        )
+        .await?;
     let mut more = Load::new(12, "m");
     leader.bulk("/logs/_bulk", more.bulk(BULK)).await?;
-    for name in ["leader-agent-1", "follower-agent-1", "kafka-1", "leader-1", "follower-1"] {
+    for name in [
+        "leader-agent-1",
+        "follower-agent-1",
+        "kafka-1",
+        "leader-1",
+        "follower-1",
+    ] {
         stack.process(name)?.kill().await?;
     }
-    for name in ["kafka-1", "leader-1", "follower-1", "leader-agent-1", "follower-agent-1"] {
+    for name in [
+        "kafka-1",
+        "leader-1",
+        "follower-1",
+        "leader-agent-1",
+        "follower-agent-1",
+    ] {
         stack.restart(name).await?;
     }
     wait_for_status(leader.url(), "yellow", PATIENCE).await?;
@@ -71,7 +110,13 @@ async fn killed_agents_lose_nothing() -> Result<()> {
     let status = wait::for_status(gateway, "logs", "PAUSED", PATIENCE).await?;
     assert_eq!(status["reason"], "night");
     leader.bulk("/logs/_bulk", more.bulk(BULK)).await?;
-    gateway.ok("POST", "/_plugins/_replication/logs/_resume", Some(&json!({}))).await?;
+    gateway
+        .ok(
+            "POST",
+            "/_plugins/_replication/logs/_resume",
+            Some(&json!({})),
+        )
+        .await?;
     world.equal("logs", "logs").await?;
     world.stop().await
 }

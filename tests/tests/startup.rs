@@ -1,5 +1,5 @@
-//! The agents without their servers: bad configuration is named and refused; what is away is waited for without a panic
-//! or a busy loop, and an agent that waits stops when it is told to.
+//! The agents without their servers: bad configuration is named and refused; what is away is waited
+//! for without a panic or a busy loop, and an agent that waits stops when it is told to.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -9,7 +9,11 @@ use anyhow::{Context, Result, ensure};
 
 fn binary(name: &str) -> Result<PathBuf> {
     // Tests are built into `deps`, beside the programs' folder.
-    let folder = std::env::current_exe()?.ancestors().nth(2).context("no target folder")?.to_owned();
+    let folder = std::env::current_exe()?
+        .ancestors()
+        .nth(2)
+        .context("no target folder")?
+        .to_owned();
     Ok(folder.join(name))
 }
 
@@ -19,8 +23,14 @@ fn check(agent: &str, config: &str) -> Result<Output> {
     std::fs::write(&file, config)?;
     let mut command = Command::new(binary(agent)?);
     // One variable that is a key, and one that is none.
-    command.env("SHARDLINE_KAFKA__RETENTION_HOURS", "24").env("SHARDLINE_LOG", "json");
-    Ok(command.arg("--config").arg(&file).arg("--check-config").output()?)
+    command
+        .env("SHARDLINE_KAFKA__RETENTION_HOURS", "24")
+        .env("SHARDLINE_LOG", "json");
+    Ok(command
+        .arg("--config")
+        .arg(&file)
+        .arg("--check-config")
+        .output()?)
 }
 
 fn leader_config(port: u16) -> String {
@@ -32,40 +42,76 @@ fn leader_config(port: u16) -> String {
 
 fn follower_config(port: u16, data: &Path) -> String {
     let data = data.display();
-    format!("{}[gateway]\nlisten = '127.0.0.1:0'\n[storage]\ndata_dir = '{data}'\n", leader_config(port))
+    format!(
+        "{}[gateway]\nlisten = '127.0.0.1:0'\n[storage]\ndata_dir = '{data}'\n",
+        leader_config(port)
+    )
 }
 
 /// A port at which nobody answers.
 fn closed_port() -> Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?
+        .local_addr()?
+        .port())
 }
 
 #[test]
 fn bad_configuration_is_named() -> Result<()> {
     for (config, named) in [
-        (format!("{}\n[capture]\nspool = 1\n", leader_config(1)), "spool"),
-        (leader_config(1).replace("http://", "ftp://"), "opensearch.url"),
-        (leader_config(1).replace("bootstrap_servers", "bootstrap_server"), "bootstrap_server"),
-        (leader_config(1).replace("[admin]", "topic_prefix = 'a/b'\n[admin]"), "kafka.topic_prefix"),
-        (leader_config(1).replace("127.0.0.1:0", "nowhere"), "admin.listen"),
+        (
+            format!("{}\n[capture]\nspool = 1\n", leader_config(1)),
+            "spool",
+        ),
+        (
+            leader_config(1).replace("http://", "ftp://"),
+            "opensearch.url",
+        ),
+        (
+            leader_config(1).replace("bootstrap_servers", "bootstrap_server"),
+            "bootstrap_server",
+        ),
+        (
+            leader_config(1).replace("[admin]", "topic_prefix = 'a/b'\n[admin]"),
+            "kafka.topic_prefix",
+        ),
+        (
+            leader_config(1).replace("127.0.0.1:0", "nowhere"),
+            "admin.listen",
+        ),
     ] {
         let output = check("leader-agent", &config)?;
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        ensure!(!output.status.success() && errors.contains(named), "{named} is not named: {errors}");
+        ensure!(
+            !output.status.success() && errors.contains(named),
+            "{named} is not named: {errors}"
+        );
         ensure!(!errors.contains("panicked"), "{errors}");
     }
     let output = check("leader-agent", &leader_config(1))?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let output = check("follower-agent", &follower_config(1, Path::new("/tmp")))?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(())
 }
 
 #[test]
 fn a_missing_file_is_named() -> Result<()> {
-    let output = Command::new(binary("leader-agent")?).args(["--config", "/nowhere/config.toml"]).output()?;
+    let output = Command::new(binary("leader-agent")?)
+        .args(["--config", "/nowhere/config.toml"])
+        .output()?;
     let errors = String::from_utf8_lossy(&output.stderr);
-    ensure!(!output.status.success() && errors.contains("/nowhere/config.toml"), "{errors}");
+    ensure!(
+        !output.status.success() && errors.contains("/nowhere/config.toml"),
+        "{errors}"
+    );
     Ok(())
 }
 
@@ -95,12 +141,18 @@ fn what_is_away_is_waited_for_quietly() -> Result<()> {
         let status = child.wait()?;
         let log = std::fs::read_to_string(&log)?;
         ensure!(still_waits, "{agent} gave up: {log}");
-        ensure!(log.contains(&port.to_string()), "{agent} does not say what it waits for: {log}");
+        ensure!(
+            log.contains(&port.to_string()),
+            "{agent} does not say what it waits for: {log}"
+        );
         ensure!(!log.contains("panicked"), "{agent}: {log}");
         ensure!(log.lines().count() < 40, "{agent} is noisy: {log}");
         // Three seconds are 300 ticks.
         ensure!(cpu? < 60, "{agent} is busy while it waits");
-        ensure!(status.success() && asked.elapsed() < Duration::from_secs(5), "{agent} did not stop well: {status}");
+        ensure!(
+            status.success() && asked.elapsed() < Duration::from_secs(5),
+            "{agent} did not stop well: {status}"
+        );
     }
     Ok(())
 }
@@ -108,6 +160,11 @@ fn what_is_away_is_waited_for_quietly() -> Result<()> {
 /// Processor time of a process so far, in ticks of 10 ms.
 fn cpu_ticks(pid: u32) -> Result<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let fields: Vec<&str> = stat.rsplit(')').next().context("no fields")?.split_whitespace().collect();
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .context("no fields")?
+        .split_whitespace()
+        .collect();
     Ok(fields[11].parse::<u64>()? + fields[12].parse::<u64>()?)
 }

@@ -23,9 +23,15 @@ async fn an_older_cluster_follows_and_says_what_it_lacks() -> Result<()> {
     let newer = json!({"settings": {"number_of_shards": 1, "index.derived_source.enabled": true}});
     world.leader.ok("PUT", "/newer", Some(&newer)).await?;
     let body = json!({"leader_alias": ALIAS, "leader_index": "newer"});
-    let (status, answer) = world.gateway.call("PUT", "/_plugins/_replication/newer/_start", Some(&body)).await?;
+    let (status, answer) = world
+        .gateway
+        .call("PUT", "/_plugins/_replication/newer/_start", Some(&body))
+        .await?;
     let reason = answer["error"]["reason"].as_str().unwrap_or_default();
-    ensure!(status == 400 && reason.contains("unknown setting [index.derived_source.enabled]"), "{status} {answer}");
+    ensure!(
+        status == 400 && reason.contains("unknown setting [index.derived_source.enabled]"),
+        "{status} {answer}"
+    );
     let left = wait::status(&world.gateway, "newer").await?;
     ensure!(left["status"] == "REPLICATION NOT IN PROGRESS", "{left}");
     world.stop().await
@@ -40,7 +46,12 @@ async fn an_older_cluster_is_followed() -> Result<()> {
 
 /// The translog has only the end of it, so the rest is copied.
 async fn copied_and_followed(world: &World) -> Result<()> {
-    let World { leader, follower, gateway, .. } = world;
+    let World {
+        leader,
+        follower,
+        gateway,
+        ..
+    } = world;
     leader.ok("PUT", "/logs", Some(&index_body(2))).await?;
     let mut load = Load::new(3, "v");
     for _ in 0..3 {
@@ -52,7 +63,12 @@ async fn copied_and_followed(world: &World) -> Result<()> {
     leader.bulk("/logs/_bulk", load.bulk(BULK)).await?;
     wait::caught_up(leader, "logs", gateway, "logs", PATIENCE).await?;
     let (expected, found) = (documents(leader).await?, documents(follower).await?);
-    ensure!(expected == found && expected.len() > 100, "{} and {} documents", expected.len(), found.len());
+    ensure!(
+        expected == found && expected.len() > 100,
+        "{} and {} documents",
+        expected.len(),
+        found.len()
+    );
     ctl_ok(gateway, "verify logs --content").await?;
     Ok(())
 }
@@ -61,5 +77,12 @@ async fn documents(cluster: &Client) -> Result<BTreeMap<String, Value>> {
     cluster.ok("POST", "/logs/_refresh", None).await?;
     let found = cluster.get("/logs/_search?size=10000").await?;
     let hits = found["hits"]["hits"].as_array().context("no hits")?;
-    hits.iter().map(|hit| Ok((hit["_id"].as_str().context("no id")?.to_owned(), hit["_source"].clone()))).collect()
+    hits.iter()
+        .map(|hit| {
+            Ok((
+                hit["_id"].as_str().context("no id")?.to_owned(),
+                hit["_source"].clone(),
+            ))
+        })
+        .collect()
 }

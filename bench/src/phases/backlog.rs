@@ -11,7 +11,9 @@ use crate::workload::Workload;
 const SHARDS: u32 = 20;
 
 pub async fn run(arena: &Arena, size: Size) -> Result<Section> {
-    let indices: Vec<String> = (0..size.pick(5, 2)).map(|n| format!("backlog-{n}")).collect();
+    let indices: Vec<String> = (0..size.pick(5, 2))
+        .map(|n| format!("backlog-{n}"))
+        .collect();
     let load = Workload::large(size.pick(20_000, 4_000));
     for index in &indices {
         arena.create(&arena.leader, index, SHARDS).await?;
@@ -36,8 +38,15 @@ pub async fn run(arena: &Arena, size: Size) -> Result<Section> {
     let mut peaks = Vec::new();
     for agent in ["leader-agent-1", "follower-agent-1"] {
         arena.stack.restart(agent).await?;
-        let pid = arena.stack.process(agent)?.pid().context("an agent is gone")?;
-        let meter = Meter::start(vec![Watched { name: agent.to_owned(), pid }])?;
+        let pid = arena
+            .stack
+            .process(agent)?
+            .pid()
+            .context("an agent is gone")?;
+        let meter = Meter::start(vec![Watched {
+            name: agent.to_owned(),
+            pid,
+        }])?;
         for index in &indices {
             match agent {
                 "leader-agent-1" => arena.shipped(index).await?,
@@ -46,8 +55,15 @@ pub async fn run(arena: &Arena, size: Size) -> Result<Section> {
         }
         let seconds = meter.elapsed().as_secs_f64();
         for used in meter.stop()? {
-            eprintln!("{shards} shards behind: {agent} {seconds:.1} s, at most {:.0} MB", used.peak_mb);
-            let values = [format!("{seconds:.1}"), format!("{:.1}", used.cpu_seconds), format!("{:.0}", used.peak_mb)];
+            eprintln!(
+                "{shards} shards behind: {agent} {seconds:.1} s, at most {:.0} MB",
+                used.peak_mb
+            );
+            let values = [
+                format!("{seconds:.1}"),
+                format!("{:.1}", used.cpu_seconds),
+                format!("{:.0}", used.peak_mb),
+            ];
             rows.push([agent.to_owned()].into_iter().chain(values).collect());
             peaks.push(used.peak_mb);
         }
@@ -57,9 +73,22 @@ pub async fn run(arena: &Arena, size: Size) -> Result<Section> {
         arena.unfollow(index).await?;
         remove(&arena.leader, index).await?;
     }
-    section.table(&["process", "seconds until caught up", "CPU s", "peak RSS, MB"], rows);
+    section.table(
+        &[
+            "process",
+            "seconds until caught up",
+            "CPU s",
+            "peak RSS, MB",
+        ],
+        rows,
+    );
     for (agent, limit, peak) in [("leader", 160.0, peaks[0]), ("follower", 256.0, peaks[1])] {
-        section.at_most(&format!("{agent} agent with {shards} shards behind: peak RSS"), limit, peak, " MB");
+        section.at_most(
+            &format!("{agent} agent with {shards} shards behind: peak RSS"),
+            limit,
+            peak,
+            " MB",
+        );
     }
     Ok(section)
 }

@@ -21,7 +21,13 @@ pub async fn run(arena: &Arena, size: Size) -> Result<Section> {
     arena.settle().await?;
     let started = Instant::now();
     let agents = ["leader-agent-1", "follower-agent-1"];
-    let pids = agents.map(|name| arena.stack.process(name).ok().and_then(shardline_dev::Process::pid));
+    let pids = agents.map(|name| {
+        arena
+            .stack
+            .process(name)
+            .ok()
+            .and_then(shardline_dev::Process::pid)
+    });
     let mut memory: [Vec<(f64, f64)>; 2] = Default::default();
     let (mut written, mut restarted, mut followed) = (0.0, 0.0, 0.0);
     {
@@ -55,7 +61,11 @@ pub async fn run(arena: &Arena, size: Size) -> Result<Section> {
     arena.unfollow(index).await?;
     remove(&arena.leader, index).await?;
     let peak = |samples: &[(f64, f64)], until: f64| {
-        samples.iter().filter(|(at, _)| *at <= until).map(|sample| sample.1).fold(0.0, f64::max)
+        samples
+            .iter()
+            .filter(|(at, _)| *at <= until)
+            .map(|sample| sample.1)
+            .fold(0.0, f64::max)
     };
     let mut section = Section::new(
         "Kafka away for a whole load",
@@ -69,16 +79,37 @@ pub async fn run(arena: &Arena, size: Size) -> Result<Section> {
     let rows = agents.iter().zip(&memory).map(|(name, samples)| {
         let start = samples.first().map_or(0.0, |sample| sample.1);
         let values = [start, peak(samples, restarted), peak(samples, followed)];
-        [(*name).to_owned()].into_iter().chain(values.map(|mb| format!("{mb:.0}"))).collect()
+        [(*name).to_owned()]
+            .into_iter()
+            .chain(values.map(|mb| format!("{mb:.0}")))
+            .collect()
     });
-    let header = ["process", "RSS before, MB", "highest while Kafka was away, MB", "highest in all, MB"];
+    let header = [
+        "process",
+        "RSS before, MB",
+        "highest while Kafka was away, MB",
+        "highest in all, MB",
+    ];
     section.table(&header, rows.collect());
-    section.at_most("leader agent's RSS, Kafka away and back", 64.0, peak(&memory[0], followed), " MB");
-    eprintln!("Kafka away: leader agent at most {:.0} MB, followed after {followed:.1} s", peak(&memory[0], followed));
-    let series = agents.iter().zip(memory).map(|(name, samples)| ((*name).to_owned(), samples));
+    section.at_most(
+        "leader agent's RSS, Kafka away and back",
+        64.0,
+        peak(&memory[0], followed),
+        " MB",
+    );
+    eprintln!(
+        "Kafka away: leader agent at most {:.0} MB, followed after {followed:.1} s",
+        peak(&memory[0], followed)
+    );
+    let series = agents
+        .iter()
+        .zip(memory)
+        .map(|(name, samples)| ((*name).to_owned(), samples));
     section.plots.push(Plot::Lines {
         file: "kafka-away".to_owned(),
-        title: format!("Agents' memory: Kafka away until {restarted:.0} s, all followed at {followed:.0} s"),
+        title: format!(
+            "Agents' memory: Kafka away until {restarted:.0} s, all followed at {followed:.0} s"
+        ),
         x: "seconds".to_owned(),
         y: "RSS, MB".to_owned(),
         series: series.collect(),

@@ -1,4 +1,5 @@
-//! Catching up after a pause, and copying an index, beside a plain client that writes the same documents directly.
+//! Catching up after a pause, and copying an index, beside a plain client that writes the same
+//! documents directly.
 
 use std::time::Duration;
 
@@ -16,7 +17,12 @@ pub async fn run(arena: &Arena, size: Size) -> Result<Section> {
     let (small, large) = (size.pick(100_000, 50_000), size.pick(500_000, 100_000));
     let (mut rows, mut cpu_rows) = (Vec::new(), Vec::new());
     let mut cpu_row = |name: &str, usage: &[Vec<Usage>]| {
-        cpu_rows.push([name.to_owned()].into_iter().chain(cpu_columns(usage, large as f64)).collect());
+        cpu_rows.push(
+            [name.to_owned()]
+                .into_iter()
+                .chain(cpu_columns(usage, large as f64))
+                .collect(),
+        );
     };
     let mut section = Section::new(
         "Catching up and bootstrap",
@@ -35,7 +41,11 @@ pub async fn run(arena: &Arena, size: Size) -> Result<Section> {
             (Samples::default(), Samples::default(), Samples::default());
         let (mut client_usage, mut catch_up_usage) = (Vec::new(), Vec::new());
         for round in 0..size.rounds {
-            eprintln!("catch-up of {documents}: round {} of {}", round + 1, size.rounds);
+            eprintln!(
+                "catch-up of {documents}: round {} of {}",
+                round + 1,
+                size.rounds
+            );
             let (seconds, usage) = directly(arena, &plain).await?;
             by_client.push(per_second(seconds));
             client_usage.push(usage);
@@ -44,17 +54,32 @@ pub async fn run(arena: &Arena, size: Size) -> Result<Section> {
             catch_up_usage.push(usage);
             let (seconds, _) = directly(arena, &plain_large).await?;
             by_large_bulks.push(per_second(seconds));
-            eprintln!("  client {} and {}, caught up {}", by_client.show(0), by_large_bulks.show(0), caught_up.show(0));
+            eprintln!(
+                "  client {} and {}, caught up {}",
+                by_client.show(0),
+                by_large_bulks.show(0),
+                caught_up.show(0)
+            );
         }
         let ratio = caught_up.ratio_to(&by_client);
         let row = |name: &str, samples: &Samples| {
-            vec![name.to_owned(), documents.to_string(), samples.show(0), samples.ratio_to(&by_client).show(2)]
+            vec![
+                name.to_owned(),
+                documents.to_string(),
+                samples.show(0),
+                samples.ratio_to(&by_client).show(2),
+            ]
         };
         rows.push(row("plain client, bulks of 1,000", &by_client));
         rows.push(row("plain client, bulks of 5,000", &by_large_bulks));
         rows.push(row("catch-up after a pause", &caught_up));
         if documents == large {
-            section.at_least("catch-up, of a plain client's speed", 90.0, ratio.median() * 100.0, "%");
+            section.at_least(
+                "catch-up, of a plain client's speed",
+                90.0,
+                ratio.median() * 100.0,
+                "%",
+            );
             direct = by_client;
             cpu_row("plain client, bulks of 1,000", &client_usage);
             cpu_row("catch-up after a pause", &catch_up_usage);
@@ -71,7 +96,11 @@ pub async fn run(arena: &Arena, size: Size) -> Result<Section> {
             let copied = Workload::logs(documents, Ids::New);
             let (mut copies, mut usages) = (Samples::default(), Vec::new());
             for round in 0..size.rounds {
-                eprintln!("{name}, {documents}: round {} of {}", round + 1, size.rounds);
+                eprintln!(
+                    "{name}, {documents}: round {} of {}",
+                    round + 1,
+                    size.rounds
+                );
                 let (seconds, usage) = copy(arena, &copied, way).await?;
                 copies.push(copied.operations as f64 / seconds);
                 usages.push(usage);
@@ -80,9 +109,19 @@ pub async fn run(arena: &Arena, size: Size) -> Result<Section> {
             let ratio = copies.map(|speed| speed / direct.median());
             // As many as the plain client wrote.
             if way == Way::Documents && documents == large {
-                section.at_least("bootstrap, of a plain client's speed", 70.0, ratio.median() * 100.0, "%");
+                section.at_least(
+                    "bootstrap, of a plain client's speed",
+                    70.0,
+                    ratio.median() * 100.0,
+                    "%",
+                );
             }
-            rows.push(vec![name.to_owned(), documents.to_string(), copies.show(0), ratio.show(2)]);
+            rows.push(vec![
+                name.to_owned(),
+                documents.to_string(),
+                copies.show(0),
+                ratio.show(2),
+            ]);
             if documents == large {
                 cpu_row(name, &usages);
             }
@@ -141,7 +180,14 @@ async fn copy(arena: &Arena, load: &Workload, way: Way) -> Result<Measured> {
     arena.create(&arena.leader, index, 2).await?;
     arena.to_leader.write(&[index.to_owned()], load).await?;
     // After it the translog is empty.
-    arena.leader.ok("POST", &format!("/{index}/_flush?force=true&wait_if_ongoing=true"), None).await?;
+    arena
+        .leader
+        .ok(
+            "POST",
+            &format!("/{index}/_flush?force=true&wait_if_ongoing=true"),
+            None,
+        )
+        .await?;
     arena.settle().await?;
     let meter = Meter::start(arena.processes())?;
     match way {
@@ -168,7 +214,14 @@ async fn copy(arena: &Arena, load: &Workload, way: Way) -> Result<Measured> {
 async fn by_hand(arena: &Arena, index: &str) -> Result<()> {
     let snapshot = format!("/_snapshot/{REPOSITORY}/by-hand");
     let only = json!({"indices": index, "include_global_state": false});
-    arena.leader.ok("PUT", &format!("{snapshot}?wait_for_completion=true"), Some(&only)).await?;
+    arena
+        .leader
+        .ok(
+            "PUT",
+            &format!("{snapshot}?wait_for_completion=true"),
+            Some(&only),
+        )
+        .await?;
     let restore = format!("{snapshot}/_restore?wait_for_completion=true");
     loop {
         match arena.follower.call("POST", &restore, Some(&only)).await? {

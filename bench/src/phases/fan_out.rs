@@ -34,9 +34,17 @@ pub async fn run(arena: &Arena, size: Size) -> Result<Section> {
             node[followers - 1].push(node_cpu * per_document);
             agent[followers - 1].push(agent_cpu * per_document);
         }
-        let both: Vec<String> =
-            node.iter().zip(&agent).map(|(n, a)| format!("{:.1}+{:.2}", n.median(), a.median())).collect();
-        eprintln!("fan-out: round {} of {}: {} µs a document", round + 1, rounds, both.join(", "));
+        let both: Vec<String> = node
+            .iter()
+            .zip(&agent)
+            .map(|(n, a)| format!("{:.1}+{:.2}", n.median(), a.median()))
+            .collect();
+        eprintln!(
+            "fan-out: round {} of {}: {} µs a document",
+            round + 1,
+            rounds,
+            both.join(", ")
+        );
     }
     arena.pin(Cores::Shared)?;
     let mut section = Section::new(
@@ -51,29 +59,63 @@ pub async fn run(arena: &Arena, size: Size) -> Result<Section> {
     );
     let row = |followers: usize| {
         let of = |samples: &[Samples]| {
-            (samples[followers - 1].show(2), samples[followers - 1].median() / samples[0].median())
+            (
+                samples[followers - 1].show(2),
+                samples[followers - 1].median() / samples[0].median(),
+            )
         };
         let ((node, node_ratio), (agent, agent_ratio)) = (of(&node), of(&agent));
-        vec![followers.to_string(), node, format!("{node_ratio:.3}"), agent, format!("{agent_ratio:.3}")]
+        vec![
+            followers.to_string(),
+            node,
+            format!("{node_ratio:.3}"),
+            agent,
+            format!("{agent_ratio:.3}"),
+        ]
     };
-    let header =
-        ["followers", "leader node, µs a document", "ratio to one follower", "leader agent, µs a document", "ratio"];
+    let header = [
+        "followers",
+        "leader node, µs a document",
+        "ratio to one follower",
+        "leader agent, µs a document",
+        "ratio",
+    ];
     section.table(&header, (1..=MOST).map(row).collect());
-    let together: Vec<f64> = node.iter().zip(&agent).map(|(node, agent)| node.median() + agent.median()).collect();
-    let points = |samples: &[Samples]| (1..=MOST).map(|n| (n as f64, samples[n - 1].median())).collect();
+    let together: Vec<f64> = node
+        .iter()
+        .zip(&agent)
+        .map(|(node, agent)| node.median() + agent.median())
+        .collect();
+    let points = |samples: &[Samples]| {
+        (1..=MOST)
+            .map(|n| (n as f64, samples[n - 1].median()))
+            .collect()
+    };
     section.plots.push(Plot::Lines {
         file: "fan-out".to_owned(),
         title: "CPU time on the leader's side by number of followers".to_owned(),
         x: "followers".to_owned(),
         y: "µs a document".to_owned(),
-        series: vec![("leader node".to_owned(), points(&node)), ("leader agent".to_owned(), points(&agent))],
+        series: vec![
+            ("leader node".to_owned(), points(&node)),
+            ("leader agent".to_owned(), points(&agent)),
+        ],
     });
-    let furthest = together.iter().map(|cpu| (cpu / together[0] - 1.0).abs()).fold(0.0, f64::max);
-    section.at_most("leader's side, one to five followers: furthest from one follower's", 5.0, furthest * 100.0, "%");
+    let furthest = together
+        .iter()
+        .map(|cpu| (cpu / together[0] - 1.0).abs())
+        .fold(0.0, f64::max);
+    section.at_most(
+        "leader's side, one to five followers: furthest from one follower's",
+        5.0,
+        furthest * 100.0,
+        "%",
+    );
     Ok(section)
 }
 
-/// CPU seconds of leader node and leader agent for the load, what the node does with it later included.
+/// CPU seconds of leader node and leader agent for the load, what the node does with it later
+/// included.
 async fn shipped_to(arena: &Arena, load: &Workload, followers: usize) -> Result<(f64, f64)> {
     let index = "fan-out";
     let copies: Vec<String> = (1..=followers).map(|n| format!("{index}-{n}")).collect();
@@ -93,5 +135,8 @@ async fn shipped_to(arena: &Arena, load: &Workload, followers: usize) -> Result<
         arena.unfollow(copy).await?;
     }
     remove(&arena.leader, index).await?;
-    Ok((cpu_of(&usage, |name| name == LEADER_NODE), cpu_of(&usage, |name| name == "leader-agent-1")))
+    Ok((
+        cpu_of(&usage, |name| name == LEADER_NODE),
+        cpu_of(&usage, |name| name == "leader-agent-1"),
+    ))
 }

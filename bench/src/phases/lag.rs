@@ -1,4 +1,5 @@
-//! Lag of single documents: on an idle pair, at several rates, after a long silence, and under load.
+//! Lag of single documents: on an idle pair, at several rates, after a long silence, and under
+//! load.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -21,10 +22,23 @@ const PROBES_A_SECOND: f64 = 20.0;
 pub async fn idle(arena: &Arena, size: Size) -> Result<Section> {
     arena.create(&arena.leader, INDEX, 2).await?;
     arena.follow(INDEX, INDEX).await?;
-    let one_by_one = |pause| Schedule::OneByOne { pause: Duration::from_millis(pause) };
+    let one_by_one = |pause| Schedule::OneByOne {
+        pause: Duration::from_millis(pause),
+    };
     let lag = async |name: &str, schedule, number| {
         let on = &arena.follower;
-        measure(arena, Probes { on, index: INDEX, name, question: Question::Read, schedule, number }).await
+        measure(
+            arena,
+            Probes {
+                on,
+                index: INDEX,
+                name,
+                question: Question::Read,
+                schedule,
+                number,
+            },
+        )
+        .await
     };
     // The first documents find cold code.
     lag("warm up", one_by_one(10), size.pick(500, 200)).await?;
@@ -38,7 +52,10 @@ pub async fn idle(arena: &Arena, size: Size) -> Result<Section> {
         lags.push(lag(name, Schedule::PerSecond(rate), probes).await?);
     }
     tokio::time::sleep(Duration::from_secs(size.pick(300, 5))).await;
-    let silence = format!("the first one after {}", size.pick("five silent minutes", "five silent seconds"));
+    let silence = format!(
+        "the first one after {}",
+        size.pick("five silent minutes", "five silent seconds")
+    );
     lags.push(lag(&silence, one_by_one(0), 1).await?);
     arena.unfollow(INDEX).await?;
     remove(&arena.leader, INDEX).await?;
@@ -49,9 +66,23 @@ pub async fn idle(arena: &Arena, size: Size) -> Result<Section> {
     );
     section.table(&HEADER, lags.iter().map(row).collect());
     let plotted = lags.iter().filter(|lag| lag.histogram.len() > 1);
-    section.plots.push(plot("lag-idle", "Lag of single documents on an idle pair", plotted));
-    section.at_most("lag on an idle pair, p50", 15.0, lags[0].milliseconds(0.5), " ms");
-    section.at_most("lag on an idle pair, p99", 50.0, lags[0].milliseconds(0.99), " ms");
+    section.plots.push(plot(
+        "lag-idle",
+        "Lag of single documents on an idle pair",
+        plotted,
+    ));
+    section.at_most(
+        "lag on an idle pair, p50",
+        15.0,
+        lags[0].milliseconds(0.5),
+        " ms",
+    );
+    section.at_most(
+        "lag on an idle pair, p99",
+        50.0,
+        lags[0].milliseconds(0.99),
+        " ms",
+    );
     Ok(section)
 }
 
@@ -67,8 +98,8 @@ pub async fn under_load(arena: &Arena, size: Size) -> Result<Section> {
         load
     };
     arena.create(&arena.leader, INDEX, 2).await?;
-    // As for an index that is searched: one that is not has no regular refresh, and then writes all that it has
-    // buffered at once, tens of megabytes.
+    // As for an index that is searched: one that is not has no regular refresh, and then writes all
+    // that it has buffered at once, tens of megabytes.
     refresh_every(arena, json!("1s")).await?;
     arena.follow(INDEX, INDEX).await?;
     let speed = Speed::of([new_documents(number), new_documents(number)], arena).await?;
@@ -76,27 +107,80 @@ pub async fn under_load(arena: &Arena, size: Size) -> Result<Section> {
     let mut beside_new = async |name: &str, rate: f64, on, question, number: u64| {
         let load = new_documents((rate * number as f64 / PROBES_A_SECOND * 1.5) as u64);
         let schedule = Schedule::PerSecond(PROBES_A_SECOND);
-        beside(&load, rate, arena, Probes { on, index: INDEX, name, question, schedule, number }).await
+        beside(
+            &load,
+            rate,
+            arena,
+            Probes {
+                on,
+                index: INDEX,
+                name,
+                question,
+                schedule,
+                number,
+            },
+        )
+        .await
     };
     // The first documents find cold code.
-    beside_new("warm up", half, follower, Question::Condition, size.pick(400, 100)).await?;
+    beside_new(
+        "warm up",
+        half,
+        follower,
+        Question::Condition,
+        size.pick(400, 100),
+    )
+    .await?;
     let mut lags = Vec::new();
     for (name, rate, on, question) in [
-        ("half of the pair's speed", half, follower, Question::Condition),
-        ("half of the leader's speed", leaders_half, follower, Question::Condition),
-        ("half of the pair's speed, read by id", half, follower, Question::Read),
-        ("the same reads of the leader itself", half, leader, Question::Read),
+        (
+            "half of the pair's speed",
+            half,
+            follower,
+            Question::Condition,
+        ),
+        (
+            "half of the leader's speed",
+            leaders_half,
+            follower,
+            Question::Condition,
+        ),
+        (
+            "half of the pair's speed, read by id",
+            half,
+            follower,
+            Question::Read,
+        ),
+        (
+            "the same reads of the leader itself",
+            half,
+            leader,
+            Question::Read,
+        ),
     ] {
         lags.push(beside_new(name, rate, on, question, probes).await?);
     }
     let updates = Workload::logs(number, Ids::OneOf(number));
-    let half_of_updates = Speed::of([updates.clone(), updates.clone()], arena).await?.pair / 2.0;
+    let half_of_updates = Speed::of([updates.clone(), updates.clone()], arena)
+        .await?
+        .pair
+        / 2.0;
     let schedule = Schedule::PerSecond(PROBES_A_SECOND);
     let (name, question) = ("half of the pair's speed at updates", Question::Condition);
-    let of_updates = Probes { on: follower, index: INDEX, name, question, schedule, number: probes };
+    let of_updates = Probes {
+        on: follower,
+        index: INDEX,
+        name,
+        question,
+        schedule,
+        number: probes,
+    };
     lags.push(beside(&updates, half_of_updates, arena, of_updates).await?);
     refresh_every(arena, Value::Null).await?;
-    let (name, question) = ("half of the pair's speed, an index that nobody searches", Question::Condition);
+    let (name, question) = (
+        "half of the pair's speed, an index that nobody searches",
+        Question::Condition,
+    );
     lags.push(beside_new(name, half, follower, question, probes).await?);
     arena.unfollow(INDEX).await?;
     remove(&arena.leader, INDEX).await?;
@@ -115,19 +199,35 @@ pub async fn under_load(arena: &Arena, size: Size) -> Result<Section> {
             makes up for it as fast as the leader takes it, and is no half-speed load until then.",
         ),
     );
-    let header = [&HEADER[..], &["bulks answered by the leader, p99, ms", "highest, ms"]].concat();
+    let header = [
+        &HEADER[..],
+        &["bulks answered by the leader, p99, ms", "highest, ms"],
+    ]
+    .concat();
     section.table(&header, lags.iter().map(BesideLoad::row).collect());
     let plotted = lags.iter().map(|beside| &beside.lag);
-    section.plots.push(plot("lag-load", "Lag of single documents under load", plotted));
+    section.plots.push(plot(
+        "lag-load",
+        "Lag of single documents under load",
+        plotted,
+    ));
     if let Some(BesideLoad { lag: half, .. }) = lags.first() {
-        section.at_most("lag under a half-speed load, p99", 250.0, half.milliseconds(0.99), " ms");
+        section.at_most(
+            "lag under a half-speed load, p99",
+            250.0,
+            half.milliseconds(0.99),
+            " ms",
+        );
     }
     Ok(section)
 }
 
 async fn refresh_every(arena: &Arena, interval: Value) -> Result<()> {
     let settings = json!({"index.refresh_interval": interval});
-    arena.leader.ok("PUT", &format!("/{INDEX}/_settings"), Some(&settings)).await?;
+    arena
+        .leader
+        .ok("PUT", &format!("/{INDEX}/_settings"), Some(&settings))
+        .await?;
     Ok(())
 }
 
@@ -146,7 +246,12 @@ impl BesideLoad {
 }
 
 /// Probes beside a load of so many operations a second.
-async fn beside(load: &Workload, rate: f64, arena: &Arena, probes: Probes<'_>) -> Result<BesideLoad> {
+async fn beside(
+    load: &Workload,
+    rate: f64,
+    arena: &Arena,
+    probes: Probes<'_>,
+) -> Result<BesideLoad> {
     // Merges of what was written at full speed are not what a steady load brings.
     arena.settle().await?;
     let answered = RefCell::new(Histogram::new(3)?);
@@ -157,7 +262,10 @@ async fn beside(load: &Workload, rate: f64, arena: &Arena, probes: Probes<'_>) -
             bail!("the load ended before the probes");
         }
     };
-    let measured = BesideLoad { lag, answered: answered.into_inner() };
+    let measured = BesideLoad {
+        lag,
+        answered: answered.into_inner(),
+    };
     eprintln!("lag: {}", measured.row().join(" | "));
     arena.caught_up(INDEX, INDEX).await?;
     Ok(measured)
@@ -174,24 +282,45 @@ struct Speed {
 impl Speed {
     /// The best of some loads.
     async fn of(loads: [Workload; 2], arena: &Arena) -> Result<Self> {
-        let mut best = Self { pair: 0.0, leader: 0.0 };
+        let mut best = Self {
+            pair: 0.0,
+            leader: 0.0,
+        };
         for load in loads {
             arena.settle().await?;
             let meter = Meter::start(arena.processes())?;
             let written = arena.to_leader.write(&[INDEX.to_owned()], &load).await?;
             arena.caught_up(INDEX, INDEX).await?;
-            best.pair = best.pair.max(load.operations as f64 / meter.elapsed().as_secs_f64());
-            best.leader = best.leader.max(load.operations as f64 / written.as_secs_f64());
+            best.pair = best
+                .pair
+                .max(load.operations as f64 / meter.elapsed().as_secs_f64());
+            best.leader = best
+                .leader
+                .max(load.operations as f64 / written.as_secs_f64());
         }
         Ok(best)
     }
 }
 
-const HEADER: [&str; 6] = ["single documents", "number", "p50, ms", "p90, ms", "p99, ms", "highest, ms"];
+const HEADER: [&str; 6] = [
+    "single documents",
+    "number",
+    "p50, ms",
+    "p90, ms",
+    "p99, ms",
+    "highest, ms",
+];
 
 fn row(lag: &Lag) -> Vec<String> {
     let at = |quantile| format!("{:.1}", lag.milliseconds(quantile));
-    vec![lag.name.clone(), lag.histogram.len().to_string(), at(0.5), at(0.9), at(0.99), at(1.0)]
+    vec![
+        lag.name.clone(),
+        lag.histogram.len().to_string(),
+        at(0.5),
+        at(0.9),
+        at(0.99),
+        at(1.0),
+    ]
 }
 
 fn plot<'a>(file: &str, title: &str, lags: impl Iterator<Item = &'a Lag>) -> Plot {
@@ -201,5 +330,9 @@ fn plot<'a>(file: &str, title: &str, lags: impl Iterator<Item = &'a Lag>) -> Plo
         let points = points.map(|nines| (nines, lag.milliseconds(1.0 - 10f64.powf(-nines))));
         (lag.name.clone(), points.collect())
     });
-    Plot::Quantiles { file: file.to_owned(), title: title.to_owned(), series: series.collect() }
+    Plot::Quantiles {
+        file: file.to_owned(),
+        title: title.to_owned(),
+        series: series.collect(),
+    }
 }

@@ -18,8 +18,8 @@ pub struct Plan {
     /// Written, and followed, before the clock starts.
     pub before: Option<Workload>,
     pub load: Workload,
-    /// The same documents, as a plain client writes them into the follower cluster: what both clusters take at once without
-    /// any replication is measured too.
+    /// The same documents, as a plain client writes them into the follower cluster: what both
+    /// clusters take at once without any replication is measured too.
     pub external: Option<Workload>,
     pub rounds: usize,
     pub cores: Cores,
@@ -47,7 +47,11 @@ pub struct Outcome {
 impl Plan {
     pub async fn run(&self, arena: &Arena) -> Result<Outcome> {
         arena.pin(self.cores)?;
-        let mut outcome = Outcome { name: self.name, operations: self.load.operations as f64, ..Outcome::default() };
+        let mut outcome = Outcome {
+            name: self.name,
+            operations: self.load.operations as f64,
+            ..Outcome::default()
+        };
         for round in 0..self.rounds {
             eprintln!("{}: round {} of {}", self.name, round + 1, self.rounds);
             self.alone(arena, &mut outcome).await?;
@@ -82,7 +86,8 @@ impl Plan {
         let on_follower = self.create(arena, &arena.follower, "both").await?;
         arena.settle().await?;
         let leader = arena.to_leader.write(&on_leader, &self.load);
-        let (leader, follower) = try_join!(leader, arena.to_follower.write(&on_follower, external))?;
+        let (leader, follower) =
+            try_join!(leader, arena.to_follower.write(&on_follower, external))?;
         outcome.both.push(leader.max(follower).as_secs_f64());
         for (cluster, indices) in [(&arena.leader, on_leader), (&arena.follower, on_follower)] {
             for index in indices {
@@ -113,7 +118,9 @@ impl Plan {
         outcome.written.push(written.as_secs_f64());
         outcome.usage.push(meter.stop()?);
         let (operations_after, writes_after) = self.applied(arena, &indices).await?;
-        outcome.writes.push((writes_after - writes) / (operations_after - operations));
+        outcome
+            .writes
+            .push((writes_after - writes) / (operations_after - operations));
         for index in &indices {
             arena.same_count(index, index).await?;
             arena.unfollow(index).await?;
@@ -123,7 +130,9 @@ impl Plan {
     }
 
     async fn create(&self, arena: &Arena, on: &Client, suffix: &str) -> Result<Vec<String>> {
-        let indices: Vec<String> = (0..self.indices).map(|n| format!("{}-{suffix}-{n}", self.name)).collect();
+        let indices: Vec<String> = (0..self.indices)
+            .map(|n| format!("{}-{suffix}-{n}", self.name))
+            .collect();
         for index in &indices {
             arena.create(on, index, self.shards).await?;
         }
@@ -141,8 +150,16 @@ impl Plan {
     async fn applied(&self, arena: &Arena, indices: &[String]) -> Result<(f64, f64)> {
         let (mut operations, mut writes) = (0.0, 0.0);
         for index in indices {
-            operations += arena.metric("follower-agent-1", "shardline_follower_operations_total", index).await?;
-            writes += arena.metric("follower-agent-1", "shardline_follower_writes_total", index).await?;
+            operations += arena
+                .metric(
+                    "follower-agent-1",
+                    "shardline_follower_operations_total",
+                    index,
+                )
+                .await?;
+            writes += arena
+                .metric("follower-agent-1", "shardline_follower_writes_total", index)
+                .await?;
         }
         Ok((operations, writes))
     }
@@ -170,18 +187,27 @@ impl Outcome {
 
     /// Both agents' CPU time in relation to the servers'.
     pub fn agents_share(&self) -> Samples {
-        self.usage.iter().map(|usage| cpu_of(usage, is_agent) / cpu_of(usage, is_server)).collect()
+        self.usage
+            .iter()
+            .map(|usage| cpu_of(usage, is_agent) / cpu_of(usage, is_server))
+            .collect()
     }
 
     /// The leader agent's CPU time in relation to the leader node's.
     pub fn leader_agent_share(&self) -> Samples {
         let one = |name: &'static str| move |other: &str| other == name;
-        self.usage.iter().map(|usage| cpu_of(usage, one("leader-agent-1")) / cpu_of(usage, one("leader-1"))).collect()
+        self.usage
+            .iter()
+            .map(|usage| cpu_of(usage, one("leader-agent-1")) / cpu_of(usage, one("leader-1")))
+            .collect()
     }
 
     /// The highest peak of a process in any round, in MB.
     pub fn peak(&self, process: &str) -> f64 {
-        self.usage.iter().map(|usage| peak_of(usage, |name| name == process)).fold(0.0, f64::max)
+        self.usage
+            .iter()
+            .map(|usage| peak_of(usage, |name| name == process))
+            .fold(0.0, f64::max)
     }
 
     pub fn row(&self) -> Vec<String> {
@@ -206,7 +232,8 @@ impl Outcome {
         "follower's index operations per operation",
     ];
 
-    /// For each process: CPU seconds in a round without and with following, and the highest peak of memory.
+    /// For each process: CPU seconds in a round without and with following, and the highest peak of
+    /// memory.
     pub fn usage_rows(&self) -> Vec<Vec<String>> {
         let collect = |rounds: &[Vec<Usage>]| {
             let mut by_process: BTreeMap<String, (Samples, f64)> = BTreeMap::new();
@@ -219,14 +246,20 @@ impl Outcome {
         };
         let (alone, followed) = (collect(&self.alone_usage), collect(&self.usage));
         let rows = followed.iter().map(|(process, (cpu, peak))| {
-            let before = alone.get(process).map_or_else(|| "–".to_owned(), |(cpu, _)| cpu.show(2));
+            let before = alone
+                .get(process)
+                .map_or_else(|| "–".to_owned(), |(cpu, _)| cpu.show(2));
             vec![process.clone(), before, cpu.show(2), format!("{peak:.0}")]
         });
         rows.collect()
     }
 
-    pub const USAGE_HEADER: [&'static str; 4] =
-        ["process", "CPU seconds, leader alone", "CPU seconds, followed to the end", "peak RSS, MB"];
+    pub const USAGE_HEADER: [&'static str; 4] = [
+        "process",
+        "CPU seconds, leader alone",
+        "CPU seconds, followed to the end",
+        "peak RSS, MB",
+    ];
 
     fn progress(&self) -> String {
         format!(

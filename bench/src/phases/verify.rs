@@ -23,13 +23,25 @@ pub async fn run(arena: &Arena, size: Size) -> Result<Section> {
     let mut rows = Vec::new();
     let mut sides = (0.0f64, 0.0f64);
     for (what, body) in [
-        ("ids, routing and versions", json!({"documents_per_second": 0})),
-        ("sources too", json!({"documents_per_second": 0, "content": true})),
+        (
+            "ids, routing and versions",
+            json!({"documents_per_second": 0}),
+        ),
+        (
+            "sources too",
+            json!({"documents_per_second": 0, "content": true}),
+        ),
     ] {
         let (took, usage, found) = verified(arena, &body).await?;
-        ensure!(found["state"] == "equal" && found["documents"] == load.operations, "{found}");
+        ensure!(
+            found["state"] == "equal" && found["documents"] == load.operations,
+            "{found}"
+        );
         let of = |names: [&'static str; 2]| cpu_of(&usage, |name| names.contains(&name));
-        let (leader, follower) = (of(["leader-1", "leader-agent-1"]), of(["follower-1", "follower-agent-1"]));
+        let (leader, follower) = (
+            of(["leader-1", "leader-agent-1"]),
+            of(["follower-1", "follower-agent-1"]),
+        );
         if rows.is_empty() {
             sides = (leader, follower);
         }
@@ -38,12 +50,20 @@ pub async fn run(arena: &Arena, size: Size) -> Result<Section> {
     }
     // One document of them, behind everybody's back and under its own version.
     let path = format!("/{INDEX}/_doc/w1-77");
-    let version = arena.follower.get(&path).await?["_version"].as_i64().context("no version")?;
+    let version = arena.follower.get(&path).await?["_version"]
+        .as_i64()
+        .context("no version")?;
     let path = format!("{path}?version={}&version_type=external_gte", version + 1);
-    arena.follower.ok("PUT", &path, Some(&json!({"status": 1}))).await?;
+    arena
+        .follower
+        .ok("PUT", &path, Some(&json!({"status": 1})))
+        .await?;
     let (_, _, found) = verified(arena, &json!({"documents_per_second": 0})).await?;
     let is_named = found["different"] == json!({"count": 1, "ids": ["w1-77"]});
-    ensure!(is_named && found["missing"]["count"] == 0 && found["extra"]["count"] == 0, "{found}");
+    ensure!(
+        is_named && found["missing"]["count"] == 0 && found["extra"]["count"] == 0,
+        "{found}"
+    );
     arena.unfollow(INDEX).await?;
     remove(&arena.leader, INDEX).await?;
     let mut section = Section::new(
@@ -55,9 +75,27 @@ pub async fn run(arena: &Arena, size: Size) -> Result<Section> {
             load.operations
         ),
     );
-    section.table(&["compared", "seconds", "leader's side, CPU s", "follower's side, CPU s"], rows);
-    section.at_most("verification of a million documents: leader's side, CPU s", 30.0, sides.0, " s");
-    section.at_most("verification of a million documents: follower's side, CPU s", 30.0, sides.1, " s");
+    section.table(
+        &[
+            "compared",
+            "seconds",
+            "leader's side, CPU s",
+            "follower's side, CPU s",
+        ],
+        rows,
+    );
+    section.at_most(
+        "verification of a million documents: leader's side, CPU s",
+        30.0,
+        sides.0,
+        " s",
+    );
+    section.at_most(
+        "verification of a million documents: follower's side, CPU s",
+        30.0,
+        sides.1,
+        " s",
+    );
     eprintln!("verification: {:.1} s and {:.1} s of CPU", sides.0, sides.1);
     Ok(section)
 }

@@ -33,9 +33,15 @@ pub enum ControlError {
     #[error(transparent)]
     Topic(#[from] TopicError),
     #[error("control topic {topic}: {source}")]
-    Kafka { topic: TopicName, source: KafkaError },
+    Kafka {
+        topic: TopicName,
+        source: KafkaError,
+    },
     #[error("control topic {topic}: an entry could not be written as JSON: {source}")]
-    Json { topic: TopicName, source: serde_json::Error },
+    Json {
+        topic: TopicName,
+        source: serde_json::Error,
+    },
     #[error("control topic {topic}: Kafka did not take a write within {}s", WRITE_TIMEOUT.as_secs())]
     Timeout { topic: TopicName },
     #[error("control topic {topic}: a write was not seen to come back; the agent is stopping")]
@@ -73,43 +79,86 @@ impl Table {
     }
 
     fn below(&self, prefix: &str) -> impl Iterator<Item = (&String, &Bytes)> {
-        self.entries.range(prefix.to_owned()..).take_while(move |(key, _)| key.starts_with(prefix))
+        self.entries
+            .range(prefix.to_owned()..)
+            .take_while(move |(key, _)| key.starts_with(prefix))
     }
 }
 
 impl ControlTopic {
-    /// Makes the topic if need be and reads it to its end. Kafka being away is waited out, with a warning for each
-    /// attempt.
-    pub async fn open(kafka: &Kafka, topic: TopicName, stop: &CancellationToken) -> Result<Self, ControlError> {
-        let opened = until_available("control topic", || Self::try_open(kafka, topic.clone(), stop), stop).await;
+    /// Makes the topic if need be and reads it to its end. Kafka being away is waited out, with a
+    /// warning for each attempt.
+    pub async fn open(
+        kafka: &Kafka,
+        topic: TopicName,
+        stop: &CancellationToken,
+    ) -> Result<Self, ControlError> {
+        let opened = until_available(
+            "control topic",
+            || Self::try_open(kafka, topic.clone(), stop),
+            stop,
+        )
+        .await;
         opened.ok_or(ControlError::Stopped { topic })
     }
 
-    async fn try_open(kafka: &Kafka, topic: TopicName, stop: &CancellationToken) -> Result<Self, ControlError> {
-        let options = [("cleanup.policy", "compact".to_owned()), ("min.cleanable.dirty.ratio", "0.1".to_owned())];
+    async fn try_open(
+        kafka: &Kafka,
+        topic: TopicName,
+        stop: &CancellationToken,
+    ) -> Result<Self, ControlError> {
+        let options = [
+            ("cleanup.policy", "compact".to_owned()),
+            ("min.cleanable.dirty.ratio", "0.1".to_owned()),
+        ];
         kafka.create_topic(&topic, 1, &options).await?;
         let marks = kafka.watermarks(&topic, SHARD).await?;
-        let failed = |source| ControlError::Kafka { topic: topic.clone(), source };
+        let failed = |source| ControlError::Kafka {
+            topic: topic.clone(),
+            source,
+        };
         let mut settings = kafka.consumer("shardline-control");
         // The end is an event of its own: compaction may have removed the records just before it.
-        settings.set("auto.offset.reset", "earliest").set("enable.partition.eof", "true");
+        settings
+            .set("auto.offset.reset", "earliest")
+            .set("enable.partition.eof", "true");
         let consumer = StreamConsumer::from_config_and_context(&settings, Quiet).map_err(failed)?;
         let start = HashMap::from([((topic.clone(), SHARD), marks.low)]);
-        consumer.assign(&assignment(&start).map_err(failed)?).map_err(failed)?;
+        consumer
+            .assign(&assignment(&start).map_err(failed)?)
+            .map_err(failed)?;
 
         let table = Arc::new(RwLock::new(Table::default()));
         let (progress, position) = watch::channel(marks.low);
-        let producer = RenewedProducer::made_by(Kafka::control_producer, kafka.clone()).map_err(failed)?;
-        tokio::spawn(follow(consumer, Arc::clone(&table), progress, marks.high, stop.clone()));
-        let mut opened = Self { topic, producer, table, position };
+        let producer =
+            RenewedProducer::made_by(Kafka::control_producer, kafka.clone()).map_err(failed)?;
+        tokio::spawn(follow(
+            consumer,
+            Arc::clone(&table),
+            progress,
+            marks.high,
+            stop.clone(),
+        ));
+        let mut opened = Self {
+            topic,
+            producer,
+            table,
+            position,
+        };
         opened.reached(marks.high).await?;
         info!(topic = %opened.topic, entries = opened.table.read().entries.len(), "control topic read");
         Ok(opened)
     }
 
     async fn reached(&mut self, offset: Offset) -> Result<(), ControlError> {
-        let seen = self.position.wait_for(|position| *position >= offset).await.map(|_| ());
-        seen.map_err(|_| ControlError::Stopped { topic: self.topic.clone() })
+        let seen = self
+            .position
+            .wait_for(|position| *position >= offset)
+            .await
+            .map(|_| ());
+        seen.map_err(|_| ControlError::Stopped {
+            topic: self.topic.clone(),
+        })
     }
 
     /// Resolves after the next change; see [`watch::Receiver`].
@@ -138,10 +187,14 @@ impl ControlTopic {
         // Whoever writes to the table does not wait for what is parsed.
         let below = |(key, bytes): (&String, &Bytes)| (key.clone(), bytes.clone());
         let entries: Vec<_> = self.table.read().below(prefix).map(below).collect();
-        entries.iter().filter_map(|(key, bytes)| self.parse(key, bytes)).collect()
+        entries
+            .iter()
+            .filter_map(|(key, bytes)| self.parse(key, bytes))
+            .collect()
     }
 
-    /// The offset behind the last record of a kind: what is made of all its entries holds as long as this stays.
+    /// The offset behind the last record of a kind: what is made of all its entries holds as long
+    /// as this stays.
     pub fn newest<T: Entry>(&self) -> Option<Offset> {
         self.table.read().newest.get(T::KIND).copied()
     }
@@ -162,8 +215,10 @@ impl ControlTopic {
 
     /// Writes an entry and returns once it shows in the table.
     pub async fn publish<T: Entry>(&self, entry: &T) -> Result<(), ControlError> {
-        let json =
-            serde_json::to_vec(entry).map_err(|source| ControlError::Json { topic: self.topic.clone(), source })?;
+        let json = serde_json::to_vec(entry).map_err(|source| ControlError::Json {
+            topic: self.topic.clone(),
+            source,
+        })?;
         self.write(&entry.key(), Some(json)).await
     }
 
@@ -184,15 +239,25 @@ impl ControlTopic {
             let producer = self.producer.current();
             let failed = |source| {
                 self.producer.renew_if_fatal(&producer);
-                ControlError::Kafka { topic: self.topic.clone(), source }
+                ControlError::Kafka {
+                    topic: self.topic.clone(),
+                    source,
+                }
             };
-            producer.send(&self.topic, SHARD, record, &group).await.map_err(failed)?;
+            producer
+                .send(&self.topic, SHARD, record, &group)
+                .await
+                .map_err(failed)?;
             drop(group);
             let offset = delivery.wait().await.map_err(failed)?;
             self.clone().reached(Offset(offset.0 + 1)).await
         };
         let in_time = tokio::time::timeout(WRITE_TIMEOUT, written).await;
-        in_time.unwrap_or_else(|_| Err(ControlError::Timeout { topic: self.topic.clone() }))
+        in_time.unwrap_or_else(|_| {
+            Err(ControlError::Timeout {
+                topic: self.topic.clone(),
+            })
+        })
     }
 }
 

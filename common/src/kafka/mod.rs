@@ -29,19 +29,22 @@ use crate::config::{ConfigError, KafkaConfig};
 use crate::record::{Operation, Record, RecordError};
 use crate::types::{Offset, SeqNo, ShardId, TopicName};
 
-/// The largest record, in bytes: OpenSearch takes documents of up to `http.max_content_length` (100 MB by default), and
-/// a broker takes requests of up to `socket.request.max.bytes` (100 MiB by default).
+/// The largest record, in bytes: OpenSearch takes documents of up to `http.max_content_length` (100
+/// MB by default), and a broker takes requests of up to `socket.request.max.bytes` (100 MiB by
+/// default).
 pub const MAX_RECORD_BYTES: usize = 100 * 1024 * 1024 - 64 * 1024;
 
-/// How far back the last operation of a partition is looked for: three days of heartbeats every five seconds, which take a
-/// second to read.
+/// How far back the last operation of a partition is looked for: three days of heartbeats every
+/// five seconds, which take a second to read.
 const LAST_OPERATION_RECORDS: i64 = 65_536;
-/// Enough for the metadata and the gap with which the partition of an index begins whose translog was gone.
+/// Enough for the metadata and the gap with which the partition of an index begins whose translog
+/// was gone.
 const FIRST_RECORDS: i64 = 4;
 /// How long one call to a broker may take before it is tried again or reported.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a write to a control topic may wait for Kafka. An agent whose slots are given away meanwhile wrote it at most a
-/// lease (4.5 s) after it was heard of last, and its successor has them after 6 s.
+/// How long a write to a control topic may wait for Kafka. An agent whose slots are given away
+/// meanwhile wrote it at most a lease (4.5 s) after it was heard of last, and its successor has
+/// them after 6 s.
 const CONTROL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Questions at once. An agent that takes over many shards has several for each.
 const READERS: usize = 4;
@@ -49,11 +52,26 @@ const READERS: usize = 4;
 #[derive(Debug, thiserror::Error)]
 pub enum TopicError {
     #[error("Kafka at {servers}: {action} topic {topic}: {source}")]
-    Failed { servers: String, action: &'static str, topic: TopicName, source: Box<KafkaError> },
+    Failed {
+        servers: String,
+        action: &'static str,
+        topic: TopicName,
+        source: Box<KafkaError>,
+    },
     #[error("Kafka at {servers} refused to {action} topic {topic}: {code}")]
-    Refused { servers: String, action: &'static str, topic: TopicName, code: RDKafkaErrorCode },
+    Refused {
+        servers: String,
+        action: &'static str,
+        topic: TopicName,
+        code: RDKafkaErrorCode,
+    },
     #[error("the record of {topic} partition {shard} at offset {offset} cannot be read: {source}")]
-    Record { topic: TopicName, shard: ShardId, offset: i64, source: RecordError },
+    Record {
+        topic: TopicName,
+        shard: ShardId,
+        offset: i64,
+        source: RecordError,
+    },
     #[error("a background task that talks to Kafka was cancelled")]
     Cancelled,
 }
@@ -64,7 +82,10 @@ impl TopicError {
         use RDKafkaErrorCode::{UnknownPartition, UnknownTopic, UnknownTopicOrPartition};
         match self {
             Self::Failed { source, .. } => {
-                matches!(source.rdkafka_error_code(), Some(UnknownPartition | UnknownTopic | UnknownTopicOrPartition))
+                matches!(
+                    source.rdkafka_error_code(),
+                    Some(UnknownPartition | UnknownTopic | UnknownTopicOrPartition)
+                )
             }
             _ => false,
         }
@@ -79,7 +100,9 @@ pub struct Watermarks {
 }
 
 fn in_time() -> AdminOptions {
-    AdminOptions::new().operation_timeout(Some(CALL_TIMEOUT)).request_timeout(Some(CALL_TIMEOUT))
+    AdminOptions::new()
+        .operation_timeout(Some(CALL_TIMEOUT))
+        .request_timeout(Some(CALL_TIMEOUT))
 }
 
 /// The settings from which every Kafka client of an agent is made.
@@ -89,7 +112,8 @@ pub struct Kafka {
     readers: Arc<Readers>,
 }
 
-/// For questions about partitions and single records: made when they are needed, and anew after an error.
+/// For questions about partitions and single records: made when they are needed, and anew after an
+/// error.
 struct Readers {
     idle: Mutex<Vec<BaseConsumer>>,
     at_once: Semaphore,
@@ -98,14 +122,21 @@ struct Readers {
 impl Kafka {
     pub fn new(config: KafkaConfig) -> Result<Self, ConfigError> {
         config.validate()?;
-        let readers = Arc::new(Readers { idle: Mutex::default(), at_once: Semaphore::new(READERS) });
+        let readers = Arc::new(Readers {
+            idle: Mutex::default(),
+            at_once: Semaphore::new(READERS),
+        });
         let kafka = Self { config, readers };
-        // A property that librdkafka does not know, or a value it does not take, shows here rather than later.
-        kafka.client().create_native_config().map_err(|error| ConfigError::BadValue {
-            key: "kafka.properties",
-            value: error.to_string(),
-            expected: "properties of librdkafka",
-        })?;
+        // A property that librdkafka does not know, or a value it does not take, shows here rather
+        // than later.
+        kafka
+            .client()
+            .create_native_config()
+            .map_err(|error| ConfigError::BadValue {
+                key: "kafka.properties",
+                value: error.to_string(),
+                expected: "properties of librdkafka",
+            })?;
         Ok(kafka)
     }
 
@@ -134,8 +165,9 @@ impl Kafka {
         client
     }
 
-    /// Idempotent and `acks=all`; a record is never given up for its age, so a partition gets no hole by a slow
-    /// broker. Memory is bounded by `queue.buffering.max.kbytes` (128 MiB), and by what an agent lets be in flight.
+    /// Idempotent and `acks=all`; a record is never given up for its age, so a partition gets no
+    /// hole by a slow broker. Memory is bounded by `queue.buffering.max.kbytes` (128 MiB), and by
+    /// what an agent lets be in flight.
     pub fn producer(&self) -> Result<Producer, KafkaError> {
         let mut client = self.producing();
         client
@@ -147,11 +179,14 @@ impl Kafka {
         Producer::new(&client)
     }
 
-    /// For control topics: a write that Kafka has not taken in time is never made. It was for the moment that it was sent
-    /// in; later, another agent may have written what it would undo.
+    /// For control topics: a write that Kafka has not taken in time is never made. It was for the
+    /// moment that it was sent in; later, another agent may have written what it would undo.
     pub(crate) fn control_producer(&self) -> Result<Producer, KafkaError> {
         let mut client = self.producing();
-        client.set("message.timeout.ms", CONTROL_TIMEOUT.as_millis().to_string());
+        client.set(
+            "message.timeout.ms",
+            CONTROL_TIMEOUT.as_millis().to_string(),
+        );
         Producer::new(&client)
     }
 
@@ -165,8 +200,8 @@ impl Kafka {
         client
     }
 
-    /// Settings of a consumer whose position is ours to keep: no automatic commits, and a position that is gone is an
-    /// error rather than a jump.
+    /// Settings of a consumer whose position is ours to keep: no automatic commits, and a position
+    /// that is gone is an error rather than a jump.
     pub fn consumer(&self, group: &str) -> ClientConfig {
         let mut client = self.client();
         client
@@ -179,7 +214,10 @@ impl Kafka {
             .set("fetch.error.backoff.ms", "100")
             .set("fetch.message.max.bytes", "1048576")
             .set("fetch.max.bytes", "52428800")
-            .set("receive.message.max.bytes", (MAX_RECORD_BYTES * 2).to_string())
+            .set(
+                "receive.message.max.bytes",
+                (MAX_RECORD_BYTES * 2).to_string(),
+            )
             .set("queued.min.messages", "10000")
             .set("queued.max.messages.kbytes", "4096");
         client
@@ -196,12 +234,15 @@ impl Kafka {
         let partitions = i32::try_from(partitions).unwrap_or(i32::MAX);
         let copies = TopicReplication::Fixed(self.config.replication_factor);
         let max_bytes = MAX_RECORD_BYTES.to_string();
-        let mut new = NewTopic::new(topic.as_str(), partitions, copies).set("max.message.bytes", &max_bytes);
+        let mut new =
+            NewTopic::new(topic.as_str(), partitions, copies).set("max.message.bytes", &max_bytes);
         for (key, value) in options {
             new = new.set(key, value);
         }
-        let results =
-            admin.create_topics([&new], &in_time()).await.map_err(|source| self.failed("create", topic, source))?;
+        let results = admin
+            .create_topics([&new], &in_time())
+            .await
+            .map_err(|source| self.failed("create", topic, source))?;
         for result in results {
             match result {
                 Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
@@ -212,8 +253,16 @@ impl Kafka {
     }
 
     /// Makes the topic of one index incarnation, with the configured retention.
-    pub async fn create_replication_topic(&self, topic: &TopicName, shards: u32) -> Result<(), TopicError> {
-        let retention_ms = self.config.retention_hours.saturating_mul(3_600_000).min(i64::MAX as u64);
+    pub async fn create_replication_topic(
+        &self,
+        topic: &TopicName,
+        shards: u32,
+    ) -> Result<(), TopicError> {
+        let retention_ms = self
+            .config
+            .retention_hours
+            .saturating_mul(3_600_000)
+            .min(i64::MAX as u64);
         let options = [
             ("cleanup.policy", "delete".to_owned()),
             ("retention.ms", retention_ms.to_string()),
@@ -231,20 +280,36 @@ impl Kafka {
             .map_err(|source| self.failed("delete", topic, source))?;
         for result in results {
             match result {
-                Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) => {}
+                Ok(_)
+                | Err((
+                    _,
+                    RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic,
+                )) => {}
                 Err((_, code)) => return Err(self.refused("delete", topic, code)),
             }
         }
         Ok(())
     }
 
-    pub async fn watermarks(&self, topic: &TopicName, shard: ShardId) -> Result<Watermarks, TopicError> {
-        self.ask(topic, move |kafka, reader, topic| kafka.watermarks_blocking(reader, topic, shard)).await
+    pub async fn watermarks(
+        &self,
+        topic: &TopicName,
+        shard: ShardId,
+    ) -> Result<Watermarks, TopicError> {
+        self.ask(topic, move |kafka, reader, topic| {
+            kafka.watermarks_blocking(reader, topic, shard)
+        })
+        .await
     }
 
-    /// How far a partition reaches; `None` when it is empty. Every record tells, but of two agents that overlap for a
-    /// moment one may be behind: so it is the furthest of the last records that counts.
-    pub async fn reach(&self, topic: &TopicName, shard: ShardId) -> Result<Option<Reach>, TopicError> {
+    /// How far a partition reaches; `None` when it is empty. Every record tells, but of two agents
+    /// that overlap for a moment one may be behind: so it is the furthest of the last records that
+    /// counts.
+    pub async fn reach(
+        &self,
+        topic: &TopicName,
+        shard: ShardId,
+    ) -> Result<Option<Reach>, TopicError> {
         self.ask(topic, move |kafka, reader, topic| {
             let marks = kafka.watermarks_blocking(reader, topic, shard)?;
             if marks.high <= marks.low {
@@ -252,14 +317,16 @@ impl Kafka {
             }
             let from = Offset(marks.low.0.max(marks.high.0 - REACH_RECORDS));
             let mut reach = Reach::of([], marks.high);
-            kafka.read(reader, topic, shard, from, marks.high, |_, record| reach.extend(record))?;
+            kafka.read(reader, topic, shard, from, marks.high, |_, record| {
+                reach.extend(record)
+            })?;
             Ok(Some(reach))
         })
         .await
     }
 
-    /// The operation that a partition reaches, where it is not among the last records: behind it are heartbeats, mostly.
-    /// `None` when it is too far back, or not there.
+    /// The operation that a partition reaches, where it is not among the last records: behind it
+    /// are heartbeats, mostly. `None` when it is too far back, or not there.
     pub async fn last_operation(
         &self,
         topic: &TopicName,
@@ -267,22 +334,36 @@ impl Kafka {
         reach: &Reach,
     ) -> Result<Option<Operation>, TopicError> {
         let (seq_no, end) = (reach.seq_no, reach.end);
-        let found = self.read_tail(topic, shard, reach, Reach::of([], end), Reach::extend).await?;
-        Ok(found.filter(|found| found.seq_no == seq_no).and_then(|found| found.last))
+        let found = self
+            .read_tail(topic, shard, reach, Reach::of([], end), Reach::extend)
+            .await?;
+        Ok(found
+            .filter(|found| found.seq_no == seq_no)
+            .and_then(|found| found.last))
     }
 
-    /// The operations among the last records of a partition, without their sources; none of a history that the shard lost.
+    /// The operations among the last records of a partition, without their sources; none of a
+    /// history that the shard lost.
     pub async fn last_operations(
         &self,
         topic: &TopicName,
         shard: ShardId,
         reach: &Reach,
     ) -> Result<BTreeMap<SeqNo, Operation>, TopicError> {
-        let found = self.read_tail(topic, shard, reach, LastOperations::default(), LastOperations::note).await?;
+        let found = self
+            .read_tail(
+                topic,
+                shard,
+                reach,
+                LastOperations::default(),
+                LastOperations::note,
+            )
+            .await?;
         Ok(found.unwrap_or_default().known)
     }
 
-    /// Takes in the last records that are no heartbeats, and all behind them; `None` when they are too far back, or not there.
+    /// Takes in the last records that are no heartbeats, and all behind them; `None` when they are
+    /// too far back, or not there.
     async fn read_tail<T: Send + 'static>(
         &self,
         topic: &TopicName,
@@ -300,29 +381,50 @@ impl Kafka {
             }
             let begins = run_begins(seq_no, Offset(lowest), end, |offset| {
                 let mut said = SeqNo::NONE;
-                kafka.read(reader, topic, shard, offset, Offset(offset.0 + 1), |_, record| said = record.seq_no)?;
+                kafka.read(
+                    reader,
+                    topic,
+                    shard,
+                    offset,
+                    Offset(offset.0 + 1),
+                    |_, record| said = record.seq_no,
+                )?;
                 Ok(said)
             })?;
             if begins.0 == lowest && lowest > first {
                 return Ok(None);
             }
-            // All records behind the operation are read, too: it counts for nothing if the shard was rewound since. Those
-            // before it hold the documents of a scan.
+            // All records behind the operation are read, too: it counts for nothing if the shard
+            // was rewound since. Those before it hold the documents of a scan.
             let from = Offset(first.max(begins.0 - REACH_RECORDS));
-            kafka.read(reader, topic, shard, from, end, |_, record| take(&mut found, record))?;
+            kafka.read(reader, topic, shard, from, end, |_, record| {
+                take(&mut found, record)
+            })?;
             Ok(Some(found))
         })
         .await
     }
 
     /// The last record of a partition; `None` when it is empty.
-    pub async fn last_record(&self, topic: &TopicName, shard: ShardId) -> Result<Option<(Offset, Record)>, TopicError> {
-        Ok(self.records_of(topic, shard, |marks| Offset(marks.high.0 - 1)..marks.high).await?.pop())
+    pub async fn last_record(
+        &self,
+        topic: &TopicName,
+        shard: ShardId,
+    ) -> Result<Option<(Offset, Record)>, TopicError> {
+        Ok(self
+            .records_of(topic, shard, |marks| Offset(marks.high.0 - 1)..marks.high)
+            .await?
+            .pop())
     }
 
     /// The first few records of a partition that are still there.
-    pub async fn first_records(&self, topic: &TopicName, shard: ShardId) -> Result<Vec<(Offset, Record)>, TopicError> {
-        let first = |marks: Watermarks| marks.low..Offset(marks.high.0.min(marks.low.0 + FIRST_RECORDS));
+    pub async fn first_records(
+        &self,
+        topic: &TopicName,
+        shard: ShardId,
+    ) -> Result<Vec<(Offset, Record)>, TopicError> {
+        let first =
+            |marks: Watermarks| marks.low..Offset(marks.high.0.min(marks.low.0 + FIRST_RECORDS));
         self.records_of(topic, shard, first).await
     }
 
@@ -339,14 +441,17 @@ impl Kafka {
                 return Ok(Vec::new());
             }
             let (Range { start, end }, mut found) = (offsets(marks), Vec::new());
-            kafka.read(reader, topic, shard, start, end, |offset, record| found.push((offset, record)))?;
+            kafka.read(reader, topic, shard, start, end, |offset, record| {
+                found.push((offset, record))
+            })?;
             Ok(found)
         })
         .await
     }
 
-    /// The broker answers a connection's requests one after the other, and a reader has always asked for more than it was told
-    /// to read: the next question would wait for half a second behind that.
+    /// The broker answers a connection's requests one after the other, and a reader has always
+    /// asked for more than it was told to read: the next question would wait for half a second
+    /// behind that.
     fn reader(&self) -> Result<BaseConsumer, KafkaError> {
         let mut settings = self.consumer("shardline-reader");
         settings.set("fetch.wait.max.ms", "5");
@@ -357,15 +462,24 @@ impl Kafka {
     async fn ask<T: Send + 'static>(
         &self,
         topic: &TopicName,
-        question: impl FnOnce(&Self, &BaseConsumer, &TopicName) -> Result<T, TopicError> + Send + 'static,
+        question: impl FnOnce(&Self, &BaseConsumer, &TopicName) -> Result<T, TopicError>
+        + Send
+        + 'static,
     ) -> Result<T, TopicError> {
         let (kafka, topic) = (self.clone(), topic.clone());
-        let _permit = self.readers.at_once.acquire().await.map_err(|_| TopicError::Cancelled)?;
+        let _permit = self
+            .readers
+            .at_once
+            .acquire()
+            .await
+            .map_err(|_| TopicError::Cancelled)?;
         let answered = tokio::task::spawn_blocking(move || {
             let idle = kafka.readers.idle.lock().pop();
             let reader = match idle {
                 Some(reader) => reader,
-                None => kafka.reader().map_err(|source| kafka.failed("open a reader of", &topic, source))?,
+                None => kafka
+                    .reader()
+                    .map_err(|source| kafka.failed("open a reader of", &topic, source))?,
             };
             let answer = question(&kafka, &reader, &topic)?;
             kafka.readers.idle.lock().push(reader);
@@ -383,7 +497,10 @@ impl Kafka {
         let (low, high) = consumer
             .fetch_watermarks(topic.as_str(), shard.partition(), CALL_TIMEOUT)
             .map_err(|source| self.failed("ask for the offsets of", topic, source))?;
-        Ok(Watermarks { low: Offset(low), high: Offset(high) })
+        Ok(Watermarks {
+            low: Offset(low),
+            high: Offset(high),
+        })
     }
 
     /// Reads the records from `from` on, up to the one before `end`.
@@ -399,13 +516,19 @@ impl Kafka {
         let mut position = TopicPartitionList::new();
         let failed = |source| self.failed("read", topic, source);
         position
-            .add_partition_offset(topic.as_str(), shard.partition(), KafkaOffset::Offset(from.0))
+            .add_partition_offset(
+                topic.as_str(),
+                shard.partition(),
+                KafkaOffset::Offset(from.0),
+            )
             .map_err(failed)?;
         consumer.assign(&position).map_err(failed)?;
         loop {
             let message = consumer
                 .poll(CALL_TIMEOUT)
-                .unwrap_or(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut)))
+                .unwrap_or(Err(KafkaError::MessageConsumption(
+                    RDKafkaErrorCode::OperationTimedOut,
+                )))
                 .map_err(failed)?;
             let offset = Offset(message.offset());
             let records = Record::decode(&message).map_err(|source| TopicError::Record {
@@ -423,8 +546,13 @@ impl Kafka {
         consumer.unassign().map_err(failed)
     }
 
-    fn admin(&self, action: &'static str, topic: &TopicName) -> Result<AdminClient<DefaultClientContext>, TopicError> {
-        AdminClient::from_config(&self.client()).map_err(|source| self.failed(action, topic, source))
+    fn admin(
+        &self,
+        action: &'static str,
+        topic: &TopicName,
+    ) -> Result<AdminClient<DefaultClientContext>, TopicError> {
+        AdminClient::from_config(&self.client())
+            .map_err(|source| self.failed(action, topic, source))
     }
 
     fn failed(&self, action: &'static str, topic: &TopicName, source: KafkaError) -> TopicError {
@@ -436,16 +564,32 @@ impl Kafka {
         }
     }
 
-    fn refused(&self, action: &'static str, topic: &TopicName, code: RDKafkaErrorCode) -> TopicError {
-        TopicError::Refused { servers: self.config.bootstrap_servers.clone(), action, topic: topic.clone(), code }
+    fn refused(
+        &self,
+        action: &'static str,
+        topic: &TopicName,
+        code: RDKafkaErrorCode,
+    ) -> TopicError {
+        TopicError::Refused {
+            servers: self.config.bootstrap_servers.clone(),
+            action,
+            topic: topic.clone(),
+            code,
+        }
     }
 }
 
 /// Offsets of partitions as librdkafka takes them for an assignment.
-pub fn assignment(partitions: &HashMap<(TopicName, ShardId), Offset>) -> Result<TopicPartitionList, KafkaError> {
+pub fn assignment(
+    partitions: &HashMap<(TopicName, ShardId), Offset>,
+) -> Result<TopicPartitionList, KafkaError> {
     let mut list = TopicPartitionList::with_capacity(partitions.len());
     for ((topic, shard), offset) in partitions {
-        list.add_partition_offset(topic.as_str(), shard.partition(), KafkaOffset::Offset(offset.0))?;
+        list.add_partition_offset(
+            topic.as_str(),
+            shard.partition(),
+            KafkaOffset::Offset(offset.0),
+        )?;
     }
     Ok(list)
 }

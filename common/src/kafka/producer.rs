@@ -1,7 +1,7 @@
 //! A producer that reports the delivery of records in groups.
 //!
-//! rdkafka's own asynchronous producer makes a channel for every record, and its polling thread spins for a millisecond ten
-//! times a second; both cost more than sending small records does.
+//! rdkafka's own asynchronous producer makes a channel for every record, and its polling thread
+//! spins for a millisecond ten times a second; both cost more than sending small records does.
 
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -21,8 +21,8 @@ use tracing::warn;
 use super::Kafka;
 use crate::types::{Offset, ShardId, TopicName};
 
-/// How long the reporting thread waits for reports before it looks whether anybody still uses the producer. Reports wake
-/// it at once.
+/// How long the reporting thread waits for reports before it looks whether anybody still uses the
+/// producer. Reports wake it at once.
 const REPORT_WAIT: Duration = Duration::from_secs(10);
 const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(10);
 
@@ -41,7 +41,8 @@ pub struct Outgoing<'a> {
     pub timestamp_ms: i64,
 }
 
-/// Records whose delivery is reported together, once the last one is delivered and the group itself is dropped.
+/// Records whose delivery is reported together, once the last one is delivered and the group itself
+/// is dropped.
 pub struct Group(Arc<InFlight>);
 
 /// The report about a [`Group`].
@@ -92,8 +93,12 @@ impl Group {
     /// `budget` is held until every record of the group is delivered or given up.
     pub fn new(budget: Option<OwnedSemaphorePermit>) -> (Self, Delivery) {
         let (report, delivery) = oneshot::channel();
-        let in_flight =
-            InFlight { highest: AtomicI64::new(-1), failure: OnceLock::new(), report: Some(report), _budget: budget };
+        let in_flight = InFlight {
+            highest: AtomicI64::new(-1),
+            failure: OnceLock::new(),
+            report: Some(report),
+            _budget: budget,
+        };
         (Self(Arc::new(in_flight)), Delivery(delivery))
     }
 }
@@ -116,11 +121,14 @@ impl Producer {
                 reporting.poll(REPORT_WAIT);
             }
         });
-        started.map_err(|error| KafkaError::ClientCreation(format!("no thread for delivery reports: {error}")))?;
+        started.map_err(|error| {
+            KafkaError::ClientCreation(format!("no thread for delivery reports: {error}"))
+        })?;
         Ok(Self { inner })
     }
 
-    /// Hands a record to librdkafka's queue, waiting while that is full. Records of one partition keep their order.
+    /// Hands a record to librdkafka's queue, waiting while that is full. Records of one partition
+    /// keep their order.
     pub async fn send(
         &self,
         topic: &TopicName,
@@ -128,16 +136,19 @@ impl Producer {
         record: Outgoing<'_>,
         group: &Group,
     ) -> Result<(), KafkaError> {
-        let mut message = BaseRecord::<[u8], [u8], _>::with_opaque_to(topic.as_str(), Arc::clone(&group.0))
-            .partition(shard.partition())
-            .headers(record.headers)
-            .timestamp(record.timestamp_ms);
+        let mut message =
+            BaseRecord::<[u8], [u8], _>::with_opaque_to(topic.as_str(), Arc::clone(&group.0))
+                .partition(shard.partition())
+                .headers(record.headers)
+                .timestamp(record.timestamp_ms);
         message.key = record.key;
         message.payload = record.value;
         loop {
             match self.inner.send(message) {
                 Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), returned)) => message = returned,
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), returned)) => {
+                    message = returned
+                }
                 Err((error, _)) => return Err(error),
             }
             tokio::time::sleep(FULL_QUEUE_PAUSE).await;
@@ -150,8 +161,8 @@ impl Producer {
     }
 }
 
-/// The producer of the moment: one that has failed for good is replaced. Whoever needs to know that all its records went
-/// through the same one keeps the one that it began with.
+/// The producer of the moment: one that has failed for good is replaced. Whoever needs to know that
+/// all its records went through the same one keeps the one that it began with.
 #[derive(Clone)]
 pub struct RenewedProducer {
     kafka: Kafka,
@@ -165,9 +176,16 @@ impl RenewedProducer {
         Self::made_by(Kafka::producer, kafka)
     }
 
-    pub(super) fn made_by(make: fn(&Kafka) -> Result<Producer, KafkaError>, kafka: Kafka) -> Result<Self, KafkaError> {
+    pub(super) fn made_by(
+        make: fn(&Kafka) -> Result<Producer, KafkaError>,
+        kafka: Kafka,
+    ) -> Result<Self, KafkaError> {
         let current = Arc::new(RwLock::new(make(&kafka)?));
-        Ok(Self { kafka, make, current })
+        Ok(Self {
+            kafka,
+            make,
+            current,
+        })
     }
 
     pub fn current(&self) -> Producer {
@@ -176,7 +194,9 @@ impl RenewedProducer {
 
     /// To be told after each error.
     pub fn renew_if_fatal(&self, failed: &Producer) {
-        let Some((code, reason)) = failed.fatal_error() else { return };
+        let Some((code, reason)) = failed.fatal_error() else {
+            return;
+        };
         let mut current = self.current.write();
         if current.fatal_error().is_none() {
             return; // somebody else has renewed it already
@@ -186,7 +206,9 @@ impl RenewedProducer {
                 warn!(%code, reason, "the Kafka producer failed for good; going on with a new one");
                 *current = renewed;
             }
-            Err(error) => warn!(%error, "a new Kafka producer could not be made; trying again with the next record"),
+            Err(error) => {
+                warn!(%error, "a new Kafka producer could not be made; trying again with the next record")
+            }
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What the last records of a partition tell: how far it reaches in its shard's history, and which operations it has there.
+//! What the last records of a partition tell: how far it reaches in its shard's history, and which
+//! operations it has there.
 
 use std::collections::BTreeMap;
 
@@ -14,8 +15,8 @@ pub const REACH_RECORDS: i64 = 64;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reach {
     pub seq_no: SeqNo,
-    /// The operation with that number, if it is among the last records. One that a scan found has no source: what a shard
-    /// shows need not be what was written.
+    /// The operation with that number, if it is among the last records. One that a scan found has
+    /// no source: what a shard shows need not be what was written.
     pub last: Option<Operation>,
     /// The offset behind the last record.
     pub end: Offset,
@@ -24,10 +25,18 @@ pub struct Reach {
 }
 
 impl Reach {
-    /// Of a partition that ends at `end`, from its last records, of which there are to be [`REACH_RECORDS`].
+    /// Of a partition that ends at `end`, from its last records, of which there are to be
+    /// [`REACH_RECORDS`].
     pub fn of(last_records: impl IntoIterator<Item = Record>, end: Offset) -> Self {
-        let mut reach = Self { seq_no: SeqNo::NONE, last: None, end, scanned: None };
-        last_records.into_iter().for_each(|record| reach.extend(record));
+        let mut reach = Self {
+            seq_no: SeqNo::NONE,
+            last: None,
+            end,
+            scanned: None,
+        };
+        last_records
+            .into_iter()
+            .for_each(|record| reach.extend(record));
         reach
     }
 
@@ -45,7 +54,10 @@ impl Reach {
                 if seq_no > self.seq_no {
                     (self.seq_no, self.last) = (seq_no, None);
                 }
-                if let Body::ResyncDocument { seq_no, operation, .. } = body {
+                if let Body::ResyncDocument {
+                    seq_no, operation, ..
+                } = body
+                {
                     self.scanned = Some((seq_no, without_source(operation)));
                 }
             }
@@ -65,8 +77,14 @@ impl LastOperations {
     pub fn note(&mut self, Record { seq_no, body, .. }: Record) {
         match body {
             Body::Rewound { .. } => self.known.clear(),
-            Body::ResyncBegin(begin) => self.frame = (begin.from <= begin.to).then_some(begin.frame),
-            Body::ResyncDocument { frame, seq_no, operation } if self.frame == Some(frame) => {
+            Body::ResyncBegin(begin) => {
+                self.frame = (begin.from <= begin.to).then_some(begin.frame)
+            }
+            Body::ResyncDocument {
+                frame,
+                seq_no,
+                operation,
+            } if self.frame == Some(frame) => {
                 self.known.insert(seq_no, without_source(operation));
             }
             Body::Operation(operation) => {
@@ -84,8 +102,8 @@ fn without_source(mut operation: Operation) -> Operation {
     operation
 }
 
-/// Where the records begin that all say `seq_no`, up to `end` and not below `lowest`. `said` tells what the one at an offset
-/// says. Where two agents overlapped, it is where some of them begin.
+/// Where the records begin that all say `seq_no`, up to `end` and not below `lowest`. `said` tells
+/// what the one at an offset says. Where two agents overlapped, it is where some of them begin.
 pub(super) fn run_begins<E>(
     seq_no: SeqNo,
     lowest: Offset,
@@ -111,22 +129,48 @@ mod tests {
 
     fn operation(source: &'static str) -> Operation {
         let source = Bytes::from_static(source.as_bytes());
-        let kind = OperationKind::Index { id: "a".to_owned(), source, routing: None, version: 1 };
-        Operation { primary_term: PrimaryTerm(1), kind }
+        let kind = OperationKind::Index {
+            id: "a".to_owned(),
+            source,
+            routing: None,
+            version: 1,
+        };
+        Operation {
+            primary_term: PrimaryTerm(1),
+            kind,
+        }
     }
 
     fn record(seq_no: i64, body: Body) -> Record {
-        Record { seq_no: SeqNo(seq_no), timestamp_ms: 0, body }
+        Record {
+            seq_no: SeqNo(seq_no),
+            timestamp_ms: 0,
+            body,
+        }
     }
 
     fn heartbeat(seq_no: i64) -> Record {
-        record(seq_no, Body::Heartbeat { global_checkpoint: SeqNo(seq_no), next_within_ms: 0 })
+        record(
+            seq_no,
+            Body::Heartbeat {
+                global_checkpoint: SeqNo(seq_no),
+                next_within_ms: 0,
+            },
+        )
     }
 
     fn frame(document: i64, to: i64) -> [Record; 2] {
         let frame = FrameId(1);
-        let found = Body::ResyncDocument { frame, seq_no: SeqNo(document), operation: operation("{}") };
-        let end = Body::ResyncEnd(ResyncEnd { frame, documents: 1, complete: false });
+        let found = Body::ResyncDocument {
+            frame,
+            seq_no: SeqNo(document),
+            operation: operation("{}"),
+        };
+        let end = Body::ResyncEnd(ResyncEnd {
+            frame,
+            documents: 1,
+            complete: false,
+        });
         [record(4, found), record(to, end)]
     }
 
@@ -135,7 +179,10 @@ mod tests {
         let written = [record(4, Body::Operation(operation("{}"))), heartbeat(4)];
         let last = |more: &[Record]| Reach::of([&written[..], more].concat(), Offset(0)).last;
         assert_eq!(last(&[]), Some(operation("{}")));
-        assert_eq!(last(&[record(4, Body::Rewound { from: SeqNo(4) }), heartbeat(4)]), None);
+        assert_eq!(
+            last(&[record(4, Body::Rewound { from: SeqNo(4) }), heartbeat(4)]),
+            None
+        );
         assert_eq!(last(&frame(9, 9)), Some(operation("")));
         assert_eq!(last(&frame(8, 9)), None);
     }
@@ -145,27 +192,53 @@ mod tests {
         let of = |records: &[Record]| {
             let mut last = LastOperations::default();
             records.iter().for_each(|record| last.note(record.clone()));
-            last.known.into_keys().map(|seq_no| seq_no.0).collect::<Vec<_>>()
+            last.known
+                .into_keys()
+                .map(|seq_no| seq_no.0)
+                .collect::<Vec<_>>()
         };
         let framed = |from: i64, to: i64| {
-            let begin =
-                ResyncBegin { frame: FrameId(7), from: SeqNo(from), to: SeqNo(to), cause: String::new(), documents: 0 };
-            let document = Body::ResyncDocument { frame: FrameId(7), seq_no: SeqNo(6), operation: operation("{}") };
-            [record(from - 1, Body::ResyncBegin(begin)), record(from - 1, document)]
+            let begin = ResyncBegin {
+                frame: FrameId(7),
+                from: SeqNo(from),
+                to: SeqNo(to),
+                cause: String::new(),
+                documents: 0,
+            };
+            let document = Body::ResyncDocument {
+                frame: FrameId(7),
+                seq_no: SeqNo(6),
+                operation: operation("{}"),
+            };
+            [
+                record(from - 1, Body::ResyncBegin(begin)),
+                record(from - 1, document),
+            ]
         };
-        let written = [record(3, Body::Operation(operation("{}"))), record(4, Body::Operation(operation("{}")))];
+        let written = [
+            record(3, Body::Operation(operation("{}"))),
+            record(4, Body::Operation(operation("{}"))),
+        ];
         assert_eq!(of(&[&written[..], &framed(5, 9)].concat()), [3, 4, 6]);
         assert_eq!(of(&[&written[..], &framed(9, 8)].concat()), [3, 4]);
-        assert_eq!(of(&[&written[..], &[record(2, Body::Rewound { from: SeqNo(4) })]].concat()), [0; 0]);
+        assert_eq!(
+            of(&[&written[..], &[record(2, Body::Rewound { from: SeqNo(4) })]].concat()),
+            [0; 0]
+        );
     }
 
     /// Where the operation is that idle records follow, and how many were asked.
     fn begins(said: &[i64], seq_no: i64) -> (i64, usize) {
         let mut asked = 0;
-        let begins = run_begins(SeqNo(seq_no), Offset(0), Offset(said.len() as i64), |offset| {
-            asked += 1;
-            Ok::<_, ()>(SeqNo(said[offset.0 as usize]))
-        });
+        let begins = run_begins(
+            SeqNo(seq_no),
+            Offset(0),
+            Offset(said.len() as i64),
+            |offset| {
+                asked += 1;
+                Ok::<_, ()>(SeqNo(said[offset.0 as usize]))
+            },
+        );
         (begins.unwrap().0, asked)
     }
 

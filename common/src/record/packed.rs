@@ -1,5 +1,6 @@
-//! Several operations in one Kafka record. Under load a record for each operation costs producers, brokers and consumers
-//! more than its content does; see `docs/decisions/0016-packed-operations.md`.
+//! Several operations in one Kafka record. Under load a record for each operation costs producers,
+//! brokers and consumers more than its content does; see
+//! `docs/decisions/0016-packed-operations.md`.
 //!
 //! The value is a sequence of MessagePack arrays, one for each operation.
 
@@ -21,7 +22,8 @@ pub struct Pack<'a> {
     last: &'a Record,
 }
 
-/// Cuts records into packs. Several operations go into one only as far as they take `most` bytes together.
+/// Cuts records into packs. Several operations go into one only as far as they take `most` bytes
+/// together.
 pub fn packs(records: &[Record], most: usize) -> impl Iterator<Item = Pack<'_>> {
     let mut rest = records;
     std::iter::from_fn(move || {
@@ -33,7 +35,10 @@ pub fn packs(records: &[Record], most: usize) -> impl Iterator<Item = Pack<'_>> 
         });
         let (records, others) = rest.split_at(1 + fitting.count());
         rest = others;
-        Some(Pack { records, last: records.last()? })
+        Some(Pack {
+            records,
+            last: records.last()?,
+        })
     })
 }
 
@@ -47,25 +52,34 @@ impl<'a> Pack<'a> {
     }
 
     pub fn encode(&self) -> Encoded<'a> {
-        let (Body::Operation(Operation { primary_term, .. }), [_, _, ..]) = (&self.last.body, self.records) else {
+        let (Body::Operation(Operation { primary_term, .. }), [_, _, ..]) =
+            (&self.last.body, self.records)
+        else {
             return self.last.encode();
         };
         let headers = Written::common(FORMAT, OP, self.last).number("primary_term", primary_term.0);
-        Encoded { key: None, value: value(self.records).into(), headers: headers.0 }
+        Encoded {
+            key: None,
+            value: value(self.records).into(),
+            headers: headers.0,
+        }
     }
 }
 
 fn belong_together(first: &Record, next: &Record) -> bool {
     match (&first.body, &next.body) {
         (Body::Operation(first_operation), Body::Operation(operation)) => {
-            first_operation.primary_term == operation.primary_term && first.timestamp_ms == next.timestamp_ms
+            first_operation.primary_term == operation.primary_term
+                && first.timestamp_ms == next.timestamp_ms
         }
         _ => false,
     }
 }
 
 fn weight(record: &Record) -> usize {
-    let Body::Operation(operation) = &record.body else { return 0 };
+    let Body::Operation(operation) = &record.body else {
+        return 0;
+    };
     operation.kind.bytes() + OPERATION_OVERHEAD
 }
 
@@ -79,8 +93,13 @@ pub(super) fn value(pack: &[Record]) -> Vec<u8> {
     value
 }
 
-fn write(value: &mut Vec<u8>, Record { seq_no, body, .. }: &Record) -> Result<(), encode::ValueWriteError> {
-    let Body::Operation(Operation { kind, .. }) = body else { return Ok(()) };
+fn write(
+    value: &mut Vec<u8>,
+    Record { seq_no, body, .. }: &Record,
+) -> Result<(), encode::ValueWriteError> {
+    let Body::Operation(Operation { kind, .. }) = body else {
+        return Ok(());
+    };
     match kind {
         OperationKind::NoOp => {
             encode::write_array_len(value, 1)?;
@@ -92,7 +111,12 @@ fn write(value: &mut Vec<u8>, Record { seq_no, body, .. }: &Record) -> Result<()
             encode::write_sint(value, *version)?;
             encode::write_str(value, id)?;
         }
-        OperationKind::Index { id, source, routing, version } => {
+        OperationKind::Index {
+            id,
+            source,
+            routing,
+            version,
+        } => {
             encode::write_array_len(value, if routing.is_some() { 5 } else { 4 })?;
             encode::write_sint(value, seq_no.0)?;
             encode::write_sint(value, *version)?;
@@ -107,9 +131,16 @@ fn write(value: &mut Vec<u8>, Record { seq_no, body, .. }: &Record) -> Result<()
 }
 
 /// Reads what [`value`] wrote. The sources share one copy of it.
-pub(super) fn read(value: &[u8], primary_term: PrimaryTerm, timestamp_ms: i64) -> Result<Vec<Record>, RecordError> {
+pub(super) fn read(
+    value: &[u8],
+    primary_term: PrimaryTerm,
+    timestamp_ms: i64,
+) -> Result<Vec<Record>, RecordError> {
     let whole = Bytes::copy_from_slice(value);
-    let mut reader = Reader { whole: &whole, rest: &whole };
+    let mut reader = Reader {
+        whole: &whole,
+        rest: &whole,
+    };
     let mut records = Vec::new();
     while !reader.rest.is_empty() {
         let (seq_no, kind) = reader.operation().map_err(|reason| RecordError::BadBody {
@@ -118,11 +149,19 @@ pub(super) fn read(value: &[u8], primary_term: PrimaryTerm, timestamp_ms: i64) -
             reason: format!("number {}: {reason}", records.len()),
         })?;
         let body = Body::Operation(Operation { primary_term, kind });
-        records.push(Record { seq_no, timestamp_ms, body });
+        records.push(Record {
+            seq_no,
+            timestamp_ms,
+            body,
+        });
     }
     if records.is_empty() {
         let reason = "the value is empty".to_owned();
-        return Err(RecordError::BadBody { op: OP.to_owned(), what: "operation", reason });
+        return Err(RecordError::BadBody {
+            op: OP.to_owned(),
+            what: "operation",
+            reason,
+        });
     }
     Ok(records)
 }
@@ -149,8 +188,20 @@ impl<'a> Reader<'a> {
         }
         let length = decode::read_bin_len(&mut self.rest).map_err(unreadable)?;
         let source = self.whole.slice_ref(self.bytes(length)?);
-        let routing = if fields == 5 { Some(self.text()?) } else { None };
-        Ok((seq_no, OperationKind::Index { id, source, routing, version }))
+        let routing = if fields == 5 {
+            Some(self.text()?)
+        } else {
+            None
+        };
+        Ok((
+            seq_no,
+            OperationKind::Index {
+                id,
+                source,
+                routing,
+                version,
+            },
+        ))
     }
 
     fn number(&mut self) -> Result<i64, String> {
@@ -160,11 +211,16 @@ impl<'a> Reader<'a> {
     fn text(&mut self) -> Result<String, String> {
         let length = decode::read_str_len(&mut self.rest).map_err(unreadable)?;
         let bytes = self.bytes(length)?;
-        Ok(std::str::from_utf8(bytes).map_err(|error| error.to_string())?.to_owned())
+        Ok(std::str::from_utf8(bytes)
+            .map_err(|error| error.to_string())?
+            .to_owned())
     }
 
     fn bytes(&mut self, length: u32) -> Result<&'a [u8], String> {
-        let (bytes, rest) = self.rest.split_at_checked(length as usize).ok_or("the value ends in the middle of it")?;
+        let (bytes, rest) = self
+            .rest
+            .split_at_checked(length as usize)
+            .ok_or("the value ends in the middle of it")?;
         self.rest = rest;
         Ok(bytes)
     }

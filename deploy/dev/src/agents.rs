@@ -19,7 +19,10 @@ pub struct AgentConfig(BTreeMap<String, BTreeMap<String, String>>);
 impl AgentConfig {
     /// Sets a key to a TOML literal.
     pub fn set(mut self, section: &str, key: &str, literal: impl fmt::Display) -> Self {
-        self.0.entry(section.to_owned()).or_default().insert(key.to_owned(), literal.to_string());
+        self.0
+            .entry(section.to_owned())
+            .or_default()
+            .insert(key.to_owned(), literal.to_string());
         self
     }
 
@@ -31,7 +34,10 @@ impl AgentConfig {
 
     fn merged_with(mut self, other: &Self) -> Self {
         for (section, keys) in &other.0 {
-            self.0.entry(section.clone()).or_default().extend(keys.clone());
+            self.0
+                .entry(section.clone())
+                .or_default()
+                .extend(keys.clone());
         }
         self
     }
@@ -60,29 +66,57 @@ pub(crate) struct Agents<'a> {
 }
 
 impl Agents<'_> {
-    /// Writes the config files and says how to start the agents: one beside each leader node, then the followers'.
+    /// Writes the config files and says how to start the agents: one beside each leader node, then
+    /// the followers'.
     pub fn specs(&self, run_dir: &Path) -> Result<Vec<ProcessSpec>> {
-        let leaders =
-            self.plan.leader.iter().zip(&self.plan.leader_agents).enumerate().map(|(index, (node, &admin))| {
+        let leaders = self
+            .plan
+            .leader
+            .iter()
+            .zip(&self.plan.leader_agents)
+            .enumerate()
+            .map(|(index, (node, &admin))| {
                 let name = format!("leader-agent-{}", index + 1);
-                let config = self.config(node.http, admin).merged_with(self.leader_config);
+                let config = self
+                    .config(node.http, admin)
+                    .merged_with(self.leader_config);
                 self.spec(name, "leader-agent", admin, admin, &config, run_dir)
             });
-        let followers = self.plan.follower_agents.iter().enumerate().map(|(index, ports)| {
-            let name = format!("follower-agent-{}", index + 1);
-            let config = self
-                .config(self.plan.follower[0].http, ports.admin)
-                .set_text("gateway", "listen", &address(ports.gateway))
-                .set_text("storage", "data_dir", &run_dir.join(&name).join("data").display().to_string())
-                .merged_with(self.follower_config);
-            self.spec(name, "follower-agent", ports.gateway, ports.admin, &config, run_dir)
-        });
+        let followers = self
+            .plan
+            .follower_agents
+            .iter()
+            .enumerate()
+            .map(|(index, ports)| {
+                let name = format!("follower-agent-{}", index + 1);
+                let config = self
+                    .config(self.plan.follower[0].http, ports.admin)
+                    .set_text("gateway", "listen", &address(ports.gateway))
+                    .set_text(
+                        "storage",
+                        "data_dir",
+                        &run_dir.join(&name).join("data").display().to_string(),
+                    )
+                    .merged_with(self.follower_config);
+                self.spec(
+                    name,
+                    "follower-agent",
+                    ports.gateway,
+                    ports.admin,
+                    &config,
+                    run_dir,
+                )
+            });
         leaders.chain(followers).collect()
     }
 
     fn config(&self, opensearch: u16, admin: u16) -> AgentConfig {
         AgentConfig::default()
-            .set_text("opensearch", "url", &format!("http://{}", address(opensearch)))
+            .set_text(
+                "opensearch",
+                "url",
+                &format!("http://{}", address(opensearch)),
+            )
             .set_text("kafka", "bootstrap_servers", self.bootstrap_servers)
             .set_text("kafka", "topic_prefix", "shardline")
             .set("kafka", "replication_factor", self.replication_factor)
@@ -123,18 +157,30 @@ fn address(port: u16) -> String {
     format!("127.0.0.1:{port}")
 }
 
-/// One of the programs that are built with this one: beside it, or one folder up for tests, which cargo builds into `deps`.
+/// One of the programs that are built with this one: beside it, or one folder up for tests, which
+/// cargo builds into `deps`.
 pub fn find_binary(name: &str) -> Result<PathBuf> {
     let folders: Vec<PathBuf> = match std::env::var_os(BIN_DIR_VARIABLE) {
         Some(folder) => vec![folder.into()],
         None => {
             let program = std::env::current_exe().context("cannot find this program's folder")?;
-            program.ancestors().skip(1).take(2).map(Path::to_owned).collect()
+            program
+                .ancestors()
+                .skip(1)
+                .take(2)
+                .map(Path::to_owned)
+                .collect()
         }
     };
-    match folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file()) {
+    match folders
+        .iter()
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
+    {
         Some(path) => Ok(path),
-        None => bail!("no program {name} in {folders:?}: run `cargo build --bins`, or set {BIN_DIR_VARIABLE}"),
+        None => bail!(
+            "no program {name} in {folders:?}: run `cargo build --bins`, or set {BIN_DIR_VARIABLE}"
+        ),
     }
 }
 
@@ -145,9 +191,16 @@ mod tests {
 
     #[test]
     fn renders_the_config_and_lets_extra_keys_win() {
-        let counts = Counts { leader_nodes: 1, follower_nodes: 1, brokers: 1, follower_agents: 1 };
+        let counts = Counts {
+            leader_nodes: 1,
+            follower_nodes: 1,
+            brokers: 1,
+            follower_agents: 1,
+        };
         let plan = PortPlan::new(&Ports::Fixed(BasePorts::default()), counts).unwrap();
-        let extra = AgentConfig::default().set("capture", "batch_bytes", 5).set_text("kafka", "topic_prefix", "a\"b");
+        let extra = AgentConfig::default()
+            .set("capture", "batch_bytes", 5)
+            .set_text("kafka", "topic_prefix", "a\"b");
         let agents = Agents {
             plan: &plan,
             bootstrap_servers: "127.0.0.1:9092",
@@ -156,7 +209,9 @@ mod tests {
             follower_config: &AgentConfig::default(),
             environment: &[],
         };
-        let config = agents.config(plan.leader[0].http, plan.leader_agents[0]).merged_with(&extra);
+        let config = agents
+            .config(plan.leader[0].http, plan.leader_agents[0])
+            .merged_with(&extra);
         let expected = r#"[admin]
 listen = "127.0.0.1:9601"
 

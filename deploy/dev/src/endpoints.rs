@@ -44,7 +44,8 @@ impl Endpoints {
                 return Err(error).with_context(|| format!("cannot read {}", path.display()));
             }
         };
-        let endpoints = serde_json::from_str(&text).with_context(|| format!("cannot understand {}", path.display()))?;
+        let endpoints = serde_json::from_str(&text)
+            .with_context(|| format!("cannot understand {}", path.display()))?;
         Ok(Some(endpoints))
     }
 
@@ -52,7 +53,8 @@ impl Endpoints {
     pub fn write(&self, run_dir: &Path) -> Result<()> {
         let path = Self::path(run_dir);
         let part = path.with_extension("json.part");
-        let mut text = serde_json::to_string_pretty(self).context("cannot write endpoints as JSON")?;
+        let mut text =
+            serde_json::to_string_pretty(self).context("cannot write endpoints as JSON")?;
         text.push('\n');
         std::fs::write(&part, text).with_context(|| format!("cannot write {}", part.display()))?;
         std::fs::rename(&part, &path).with_context(|| format!("cannot write {}", path.display()))
@@ -70,7 +72,9 @@ impl Endpoints {
 
     /// The processes that still are the ones listed and still run.
     pub fn alive(&self) -> impl Iterator<Item = &Endpoint> {
-        self.processes.iter().filter(|process| process.id.is_alive())
+        self.processes
+            .iter()
+            .filter(|process| process.id.is_alive())
     }
 }
 

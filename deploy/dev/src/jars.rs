@@ -6,7 +6,11 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 const LARGE_HEAP_MB: usize = 1024;
-const LARGE_HEAP: &[&str] = &["-XX:+UseG1GC", "-XX:G1ReservePercent=25", "-XX:InitiatingHeapOccupancyPercent=30"];
+const LARGE_HEAP: &[&str] = &[
+    "-XX:+UseG1GC",
+    "-XX:G1ReservePercent=25",
+    "-XX:InitiatingHeapOccupancyPercent=30",
+];
 
 /// Jars of the servers and the `java` program that runs them.
 #[derive(Clone, Debug)]
@@ -16,8 +20,8 @@ pub struct Jars {
 }
 
 impl Jars {
-    /// Finds the jars, and fetches them first where they are missing. Blocks: a fraction of a second when all is there,
-    /// else as long as Maven needs.
+    /// Finds the jars, and fetches them first where they are missing. Blocks: a fraction of a
+    /// second when all is there, else as long as Maven needs.
     pub fn locate() -> Result<Self> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("install");
         let output = Command::new(&script)
@@ -27,7 +31,11 @@ impl Jars {
             .output()
             .with_context(|| format!("cannot run {}", script.display()))?;
         if !output.status.success() {
-            bail!("{} --servers failed with {}, see its messages above", script.display(), output.status);
+            bail!(
+                "{} --servers failed with {}, see its messages above",
+                script.display(),
+                output.status
+            );
         }
         Self::parse(&String::from_utf8_lossy(&output.stdout))
     }
@@ -38,21 +46,33 @@ impl Jars {
                 .lines()
                 .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
                 .map(PathBuf::from)
-                .with_context(|| format!("deploy/dev/install did not say {key}=…, it said: {output}"))
+                .with_context(|| {
+                    format!("deploy/dev/install did not say {key}=…, it said: {output}")
+                })
         };
-        Ok(Self { servers: value("servers")?, java: value("java")? })
+        Ok(Self {
+            servers: value("servers")?,
+            java: value("java")?,
+        })
     }
 
     pub(crate) fn java(&self) -> &Path {
         &self.java
     }
 
-    /// JVM arguments common to both servers, with the full JIT for throughput: a small heap is quick to start, a large
-    /// one is collected as by OpenSearch's own `jvm.options`.
+    /// JVM arguments common to both servers, with the full JIT for throughput: a small heap is
+    /// quick to start, a large one is collected as by OpenSearch's own `jvm.options`.
     pub(crate) fn jvm_arguments(&self, server: &str, heap_mb: usize, home: &Path) -> Vec<String> {
         let servers = self.servers.display();
-        let collector: &[&str] = if heap_mb < LARGE_HEAP_MB { &["-XX:+UseSerialGC"] } else { LARGE_HEAP };
-        let mut arguments: Vec<String> = collector.iter().map(|&argument| argument.to_owned()).collect();
+        let collector: &[&str] = if heap_mb < LARGE_HEAP_MB {
+            &["-XX:+UseSerialGC"]
+        } else {
+            LARGE_HEAP
+        };
+        let mut arguments: Vec<String> = collector
+            .iter()
+            .map(|&argument| argument.to_owned())
+            .collect();
         arguments.extend([
             format!("-Xmx{heap_mb}m"),
             "-XX:+ExitOnOutOfMemoryError".into(),
@@ -76,6 +96,11 @@ mod tests {
         assert_eq!(jars.java(), Path::new("/jdk/bin/java"));
         let arguments = jars.jvm_arguments("kafka", 256, Path::new("/run/kafka-1"));
         assert!(arguments.contains(&"/cache/servers/1/kafka/*".to_owned()));
-        assert!(Jars::parse("java=/jdk/bin/java").unwrap_err().to_string().contains("servers="));
+        assert!(
+            Jars::parse("java=/jdk/bin/java")
+                .unwrap_err()
+                .to_string()
+                .contains("servers=")
+        );
     }
 }

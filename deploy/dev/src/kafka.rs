@@ -22,7 +22,11 @@ pub(crate) struct Kafka<'a> {
 
 impl Kafka<'_> {
     pub fn bootstrap_servers(&self) -> String {
-        let brokers: Vec<String> = self.brokers.iter().map(|ports| format!("127.0.0.1:{}", ports.client)).collect();
+        let brokers: Vec<String> = self
+            .brokers
+            .iter()
+            .map(|ports| format!("127.0.0.1:{}", ports.client))
+            .collect();
         brokers.join(",")
     }
 
@@ -32,7 +36,9 @@ impl Kafka<'_> {
 
     /// Writes each broker's properties and says how to start it.
     pub fn specs(&self, run_dir: &Path, jars: &Jars) -> Result<Vec<ProcessSpec>> {
-        (0..self.brokers.len()).map(|index| self.spec(index, run_dir, jars)).collect()
+        (0..self.brokers.len())
+            .map(|index| self.spec(index, run_dir, jars))
+            .collect()
     }
 
     fn spec(&self, index: usize, run_dir: &Path, jars: &Jars) -> Result<ProcessSpec> {
@@ -44,13 +50,18 @@ impl Kafka<'_> {
             .with_context(|| format!("cannot write {}", config.display()))?;
 
         let mut arguments = jars.jvm_arguments("kafka", HEAP_MB, &home);
-        arguments.extend(["ShardlineBroker".into(), CLUSTER_ID.into(), config.display().to_string()]);
+        arguments.extend([
+            "ShardlineBroker".into(),
+            CLUSTER_ID.into(),
+            config.display().to_string(),
+        ]);
         Ok(ProcessSpec {
             program: jars.java().to_owned(),
             arguments,
             environment: Vec::new(),
             url: format!("127.0.0.1:{}", self.brokers[index].client),
-            // The port opens a little before the broker is in the cluster's metadata; this line comes after it.
+            // The port opens a little before the broker is in the cluster's metadata; this line
+            // comes after it.
             ready: Ready::LogLine("Kafka Server started".into()),
             data_dir,
             log_file: home.join(format!("{name}.log")),
@@ -60,8 +71,10 @@ impl Kafka<'_> {
 
     fn properties(&self, index: usize, data_dir: &Path) -> String {
         let ports = self.brokers[index];
-        let voters: Vec<String> =
-            (1..).zip(self.brokers).map(|(id, ports)| format!("{id}@127.0.0.1:{}", ports.controller)).collect();
+        let voters: Vec<String> = (1..)
+            .zip(self.brokers)
+            .map(|(id, ports)| format!("{id}@127.0.0.1:{}", ports.controller))
+            .collect();
         let replication = self.replication_factor().to_string();
         let in_sync = self.replication_factor().min(2).to_string();
 
@@ -72,17 +85,26 @@ impl Kafka<'_> {
             ("controller.listener.names", "CONTROLLER".into()),
             (
                 "listeners",
-                format!("PLAINTEXT://127.0.0.1:{},CONTROLLER://127.0.0.1:{}", ports.client, ports.controller),
+                format!(
+                    "PLAINTEXT://127.0.0.1:{},CONTROLLER://127.0.0.1:{}",
+                    ports.client, ports.controller
+                ),
             ),
             ("log.dirs", data_dir.display().to_string()),
             ("auto.create.topics.enable", "false".into()),
             ("default.replication.factor", replication.clone()),
             ("offsets.topic.replication.factor", replication.clone()),
             ("offsets.topic.num.partitions", "5".into()),
-            ("transaction.state.log.replication.factor", replication.clone()),
+            (
+                "transaction.state.log.replication.factor",
+                replication.clone(),
+            ),
             ("transaction.state.log.num.partitions", "5".into()),
             ("transaction.state.log.min.isr", in_sync.clone()),
-            ("share.coordinator.state.topic.replication.factor", replication),
+            (
+                "share.coordinator.state.topic.replication.factor",
+                replication,
+            ),
             ("share.coordinator.state.topic.min.isr", in_sync),
             ("group.initial.rebalance.delay.ms", "0".into()),
             // OpenSearch takes documents of up to 100 MB.
@@ -90,8 +112,15 @@ impl Kafka<'_> {
             ("replica.fetch.max.bytes", "104857600".into()),
             ("socket.request.max.bytes", "209715200".into()),
         ]);
-        properties.extend(self.overrides.iter().map(|(key, value)| (key.as_str(), value.clone())));
-        properties.iter().map(|(key, value)| format!("{key}={value}\n")).collect()
+        properties.extend(
+            self.overrides
+                .iter()
+                .map(|(key, value)| (key.as_str(), value.clone())),
+        );
+        properties
+            .iter()
+            .map(|(key, value)| format!("{key}={value}\n"))
+            .collect()
     }
 }
 
@@ -101,9 +130,18 @@ mod tests {
 
     #[test]
     fn renders_the_properties_of_a_broker() {
-        let brokers = [9092, 9192].map(|client| BrokerPorts { client, controller: client + 1 });
-        let overrides = [("log.retention.ms".to_owned(), "1000".to_owned()), ("node.id".to_owned(), "7".to_owned())];
-        let kafka = Kafka { brokers: &brokers, overrides: &overrides };
+        let brokers = [9092, 9192].map(|client| BrokerPorts {
+            client,
+            controller: client + 1,
+        });
+        let overrides = [
+            ("log.retention.ms".to_owned(), "1000".to_owned()),
+            ("node.id".to_owned(), "7".to_owned()),
+        ];
+        let kafka = Kafka {
+            brokers: &brokers,
+            overrides: &overrides,
+        };
         assert_eq!(kafka.bootstrap_servers(), "127.0.0.1:9092,127.0.0.1:9192");
         let text = kafka.properties(1, Path::new("/run/kafka-2/data"));
         for line in [
@@ -114,7 +152,10 @@ mod tests {
             "log.retention.ms=1000",
             "node.id=7",
         ] {
-            assert!(text.lines().any(|found| found == line), "{line} is missing from\n{text}");
+            assert!(
+                text.lines().any(|found| found == line),
+                "{line} is missing from\n{text}"
+            );
         }
         assert!(!text.contains("node.id=2"));
     }

@@ -1,7 +1,8 @@
 //! Spawns children from one thread that lives as long as this process.
 //!
-//! Linux delivers `PR_SET_PDEATHSIG` when the *thread* that spawned the child ends. Test threads and tokio's workers come
-//! and go, so a thread of our own spawns all children: they then die exactly when this process does, SIGKILL included.
+//! Linux delivers `PR_SET_PDEATHSIG` when the *thread* that spawned the child ends. Test threads
+//! and tokio's workers come and go, so a thread of our own spawns all children: they then die
+//! exactly when this process does, SIGKILL included.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
@@ -40,15 +41,17 @@ pub(crate) fn spawn(mut command: Command, lifetime: Lifetime) -> Result<Child> {
         sender
     });
     let (answer, answered) = mpsc::channel();
-    launcher.send((command, answer)).context("the launcher thread is gone")?;
+    launcher
+        .send((command, answer))
+        .context("the launcher thread is gone")?;
     answered
         .recv()
         .context("the launcher thread is gone")?
         .with_context(|| format!("cannot start {}", program.display()))
 }
 
-// `pre_exec` is unsafe because only async-signal-safe calls are allowed between fork and exec; `setsid`, `prctl` and
-// `getppid` are plain system calls, and nothing here allocates.
+// `pre_exec` is unsafe because only async-signal-safe calls are allowed between fork and exec;
+// `setsid`, `prctl` and `getppid` are plain system calls, and nothing here allocates.
 #[allow(unsafe_code)]
 fn before_exec(command: &mut Command, lifetime: Lifetime, parent: Pid) {
     let prepare = move || match lifetime {
@@ -56,7 +59,11 @@ fn before_exec(command: &mut Command, lifetime: Lifetime, parent: Pid) {
         Lifetime::Owned => {
             set_pdeathsig(Signal::SIGKILL)?;
             // The parent may have died before the line above took effect.
-            if getppid() == parent { Ok(()) } else { Err(io::Error::from(io::ErrorKind::BrokenPipe)) }
+            if getppid() == parent {
+                Ok(())
+            } else {
+                Err(io::Error::from(io::ErrorKind::BrokenPipe))
+            }
         }
     };
     unsafe {

@@ -1,6 +1,8 @@
-//! The dev stack: real OpenSearch clusters, Kafka brokers and Shardline agents on this machine, without containers.
+//! The dev stack: real OpenSearch clusters, Kafka brokers and Shardline agents on this machine,
+//! without containers.
 //!
-//! End-to-end tests and the demo start a [`Stack`] that dies with them; `deploy/dev/up` starts one that stays.
+//! End-to-end tests and the demo start a [`Stack`] that dies with them; `deploy/dev/up` starts one
+//! that stays.
 
 mod agents;
 mod down;

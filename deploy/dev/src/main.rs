@@ -1,4 +1,5 @@
-//! `shardline-dev up` and `shardline-dev down`; see `deploy/dev/up` and `deploy/dev/down`, which call it.
+//! `shardline-dev up` and `shardline-dev down`; see `deploy/dev/up` and `deploy/dev/down`, which
+//! call it.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -193,7 +194,10 @@ fn print(stack: &Stack) {
             process.log_file.display()
         );
     }
-    println!("all of this, with data folders: {}", Endpoints::path(stack.run_dir()).display());
+    println!(
+        "all of this, with data folders: {}",
+        Endpoints::path(stack.run_dir()).display()
+    );
 }
 
 #[cfg(test)]
@@ -209,7 +213,10 @@ mod tests {
         command.build();
         let up = command.find_subcommand("up").expect("the subcommand up");
         for option in up.get_arguments().filter_map(clap::Arg::get_long) {
-            assert!(script.contains(&format!("--{option} ")), "deploy/dev/up does not explain --{option}");
+            assert!(
+                script.contains(&format!("--{option} ")),
+                "deploy/dev/up does not explain --{option}"
+            );
         }
     }
 }

@@ -43,7 +43,9 @@ pub(crate) struct Cluster<'a> {
 
 impl Cluster<'_> {
     pub fn specs(&self, run_dir: &Path, jars: &Jars) -> Result<Vec<ProcessSpec>> {
-        (0..self.nodes.len()).map(|index| self.spec(index, run_dir, jars)).collect()
+        (0..self.nodes.len())
+            .map(|index| self.spec(index, run_dir, jars))
+            .collect()
     }
 
     fn spec(&self, index: usize, run_dir: &Path, jars: &Jars) -> Result<ProcessSpec> {
@@ -54,12 +56,17 @@ impl Cluster<'_> {
         // A fixed heap, as OpenSearch wants it.
         arguments.push(format!("-Xms{}m", self.heap_mb));
         arguments.push("ShardlineNode".into());
-        arguments.extend(self.settings(index, run_dir).into_iter().map(|(key, value)| format!("{key}={value}")));
+        arguments.extend(
+            self.settings(index, run_dir)
+                .into_iter()
+                .map(|(key, value)| format!("{key}={value}")),
+        );
         Ok(ProcessSpec {
             program: jars.java().to_owned(),
             arguments,
             environment: Vec::new(),
-            // Answers once there is a cluster manager; says nothing about shards, see `wait_for_status`.
+            // Answers once there is a cluster manager; says nothing about shards, see
+            // `wait_for_status`.
             ready: Ready::Http(format!("{url}/_cluster/health?timeout=1s")),
             url,
             data_dir: home.join("data"),
@@ -77,7 +84,10 @@ impl Cluster<'_> {
             ("path.data".into(), home.join("data").display().to_string()),
             ("path.logs".into(), home.join("logs").display().to_string()),
             // One snapshot repository folder for both clusters.
-            ("path.repo".into(), run_dir.join("snapshots").display().to_string()),
+            (
+                "path.repo".into(),
+                run_dir.join("snapshots").display().to_string(),
+            ),
             ("cluster.name".into(), self.name.into()),
             ("node.name".into(), name),
             ("network.host".into(), "127.0.0.1".into()),
@@ -85,15 +95,27 @@ impl Cluster<'_> {
             ("transport.port".into(), ports.transport.to_string()),
             ("http.max_content_length".into(), "200mb".into()),
             // A developer's disk may be nearly full.
-            ("cluster.routing.allocation.disk.threshold_enabled".into(), "false".into()),
+            (
+                "cluster.routing.allocation.disk.threshold_enabled".into(),
+                "false".into(),
+            ),
         ];
         if self.nodes.len() == 1 {
             settings.push(("discovery.type".into(), "single-node".into()));
         } else {
-            let seeds: Vec<String> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.transport)).collect();
-            let names: Vec<String> = (0..self.nodes.len()).map(|index| self.node_name(index)).collect();
+            let seeds: Vec<String> = self
+                .nodes
+                .iter()
+                .map(|node| format!("127.0.0.1:{}", node.transport))
+                .collect();
+            let names: Vec<String> = (0..self.nodes.len())
+                .map(|index| self.node_name(index))
+                .collect();
             settings.push(("discovery.seed_hosts".into(), seeds.join(",")));
-            settings.push(("cluster.initial_cluster_manager_nodes".into(), names.join(",")));
+            settings.push((
+                "cluster.initial_cluster_manager_nodes".into(),
+                names.join(","),
+            ));
         }
         settings.retain(|(key, _)| self.overrides.iter().all(|(other, _)| other != key));
         settings.extend_from_slice(self.overrides);
@@ -105,7 +127,8 @@ impl Cluster<'_> {
     }
 }
 
-/// Waits until the cluster at `url` has at least this status: `yellow` (all primaries are there) or `green`.
+/// Waits until the cluster at `url` has at least this status: `yellow` (all primaries are there) or
+/// `green`.
 pub async fn wait_for_status(url: &str, status: &str, patience: Duration) -> Result<()> {
     let client = http_client()?;
     let deadline = Instant::now() + patience;
@@ -116,8 +139,15 @@ pub async fn wait_for_status(url: &str, status: &str, patience: Duration) -> Res
             return Ok(());
         }
         if Instant::now() >= deadline {
-            let last = answer.with_context(|| format!("{url} is not {status}"))?.text().await.unwrap_or_default();
-            bail!("{url} is not {status} after {} s, it said: {last}", patience.as_secs());
+            let last = answer
+                .with_context(|| format!("{url} is not {status}"))?
+                .text()
+                .await
+                .unwrap_or_default();
+            bail!(
+                "{url} is not {status} after {} s, it said: {last}",
+                patience.as_secs()
+            );
         }
         sleep(Duration::from_millis(50)).await;
     }
@@ -127,13 +157,30 @@ pub async fn wait_for_status(url: &str, status: &str, patience: Duration) -> Res
 mod tests {
     use super::*;
 
-    const PORTS: [NodePorts; 2] =
-        [NodePorts { http: 9201, transport: 9301 }, NodePorts { http: 9221, transport: 9321 }];
+    const PORTS: [NodePorts; 2] = [
+        NodePorts {
+            http: 9201,
+            transport: 9301,
+        },
+        NodePorts {
+            http: 9221,
+            transport: 9321,
+        },
+    ];
 
     fn settings(nodes: &[NodePorts], overrides: &[(String, String)]) -> Vec<String> {
-        let cluster = Cluster { name: "leader", version: OpenSearchVersion::Newest, nodes, heap_mb: 512, overrides };
+        let cluster = Cluster {
+            name: "leader",
+            version: OpenSearchVersion::Newest,
+            nodes,
+            heap_mb: 512,
+            overrides,
+        };
         let settings = cluster.settings(nodes.len() - 1, Path::new("/run"));
-        settings.into_iter().map(|(key, value)| format!("{key}={value}")).collect()
+        settings
+            .into_iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect()
     }
 
     #[test]
@@ -147,14 +194,22 @@ mod tests {
     fn several_nodes_know_each_other() {
         let settings = settings(&PORTS, &[]);
         assert!(settings.contains(&"node.name=leader-2".to_owned()));
-        assert!(settings.contains(&"discovery.seed_hosts=127.0.0.1:9301,127.0.0.1:9321".to_owned()));
-        assert!(settings.contains(&"cluster.initial_cluster_manager_nodes=leader-1,leader-2".to_owned()));
+        assert!(
+            settings.contains(&"discovery.seed_hosts=127.0.0.1:9301,127.0.0.1:9321".to_owned())
+        );
+        assert!(
+            settings
+                .contains(&"cluster.initial_cluster_manager_nodes=leader-1,leader-2".to_owned())
+        );
     }
 
     #[test]
     fn overrides_win() {
         let settings = settings(&PORTS, &[("http.max_content_length".into(), "1mb".into())]);
-        let found: Vec<_> = settings.iter().filter(|line| line.starts_with("http.max")).collect();
+        let found: Vec<_> = settings
+            .iter()
+            .filter(|line| line.starts_with("http.max"))
+            .collect();
         assert_eq!(found, ["http.max_content_length=1mb"]);
     }
 }

@@ -34,7 +34,8 @@ pub struct ProcessSpec {
     pub log_file: PathBuf,
 }
 
-/// A process that can be started, signalled and restarted. It is not stopped on drop: that is its [`crate::Stack`]'s task.
+/// A process that can be started, signalled and restarted. It is not stopped on drop: that is its
+/// [`crate::Stack`]'s task.
 #[derive(Debug)]
 pub struct Process {
     spec: ProcessSpec,
@@ -52,7 +53,11 @@ struct Running {
 
 impl Process {
     pub fn new(spec: ProcessSpec, lifetime: Lifetime) -> Self {
-        Self { spec, lifetime, running: Mutex::new(None) }
+        Self {
+            spec,
+            lifetime,
+            running: Mutex::new(None),
+        }
     }
 
     pub fn name(&self) -> &str {
@@ -75,7 +80,8 @@ impl Process {
         &self.spec
     }
 
-    /// The process that was started last, whether or not it still runs; `None` before the first start.
+    /// The process that was started last, whether or not it still runs; `None` before the first
+    /// start.
     pub fn id(&self) -> Option<ProcessId> {
         self.running().as_ref().map(|running| running.id)
     }
@@ -85,12 +91,16 @@ impl Process {
     }
 
     pub fn is_running(&self) -> bool {
-        self.running().as_mut().is_some_and(|running| matches!(running.child.try_wait(), Ok(None)))
+        self.running()
+            .as_mut()
+            .is_some_and(|running| matches!(running.child.try_wait(), Ok(None)))
     }
 
     /// How it ended, when it has.
     pub fn exit_status(&self) -> Option<ExitStatus> {
-        self.running().as_mut().and_then(|running| running.child.try_wait().ok().flatten())
+        self.running()
+            .as_mut()
+            .and_then(|running| running.child.try_wait().ok().flatten())
     }
 
     /// Starts it without waiting until it is up. Fails when it runs already.
@@ -104,8 +114,12 @@ impl Process {
             bail!("{} is running already", self.name());
         }
         let spec = &self.spec;
-        for folder in [Some(spec.data_dir.as_path()), spec.log_file.parent()].into_iter().flatten() {
-            create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        for folder in [Some(spec.data_dir.as_path()), spec.log_file.parent()]
+            .into_iter()
+            .flatten()
+        {
+            create_dir_all(folder)
+                .with_context(|| format!("cannot create {}", folder.display()))?;
         }
         let log = File::options()
             .create(true)
@@ -121,9 +135,14 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
-        let child = launcher::spawn(command, self.lifetime).with_context(|| format!("cannot start {}", spec.name))?;
+        let child = launcher::spawn(command, self.lifetime)
+            .with_context(|| format!("cannot start {}", spec.name))?;
         let id = ProcessId::of(child.id())?;
-        *self.running() = Some(Running { child, id, log_start });
+        *self.running() = Some(Running {
+            child,
+            id,
+            log_start,
+        });
         Ok(())
     }
 
@@ -136,7 +155,9 @@ impl Process {
     /// Sends any signal: SIGSTOP and SIGCONT to pause and resume it. Does not wait.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         match self.id() {
-            Some(id) => id.signal(signal).with_context(|| format!("cannot signal {}", self.name())),
+            Some(id) => id
+                .signal(signal)
+                .with_context(|| format!("cannot signal {}", self.name())),
             None => bail!("{} was never started", self.name()),
         }
     }
@@ -183,7 +204,9 @@ impl Process {
     }
 
     pub(crate) fn log_start(&self) -> u64 {
-        self.running().as_ref().map_or(0, |running| running.log_start)
+        self.running()
+            .as_ref()
+            .map_or(0, |running| running.log_start)
     }
 
     /// Kills it at once and reaps it; for drops, which cannot wait asynchronously.
@@ -234,7 +257,13 @@ mod tests {
         let process = shell(folder.path(), "echo $GREETING; exec sleep 100");
         process.start(PATIENCE).await.unwrap();
         let first = process.id().unwrap();
-        assert!(process.spawn().unwrap_err().to_string().contains("running already"));
+        assert!(
+            process
+                .spawn()
+                .unwrap_err()
+                .to_string()
+                .contains("running already")
+        );
         process.kill().await.unwrap();
         assert!(!process.is_running());
         process.restart(PATIENCE).await.unwrap();
@@ -246,18 +275,34 @@ mod tests {
     #[tokio::test]
     async fn a_process_that_ends_early_is_named_with_its_log() {
         let folder = tempfile::tempdir().unwrap();
-        let process = shell(folder.path(), "for i in $(seq 40); do echo line $i; done; exit 3");
+        let process = shell(
+            folder.path(),
+            "for i in $(seq 40); do echo line $i; done; exit 3",
+        );
         let error = process.start(PATIENCE).await.unwrap_err().to_string();
-        assert!(error.contains("shell-1 ended with exit status: 3"), "{error}");
-        assert!(error.contains("line 11") && error.contains("line 40") && !error.contains("line 10\n"), "{error}");
+        assert!(
+            error.contains("shell-1 ended with exit status: 3"),
+            "{error}"
+        );
+        assert!(
+            error.contains("line 11") && error.contains("line 40") && !error.contains("line 10\n"),
+            "{error}"
+        );
     }
 
     #[tokio::test]
     async fn a_process_that_never_comes_up_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let process = shell(folder.path(), "echo working; exec sleep 100");
-        let error = process.start(Duration::from_millis(200)).await.unwrap_err().to_string();
-        assert!(error.contains("shell-1 is not up") && error.contains("working"), "{error}");
+        let error = process
+            .start(Duration::from_millis(200))
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("shell-1 is not up") && error.contains("working"),
+            "{error}"
+        );
         process.kill_now();
     }
 }

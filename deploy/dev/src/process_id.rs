@@ -24,12 +24,16 @@ impl ProcessId {
     /// The running process of this pid.
     pub fn of(pid: u32) -> Result<Self> {
         let stat = Stat::read(pid).with_context(|| format!("no process {pid}"))?;
-        Ok(Self { pid, start_time: stat.start_time })
+        Ok(Self {
+            pid,
+            start_time: stat.start_time,
+        })
     }
 
     /// Whether it still runs, or at least still holds ports and files.
     pub fn is_alive(self) -> bool {
-        Stat::read(self.pid).is_some_and(|stat| stat.start_time == self.start_time && !stat.is_dead())
+        Stat::read(self.pid)
+            .is_some_and(|stat| stat.start_time == self.start_time && !stat.is_dead())
     }
 
     /// Sends a signal; does nothing when the process has gone.
@@ -85,7 +89,8 @@ struct Stat {
 impl Stat {
     fn read(pid: u32) -> Option<Self> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The second field is the program's name in parentheses and may hold anything, so count from its end.
+        // The second field is the program's name in parentheses and may hold anything, so count
+        // from its end.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
         Some(Self {
             state: fields.first()?.chars().next()?,
@@ -94,7 +99,8 @@ impl Stat {
         })
     }
 
-    /// A killed JVM is a zombie at once, but its other threads take a while to end and hold ports and files until then.
+    /// A killed JVM is a zombie at once, but its other threads take a while to end and hold ports
+    /// and files until then.
     fn is_dead(&self) -> bool {
         matches!(self.state, 'Z' | 'X') && self.threads <= 1
     }
@@ -108,12 +114,21 @@ mod tests {
     fn a_reused_pid_is_another_process() {
         let own = ProcessId::of(std::process::id()).unwrap();
         assert!(own.is_alive());
-        assert!(!ProcessId { start_time: own.start_time + 1, ..own }.is_alive());
+        assert!(
+            !ProcessId {
+                start_time: own.start_time + 1,
+                ..own
+            }
+            .is_alive()
+        );
     }
 
     #[tokio::test]
     async fn stops_even_a_process_that_was_paused() {
-        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        let mut child = std::process::Command::new("sleep")
+            .arg("100")
+            .spawn()
+            .unwrap();
         let process = ProcessId::of(child.id()).unwrap();
         process.signal(Signal::SIGSTOP).unwrap();
         stop_all(&[process], Duration::from_secs(10)).await.unwrap();

@@ -21,8 +21,8 @@ pub enum Ready {
     LogLine(String),
 }
 
-/// Waits until all of them are up. Fails as soon as one has exited, and after `patience`; the error names the process and
-/// shows the end of its log.
+/// Waits until all of them are up. Fails as soon as one has exited, and after `patience`; the error
+/// names the process and shows the end of its log.
 pub async fn wait_until_ready(processes: &[&Process], patience: Duration) -> Result<()> {
     let client = http_client()?;
     let deadline = Instant::now() + patience;
@@ -33,7 +33,11 @@ pub async fn wait_until_ready(processes: &[&Process], patience: Duration) -> Res
             // Looked at first, so that an exit right after the sign is not taken for readiness.
             let exited = process.exit_status();
             if let Some(status) = exited {
-                bail!("{} ended with {status} before it was up\n{}", process.name(), process.log_tail());
+                bail!(
+                    "{} ended with {status} before it was up\n{}",
+                    process.name(),
+                    process.log_tail()
+                );
             }
             if !is_ready(process, &client).await {
                 still_pending.push(process);
@@ -43,7 +47,12 @@ pub async fn wait_until_ready(processes: &[&Process], patience: Duration) -> Res
             return Ok(());
         };
         if Instant::now() >= deadline {
-            bail!("{} is not up after {} s\n{}", first.name(), patience.as_secs(), first.log_tail());
+            bail!(
+                "{} is not up after {} s\n{}",
+                first.name(),
+                patience.as_secs(),
+                first.log_tail()
+            );
         }
         pending = still_pending;
         sleep(POLL).await;
@@ -51,13 +60,21 @@ pub async fn wait_until_ready(processes: &[&Process], patience: Duration) -> Res
 }
 
 pub(crate) fn http_client() -> Result<reqwest::Client> {
-    reqwest::Client::builder().no_proxy().timeout(REQUEST_TIMEOUT).build().context("cannot make an HTTP client")
+    reqwest::Client::builder()
+        .no_proxy()
+        .timeout(REQUEST_TIMEOUT)
+        .build()
+        .context("cannot make an HTTP client")
 }
 
 async fn is_ready(process: &Process, client: &reqwest::Client) -> bool {
     match &process.spec().ready {
         // Not answering is what a process that is not up yet does.
-        Ready::Http(url) => client.get(url).send().await.is_ok_and(|answer| answer.status() == 200),
+        Ready::Http(url) => client
+            .get(url)
+            .send()
+            .await
+            .is_ok_and(|answer| answer.status() == 200),
         Ready::LogLine(line) => log_since_start(process).is_ok_and(|log| log.contains(line)),
     }
 }

@@ -32,7 +32,8 @@ pub struct StackOptions {
     /// Whether to start Shardline's agents: one beside each leader node, and `follower_agents`.
     pub agents: bool,
     pub ports: Ports,
-    /// Holds everything: data, logs, configuration and `endpoints.json`. What is there already is used again.
+    /// Holds everything: data, logs, configuration and `endpoints.json`. What is there already is
+    /// used again.
     pub run_dir: PathBuf,
     pub lifetime: Lifetime,
     /// How long servers, and then agents, may take to come up.
@@ -78,8 +79,17 @@ impl StackOptions {
             brokers: self.brokers,
             follower_agents: self.follower_agents,
         };
-        if [counts.leader_nodes, counts.follower_nodes, counts.brokers, counts.follower_agents].contains(&0) {
-            bail!("a stack needs at least one of everything, not {counts:?}; agents are left out with agents = false");
+        if [
+            counts.leader_nodes,
+            counts.follower_nodes,
+            counts.brokers,
+            counts.follower_agents,
+        ]
+        .contains(&0)
+        {
+            bail!(
+                "a stack needs at least one of everything, not {counts:?}; agents are left out with agents = false"
+            );
         }
         Ok(counts)
     }
@@ -96,29 +106,40 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Starts Kafka and both clusters at the same time and then the agents; returns when all are up. If one does not come
-    /// up, what was started is killed again.
+    /// Starts Kafka and both clusters at the same time and then the agents; returns when all are
+    /// up. If one does not come up, what was started is killed again.
     pub async fn start(mut options: StackOptions) -> Result<Self> {
         let counts = options.counts()?;
         options.run_dir = std::path::absolute(&options.run_dir)?;
         let run_dir = &options.run_dir;
-        std::fs::create_dir_all(run_dir).with_context(|| format!("cannot create {}", run_dir.display()))?;
+        std::fs::create_dir_all(run_dir)
+            .with_context(|| format!("cannot create {}", run_dir.display()))?;
         if let Some(endpoints) = Endpoints::read(run_dir)? {
-            let names: Vec<&str> = endpoints.alive().map(|process| process.name.as_str()).collect();
+            let names: Vec<&str> = endpoints
+                .alive()
+                .map(|process| process.name.as_str())
+                .collect();
             if !names.is_empty() {
                 let names = names.join(", ");
-                bail!("a stack is up in {} ({names}): stop it first with deploy/dev/down", run_dir.display());
+                bail!(
+                    "a stack is up in {} ({names}): stop it first with deploy/dev/down",
+                    run_dir.display()
+                );
             }
         }
         let jars = tokio::task::spawn_blocking(Jars::locate).await??;
         let plan = PortPlan::new(&options.ports, counts)?;
-        // Free ones were tried when they were picked. Once more would be too often: a process that is just being started
-        // by another stack's thread holds the listener of the try until it runs its program.
+        // Free ones were tried when they were picked. Once more would be too often: a process that
+        // is just being started by another stack's thread holds the listener of the try until it
+        // runs its program.
         if matches!(options.ports, Ports::Fixed(_)) {
             plan.check_unused()?;
         }
 
-        let kafka = Kafka { brokers: &plan.brokers, overrides: &options.kafka_overrides };
+        let kafka = Kafka {
+            brokers: &plan.brokers,
+            overrides: &options.kafka_overrides,
+        };
         let kafka_bootstrap = kafka.bootstrap_servers();
         let leader = Cluster {
             name: "leader",
@@ -145,10 +166,20 @@ impl Stack {
             follower_config: &options.follower_agent_config,
             environment: &options.agent_environment,
         };
-        let agents = if options.agents { agents.specs(run_dir)? } else { Vec::new() };
+        let agents = if options.agents {
+            agents.specs(run_dir)?
+        } else {
+            Vec::new()
+        };
 
         let owned = options.lifetime == Lifetime::Owned;
-        let mut stack = Self { options, plan, kafka_bootstrap, processes: Vec::new(), kill_on_drop: true };
+        let mut stack = Self {
+            options,
+            plan,
+            kafka_bootstrap,
+            processes: Vec::new(),
+            kill_on_drop: true,
+        };
         stack.launch(servers).await?;
         // With data from an earlier run, shards take a moment to be served again.
         for url in [stack.leader_url(), stack.follower_url()] {
@@ -166,7 +197,8 @@ impl Stack {
             process.spawn()?;
             self.processes.push(process);
         }
-        // Before they are up: should this process be killed while it waits, `down` still knows what to stop.
+        // Before they are up: should this process be killed while it waits, `down` still knows what
+        // to stop.
         self.write_endpoints()?;
         let started: Vec<&Process> = self.processes[already..].iter().collect();
         wait_until_ready(&started, self.options.patience).await
@@ -200,20 +232,28 @@ impl Stack {
         &self.options.run_dir
     }
 
-    /// `kafka-1`, `leader-1`, `follower-1`, `leader-agent-1`, `follower-agent-1` and so on, in the order of their start.
+    /// `kafka-1`, `leader-1`, `follower-1`, `leader-agent-1`, `follower-agent-1` and so on, in the
+    /// order of their start.
     pub fn processes(&self) -> &[Process] {
         &self.processes
     }
 
     pub fn process(&self, name: &str) -> Result<&Process> {
-        self.processes.iter().find(|process| process.name() == name).with_context(|| {
-            let names: Vec<&str> = self.processes.iter().map(Process::name).collect();
-            format!("no process {name} in this stack, there are {}", names.join(", "))
-        })
+        self.processes
+            .iter()
+            .find(|process| process.name() == name)
+            .with_context(|| {
+                let names: Vec<&str> = self.processes.iter().map(Process::name).collect();
+                format!(
+                    "no process {name} in this stack, there are {}",
+                    names.join(", ")
+                )
+            })
     }
 
-    /// Kills a process if it runs, starts it with the same ports and data, waits until it is up, and notes its new pid in
-    /// `endpoints.json`. A node that is up may not yet serve its shards: see [`wait_for_status`].
+    /// Kills a process if it runs, starts it with the same ports and data, waits until it is up,
+    /// and notes its new pid in `endpoints.json`. A node that is up may not yet serve its shards:
+    /// see [`wait_for_status`].
     pub async fn restart(&self, name: &str) -> Result<()> {
         self.process(name)?.restart(self.options.patience).await?;
         self.write_endpoints()
@@ -221,8 +261,10 @@ impl Stack {
 
     /// Stops everything cleanly, agents first, and waits until all are gone. The data stays.
     pub async fn stop(self) -> Result<()> {
-        let (agents, servers): (Vec<&Process>, Vec<&Process>) =
-            self.processes.iter().partition(|process| is_agent(process.name()));
+        let (agents, servers): (Vec<&Process>, Vec<&Process>) = self
+            .processes
+            .iter()
+            .partition(|process| is_agent(process.name()));
         for group in [agents, servers] {
             let ids: Vec<ProcessId> = group.into_iter().filter_map(Process::id).collect();
             stop_all(&ids, STOP_GRACE).await?;

@@ -1,4 +1,5 @@
-//! A stack of real servers, without agents: data survives a crash of a node, and nothing survives the stack.
+//! A stack of real servers, without agents: data survives a crash of a node, and nothing survives
+//! the stack.
 
 use std::time::Duration;
 
@@ -10,12 +11,20 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[tokio::test]
 async fn a_document_survives_a_crash_of_its_node_and_no_process_survives_the_stack() {
     let folder = tempfile::tempdir().unwrap();
-    let options = StackOptions { agents: false, ..StackOptions::new(folder.path()) };
+    let options = StackOptions {
+        agents: false,
+        ..StackOptions::new(folder.path())
+    };
     let stack = Stack::start(options).await.unwrap();
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
 
     let document = format!("{}/books/_doc/1", stack.leader_url());
-    let written = client.put(&document).json(&json!({"title": "Momo"})).send().await.unwrap();
+    let written = client
+        .put(&document)
+        .json(&json!({"title": "Momo"}))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(written.status(), 201);
 
     let leader = stack.process("leader-1").unwrap();
@@ -24,8 +33,17 @@ async fn a_document_survives_a_crash_of_its_node_and_no_process_survives_the_sta
     assert!(!before.is_alive());
     assert!(client.get(&document).send().await.is_err());
     stack.restart("leader-1").await.unwrap();
-    wait_for_status(&stack.leader_url(), "yellow", PATIENCE).await.unwrap();
-    let found: Value = client.get(&document).send().await.unwrap().json().await.unwrap();
+    wait_for_status(&stack.leader_url(), "yellow", PATIENCE)
+        .await
+        .unwrap();
+    let found: Value = client
+        .get(&document)
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
     assert_eq!(found["_source"]["title"], "Momo");
 
     let listed = Endpoints::read(folder.path()).unwrap().unwrap();
@@ -47,6 +65,9 @@ async fn a_node_that_does_not_come_up_is_named_with_its_log() {
         ..StackOptions::new(folder.path())
     };
     let error = Stack::start(options).await.unwrap_err().to_string();
-    assert!(error.contains("follower-1 ended") && error.contains("no.such.setting"), "{error}");
+    assert!(
+        error.contains("follower-1 ended") && error.contains("no.such.setting"),
+        "{error}"
+    );
     assert_eq!(Endpoints::read(folder.path()).unwrap(), None);
 }

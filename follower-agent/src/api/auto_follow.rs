@@ -10,7 +10,14 @@ use super::settings::{FlatSettings, flatten_raw};
 
 const RULE: ObjectParser = ObjectParser {
     name: "AutoFollowRequestParser",
-    fields: &["leader_alias", "name", "pattern", "use_roles", "settings", "follower_index_pattern"],
+    fields: &[
+        "leader_alias",
+        "name",
+        "pattern",
+        "use_roles",
+        "settings",
+        "follower_index_pattern",
+    ],
 };
 /// `*` stands in the words for them too, though it is allowed.
 const FORBIDDEN: [char; 9] = [' ', '"', '\\', '<', '|', ',', '>', '/', '?'];
@@ -57,7 +64,8 @@ impl RuleBody {
                 "use_roles" => rule.use_roles = UseRoles::parse(&field)?,
                 _ => {
                     field.require_object()?;
-                    rule.settings = flatten_raw(field.value).map_err(|cause| field.failed(field.position(), cause))?;
+                    rule.settings = flatten_raw(field.value)
+                        .map_err(|cause| field.failed(field.position(), cause))?;
                 }
             }
         }
@@ -70,19 +78,32 @@ impl RuleBody {
             Some(pattern) => check_pattern(pattern, &mut problems),
             None => problems.push("Missing pattern".to_owned()),
         }
-        if self.use_roles.as_ref().is_some_and(UseRoles::is_half_filled) {
+        if self
+            .use_roles
+            .as_ref()
+            .is_some_and(UseRoles::is_half_filled)
+        {
             problems.push(UseRoles::NEED_BOTH.to_owned());
         }
         if let Some(pattern) = &self.follower_index_pattern {
             if !pattern.contains(LEADER_INDEX) {
-                problems.push(format!("follower_index_pattern must contain the {LEADER_INDEX} placeholder"));
+                problems.push(format!(
+                    "follower_index_pattern must contain the {LEADER_INDEX} placeholder"
+                ));
             }
             names::check(&pattern.replace(LEADER_INDEX, "sample"), &mut problems);
         }
         match (self.leader_alias, self.name, self.pattern) {
             (Some(leader_alias), Some(name), Some(pattern)) if problems.is_empty() => {
-                let (follower_index_pattern, settings) = (self.follower_index_pattern, self.settings);
-                Ok(RuleRequest { leader_alias, name, pattern, follower_index_pattern, settings })
+                let (follower_index_pattern, settings) =
+                    (self.follower_index_pattern, self.settings);
+                Ok(RuleRequest {
+                    leader_alias,
+                    name,
+                    pattern,
+                    follower_index_pattern,
+                    settings,
+                })
             }
             _ => Err(ApiError::validation(&problems)),
         }
@@ -97,7 +118,9 @@ impl RuleBody {
             problems.push("Unexpected follower_index_pattern for remove action".to_owned());
         }
         match (self.leader_alias, self.name) {
-            (Some(leader_alias), Some(name)) if problems.is_empty() => Ok(RuleName { leader_alias, name }),
+            (Some(leader_alias), Some(name)) if problems.is_empty() => {
+                Ok(RuleName { leader_alias, name })
+            }
             _ => Err(ApiError::validation(&problems)),
         }
     }
@@ -120,10 +143,16 @@ fn check_pattern(pattern: &str, problems: &mut Vec<String>) {
             problems.push(format!("Autofollow pattern: {pattern} {rule}"));
         }
     };
-    require(!pattern.contains(FORBIDDEN), "must not contain the following characters [ , \", *, \\, <, |, ,, >, /, ?]");
+    require(
+        !pattern.contains(FORBIDDEN),
+        "must not contain the following characters [ , \", *, \\, <, |, ,, >, /, ?]",
+    );
     require(!pattern.is_empty(), "must not be empty");
     require(!pattern.contains(['#', ':']), "must not contain '#' or ':'");
-    require(!pattern.starts_with(['_', '-']), "must not start with '_' or '-'");
+    require(
+        !pattern.starts_with(['_', '-']),
+        "must not start with '_' or '-'",
+    );
 }
 
 #[cfg(test)]
@@ -131,18 +160,33 @@ mod tests {
     use super::*;
 
     fn problems<T>(outcome: Result<T, ApiError>) -> String {
-        outcome.err().map(|error| error.message()).unwrap_or_default()
+        outcome
+            .err()
+            .map(|error| error.message())
+            .unwrap_or_default()
     }
 
     #[test]
     fn a_rule_is_read_or_refused_in_the_plugin_s_words() {
         let body = r#"{"leader_alias":"a","name":"r","pattern":"Logs-*","follower_index_pattern":"copy-{{leader_index}}",
                        "use_roles":{"leader_cluster_role":"x","follower_cluster_role":"y"},"settings":{"index.n":1}}"#;
-        let rule = RuleBody::parse(body.as_bytes()).unwrap().into_rule().unwrap();
-        assert_eq!((rule.pattern.as_str(), rule.settings["index.n"].as_str()), ("Logs-*", Some("1")));
+        let rule = RuleBody::parse(body.as_bytes())
+            .unwrap()
+            .into_rule()
+            .unwrap();
+        assert_eq!(
+            (rule.pattern.as_str(), rule.settings["index.n"].as_str()),
+            ("Logs-*", Some("1"))
+        );
         for (body, expected) in [
-            ("{}", "1: Missing connection or name in the request;2: Missing pattern;"),
-            (r#"{"leader_alias":"a","pattern":"x"}"#, "1: Missing connection or name in the request;"),
+            (
+                "{}",
+                "1: Missing connection or name in the request;2: Missing pattern;",
+            ),
+            (
+                r#"{"leader_alias":"a","pattern":"x"}"#,
+                "1: Missing connection or name in the request;",
+            ),
             (
                 r#"{"leader_alias":"a","name":"UP","pattern":"_a b#"}"#,
                 "1: Value UP must be lowercase;2: Autofollow pattern: _a b# must not contain the following characters \
@@ -158,18 +202,29 @@ mod tests {
                 "1: follower_index_pattern must contain the {{leader_index}} placeholder;",
             ),
         ] {
-            let words = format!("action_request_validation_exception: Validation Failed: {expected}");
-            assert_eq!(problems(RuleBody::parse(body.as_bytes()).unwrap().into_rule()), words, "{body}");
+            let words =
+                format!("action_request_validation_exception: Validation Failed: {expected}");
+            assert_eq!(
+                problems(RuleBody::parse(body.as_bytes()).unwrap().into_rule()),
+                words,
+                "{body}"
+            );
         }
         let array = problems(RuleBody::parse(br#"{"pattern":["a"]}"#));
-        assert!(array.ends_with("[AutoFollowRequestParser] pattern doesn't support values of type: START_ARRAY"));
+        assert!(array.ends_with(
+            "[AutoFollowRequestParser] pattern doesn't support values of type: START_ARRAY"
+        ));
     }
 
     #[test]
     fn only_the_names_of_a_rule_delete_it() {
         let parse = |body: &str| RuleBody::parse(body.as_bytes()).unwrap().into_name();
         assert!(parse(r#"{"leader_alias":"a","name":"r"}"#).is_ok());
-        let words = "action_request_validation_exception: Validation Failed: 1: Unexpected pattern;";
-        assert_eq!(problems(parse(r#"{"leader_alias":"a","name":"r","pattern":"x"}"#)), words);
+        let words =
+            "action_request_validation_exception: Validation Failed: 1: Unexpected pattern;";
+        assert_eq!(
+            problems(parse(r#"{"leader_alias":"a","name":"r","pattern":"x"}"#)),
+            words
+        );
     }
 }

@@ -8,8 +8,10 @@ use super::error::ApiError;
 use super::object_parser::ObjectParser;
 use super::request::{UseRoles, require_body};
 
-const BULK: ObjectParser =
-    ObjectParser { name: "BulkReplicationRequestParser", fields: &["pattern", "leader_alias", "use_roles", "filters"] };
+const BULK: ObjectParser = ObjectParser {
+    name: "BulkReplicationRequestParser",
+    fields: &["pattern", "leader_alias", "use_roles", "filters"],
+};
 const FORBIDDEN: [char; 8] = [' ', '"', '<', '>', '|', '\\', '#', ','];
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,11 +54,17 @@ impl BulkBody {
             return Err(ApiError::validation(&["pattern is required"]));
         }
         if pattern.contains(FORBIDDEN) || pattern.starts_with('_') {
-            return Err(ApiError::validation(&[format!("pattern contains invalid characters: {pattern}")]));
+            return Err(ApiError::validation(&[format!(
+                "pattern contains invalid characters: {pattern}"
+            )]));
         }
-        request.leader_alias = request.leader_alias.filter(|alias| !alias.trim().is_empty());
+        request.leader_alias = request
+            .leader_alias
+            .filter(|alias| !alias.trim().is_empty());
         if operation == BulkOperation::Start && request.leader_alias.is_none() {
-            return Err(ApiError::validation(&["leader_alias is required for bulk start"]));
+            return Err(ApiError::validation(&[
+                "leader_alias is required for bulk start",
+            ]));
         }
         Ok(request)
     }
@@ -103,16 +111,32 @@ mod tests {
 
     fn refusal(body: &str, operation: BulkOperation) -> String {
         let outcome = BulkBody::parse(body.as_bytes()).and_then(|body| body.validate(operation));
-        outcome.err().map(|error| error.message()).unwrap_or_default()
+        outcome
+            .err()
+            .map(|error| error.message())
+            .unwrap_or_default()
     }
 
     #[test]
     fn bodies_are_read_or_refused_in_the_plugin_s_words() {
         let body = br#"{"leader_alias":"a","pattern":"l-*","use_roles":{},"filters":{"exclude_index":["l-1"],"x":1}}"#;
-        let request = BulkBody::parse(body).unwrap().validate(BulkOperation::Start).unwrap();
-        assert_eq!((request.pattern.as_str(), request.exclude), ("l-*", vec!["l-1".to_owned()]));
-        let ignored = BulkBody::parse(br#"{"pattern":"l","filters":{"exclude_index":"l"}}"#).unwrap();
-        assert!(ignored.validate(BulkOperation::Stop).unwrap().exclude.is_empty());
+        let request = BulkBody::parse(body)
+            .unwrap()
+            .validate(BulkOperation::Start)
+            .unwrap();
+        assert_eq!(
+            (request.pattern.as_str(), request.exclude),
+            ("l-*", vec!["l-1".to_owned()])
+        );
+        let ignored =
+            BulkBody::parse(br#"{"pattern":"l","filters":{"exclude_index":"l"}}"#).unwrap();
+        assert!(
+            ignored
+                .validate(BulkOperation::Stop)
+                .unwrap()
+                .exclude
+                .is_empty()
+        );
         let invalid = "action_request_validation_exception: Validation Failed: 1:";
         for (body, expected) in [
             ("{}", format!("{invalid} pattern is required;")),

@@ -11,7 +11,8 @@ pub struct DeadLetterList {
     pub dead_letters: Vec<Letter>,
 }
 
-/// The last refused operation on a document, and where it stands in Kafka: the partition is `shard_id`.
+/// The last refused operation on a document, and where it stands in Kafka: the partition is
+/// `shard_id`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Letter {
     pub id: String,
@@ -36,6 +37,9 @@ impl DeadLetterList {
             reason: letter.reason,
             refused_at: letter.timestamp_ms,
         };
-        Self { follower_index, dead_letters: letters.into_iter().map(letter).collect() }
+        Self {
+            follower_index,
+            dead_letters: letters.into_iter().map(letter).collect(),
+        }
     }
 }

@@ -13,7 +13,8 @@ use super::render::{self, Rendering};
 /// The block that every followed index carries, as `_cluster/state/blocks` of the plugin shows it.
 const REPLICATION_BLOCK: &str = "FORBIDDEN/1000/index read-only(cross-cluster-replication)";
 
-/// One level of an error: what the envelope shows at its top, in `root_cause` and in each `caused_by`.
+/// One level of an error: what the envelope shows at its top, in `root_cause` and in each
+/// `caused_by`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause {
     pub error_type: String,
@@ -35,17 +36,33 @@ pub struct ApiError {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Shape {
-    /// `{"error":{"root_cause":[..],"type":..,"reason":..},"status":..}`; the root is the cause itself unless given.
-    Envelope { cause: Box<Cause>, root: Option<Box<Cause>> },
+    /// `{"error":{"root_cause":[..],"type":..,"reason":..},"status":..}`; the root is the cause
+    /// itself unless given.
+    Envelope {
+        cause: Box<Cause>,
+        root: Option<Box<Cause>>,
+    },
     /// `{"error":"..","status":..}`, with an `Allow` header where a method was wrong.
-    Plain { text: String, with_status: bool, allow: Option<String> },
+    Plain {
+        text: String,
+        with_status: bool,
+        allow: Option<String>,
+    },
     /// What another server said, passed on as it came.
-    Raw { content_type: Option<HeaderValue>, body: Bytes },
+    Raw {
+        content_type: Option<HeaderValue>,
+        body: Bytes,
+    },
 }
 
 impl Cause {
     pub fn new(error_type: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self { error_type: error_type.into(), reason: reason.into(), extra: Vec::new(), caused_by: None }
+        Self {
+            error_type: error_type.into(),
+            reason: reason.into(),
+            extra: Vec::new(),
+            caused_by: None,
+        }
     }
 
     pub fn with_cause(mut self, cause: Cause) -> Self {
@@ -54,7 +71,10 @@ impl Cause {
     }
 
     fn without_cause(&self) -> Self {
-        Self { caused_by: None, ..self.clone() }
+        Self {
+            caused_by: None,
+            ..self.clone()
+        }
     }
 
     /// The JSON object of this level; `caused_by` comes last.
@@ -73,16 +93,30 @@ impl Cause {
 }
 
 impl ApiError {
-    pub fn new(status: StatusCode, error_type: impl Into<String>, reason: impl Into<String>) -> Self {
+    pub fn new(
+        status: StatusCode,
+        error_type: impl Into<String>,
+        reason: impl Into<String>,
+    ) -> Self {
         Self::from_cause(status, Cause::new(error_type, reason))
     }
 
     pub fn from_cause(status: StatusCode, cause: Cause) -> Self {
-        Self::of(status, Shape::Envelope { cause: Box::new(cause), root: None })
+        Self::of(
+            status,
+            Shape::Envelope {
+                cause: Box::new(cause),
+                root: None,
+            },
+        )
     }
 
     fn of(status: StatusCode, shape: Shape) -> Self {
-        Self { status, shape, stopped_at: None }
+        Self {
+            status,
+            shape,
+            stopped_at: None,
+        }
     }
 
     pub(super) fn stopped_at(mut self, position: (usize, usize)) -> Self {
@@ -103,7 +137,11 @@ impl ApiError {
     }
 
     pub fn illegal_argument(reason: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "illegal_argument_exception", reason)
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "illegal_argument_exception",
+            reason,
+        )
     }
 
     /// `Validation Failed: 1: a;2: b;`
@@ -112,7 +150,11 @@ impl ApiError {
         for (position, problem) in problems.iter().enumerate() {
             reason.push_str(&format!("{}: {};", position + 1, problem.as_ref()));
         }
-        Self::new(StatusCode::BAD_REQUEST, "action_request_validation_exception", reason)
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "action_request_validation_exception",
+            reason,
+        )
     }
 
     pub fn parse(reason: impl Into<String>) -> Self {
@@ -135,24 +177,41 @@ impl ApiError {
 
     /// 400, not 409: the plugin's own mapping.
     pub fn resource_already_exists(reason: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "resource_already_exists_exception", reason)
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "resource_already_exists_exception",
+            reason,
+        )
     }
 
     pub fn index_taken(follower: &IndexName) -> Self {
-        Self::illegal_argument(format!("Cant use same index again for replication. Delete the index:{follower}"))
+        Self::illegal_argument(format!(
+            "Cant use same index again for replication. Delete the index:{follower}"
+        ))
     }
 
     pub fn resource_not_found(reason: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "resource_not_found_exception", reason)
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "resource_not_found_exception",
+            reason,
+        )
     }
 
     pub fn no_such_remote_cluster(alias: &str) -> Self {
         let reason = format!("no such remote cluster: [{alias}]");
-        Self::new(StatusCode::NOT_FOUND, "no_such_remote_cluster_exception", reason)
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "no_such_remote_cluster_exception",
+            reason,
+        )
     }
 
     pub fn index_not_found(index: &str) -> Self {
-        let mut cause = Cause::new("index_not_found_exception", format!("no such index [{index}]"));
+        let mut cause = Cause::new(
+            "index_not_found_exception",
+            format!("no such index [{index}]"),
+        );
         cause.extra = vec![
             ("index", index.to_owned()),
             ("resource.id", index.to_owned()),
@@ -171,7 +230,12 @@ impl ApiError {
     pub fn block_cause<S: AsRef<str>>(indices: &[S]) -> Cause {
         let reason: String = indices
             .iter()
-            .map(|index| format!("index [{}] blocked by: [{REPLICATION_BLOCK}];", index.as_ref()))
+            .map(|index| {
+                format!(
+                    "index [{}] blocked by: [{REPLICATION_BLOCK}];",
+                    index.as_ref()
+                )
+            })
             .collect();
         Cause::new("cluster_block_exception", reason)
     }
@@ -181,7 +245,11 @@ impl ApiError {
     }
 
     pub fn illegal_state(reason: impl Into<String>) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "illegal_state_exception", reason)
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "illegal_state_exception",
+            reason,
+        )
     }
 
     /// A plain `exception`, as the plugin raises for want of a better type.
@@ -190,43 +258,83 @@ impl ApiError {
     }
 
     pub fn replication(reason: impl Into<String>) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "replication_exception", reason)
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "replication_exception",
+            reason,
+        )
     }
 
     /// A known alias whose cluster cannot be reached; `address` is `host:port`.
     pub fn connect_transport(address: &str, detail: &str) -> Self {
         let inner = Cause::new("connect_exception", detail);
-        let middle = Cause::new("annotated_connect_exception", format!("{detail}: {address}")).with_cause(inner);
-        let cause =
-            Cause::new("connect_transport_exception", format!("[][{address}] connect_exception")).with_cause(middle);
+        let middle = Cause::new(
+            "annotated_connect_exception",
+            format!("{detail}: {address}"),
+        )
+        .with_cause(inner);
+        let cause = Cause::new(
+            "connect_transport_exception",
+            format!("[][{address}] connect_exception"),
+        )
+        .with_cause(middle);
         Self::from_cause(StatusCode::INTERNAL_SERVER_ERROR, cause)
     }
 
     pub fn method_not_allowed(uri: &str, method: &str, allowed: &str) -> Self {
-        let text = format!("Incorrect HTTP method for uri [{uri}] and method [{method}], allowed: [{allowed}]");
-        let shape = Shape::Plain { text, with_status: true, allow: Some(allowed.to_owned()) };
+        let text = format!(
+            "Incorrect HTTP method for uri [{uri}] and method [{method}], allowed: [{allowed}]"
+        );
+        let shape = Shape::Plain {
+            text,
+            with_status: true,
+            allow: Some(allowed.to_owned()),
+        };
         Self::of(StatusCode::METHOD_NOT_ALLOWED, shape)
     }
 
     pub fn no_handler(uri: &str, method: &str) -> Self {
         let text = format!("no handler found for uri [{uri}] and method [{method}]");
-        Self::of(StatusCode::BAD_REQUEST, Shape::Plain { text, with_status: false, allow: None })
+        Self::of(
+            StatusCode::BAD_REQUEST,
+            Shape::Plain {
+                text,
+                with_status: false,
+                allow: None,
+            },
+        )
     }
 
     pub fn unsupported_content_type(content_type: &str) -> Self {
         let text = format!("Content-Type header [{content_type}] is not supported");
-        Self::of(StatusCode::NOT_ACCEPTABLE, Shape::Plain { text, with_status: true, allow: None })
+        Self::of(
+            StatusCode::NOT_ACCEPTABLE,
+            Shape::Plain {
+                text,
+                with_status: true,
+                allow: None,
+            },
+        )
     }
 
     pub fn too_large(limit: usize) -> Self {
-        let reason = format!("request body exceeds the {limit} bytes that this gateway reads into memory");
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "content_too_long_exception", reason)
+        let reason =
+            format!("request body exceeds the {limit} bytes that this gateway reads into memory");
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "content_too_long_exception",
+            reason,
+        )
     }
 
     /// An answer that the plugin gives without JSON.
     pub fn plain_text(status: StatusCode, text: &'static str) -> Self {
         let content_type = HeaderValue::from_static("text/plain; charset=UTF-8");
-        Self::raw(status, Some(content_type), Bytes::from_static(text.as_bytes()))
+        Self::raw(
+            status,
+            Some(content_type),
+            Bytes::from_static(text.as_bytes()),
+        )
     }
 
     /// The follower cluster's own error, passed on.
@@ -264,7 +372,9 @@ impl ApiError {
             Shape::Plain { text, .. } => text.clone(),
             Shape::Raw { body, .. } => {
                 let answer: Option<Value> = serde_json::from_slice(body).ok();
-                let reason = answer.as_ref().and_then(|answer| answer.pointer("/error/reason")?.as_str());
+                let reason = answer
+                    .as_ref()
+                    .and_then(|answer| answer.pointer("/error/reason")?.as_str());
                 reason.map_or_else(|| self.message(), str::to_owned)
             }
         }
@@ -295,23 +405,33 @@ impl ApiError {
             Shape::Raw { content_type, body } => {
                 return raw_response(self.status, content_type.as_ref(), body.clone());
             }
-            Shape::Plain { text, with_status, allow } => {
+            Shape::Plain {
+                text,
+                with_status,
+                allow,
+            } => {
                 body.insert("error".to_owned(), Value::from(text.as_str()));
                 if *with_status {
                     body.insert("status".to_owned(), json!(self.status.as_u16()));
                 }
-                allowed_method = allow.as_deref().and_then(|allow| HeaderValue::from_str(allow).ok());
+                allowed_method = allow
+                    .as_deref()
+                    .and_then(|allow| HeaderValue::from_str(allow).ok());
             }
             Shape::Envelope { cause, root } => {
                 let root = root.as_ref().unwrap_or(cause).without_cause();
                 let mut error = Map::new();
-                error.insert("root_cause".to_owned(), Value::Array(vec![Value::Object(root.to_json())]));
+                error.insert(
+                    "root_cause".to_owned(),
+                    Value::Array(vec![Value::Object(root.to_json())]),
+                );
                 error.extend(cause.to_json());
                 body.insert("error".to_owned(), Value::Object(error));
                 body.insert("status".to_owned(), json!(self.status.as_u16()));
             }
         }
-        let mut response = render::answer(self.status, &Value::Object(body), &rendering.unfiltered());
+        let mut response =
+            render::answer(self.status, &Value::Object(body), &rendering.unfiltered());
         if let Some(method) = allowed_method {
             response.headers_mut().insert(ALLOW, method);
         }
@@ -329,7 +449,9 @@ fn raw_response(status: StatusCode, content_type: Option<&HeaderValue>, body: By
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
     if let Some(content_type) = content_type {
-        response.headers_mut().insert(CONTENT_TYPE, content_type.clone());
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, content_type.clone());
     }
     response
 }

@@ -1,4 +1,5 @@
-//! `filter_path`: keeps, or with a leading `-` drops, the parts of an answer that dotted paths with wildcards name.
+//! `filter_path`: keeps, or with a leading `-` drops, the parts of an answer that dotted paths with
+//! wildcards name.
 
 use serde_json::{Map, Value};
 use shardline_common::wildcard::wildcard_match;
@@ -17,7 +18,11 @@ impl PathFilter {
     /// `None` when nothing is filtered.
     pub fn parse(text: &str) -> Option<Self> {
         let mut filter = Self::default();
-        for path in text.split(',').map(str::trim).filter(|path| !path.is_empty()) {
+        for path in text
+            .split(',')
+            .map(str::trim)
+            .filter(|path| !path.is_empty())
+        {
             let (list, path) = match path.strip_prefix('-') {
                 Some(excluded) => (&mut filter.excludes, excluded),
                 None => (&mut filter.includes, path),
@@ -36,7 +41,9 @@ impl PathFilter {
         };
         let excludes: Vec<Rest<'_>> = self.excludes.iter().map(Vec::as_slice).collect();
         match included {
-            Some(value) if !excludes.is_empty() => drop_matching(&value, &excludes).unwrap_or_else(empty_object),
+            Some(value) if !excludes.is_empty() => {
+                drop_matching(&value, &excludes).unwrap_or_else(empty_object)
+            }
             Some(value) => value,
             None => empty_object(),
         }
@@ -62,7 +69,10 @@ fn keep(value: &Value, patterns: &[Rest<'_>]) -> Option<Value> {
             (!kept.is_empty()).then_some(Value::Object(kept))
         }
         Value::Array(items) => {
-            let kept: Vec<Value> = items.iter().filter_map(|item| keep_nested(item, patterns)).collect();
+            let kept: Vec<Value> = items
+                .iter()
+                .filter_map(|item| keep_nested(item, patterns))
+                .collect();
             (!kept.is_empty()).then_some(Value::Array(kept))
         }
         _ => None,
@@ -70,7 +80,11 @@ fn keep(value: &Value, patterns: &[Rest<'_>]) -> Option<Value> {
 }
 
 fn keep_nested(value: &Value, patterns: &[Rest<'_>]) -> Option<Value> {
-    if patterns.is_empty() { None } else { keep(value, patterns) }
+    if patterns.is_empty() {
+        None
+    } else {
+        keep(value, patterns)
+    }
 }
 
 fn drop_matching(value: &Value, patterns: &[Rest<'_>]) -> Option<Value> {
@@ -88,9 +102,12 @@ fn drop_matching(value: &Value, patterns: &[Rest<'_>]) -> Option<Value> {
             }
             (!kept.is_empty() || object.is_empty()).then_some(Value::Object(kept))
         }
-        Value::Array(items) => {
-            Some(Value::Array(items.iter().filter_map(|item| drop_matching(item, patterns)).collect()))
-        }
+        Value::Array(items) => Some(Value::Array(
+            items
+                .iter()
+                .filter_map(|item| drop_matching(item, patterns))
+                .collect(),
+        )),
         other => Some(other.clone()),
     }
 }
@@ -127,8 +144,14 @@ mod tests {
         let body = json!({"errors": true, "items": [{"index": {"_id": "1", "status": 403}}, {"delete": {"_id": "2"}}]});
         let cut = |path: &str| PathFilter::parse(path).map(|filter| filter.apply(&body));
         assert_eq!(cut("errors"), Some(json!({"errors": true})));
-        assert_eq!(cut("items.*.status"), Some(json!({"items": [{"index": {"status": 403}}]})));
-        assert_eq!(cut("**._id"), Some(json!({"items": [{"index": {"_id": "1"}}, {"delete": {"_id": "2"}}]})));
+        assert_eq!(
+            cut("items.*.status"),
+            Some(json!({"items": [{"index": {"status": 403}}]}))
+        );
+        assert_eq!(
+            cut("**._id"),
+            Some(json!({"items": [{"index": {"_id": "1"}}, {"delete": {"_id": "2"}}]}))
+        );
         assert_eq!(cut("-items"), Some(json!({"errors": true})));
         assert_eq!(cut("nothing"), Some(json!({})));
         assert_eq!(cut(""), None);

@@ -1,4 +1,5 @@
-//! The replication control API: routes, request bodies, answers and errors, as users of the OpenSearch plugin know them.
+//! The replication control API: routes, request bodies, answers and errors, as users of the
+//! OpenSearch plugin know them.
 
 pub mod auto_follow;
 pub mod bulk;

@@ -11,13 +11,22 @@ pub fn check(name: &str, problems: &mut Vec<String>) {
         }
     };
     require(name.to_lowercase() == name, "must be lowercase");
-    require(!name.contains(FORBIDDEN), "must not contain the following characters [ , \", *, \\, <, |, ,, >, /, ?]");
+    require(
+        !name.contains(FORBIDDEN),
+        "must not contain the following characters [ , \", *, \\, <, |, ,, >, /, ?]",
+    );
     require(!name.contains(['#', ':']), "must not contain '#' or ':'");
     require(name != "." && name != "..", "must not be '.' or '..'");
-    require(!name.starts_with(['_', '-', '+']), "must not start with '_' or '-' or '+'");
+    require(
+        !name.starts_with(['_', '-', '+']),
+        "must not start with '_' or '-' or '+'",
+    );
     require(name.len() <= MAX_BYTES, "must not be longer than 255 bytes");
     // Backing indices of data streams are followed as plain indices of the same name.
-    require(!name.starts_with('.') || name.starts_with(".ds-"), "must not start with '.'");
+    require(
+        !name.starts_with('.') || name.starts_with(".ds-"),
+        "must not start with '.'",
+    );
 }
 
 #[cfg(test)]
@@ -32,9 +41,18 @@ mod tests {
             problems
         };
         assert!(problems_of("logs-2024.01").is_empty());
-        assert_eq!(problems_of(".."), ["Value .. must not be '.' or '..'", "Value .. must not start with '.'"]);
+        assert_eq!(
+            problems_of(".."),
+            [
+                "Value .. must not be '.' or '..'",
+                "Value .. must not start with '.'"
+            ]
+        );
         let long = "x".repeat(256);
-        assert_eq!(problems_of(&long), [format!("Value {long} must not be longer than 255 bytes")]);
+        assert_eq!(
+            problems_of(&long),
+            [format!("Value {long} must not be longer than 255 bytes")]
+        );
         assert_eq!(
             problems_of("_A#"),
             [

@@ -1,4 +1,5 @@
-//! Strict reading of one JSON object, field by field, with the positions and words of OpenSearch's `ObjectParser`.
+//! Strict reading of one JSON object, field by field, with the positions and words of OpenSearch's
+//! `ObjectParser`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -39,7 +40,10 @@ impl<'de> Deserialize<'de> for Members<'de> {
 /// The text of a JSON string with its escapes resolved; `None` for any other value.
 pub fn text_of(raw: &RawValue) -> Option<Cow<'_, str>> {
     let quoted = raw.get();
-    match quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+    match quoted
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'))
+    {
         Some(plain) if !plain.contains('\\') => Some(Cow::Borrowed(plain)),
         Some(_) => serde_json::from_str(quoted).ok().map(Cow::Owned),
         None => None,
@@ -62,18 +66,22 @@ pub struct Field<'a> {
 }
 
 impl ObjectParser {
-    /// Reads the object that `body` starts with; what follows it is ignored, as OpenSearch ignores it.
+    /// Reads the object that `body` starts with; what follows it is ignored, as OpenSearch ignores
+    /// it.
     pub fn parse<'a>(&self, body: &'a [u8]) -> Result<Vec<Field<'a>>, ApiError> {
         match body.iter().position(|byte| !byte.is_ascii_whitespace()) {
-            None => {
-                Err(ApiError::x_content_parse(1, 0, format!("[{}] Expected START_OBJECT but was: null", self.name)))
-            }
+            None => Err(ApiError::x_content_parse(
+                1,
+                0,
+                format!("[{}] Expected START_OBJECT but was: null", self.name),
+            )),
             Some(start) if body[start] == b'{' => self.read(body, body),
             Some(start) => {
                 let mut values = serde_json::Deserializer::from_slice(body);
                 // An array's members come later than the verdict on its opening bracket.
                 if body[start] != b'[' {
-                    <&RawValue>::deserialize(&mut values).map_err(|error| syntax_error::describe(body, &error))?;
+                    <&RawValue>::deserialize(&mut values)
+                        .map_err(|error| syntax_error::describe(body, &error))?;
                 }
                 let (line, column) = line_and_column(body, start);
                 let token = token_name(body[start]);
@@ -89,8 +97,8 @@ impl ObjectParser {
     /// Reads `text`, an object within `body`; positions are those in `body`.
     fn read<'a>(&self, body: &'a [u8], text: &'a [u8]) -> Result<Vec<Field<'a>>, ApiError> {
         let mut deserializer = serde_json::Deserializer::from_slice(text);
-        let Members(members) =
-            Members::deserialize(&mut deserializer).map_err(|error| syntax_error::describe(body, &error))?;
+        let Members(members) = Members::deserialize(&mut deserializer)
+            .map_err(|error| syntax_error::describe(body, &error))?;
         let mut fields: Vec<Field<'a>> = Vec::with_capacity(members.len());
         for (key, value) in members {
             let name = text_of(key).unwrap_or_default();
@@ -101,15 +109,25 @@ impl ObjectParser {
             if !self.fields.contains(&name.as_ref()) {
                 return Err(self.unknown(body, &name, key, value));
             }
-            fields.push(Field { parser: *self, body, name, value });
+            fields.push(Field {
+                parser: *self,
+                body,
+                name,
+                value,
+            });
         }
         Ok(fields)
     }
 
     fn unknown(&self, body: &[u8], name: &str, key: &RawValue, value: &RawValue) -> ApiError {
         let (line, column) = position_of(body, key);
-        let hint = suggest::did_you_mean(name, self.fields).map_or_else(String::new, |hint| format!(" {hint}"));
-        let error = ApiError::x_content_parse(line, column, format!("[{}] unknown field [{name}]{hint}", self.name));
+        let hint = suggest::did_you_mean(name, self.fields)
+            .map_or_else(String::new, |hint| format!(" {hint}"));
+        let error = ApiError::x_content_parse(
+            line,
+            column,
+            format!("[{}] unknown field [{name}]{hint}", self.name),
+        );
         // A parser around this one reports the token at which it stopped: the value.
         error.stopped_at(position_of(body, value))
     }
@@ -117,11 +135,17 @@ impl ObjectParser {
 
 impl<'a> Field<'a> {
     pub fn string(&self) -> Result<String, ApiError> {
-        text_of(self.value).map(Cow::into_owned).ok_or_else(|| self.unsupported())
+        text_of(self.value)
+            .map(Cow::into_owned)
+            .ok_or_else(|| self.unsupported())
     }
 
     pub fn string_or_null(&self) -> Result<Option<String>, ApiError> {
-        if self.value.get() == "null" { Ok(None) } else { self.string().map(Some) }
+        if self.value.get() == "null" {
+            Ok(None)
+        } else {
+            self.string().map(Some)
+        }
     }
 
     /// `true`, `false` or the same as a string; an empty string is `false`.
@@ -134,8 +158,13 @@ impl<'a> Field<'a> {
             "true" => Ok(true),
             "false" | "" => Ok(false),
             other => {
-                let reason = format!("Failed to parse value [{other}] as only [true] or [false] are allowed.");
-                Err(self.failed(position_of(self.body, self.value), Cause::new("illegal_argument_exception", reason)))
+                let reason = format!(
+                    "Failed to parse value [{other}] as only [true] or [false] are allowed."
+                );
+                Err(self.failed(
+                    position_of(self.body, self.value),
+                    Cause::new("illegal_argument_exception", reason),
+                ))
             }
         }
     }
@@ -143,16 +172,24 @@ impl<'a> Field<'a> {
     /// The fields of a nested object.
     pub fn object(&self, parser: ObjectParser) -> Result<Vec<Field<'a>>, ApiError> {
         self.require_object()?;
-        parser.read(self.body, self.value.get().as_bytes()).map_err(|error| self.wrap(error))
+        parser
+            .read(self.body, self.value.get().as_bytes())
+            .map_err(|error| self.wrap(error))
     }
 
     pub fn require_object(&self) -> Result<(), ApiError> {
-        if self.value.get().starts_with('{') { Ok(()) } else { Err(self.unsupported()) }
+        if self.value.get().starts_with('{') {
+            Ok(())
+        } else {
+            Err(self.unsupported())
+        }
     }
 
     /// An error in a nested parser, reported by the parser of this field.
     pub fn wrap(&self, inner: ApiError) -> ApiError {
-        let stopped = inner.stopping_point().unwrap_or_else(|| position_of(self.body, self.value));
+        let stopped = inner
+            .stopping_point()
+            .unwrap_or_else(|| position_of(self.body, self.value));
         let root = inner.root();
         let error = self.failed(stopped, inner.into_cause());
         match root {
@@ -163,7 +200,10 @@ impl<'a> Field<'a> {
 
     /// `failed to parse field [..]` with what caused it.
     pub fn failed(&self, (line, column): (usize, usize), cause: Cause) -> ApiError {
-        let words = format!("[{line}:{column}] [{}] failed to parse field [{}]", self.parser.name, self.name);
+        let words = format!(
+            "[{line}:{column}] [{}] failed to parse field [{}]",
+            self.parser.name, self.name
+        );
         let cause = Cause::new("x_content_parse_exception", words).with_cause(cause);
         ApiError::from_cause(http::StatusCode::BAD_REQUEST, cause)
     }
@@ -175,7 +215,10 @@ impl<'a> Field<'a> {
     fn unsupported(&self) -> ApiError {
         let (line, column) = self.position();
         let token = token_name(self.value.get().bytes().next().unwrap_or_default());
-        let words = format!("[{}] {} doesn't support values of type: {token}", self.parser.name, self.name);
+        let words = format!(
+            "[{}] {} doesn't support values of type: {token}",
+            self.parser.name, self.name
+        );
         ApiError::x_content_parse(line, column, words).stopped_at((line, column))
     }
 }
@@ -193,7 +236,9 @@ fn token_name(first: u8) -> &'static str {
 
 /// Byte offset of `raw`, a slice of `body`, within it.
 fn offset_in(body: &[u8], raw: &RawValue) -> usize {
-    (raw.get().as_ptr() as usize).saturating_sub(body.as_ptr() as usize).min(body.len())
+    (raw.get().as_ptr() as usize)
+        .saturating_sub(body.as_ptr() as usize)
+        .min(body.len())
 }
 
 fn position_of(body: &[u8], raw: &RawValue) -> (usize, usize) {
@@ -204,6 +249,9 @@ fn position_of(body: &[u8], raw: &RawValue) -> (usize, usize) {
 fn line_and_column(body: &[u8], offset: usize) -> (usize, usize) {
     let before = &body[..offset];
     let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-    let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |position| position + 1);
+    let line_start = before
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |position| position + 1);
     (line, offset - line_start + 1)
 }

@@ -10,8 +10,15 @@ use super::render::{Format, Rendering};
 use super::{suggest, units};
 
 /// Parameters that every route takes.
-pub const COMMON: [&str; 7] =
-    ["error_trace", "filter_path", "format", "human", "pretty", "source", "source_content_type"];
+pub const COMMON: [&str; 7] = [
+    "error_trace",
+    "filter_path",
+    "format",
+    "human",
+    "pretty",
+    "source",
+    "source_content_type",
+];
 
 /// The decoded parameters of a request; of a repeated one the last counts.
 #[derive(Clone, Debug, Default)]
@@ -23,7 +30,11 @@ impl Query {
     pub fn parse(raw: Option<&str>) -> Self {
         let mut parameters = BTreeMap::new();
         // OpenSearch splits at a semicolon too.
-        for pair in raw.unwrap_or_default().split(['&', ';']).filter(|pair| !pair.is_empty()) {
+        for pair in raw
+            .unwrap_or_default()
+            .split(['&', ';'])
+            .filter(|pair| !pair.is_empty())
+        {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             parameters.insert(decode_form(name), decode_form(value));
         }
@@ -35,7 +46,9 @@ impl Query {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+        self.parameters
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// A switch; a bare `?name` is on.
@@ -74,10 +87,13 @@ impl Query {
         }
         let plural = if unknown.len() > 1 { "s" } else { "" };
         let list = unknown.join(", ");
-        Err(ApiError::illegal_argument(format!("request [{path}] contains unrecognized parameter{plural}: {list}")))
+        Err(ApiError::illegal_argument(format!(
+            "request [{path}] contains unrecognized parameter{plural}: {list}"
+        )))
     }
 
-    /// How the caller wants the answer; a bad value counts as off, [`Self::check_rendering`] refuses it.
+    /// How the caller wants the answer; a bad value counts as off, [`Self::check_rendering`]
+    /// refuses it.
     pub fn rendering(&self) -> Rendering {
         Rendering {
             pretty: self.boolean("pretty").unwrap_or(false),
@@ -87,7 +103,9 @@ impl Query {
     }
 
     pub fn check_rendering(&self) -> Result<(), ApiError> {
-        ["error_trace", "pretty", "human"].iter().try_for_each(|name| self.boolean(name).map(drop))
+        ["error_trace", "pretty", "human"]
+            .iter()
+            .try_for_each(|name| self.boolean(name).map(drop))
     }
 }
 
@@ -115,9 +133,15 @@ mod tests {
 
     #[test]
     fn durations_need_a_unit() {
-        for (value, good) in
-            [("30s", true), ("1m", true), ("-1", true), ("0", true), ("30", false), ("s", false), ("1.5s", false)]
-        {
+        for (value, good) in [
+            ("30s", true),
+            ("1m", true),
+            ("-1", true),
+            ("0", true),
+            ("30", false),
+            ("s", false),
+            ("1.5s", false),
+        ] {
             let query = Query::parse(Some(&format!("timeout={value}")));
             assert_eq!(query.check_time("timeout").is_ok(), good, "{value}");
         }
@@ -125,11 +149,18 @@ mod tests {
 
     #[test]
     fn unknown_parameters_are_named() {
-        let error =
-            |raw: &str| Query::parse(Some(raw)).check_known("/p", &["wait_for_restore"]).map_err(|e| e.message());
-        let expected = "illegal_argument_exception: request [/p] contains unrecognized parameter: [bogus]";
+        let error = |raw: &str| {
+            Query::parse(Some(raw))
+                .check_known("/p", &["wait_for_restore"])
+                .map_err(|e| e.message())
+        };
+        let expected =
+            "illegal_argument_exception: request [/p] contains unrecognized parameter: [bogus]";
         assert_eq!(error("bogus=1&pretty"), Err(expected.to_owned()));
         let expected = "illegal_argument_exception: request [/p] contains unrecognized parameters: [timeout], [wait_for_restor] -> did you mean [wait_for_restore]?";
-        assert_eq!(error("wait_for_restor=1&timeout=1s"), Err(expected.to_owned()));
+        assert_eq!(
+            error("wait_for_restor=1&timeout=1s"),
+            Err(expected.to_owned())
+        );
     }
 }

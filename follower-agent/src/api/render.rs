@@ -1,5 +1,5 @@
-//! Answers as OpenSearch prints them: compact, or `pretty` in its own spacing, cut to `filter_path`, in the `format` that was
-//! asked for.
+//! Answers as OpenSearch prints them: compact, or `pretty` in its own spacing, cut to
+//! `filter_path`, in the `format` that was asked for.
 
 use std::io;
 
@@ -44,7 +44,10 @@ impl Format {
 
 impl Rendering {
     pub fn unfiltered(&self) -> Self {
-        Self { filter: None, ..self.clone() }
+        Self {
+            filter: None,
+            ..self.clone()
+        }
     }
 }
 
@@ -58,7 +61,9 @@ pub fn answer(status: StatusCode, body: &Value, rendering: &Rendering) -> Respon
     });
     let mut response = Response::new(Body::from(bytes));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
@@ -95,7 +100,9 @@ impl Serialize for Plain<'_> {
                 _ => serializer.serialize_f64(number.as_f64().unwrap_or(f64::NAN)),
             },
             Value::Array(items) => serializer.collect_seq(items.iter().map(Plain)),
-            Value::Object(members) => serializer.collect_map(members.iter().map(|(key, value)| (key, Plain(value)))),
+            Value::Object(members) => {
+                serializer.collect_map(members.iter().map(|(key, value)| (key, Plain(value))))
+            }
         }
     }
 }
@@ -162,7 +169,11 @@ impl Formatter for Pretty {
         self.close(writer, b"]")
     }
 
-    fn begin_array_value<W: io::Write + ?Sized>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+    fn begin_array_value<W: io::Write + ?Sized>(
+        &mut self,
+        writer: &mut W,
+        first: bool,
+    ) -> io::Result<()> {
         self.next(writer, first)
     }
 
@@ -174,7 +185,11 @@ impl Formatter for Pretty {
         self.close(writer, b"}")
     }
 
-    fn begin_object_key<W: io::Write + ?Sized>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+    fn begin_object_key<W: io::Write + ?Sized>(
+        &mut self,
+        writer: &mut W,
+        first: bool,
+    ) -> io::Result<()> {
         self.next(writer, first)
     }
 
@@ -191,12 +206,20 @@ mod tests {
 
     #[test]
     fn an_answer_comes_in_the_format_that_was_asked_for() {
-        let body = json!({"status": "SYNCING", "percent": 33.5, "list": [1, -1, null, true], "none": {}});
+        let body =
+            json!({"status": "SYNCING", "percent": 33.5, "list": [1, -1, null, true], "none": {}});
         let (kind, yaml) = encode(&body, Format::named("yaml")).unwrap();
-        let text = "---\nstatus: SYNCING\npercent: 33.5\nlist:\n- 1\n- -1\n- null\n- true\nnone: {}\n";
-        assert_eq!((kind, String::from_utf8(yaml).unwrap().as_str()), ("application/yaml", text));
+        let text =
+            "---\nstatus: SYNCING\npercent: 33.5\nlist:\n- 1\n- -1\n- null\n- true\nnone: {}\n";
+        assert_eq!(
+            (kind, String::from_utf8(yaml).unwrap().as_str()),
+            ("application/yaml", text)
+        );
         let (_, cbor) = encode(&body, Format::named("application/cbor")).unwrap();
-        assert_eq!(ciborium::from_reader::<Value, _>(cbor.as_slice()).unwrap(), body);
+        assert_eq!(
+            ciborium::from_reader::<Value, _>(cbor.as_slice()).unwrap(),
+            body
+        );
         let (_, smile) = encode(&body, Format::named("SMILE")).unwrap();
         assert_eq!(serde_smile::from_slice::<Value>(&smile).unwrap(), body);
         assert_eq!(Format::named("text"), Format::Json);
@@ -207,6 +230,9 @@ mod tests {
         let body = json!({"acknowledged": true, "empty": {}, "list": [1, {"a": []}]});
         let expected = "{\n  \"acknowledged\" : true,\n  \"empty\" : { },\n  \"list\" : [\n    1,\n    {\n      \"a\" : [ ]\n    }\n  ]\n}\n";
         assert_eq!(print(&body, true), expected);
-        assert_eq!(print(&body, false), r#"{"acknowledged":true,"empty":{},"list":[1,{"a":[]}]}"#);
+        assert_eq!(
+            print(&body, false),
+            r#"{"acknowledged":true,"empty":{},"list":[1,{"a":[]}]}"#
+        );
     }
 }

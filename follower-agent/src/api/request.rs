@@ -1,4 +1,5 @@
-//! Bodies of the control API: strict parsing first, then the checks on what was parsed, as two steps with their own errors.
+//! Bodies of the control API: strict parsing first, then the checks on what was parsed, as two
+//! steps with their own errors.
 
 use http::StatusCode;
 use serde_json::Value;
@@ -10,13 +11,30 @@ use super::settings::{FlatSettings, flatten_into, flatten_raw};
 
 const START: ObjectParser = ObjectParser {
     name: "FollowIndexRequestParser",
-    fields: &["leader_alias", "leader_index", "use_roles", "settings", "repository"],
+    fields: &[
+        "leader_alias",
+        "leader_index",
+        "use_roles",
+        "settings",
+        "repository",
+    ],
 };
-const STOP: ObjectParser = ObjectParser { name: "StopReplicationRequestParser", fields: &[] };
-const PAUSE: ObjectParser = ObjectParser { name: "PauseReplicationRequestParser", fields: &["reason"] };
-const RESUME: ObjectParser = ObjectParser { name: "ResumeReplicationRequestParser", fields: &["force_resume"] };
-const ROLES: ObjectParser =
-    ObjectParser { name: "UseRolesParser", fields: &["leader_cluster_role", "follower_cluster_role"] };
+const STOP: ObjectParser = ObjectParser {
+    name: "StopReplicationRequestParser",
+    fields: &[],
+};
+const PAUSE: ObjectParser = ObjectParser {
+    name: "PauseReplicationRequestParser",
+    fields: &["reason"],
+};
+const RESUME: ObjectParser = ObjectParser {
+    name: "ResumeReplicationRequestParser",
+    fields: &["force_resume"],
+};
+const ROLES: ObjectParser = ObjectParser {
+    name: "UseRolesParser",
+    fields: &["leader_cluster_role", "follower_cluster_role"],
+};
 
 /// What start, pause and resume give for a reason when the user gives none.
 pub const DEFAULT_REASON: &str = "User initiated";
@@ -29,7 +47,8 @@ pub struct UseRoles {
 }
 
 impl UseRoles {
-    pub(super) const NEED_BOTH: &str = "Need roles for leader_cluster_role and follower_cluster_role";
+    pub(super) const NEED_BOTH: &str =
+        "Need roles for leader_cluster_role and follower_cluster_role";
 
     /// An empty object is as good as none.
     pub(super) fn parse(field: &Field<'_>) -> Result<Option<Self>, ApiError> {
@@ -101,7 +120,8 @@ impl StartBody {
                 "use_roles" => start.use_roles = UseRoles::parse(&field)?,
                 _ => {
                     field.require_object()?;
-                    start.settings = flatten_raw(field.value).map_err(|cause| field.failed(field.position(), cause))?;
+                    start.settings = flatten_raw(field.value)
+                        .map_err(|cause| field.failed(field.position(), cause))?;
                 }
             }
         }
@@ -113,25 +133,45 @@ impl StartBody {
         let (leader_alias, leader_index) = match (self.leader_alias, self.leader_index) {
             (Some(alias), Some(index)) => (alias, index),
             (alias, index) => {
-                let missing: Vec<&str> = [("leader_alias", alias.is_none()), ("leader_index", index.is_none())]
-                    .into_iter()
-                    .filter_map(|(name, is_missing)| is_missing.then_some(name))
-                    .collect();
+                let missing: Vec<&str> = [
+                    ("leader_alias", alias.is_none()),
+                    ("leader_index", index.is_none()),
+                ]
+                .into_iter()
+                .filter_map(|(name, is_missing)| is_missing.then_some(name))
+                .collect();
                 let list = missing.join(", ");
-                return Err(ApiError::validation(&[format!("Mandatory params [{list}] are missing for the request")]));
+                return Err(ApiError::validation(&[format!(
+                    "Mandatory params [{list}] are missing for the request"
+                )]));
             }
         };
         let mut problems = Vec::new();
         names::check(&leader_index, &mut problems);
         names::check(follower, &mut problems);
-        if self.use_roles.as_ref().is_some_and(UseRoles::is_half_filled) {
+        if self
+            .use_roles
+            .as_ref()
+            .is_some_and(UseRoles::is_half_filled)
+        {
             problems.push(UseRoles::NEED_BOTH.to_owned());
         }
         if !problems.is_empty() {
             return Err(ApiError::validation(&problems));
         }
-        let Self { use_roles, settings, repository, .. } = self;
-        Ok(StartRequest { leader_alias, leader_index, use_roles, settings, repository })
+        let Self {
+            use_roles,
+            settings,
+            repository,
+            ..
+        } = self;
+        Ok(StartRequest {
+            leader_alias,
+            leader_index,
+            use_roles,
+            settings,
+            repository,
+        })
     }
 }
 
@@ -144,7 +184,11 @@ impl StopRequest {
 impl PauseRequest {
     /// The only body that may be missing.
     pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
-        let fields = if body.is_empty() { Vec::new() } else { PAUSE.parse(body)? };
+        let fields = if body.is_empty() {
+            Vec::new()
+        } else {
+            PAUSE.parse(body)?
+        };
         let reason = match fields.first() {
             Some(field) => field.string()?,
             None => DEFAULT_REASON.to_owned(),
@@ -190,7 +234,9 @@ impl UpdateRequest {
 
 pub(super) fn require_body(body: &[u8]) -> Result<&[u8], ApiError> {
     match body.is_empty() {
-        true => Err(ApiError::parse("request body or source parameter is required")),
+        true => Err(ApiError::parse(
+            "request body or source parameter is required",
+        )),
         false => Ok(body),
     }
 }
@@ -208,21 +254,42 @@ mod tests {
         let end = "unexpected_end_of_input_exception: Unexpected end-of-input";
         let close = "expected close marker for Object (start marker at [SRC#UNKNOWN])";
         let parse = "json_parse_exception: ";
-        let token = "was expecting (JSON String, Number, Array, Object or token 'null', 'true' or 'false')";
+        let token =
+            "was expecting (JSON String, Number, Array, Object or token 'null', 'true' or 'false')";
         let object = "x_content_parse_exception: ";
         let parser = "[FollowIndexRequestParser]";
         for (body, expected) in [
-            ("{\"leader_alias\": ", format!("{end} within/between Object entries\n at [SRC#17]")),
-            ("{\"leader_alias\"", format!("{end} within/between Object entries\n at [SRC#15]")),
-            ("{\"leader_al", format!("{end} in property name\n at [SRC#11]")),
+            (
+                "{\"leader_alias\": ",
+                format!("{end} within/between Object entries\n at [SRC#17]"),
+            ),
+            (
+                "{\"leader_alias\"",
+                format!("{end} within/between Object entries\n at [SRC#15]"),
+            ),
+            (
+                "{\"leader_al",
+                format!("{end} in property name\n at [SRC#11]"),
+            ),
             ("{", format!("{end}: {close}\n at [SRC#1]")),
-            ("{\"leader_alias\":\"x\"", format!("{end}: {close}\n at [SRC#19]")),
+            (
+                "{\"leader_alias\":\"x\"",
+                format!("{end}: {close}\n at [SRC#19]"),
+            ),
             (
                 "{\"leader_alias\":\"x\",",
-                format!("{parse}Unexpected end-of-input within/between Object entries\n at [SRC#20]"),
+                format!(
+                    "{parse}Unexpected end-of-input within/between Object entries\n at [SRC#20]"
+                ),
             ),
-            ("{\"leader_alias\":x}", format!("{parse}Unrecognized token 'x': {token}\n at [SRC#16]")),
-            ("nul", format!("{parse}Unrecognized token 'nul': {token}\n at [SRC#0]")),
+            (
+                "{\"leader_alias\":x}",
+                format!("{parse}Unrecognized token 'x': {token}\n at [SRC#16]"),
+            ),
+            (
+                "nul",
+                format!("{parse}Unrecognized token 'nul': {token}\n at [SRC#0]"),
+            ),
             (
                 "{leader_alias:1}",
                 format!(
@@ -251,31 +318,54 @@ mod tests {
                 "{\"leader_alias\":\"x\",\"leader_alias\":\"y\"}",
                 format!("{parse}Duplicate Object property \"leader_alias\"\n at [SRC#34]"),
             ),
-            ("  ", format!("{object}[1:0] {parser} Expected START_OBJECT but was: null")),
-            ("[]", format!("{object}[1:1] {parser} Expected START_OBJECT but was: START_ARRAY")),
-            ("\"abc\"", format!("{object}[1:1] {parser} Expected START_OBJECT but was: VALUE_STRING")),
+            (
+                "  ",
+                format!("{object}[1:0] {parser} Expected START_OBJECT but was: null"),
+            ),
+            (
+                "[]",
+                format!("{object}[1:1] {parser} Expected START_OBJECT but was: START_ARRAY"),
+            ),
+            (
+                "\"abc\"",
+                format!("{object}[1:1] {parser} Expected START_OBJECT but was: VALUE_STRING"),
+            ),
             (
                 "{\"leader_alias\":1}",
-                format!("{object}[1:17] {parser} leader_alias doesn't support values of type: VALUE_NUMBER"),
+                format!(
+                    "{object}[1:17] {parser} leader_alias doesn't support values of type: VALUE_NUMBER"
+                ),
             ),
             (
                 "{\"leader_alias\":null}",
-                format!("{object}[1:17] {parser} leader_alias doesn't support values of type: VALUE_NULL"),
+                format!(
+                    "{object}[1:17] {parser} leader_alias doesn't support values of type: VALUE_NULL"
+                ),
             ),
             (
                 "{\"use_roles\":null}",
-                format!("{object}[1:14] {parser} use_roles doesn't support values of type: VALUE_NULL"),
+                format!(
+                    "{object}[1:14] {parser} use_roles doesn't support values of type: VALUE_NULL"
+                ),
             ),
-            ("{\"use_roles\":{\"x\":1}}", format!("{object}[1:19] {parser} failed to parse field [use_roles]")),
+            (
+                "{\"use_roles\":{\"x\":1}}",
+                format!("{object}[1:19] {parser} failed to parse field [use_roles]"),
+            ),
             (
                 "{\"use_roles\":{\"leader_cluster_role\":1}}",
                 format!("{object}[1:37] {parser} failed to parse field [use_roles]"),
             ),
             (
                 "{\"settings\":[]}",
-                format!("{object}[1:13] {parser} settings doesn't support values of type: START_ARRAY"),
+                format!(
+                    "{object}[1:13] {parser} settings doesn't support values of type: START_ARRAY"
+                ),
             ),
-            ("{\n  \"leader_alias\": \"é\",  \"bogus\": 1}", format!("{object}[2:26] {parser} unknown field [bogus]")),
+            (
+                "{\n  \"leader_alias\": \"é\",  \"bogus\": 1}",
+                format!("{object}[2:26] {parser} unknown field [bogus]"),
+            ),
             (
                 "{\"leader_alis\":\"x\"}",
                 format!(
@@ -293,28 +383,59 @@ mod tests {
     fn nested_parsers_name_their_own_root_cause() {
         let error = StartBody::parse(b"{\"use_roles\":{\"x\":1}}").unwrap_err();
         let root = error.root().map(|root| root.reason);
-        assert_eq!(root.as_deref(), Some("[1:15] [UseRolesParser] unknown field [x]"));
+        assert_eq!(
+            root.as_deref(),
+            Some("[1:15] [UseRolesParser] unknown field [x]")
+        );
         let error = ResumeRequest::parse(b"{\"force_resume\":\"x\"}").unwrap_err();
         let reason = "[1:17] [ResumeReplicationRequestParser] failed to parse field [force_resume]";
-        assert_eq!(error.root().map(|root| root.reason).as_deref(), Some(reason));
+        assert_eq!(
+            error.root().map(|root| root.reason).as_deref(),
+            Some(reason)
+        );
         let inner = error.into_cause().caused_by.map(|cause| cause.reason);
-        assert_eq!(inner.as_deref(), Some("Failed to parse value [x] as only [true] or [false] are allowed."));
+        assert_eq!(
+            inner.as_deref(),
+            Some("Failed to parse value [x] as only [true] or [false] are allowed.")
+        );
     }
 
     #[test]
     fn bodies_are_read() {
         let body = r#"{"leader_alias":"a","leader_index":"l","use_roles":{},"repository":"r","settings":{"index":{"n":1,"l":[1,true]},"index.x":null}} tail"#;
-        let request = StartBody::parse(body.as_bytes()).and_then(|body| body.validate("f")).unwrap();
-        assert_eq!((request.leader_alias.as_str(), request.leader_index.as_str(), request.use_roles), ("a", "l", None));
+        let request = StartBody::parse(body.as_bytes())
+            .and_then(|body| body.validate("f"))
+            .unwrap();
+        assert_eq!(
+            (
+                request.leader_alias.as_str(),
+                request.leader_index.as_str(),
+                request.use_roles
+            ),
+            ("a", "l", None)
+        );
         assert_eq!(request.repository.as_deref(), Some("r"));
         let settings = json!({"index.l": ["1", "true"], "index.n": "1", "index.x": null});
         assert_eq!(serde_json::to_value(&request.settings).unwrap(), settings);
         assert_eq!(PauseRequest::parse(b"").unwrap().reason, DEFAULT_REASON);
-        assert_eq!(PauseRequest::parse(b"{\"reason\":\"\"}").unwrap().reason, "");
-        assert!(ResumeRequest::parse(b"{\"force_resume\":\"true\"}").unwrap().force_resume);
-        for body in [r#"{"settings":{"index.n":1},"other":1}"#, r#"{"index":{"n":1}}"#] {
+        assert_eq!(
+            PauseRequest::parse(b"{\"reason\":\"\"}").unwrap().reason,
+            ""
+        );
+        assert!(
+            ResumeRequest::parse(b"{\"force_resume\":\"true\"}")
+                .unwrap()
+                .force_resume
+        );
+        for body in [
+            r#"{"settings":{"index.n":1},"other":1}"#,
+            r#"{"index":{"n":1}}"#,
+        ] {
             let update = UpdateRequest::parse(body.as_bytes()).unwrap();
-            assert_eq!(serde_json::to_value(&update.settings).unwrap(), json!({"index.n": "1"}));
+            assert_eq!(
+                serde_json::to_value(&update.settings).unwrap(),
+                json!({"index.n": "1"})
+            );
         }
     }
 

@@ -1,4 +1,5 @@
-//! The routes below `/_plugins/_replication`, with OpenSearch's conventions for methods and parameters.
+//! The routes below `/_plugins/_replication`, with OpenSearch's conventions for methods and
+//! parameters.
 
 use std::sync::Arc;
 
@@ -64,7 +65,12 @@ const fn route(
     endpoint: Endpoint,
     parameters: &'static [&'static str],
 ) -> Route {
-    Route { method, path, endpoint, parameters }
+    Route {
+        method,
+        path,
+        endpoint,
+        parameters,
+    }
 }
 
 /// All routes. Where two paths match, the earlier one counts.
@@ -72,28 +78,98 @@ pub const ROUTES: &[Route] = &[
     route("GET", "leader_stats", Endpoint::LeaderStats, &[]),
     route("GET", "follower_stats", Endpoint::FollowerStats, &[]),
     route("GET", "autofollow_stats", Endpoint::AutoFollowStats, &[]),
-    route("POST", "_autofollow", Endpoint::CreateRule, &[CLUSTER_MANAGER_TIMEOUT]),
-    route("DELETE", "_autofollow", Endpoint::DeleteRule, &[CLUSTER_MANAGER_TIMEOUT]),
-    route("POST", "_bulk_start", Endpoint::Bulk(BulkOperation::Start), &[]),
-    route("POST", "_bulk_stop", Endpoint::Bulk(BulkOperation::Stop), &[]),
-    route("POST", "_bulk_pause", Endpoint::Bulk(BulkOperation::Pause), &[]),
-    route("POST", "_bulk_resume", Endpoint::Bulk(BulkOperation::Resume), &[]),
+    route(
+        "POST",
+        "_autofollow",
+        Endpoint::CreateRule,
+        &[CLUSTER_MANAGER_TIMEOUT],
+    ),
+    route(
+        "DELETE",
+        "_autofollow",
+        Endpoint::DeleteRule,
+        &[CLUSTER_MANAGER_TIMEOUT],
+    ),
+    route(
+        "POST",
+        "_bulk_start",
+        Endpoint::Bulk(BulkOperation::Start),
+        &[],
+    ),
+    route(
+        "POST",
+        "_bulk_stop",
+        Endpoint::Bulk(BulkOperation::Stop),
+        &[],
+    ),
+    route(
+        "POST",
+        "_bulk_pause",
+        Endpoint::Bulk(BulkOperation::Pause),
+        &[],
+    ),
+    route(
+        "POST",
+        "_bulk_resume",
+        Endpoint::Bulk(BulkOperation::Resume),
+        &[],
+    ),
     route("GET", "_bulk_status", Endpoint::BulkStatus, &["pattern"]),
     route("GET", "_task_status/{task}", Endpoint::TaskStatus, &[]),
     route("POST", "_task_cancel/{task}", Endpoint::CancelTask, &[]),
-    route("GET", "_status", Endpoint::Statuses, &["pattern", "verbose"]),
+    route(
+        "GET",
+        "_status",
+        Endpoint::Statuses,
+        &["pattern", "verbose"],
+    ),
     route("GET", "_openapi", Endpoint::OpenApi, &[]),
-    route("PUT", "{index}/_start", Endpoint::Start, &["wait_for_restore", CLUSTER_MANAGER_TIMEOUT]),
-    route("POST", "{index}/_stop", Endpoint::Stop, &[CLUSTER_MANAGER_TIMEOUT]),
-    route("POST", "{index}/_pause", Endpoint::Pause, &[CLUSTER_MANAGER_TIMEOUT]),
-    route("POST", "{index}/_resume", Endpoint::Resume, &[CLUSTER_MANAGER_TIMEOUT]),
-    route("PUT", "{index}/_update", Endpoint::Update, UPDATE_PARAMETERS),
+    route(
+        "PUT",
+        "{index}/_start",
+        Endpoint::Start,
+        &["wait_for_restore", CLUSTER_MANAGER_TIMEOUT],
+    ),
+    route(
+        "POST",
+        "{index}/_stop",
+        Endpoint::Stop,
+        &[CLUSTER_MANAGER_TIMEOUT],
+    ),
+    route(
+        "POST",
+        "{index}/_pause",
+        Endpoint::Pause,
+        &[CLUSTER_MANAGER_TIMEOUT],
+    ),
+    route(
+        "POST",
+        "{index}/_resume",
+        Endpoint::Resume,
+        &[CLUSTER_MANAGER_TIMEOUT],
+    ),
+    route(
+        "PUT",
+        "{index}/_update",
+        Endpoint::Update,
+        UPDATE_PARAMETERS,
+    ),
     route("GET", "{index}/_status", Endpoint::Status, &["verbose"]),
     route("POST", "{index}/_verify", Endpoint::Verify, &[]),
     route("GET", "{index}/_verify", Endpoint::Verification, &[]),
-    route("DELETE", "{index}/_verify", Endpoint::ForgetVerification, &[]),
+    route(
+        "DELETE",
+        "{index}/_verify",
+        Endpoint::ForgetVerification,
+        &[],
+    ),
     route("GET", "{index}/_dead_letters", Endpoint::DeadLetters, &[]),
-    route("POST", "{index}/_dead_letters/_replay", Endpoint::ReplayDeadLetters, &[]),
+    route(
+        "POST",
+        "{index}/_dead_letters/_replay",
+        Endpoint::ReplayDeadLetters,
+        &[],
+    ),
 ];
 
 const UPDATE_PARAMETERS: &[&str] = &[
@@ -107,7 +183,8 @@ const UPDATE_PARAMETERS: &[&str] = &[
 ];
 
 impl Route {
-    /// What stands in the place of the segment in braces, if the path is of this route; empty if there is none.
+    /// What stands in the place of the segment in braces, if the path is of this route; empty if
+    /// there is none.
     fn matches(&self, segments: &[&str]) -> Option<String> {
         let pattern: Vec<&str> = self.path.split('/').collect();
         if pattern.len() != segments.len() {
@@ -128,15 +205,26 @@ impl Route {
     fn find(uri: &str, path: &str, method: &str) -> Result<(Self, String), ApiError> {
         let rest = path.strip_prefix(BASE).unwrap_or_default();
         let segments: Vec<&str> = rest.strip_suffix('/').unwrap_or(rest).split('/').collect();
-        let of_path: Vec<(&Self, String)> =
-            ROUTES.iter().filter_map(|route| Some((route, route.matches(&segments)?))).collect();
-        let Some((first, _)) = of_path.first() else { return Err(ApiError::no_handler(uri, method)) };
+        let of_path: Vec<(&Self, String)> = ROUTES
+            .iter()
+            .filter_map(|route| Some((route, route.matches(&segments)?)))
+            .collect();
+        let Some((first, _)) = of_path.first() else {
+            return Err(ApiError::no_handler(uri, method));
+        };
         if let Some((route, named)) = of_path.iter().find(|(route, _)| route.method == method) {
             return Ok((**route, named.clone()));
         }
-        let allowed: Vec<&str> =
-            of_path.iter().filter(|(route, _)| route.path == first.path).map(|(route, _)| route.method).collect();
-        Err(ApiError::method_not_allowed(uri, method, &allowed.join(", ")))
+        let allowed: Vec<&str> = of_path
+            .iter()
+            .filter(|(route, _)| route.path == first.path)
+            .map(|(route, _)| route.method)
+            .collect();
+        Err(ApiError::method_not_allowed(
+            uri,
+            method,
+            &allowed.join(", "),
+        ))
     }
 }
 
@@ -165,23 +253,36 @@ async fn answer(
     query: &Query,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let uri = parts.uri.path_and_query().map_or(parts.uri.path(), |whole| whole.as_str());
+    let uri = parts
+        .uri
+        .path_and_query()
+        .map_or(parts.uri.path(), |whole| whole.as_str());
     let (route, named) = Route::find(uri, parts.uri.path(), parts.method.as_str())?;
-    let body = axum::body::to_bytes(body, MAX_BODY).await.map_err(|_| ApiError::too_large(MAX_BODY))?;
+    let body = axum::body::to_bytes(body, MAX_BODY)
+        .await
+        .map_err(|_| ApiError::too_large(MAX_BODY))?;
     query.check_rendering()?;
     let call = calls::parse(route, &parts.headers, query, body)?;
     query.check_known(parts.uri.path(), route.parameters)?;
     let value = calls::carry_out(service, call, named).await?;
-    Ok(render::answer(StatusCode::OK, &value, &rendering(route.endpoint, query)))
+    Ok(render::answer(
+        StatusCode::OK,
+        &value,
+        &rendering(route.endpoint, query),
+    ))
 }
 
 /// Statistics are always pretty, whole and JSON; bulk and task routes are always JSON.
 fn rendering(endpoint: Endpoint, query: &Query) -> Rendering {
     match endpoint {
-        Endpoint::LeaderStats | Endpoint::FollowerStats | Endpoint::AutoFollowStats => {
-            Rendering { pretty: true, ..Rendering::default() }
-        }
-        Endpoint::BulkStatus | Endpoint::TaskStatus => Rendering { format: Format::Json, ..query.rendering() },
+        Endpoint::LeaderStats | Endpoint::FollowerStats | Endpoint::AutoFollowStats => Rendering {
+            pretty: true,
+            ..Rendering::default()
+        },
+        Endpoint::BulkStatus | Endpoint::TaskStatus => Rendering {
+            format: Format::Json,
+            ..query.rendering()
+        },
         _ => query.rendering(),
     }
 }
@@ -194,12 +295,23 @@ mod tests {
     fn a_path_leads_to_one_endpoint_by_its_method() {
         let find = |method: &str, path: &str| {
             let found = Route::find(path, path, method);
-            found.map(|(route, named)| (route.endpoint, named)).map_err(|error| error.status().as_u16())
+            found
+                .map(|(route, named)| (route.endpoint, named))
+                .map_err(|error| error.status().as_u16())
         };
         let base = |rest: &str| format!("/_plugins/_replication/{rest}");
-        assert_eq!(find("GET", &base("a%2Fb/_status")), Ok((Endpoint::Status, "a/b".to_owned())));
-        assert_eq!(find("GET", &base("/_status/")), Ok((Endpoint::Status, String::new())));
-        assert_eq!(find("GET", &base("leader_stats")), Ok((Endpoint::LeaderStats, String::new())));
+        assert_eq!(
+            find("GET", &base("a%2Fb/_status")),
+            Ok((Endpoint::Status, "a/b".to_owned()))
+        );
+        assert_eq!(
+            find("GET", &base("/_status/")),
+            Ok((Endpoint::Status, String::new()))
+        );
+        assert_eq!(
+            find("GET", &base("leader_stats")),
+            Ok((Endpoint::LeaderStats, String::new()))
+        );
         assert_eq!(find("POST", &base("f/_start")), Err(405));
         assert_eq!(find("GET", &base("f/_bogus")), Err(400));
         assert_eq!(find("GET", &base("a/b/_status")), Err(400));

@@ -1,4 +1,5 @@
-//! What stands behind the control API: the trait that carries its calls out, and the status it answers with.
+//! What stands behind the control API: the trait that carries its calls out, and the status it
+//! answers with.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,9 +18,11 @@ use super::stats::{AutoFollowStats, FollowerStats};
 use crate::dead_letters::DeadLetter;
 use crate::verify::{Verification, VerifyRequest};
 
-/// Carries out the calls of the control API. Requests have passed the checks that need neither cluster nor state.
+/// Carries out the calls of the control API. Requests have passed the checks that need neither
+/// cluster nor state.
 pub trait ReplicationService: Send + Sync + 'static {
-    /// Starts to follow. `wait_for_restore` waits for the first catch-up instead of the beginning of the bootstrap.
+    /// Starts to follow. `wait_for_restore` waits for the first catch-up instead of the beginning
+    /// of the bootstrap.
     fn start(
         &self,
         follower: IndexName,
@@ -29,18 +32,38 @@ pub trait ReplicationService: Send + Sync + 'static {
 
     fn stop(&self, follower: IndexName) -> BoxFuture<'_, Result<(), ApiError>>;
 
-    fn pause(&self, follower: IndexName, request: PauseRequest) -> BoxFuture<'_, Result<(), ApiError>>;
+    fn pause(
+        &self,
+        follower: IndexName,
+        request: PauseRequest,
+    ) -> BoxFuture<'_, Result<(), ApiError>>;
 
-    fn resume(&self, follower: IndexName, request: ResumeRequest) -> BoxFuture<'_, Result<(), ApiError>>;
+    fn resume(
+        &self,
+        follower: IndexName,
+        request: ResumeRequest,
+    ) -> BoxFuture<'_, Result<(), ApiError>>;
 
     /// Replaces the override settings; checks them before it looks at the state.
-    fn update(&self, follower: IndexName, request: UpdateRequest) -> BoxFuture<'_, Result<(), ApiError>>;
+    fn update(
+        &self,
+        follower: IndexName,
+        request: UpdateRequest,
+    ) -> BoxFuture<'_, Result<(), ApiError>>;
 
     /// Never fails for an index that is not followed: that is a status too.
-    fn status(&self, follower: IndexName, verbose: bool) -> BoxFuture<'_, Result<ReplicationStatus, ApiError>>;
+    fn status(
+        &self,
+        follower: IndexName,
+        verbose: bool,
+    ) -> BoxFuture<'_, Result<ReplicationStatus, ApiError>>;
 
     /// Begins to compare an index with its leader's; the id of the verification.
-    fn verify(&self, follower: IndexName, request: VerifyRequest) -> BoxFuture<'_, Result<String, ApiError>>;
+    fn verify(
+        &self,
+        follower: IndexName,
+        request: VerifyRequest,
+    ) -> BoxFuture<'_, Result<String, ApiError>>;
 
     /// The one under way, or the last one.
     fn verification(&self, follower: &IndexName) -> Result<Verification, ApiError>;
@@ -63,10 +86,17 @@ pub trait ReplicationService: Send + Sync + 'static {
     fn delete_rule(&self, rule: RuleName) -> BoxFuture<'_, Result<(), ApiError>>;
 
     /// Begins an operation on every index that matches; the id of its task.
-    fn begin_bulk(&self, operation: BulkOperation, request: BulkRequest) -> BoxFuture<'_, Result<String, ApiError>>;
+    fn begin_bulk(
+        &self,
+        operation: BulkOperation,
+        request: BulkRequest,
+    ) -> BoxFuture<'_, Result<String, ApiError>>;
 
     /// In the order in which they are shown.
-    fn bulk_status(&self, pattern: String) -> BoxFuture<'_, Result<Vec<(IndexName, ReplicationStatus)>, ApiError>>;
+    fn bulk_status(
+        &self,
+        pattern: String,
+    ) -> BoxFuture<'_, Result<Vec<(IndexName, ReplicationStatus)>, ApiError>>;
 
     fn task_status(&self, id: &str) -> Result<TaskStatus, ApiError>;
 
@@ -119,7 +149,8 @@ pub struct ReplicationStatus {
     /// Not in the plugin: the shards that go through a resync at this time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub resync_details: Vec<ResyncDetails>,
-    /// Not in the plugin: operations of others that were found in the follower index, past the gateway.
+    /// Not in the plugin: operations of others that were found in the follower index, past the
+    /// gateway.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub foreign_writes: Option<u64>,
     /// Not in the plugin: documents that the follower index refuses, and that wait to be replayed.
@@ -152,7 +183,8 @@ impl ReplicationStatus {
     }
 }
 
-/// The status of one index in the answer of `_status` without an index, which the plugin does not have.
+/// The status of one index in the answer of `_status` without an index, which the plugin does not
+/// have.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FollowedStatus {
     #[serde(flatten)]
@@ -170,7 +202,8 @@ pub struct LagDetails {
     pub millis: i64,
 }
 
-/// A stretch of operations that the leader could not ship one by one; what they left behind is being scanned and compared.
+/// A stretch of operations that the leader could not ship one by one; what they left behind is
+/// being scanned and compared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResyncDetails {
     pub shard_id: u32,
@@ -197,7 +230,8 @@ pub struct SyncingDetails {
     pub seq_no: i64,
 }
 
-/// Progress of a bootstrap, of one shard or of all. Times are in milliseconds; `start_time` since the epoch.
+/// Progress of a bootstrap, of one shard or of all. Times are in milliseconds; `start_time` since
+/// the epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BootstrapDetails {
     pub bytes_total: i64,

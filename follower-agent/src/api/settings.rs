@@ -12,7 +12,8 @@ pub type FlatSettings = BTreeMap<String, Value>;
 
 /// Settings as one JSON object in a text.
 pub fn flatten_raw(raw: &RawValue) -> Result<FlatSettings, Cause> {
-    let value = serde_json::from_str(raw.get()).map_err(|error| Cause::new("parse_exception", error.to_string()))?;
+    let value = serde_json::from_str(raw.get())
+        .map_err(|error| Cause::new("parse_exception", error.to_string()))?;
     let mut flat = FlatSettings::new();
     flatten_into(&mut flat, "", value)?;
     Ok(flat)
@@ -23,7 +24,11 @@ pub fn flatten_into(flat: &mut FlatSettings, path: &str, value: Value) -> Result
     let leaf = match value {
         Value::Object(members) => {
             for (key, child) in members {
-                let path = if path.is_empty() { key } else { format!("{path}.{key}") };
+                let path = if path.is_empty() {
+                    key
+                } else {
+                    format!("{path}.{key}")
+                };
                 flatten_into(flat, &path, child)?;
             }
             return Ok(());
@@ -31,7 +36,10 @@ pub fn flatten_into(flat: &mut FlatSettings, path: &str, value: Value) -> Result
         Value::Array(items) => {
             let texts = items.into_iter().map(|item| {
                 scalar_text(&item).map(Value::from).ok_or_else(|| {
-                    Cause::new("illegal_state_exception", "only value lists are allowed in serialized settings")
+                    Cause::new(
+                        "illegal_state_exception",
+                        "only value lists are allowed in serialized settings",
+                    )
                 })
             });
             Value::Array(texts.collect::<Result<_, _>>()?)

@@ -77,11 +77,16 @@ impl AutoFollowStats {
             stats.num_success_start_replication += progress.num_success_start_replication;
             stats.num_failed_start_replication += progress.num_failed_start_replication;
             stats.num_failed_leader_calls += progress.num_failed_leader_calls;
-            stats.failed_indices.extend(progress.failed_indices.iter().cloned());
+            stats
+                .failed_indices
+                .extend(progress.failed_indices.iter().cloned());
         }
         stats.failed_indices.sort();
         stats.failed_indices.dedup();
-        Self { autofollow_stats: rules, ..stats }
+        Self {
+            autofollow_stats: rules,
+            ..stats
+        }
     }
 }
 
@@ -103,7 +108,13 @@ mod tests {
             },
         };
         let stats = AutoFollowStats::of(vec![rule("r", &["x", "y"]), rule("s", &["x"])]);
-        assert_eq!((stats.num_success_start_replication, stats.num_failed_start_replication), (4, 3));
+        assert_eq!(
+            (
+                stats.num_success_start_replication,
+                stats.num_failed_start_replication
+            ),
+            (4, 3)
+        );
         assert_eq!(stats.failed_indices, ["x".into(), "y".into()]);
         let json = serde_json::to_value(AutoFollowStats::of(Vec::new())).unwrap();
         let recorded = serde_json::json!({

@@ -20,9 +20,11 @@ pub fn did_you_mean(word: &str, candidates: &[&str]) -> Option<String> {
     }
 }
 
-/// 1 for equal words, 0 for words without anything in common: one minus the edit distance over the longer length.
+/// 1 for equal words, 0 for words without anything in common: one minus the edit distance over the
+/// longer length.
 fn similarity(left: &str, right: &str) -> f32 {
-    let (left, right): (Vec<char>, Vec<char>) = (left.chars().take(256).collect(), right.chars().collect());
+    let (left, right): (Vec<char>, Vec<char>) =
+        (left.chars().take(256).collect(), right.chars().collect());
     let longest = left.len().max(right.len());
     if longest == 0 {
         return 1.0;
@@ -50,6 +52,9 @@ mod tests {
         let both = Some("did you mean any of [leader_alias, leader_index]?".to_owned());
         assert_eq!(did_you_mean("leader_alis", &fields), both);
         assert_eq!(did_you_mean("leader", &fields), None);
-        assert_eq!(did_you_mean("setting", &fields), Some("did you mean [settings]?".to_owned()));
+        assert_eq!(
+            did_you_mean("setting", &fields),
+            Some("did you mean [settings]?".to_owned())
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Durations and sizes as OpenSearch writes them (`30s`, `10mb`), with its words for what it cannot read.
+//! Durations and sizes as OpenSearch writes them (`30s`, `10mb`), with its words for what it cannot
+//! read.
 
 use super::error::{ApiError, Cause};
 use http::StatusCode;
@@ -36,13 +37,18 @@ pub fn parse_time(setting: &str, value: &str) -> Result<i128, ApiError> {
     let lower = text.to_lowercase();
     for (unit, nanos) in TIME_UNITS {
         // An upper-case M would be months.
-        let found = if unit == "m" { text.strip_suffix(unit) } else { lower.strip_suffix(unit) };
+        let found = if unit == "m" {
+            text.strip_suffix(unit)
+        } else {
+            lower.strip_suffix(unit)
+        };
         if let Some(number) = found.map(str::trim).filter(|number| !number.is_empty()) {
             if let Ok(count) = number.parse::<i64>() {
                 return Ok(i128::from(count) * nanos);
             }
             if number.parse::<f64>().is_ok() {
-                let reason = format!("failed to parse [{value}], fractional time values are not supported");
+                let reason =
+                    format!("failed to parse [{value}], fractional time values are not supported");
                 return Err(ApiError::illegal_argument(reason));
             }
         }
@@ -59,7 +65,10 @@ pub fn parse_size(setting: &str, value: &str) -> Result<i128, ApiError> {
     }
     let lower = value.trim().to_lowercase();
     for (unit, bytes) in SIZE_UNITS {
-        if let Some(count) = lower.strip_suffix(unit).and_then(|number| number.trim().parse::<i64>().ok()) {
+        if let Some(count) = lower
+            .strip_suffix(unit)
+            .and_then(|number| number.trim().parse::<i64>().ok())
+        {
             return Ok(i128::from(count) * bytes);
         }
     }

@@ -9,16 +9,25 @@ use super::object_parser::{Field, ObjectParser};
 use crate::progress::now_ms;
 use crate::verify::{Findings, Verification, VerificationState, VerifyRequest};
 
-const VERIFY: ObjectParser =
-    ObjectParser { name: "VerifyReplicationRequestParser", fields: &["repair", "content", "documents_per_second"] };
+const VERIFY: ObjectParser = ObjectParser {
+    name: "VerifyReplicationRequestParser",
+    fields: &["repair", "content", "documents_per_second"],
+};
 const DOCUMENTS_PER_SECOND: u64 = 100_000;
 
 impl VerifyRequest {
     /// An empty body is as good as an empty object.
     pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
-        let how = How { content: false, documents_per_second: DOCUMENTS_PER_SECOND };
+        let how = How {
+            content: false,
+            documents_per_second: DOCUMENTS_PER_SECOND,
+        };
         let mut request = Self { repair: false, how };
-        let fields = if body.is_empty() { Vec::new() } else { VERIFY.parse(body)? };
+        let fields = if body.is_empty() {
+            Vec::new()
+        } else {
+            VERIFY.parse(body)?
+        };
         for field in fields {
             match field.name.as_ref() {
                 "repair" => request.repair = field.boolean()?,
@@ -33,7 +42,8 @@ impl VerifyRequest {
 fn rate(field: &Field<'_>) -> Result<u64, ApiError> {
     let value = field.value.get();
     value.parse().map_err(|_| {
-        let reason = format!("documents_per_second must be a whole number, 0 for no limit, and not {value}");
+        let reason =
+            format!("documents_per_second must be a whole number, 0 for no limit, and not {value}");
         ApiError::illegal_argument(reason)
     })
 }
@@ -86,9 +96,15 @@ mod tests {
         let plain = VerifyRequest::parse(b"").unwrap();
         assert_eq!(plain, VerifyRequest::parse(b"{}").unwrap());
         assert!(!plain.repair && !plain.how.content);
-        let full = VerifyRequest::parse(br#"{"repair":true,"content":true,"documents_per_second":0}"#).unwrap();
+        let full =
+            VerifyRequest::parse(br#"{"repair":true,"content":true,"documents_per_second":0}"#)
+                .unwrap();
         assert!(full.repair && full.how.content && full.how.documents_per_second == 0);
-        for body in [r#"{"documents_per_second":-1}"#, r#"{"documents_per_second":"x"}"#, r#"{"bogus":1}"#] {
+        for body in [
+            r#"{"documents_per_second":-1}"#,
+            r#"{"documents_per_second":"x"}"#,
+            r#"{"bogus":1}"#,
+        ] {
             assert!(VerifyRequest::parse(body.as_bytes()).is_err(), "{body}");
         }
     }

@@ -1,4 +1,5 @@
-//! A stretch of operations as one bulk request: within it, the latest operation of each document wins. Pure.
+//! A stretch of operations as one bulk request: within it, the latest operation of each document
+//! wins. Pure.
 
 use std::collections::HashMap;
 
@@ -42,12 +43,32 @@ impl Batch {
         self.last = Some(self.last.map_or(seq_no, |last| last.max(seq_no)));
         let write = match kind {
             OperationKind::NoOp => return,
-            OperationKind::Delete { id, .. } => Write { id, seq_no, source: None, routing: None },
-            OperationKind::Index { id, source, routing, .. } => match to_json_line(source) {
-                Ok(source) => Write { id, seq_no, source: Some(source), routing },
+            OperationKind::Delete { id, .. } => Write {
+                id,
+                seq_no,
+                source: None,
+                routing: None,
+            },
+            OperationKind::Index {
+                id,
+                source,
+                routing,
+                ..
+            } => match to_json_line(source) {
+                Ok(source) => Write {
+                    id,
+                    seq_no,
+                    source: Some(source),
+                    routing,
+                },
                 Err(error) => {
                     let (error_type, reason) = ("unreadable_source".to_owned(), error.to_string());
-                    return self.unreadable.push(Rejection { id, seq_no, error_type, reason });
+                    return self.unreadable.push(Rejection {
+                        id,
+                        seq_no,
+                        error_type,
+                        reason,
+                    });
                 }
             },
         };
@@ -120,14 +141,21 @@ pub fn bulk_body(writes: &[Write], target: &Target) -> Bytes {
     let size = writes.iter().map(Write::weight).sum();
     let mut body = Vec::with_capacity(size);
     for write in writes {
-        let synthetic = write.source.is_none().then(|| target.spread.routing_to(target.shard, &write.id));
+        let synthetic = write
+            .source
+            .is_none()
+            .then(|| target.spread.routing_to(target.shard, &write.id));
         let action = Action {
             _id: &write.id,
             version: ExternalVersion::new(target.epoch, write.seq_no).0,
             version_type: "external_gte",
             routing: write.routing.as_deref().or(synthetic.as_deref()),
         };
-        body.extend_from_slice(if write.source.is_some() { b"{\"index\":" } else { b"{\"delete\":" });
+        body.extend_from_slice(if write.source.is_some() {
+            b"{\"index\":"
+        } else {
+            b"{\"delete\":"
+        });
         // Writing a plain struct into memory cannot fail.
         let _ = serde_json::to_writer(&mut body, &action);
         body.extend_from_slice(b"}\n");
@@ -148,19 +176,38 @@ mod tests {
     use super::*;
 
     fn target() -> Target {
-        let spread = Spread { number_of_shards: 1, routing_num_shards: 1024, partition_size: 1 };
-        Target { shard: ShardId(0), epoch: Epoch(0), spread }
+        let spread = Spread {
+            number_of_shards: 1,
+            routing_num_shards: 1024,
+            partition_size: 1,
+        };
+        Target {
+            shard: ShardId(0),
+            epoch: Epoch(0),
+            spread,
+        }
     }
 
     fn index(id: &str, source: &str) -> OperationKind {
-        OperationKind::Index { id: id.into(), source: source.to_owned().into(), routing: None, version: 1 }
+        OperationKind::Index {
+            id: id.into(),
+            source: source.to_owned().into(),
+            routing: None,
+            version: 1,
+        }
     }
 
     #[test]
     fn the_body_carries_external_versions_and_quoted_ids() {
         let mut batch = Batch::default();
         batch.add(SeqNo(4), index("a\"/ü", "{}"));
-        batch.add(SeqNo(5), OperationKind::Delete { id: "b".into(), version: 9 });
+        batch.add(
+            SeqNo(5),
+            OperationKind::Delete {
+                id: "b".into(),
+                version: 9,
+            },
+        );
         assert_eq!(
             std::str::from_utf8(&bulk_body(batch.writes(), &target())).unwrap(),
             "{\"index\":{\"_id\":\"a\\\"/ü\",\"version\":5,\"version_type\":\"external_gte\"}}\n{}\n\

@@ -1,4 +1,5 @@
-//! Sends a batch and reads the answer item by item: applied, already there, to be tried again, or refused for good.
+//! Sends a batch and reads the answer item by item: applied, already there, to be tried again, or
+//! refused for good.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,14 +24,18 @@ use crate::progress::IndexProgress;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(10);
-/// How long the follower cluster may keep a request for a primary that is away; sent again it is in any case.
+/// How long the follower cluster may keep a request for a primary that is away; sent again it is in
+/// any case.
 const PRIMARY_TIMEOUT: &str = "30s";
-/// The status of a full queue, of indexing pressure, of a circuit breaker and of the block that a full disk sets.
+/// The status of a full queue, of indexing pressure, of a circuit breaker and of the block that a
+/// full disk sets.
 const OVERLOAD: u16 = 429;
 
 /// A document that the follower index will never take as it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("document [{id}] at seq_no {seq_no} is refused by the follower index: [{error_type}] {reason}")]
+#[error(
+    "document [{id}] at seq_no {seq_no} is refused by the follower index: [{error_type}] {reason}"
+)]
 pub struct Rejection {
     pub id: String,
     pub seq_no: SeqNo,
@@ -43,7 +48,9 @@ pub struct Rejection {
 pub enum ApplyError {
     #[error(transparent)]
     Rejected(Rejection),
-    #[error("{0}; the index has {1} dead letters, and no more are kept: mend what is refused, and replay them")]
+    #[error(
+        "{0}; the index has {1} dead letters, and no more are kept: mend what is refused, and replay them"
+    )]
     TooManyDeadLetters(Rejection, usize),
     #[error("a dead letter cannot be written down: {0}")]
     DeadLetters(#[from] ControlError),
@@ -51,7 +58,12 @@ pub enum ApplyError {
         "document [{id}] at seq_no {seq_no} stands in the follower index with version {found}, which this replication \
          cannot have written (at most {highest}): something else writes to the index"
     )]
-    ForeignWrite { id: String, seq_no: SeqNo, found: i64, highest: i64 },
+    ForeignWrite {
+        id: String,
+        seq_no: SeqNo,
+        found: i64,
+        highest: i64,
+    },
     #[error("the follower index is gone")]
     IndexGone,
     #[error(transparent)]
@@ -78,13 +90,21 @@ pub struct Refused {
 /// Where documents are written down that the follower index refuses for good.
 pub trait DeadLetters: Send + Sync {
     /// Returns once they are; or why the shard is to stop for them.
-    fn keep(&self, shard: ShardId, rejected: Vec<Rejection>) -> BoxFuture<'_, Result<(), ApplyError>>;
+    fn keep(
+        &self,
+        shard: ShardId,
+        rejected: Vec<Rejection>,
+    ) -> BoxFuture<'_, Result<(), ApplyError>>;
 
     /// The operations of a shard that are written down.
     fn kept(&self, shard: ShardId) -> Vec<Refused>;
 
     /// These operations are of the past: the same or a later one on their documents got through.
-    fn resolve(&self, shard: ShardId, refused: Vec<Refused>) -> BoxFuture<'_, Result<(), ApplyError>>;
+    fn resolve(
+        &self,
+        shard: ShardId,
+        refused: Vec<Refused>,
+    ) -> BoxFuture<'_, Result<(), ApplyError>>;
 }
 
 /// What an item's status and error mean.
@@ -151,10 +171,14 @@ pub struct Destination {
 }
 
 impl Destination {
-    /// Returns once the follower cluster has acknowledged every write, or it is a dead letter. What the cluster cannot take
-    /// now is sent again, as long as it takes; `highest` is the highest sequence number that this replication can have
-    /// written to the shard.
-    pub async fn write(&self, mut writes: Vec<Write>, highest: SeqNo) -> Result<Written, ApplyError> {
+    /// Returns once the follower cluster has acknowledged every write, or it is a dead letter. What
+    /// the cluster cannot take now is sent again, as long as it takes; `highest` is the highest
+    /// sequence number that this replication can have written to the shard.
+    pub async fn write(
+        &self,
+        mut writes: Vec<Write>,
+        highest: SeqNo,
+    ) -> Result<Written, ApplyError> {
         let backoff = || doubling(FIRST_RETRY, LAST_RETRY).with_jitter().build();
         let mut delays = backoff();
         let mut written = Written::default();
@@ -162,8 +186,16 @@ impl Destination {
             match self.timed_request(&writes).await {
                 Ok(answer) => {
                     let before = writes.len();
-                    written.seq_nos.extend(answer.items.iter().filter_map(|Item::Done(result)| result.seq_no));
-                    written.throttled |= answer.items.iter().any(|Item::Done(item)| item.status == OVERLOAD);
+                    written.seq_nos.extend(
+                        answer
+                            .items
+                            .iter()
+                            .filter_map(|Item::Done(result)| result.seq_no),
+                    );
+                    written.throttled |= answer
+                        .items
+                        .iter()
+                        .any(|Item::Done(item)| item.status == OVERLOAD);
                     let again = self.sort_out(writes, answer, highest).await?;
                     if again.writes.len() < before {
                         delays = backoff();
@@ -181,7 +213,10 @@ impl Destination {
                 break;
             }
             written.repeated = true;
-            self.metrics.retried_writes.with_label_values(&[self.index.as_str()]).inc_by(writes.len() as u64);
+            self.metrics
+                .retried_writes
+                .with_label_values(&[self.index.as_str()])
+                .inc_by(writes.len() as u64);
             tokio::time::sleep(delays.next().unwrap_or(LAST_RETRY)).await;
         }
         Ok(written)
@@ -200,16 +235,34 @@ impl Destination {
         let labels = [self.index.as_str(), &self.target.shard.to_string()];
         let sent = Instant::now();
         let outcome = self.request(writes).await;
-        self.metrics.write_seconds.with_label_values(&labels).inc_by(sent.elapsed().as_secs_f64());
+        self.metrics
+            .write_seconds
+            .with_label_values(&labels)
+            .inc_by(sent.elapsed().as_secs_f64());
         match &outcome {
-            Ok(answer) if answer.items.iter().any(|Item::Done(item)| item.status == OVERLOAD) => {
-                self.metrics.throttled_requests.with_label_values(&labels).inc();
+            Ok(answer)
+                if answer
+                    .items
+                    .iter()
+                    .any(|Item::Done(item)| item.status == OVERLOAD) =>
+            {
+                self.metrics
+                    .throttled_requests
+                    .with_label_values(&labels)
+                    .inc();
             }
             Ok(_) => {}
             Err(error) if error.status() == Some(OVERLOAD) => {
-                self.metrics.throttled_requests.with_label_values(&labels).inc();
+                self.metrics
+                    .throttled_requests
+                    .with_label_values(&labels)
+                    .inc();
             }
-            Err(_) => self.metrics.failed_requests.with_label_values(&labels).inc(),
+            Err(_) => self
+                .metrics
+                .failed_requests
+                .with_label_values(&labels)
+                .inc(),
         }
         outcome
     }
@@ -221,18 +274,34 @@ impl Destination {
             path_segment(self.index.as_str())
         );
         let body = Some(("application/x-ndjson", bulk_body(writes, &self.target)));
-        let answer: Bytes = self.opensearch.send(Method::POST, &path, body, REQUEST_TIMEOUT).await?;
-        let unexpected =
-            |reason: String| OpenSearchError::Unexpected { method: "POST".to_owned(), path: path.clone(), reason };
-        let answer: Answer = serde_json::from_slice(&answer).map_err(|error| unexpected(error.to_string()))?;
+        let answer: Bytes = self
+            .opensearch
+            .send(Method::POST, &path, body, REQUEST_TIMEOUT)
+            .await?;
+        let unexpected = |reason: String| OpenSearchError::Unexpected {
+            method: "POST".to_owned(),
+            path: path.clone(),
+            reason,
+        };
+        let answer: Answer =
+            serde_json::from_slice(&answer).map_err(|error| unexpected(error.to_string()))?;
         if answer.items.len() != writes.len() {
-            return Err(unexpected(format!("{} items for {} writes", answer.items.len(), writes.len())));
+            return Err(unexpected(format!(
+                "{} items for {} writes",
+                answer.items.len(),
+                writes.len()
+            )));
         }
         Ok(answer)
     }
 
     /// Finds the writes that are still to be done.
-    async fn sort_out(&self, writes: Vec<Write>, answer: Answer, highest: SeqNo) -> Result<Again, ApplyError> {
+    async fn sort_out(
+        &self,
+        writes: Vec<Write>,
+        answer: Answer,
+        highest: SeqNo,
+    ) -> Result<Again, ApplyError> {
         let shard = self.target.shard;
         let mut kept: HashMap<String, Vec<Refused>> = HashMap::new();
         for refused in self.dead_letters.kept(shard) {
@@ -249,18 +318,34 @@ impl Destination {
             match classify(result.status, result.error, highest) {
                 Outcome::Applied => {
                     let of_document = kept.remove(&write.id).unwrap_or_default();
-                    resolved.extend(of_document.into_iter().filter(|refused| refused.seq_no <= seq_no));
+                    resolved.extend(
+                        of_document
+                            .into_iter()
+                            .filter(|refused| refused.seq_no <= seq_no),
+                    );
                 }
                 Outcome::Retry { error_type, reason } => {
-                    again.reason.get_or_insert_with(|| format!("[{error_type}] {reason}"));
+                    again
+                        .reason
+                        .get_or_insert_with(|| format!("[{error_type}] {reason}"));
                     again.writes.push(write);
                 }
                 Outcome::Foreign { found } => {
-                    return Err(ApplyError::ForeignWrite { id: write.id, seq_no, found, highest });
+                    return Err(ApplyError::ForeignWrite {
+                        id: write.id,
+                        seq_no,
+                        found,
+                        highest,
+                    });
                 }
                 Outcome::IndexGone => return Err(ApplyError::IndexGone),
                 Outcome::Rejected { error_type, reason } => {
-                    rejected.push(Rejection { id: write.id, seq_no, error_type, reason });
+                    rejected.push(Rejection {
+                        id: write.id,
+                        seq_no,
+                        error_type,
+                        reason,
+                    });
                 }
             }
         }
@@ -282,19 +367,32 @@ struct Again {
 }
 
 fn classify(status: u16, error: Option<ItemError>, highest: i64) -> Outcome {
-    let Some(error) = error else { return Outcome::Applied };
+    let Some(error) = error else {
+        return Outcome::Applied;
+    };
     match (status, error.error_type.as_str()) {
         (409, "version_conflict_engine_exception") => match current_version(&error.reason) {
             Some(found) if found <= highest => Outcome::Applied,
             Some(found) => Outcome::Foreign { found },
-            None => Outcome::Rejected { error_type: error.error_type, reason: error.reason },
+            None => Outcome::Rejected {
+                error_type: error.error_type,
+                reason: error.reason,
+            },
         },
         (404, "index_not_found_exception") => Outcome::IndexGone,
-        // A full disk's block goes away when there is room again; an index is closed while some of its settings change.
-        (OVERLOAD, _) | (403, "cluster_block_exception") | (400, "index_closed_exception") | (500.., _) => {
-            Outcome::Retry { error_type: error.error_type, reason: error.reason }
-        }
-        _ => Outcome::Rejected { error_type: error.error_type, reason: error.reason },
+        // A full disk's block goes away when there is room again; an index is closed while some of
+        // its settings change.
+        (OVERLOAD, _)
+        | (403, "cluster_block_exception")
+        | (400, "index_closed_exception")
+        | (500.., _) => Outcome::Retry {
+            error_type: error.error_type,
+            reason: error.reason,
+        },
+        _ => Outcome::Rejected {
+            error_type: error.error_type,
+            reason: error.reason,
+        },
     }
 }
 
@@ -309,14 +407,18 @@ mod tests {
     use super::*;
 
     fn error(error_type: &str, reason: &str) -> Option<ItemError> {
-        Some(ItemError { error_type: error_type.to_owned(), reason: reason.to_owned() })
+        Some(ItemError {
+            error_type: error_type.to_owned(),
+            reason: reason.to_owned(),
+        })
     }
 
     #[test]
     fn a_conflict_counts_as_applied_only_below_what_this_replication_can_have_written() {
         let conflict = |version: i64| {
-            let reason =
-                format!("[1]: version conflict, current version [{version}] is higher than the one provided [3]");
+            let reason = format!(
+                "[1]: version conflict, current version [{version}] is higher than the one provided [3]"
+            );
             classify(409, error("version_conflict_engine_exception", &reason), 10)
         };
         assert_eq!(conflict(10), Outcome::Applied);
@@ -339,9 +441,21 @@ mod tests {
             (400, "index_closed_exception"),
         ] {
             let outcome = classify(status, error(error_type, "why"), 0);
-            assert_eq!(outcome, Outcome::Retry { error_type: error_type.to_owned(), reason: "why".to_owned() });
+            assert_eq!(
+                outcome,
+                Outcome::Retry {
+                    error_type: error_type.to_owned(),
+                    reason: "why".to_owned()
+                }
+            );
         }
-        assert_eq!(classify(404, error("index_not_found_exception", "no such index"), 0), Outcome::IndexGone);
-        assert!(matches!(classify(400, error("mapper_parsing_exception", "x"), 0), Outcome::Rejected { .. }));
+        assert_eq!(
+            classify(404, error("index_not_found_exception", "no such index"), 0),
+            Outcome::IndexGone
+        );
+        assert!(matches!(
+            classify(400, error("mapper_parsing_exception", "x"), 0),
+            Outcome::Rejected { .. }
+        ));
     }
 }

@@ -1,5 +1,5 @@
-//! How hard a shard may press the follower cluster: halved whenever that refuses for overload, and raised again step by step
-//! while it does not. Pure.
+//! How hard a shard may press the follower cluster: halved whenever that refuses for overload, and
+//! raised again step by step while it does not. Pure.
 
 /// From 1, full speed, down to [`LEAST`].
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -34,8 +34,8 @@ impl Pace {
         ((most as f64 * self.0) as usize).max(1)
     }
 
-    /// Of so many operations that a request may have, how many it gets now: fewer only where a single request is too
-    /// much already.
+    /// Of so many operations that a request may have, how many it gets now: fewer only where a
+    /// single request is too much already.
     pub fn operations(self, most: u64, requests: usize) -> u64 {
         let of_one = (requests as f64 * self.0).min(1.0);
         ((most as f64 * of_one) as u64).max(LEAST_OPERATIONS.min(most))

@@ -1,7 +1,9 @@
-//! Several bulk requests of one shard under way at once, without ever letting two of them race for a document.
+//! Several bulk requests of one shard under way at once, without ever letting two of them race for
+//! a document.
 //!
-//! An operation waits while an earlier one on the same document is under way. So documents change in order even when a
-//! request is repeated much later, and nothing depends on how long the follower index remembers a deletion.
+//! An operation waits while an earlier one on the same document is under way. So documents change
+//! in order even when a request is repeated much later, and nothing depends on how long the
+//! follower index remembers a deletion.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -48,7 +50,8 @@ pub struct Limits {
     pub operations: u64,
 }
 
-/// What all shards' batches of an agent may weigh together, in bytes of ids and sources. Many shards get smaller requests.
+/// What all shards' batches of an agent may weigh together, in bytes of ids and sources. Many
+/// shards get smaller requests.
 const MEMORY: usize = 32 * 1024 * 1024;
 const LARGEST_BATCH: usize = 4 * 1024 * 1024;
 const SMALLEST_BATCH: usize = 128 * 1024;
@@ -70,12 +73,20 @@ impl Memory {
 impl Pipeline {
     pub fn new(destination: Destination, limits: Limits) -> Self {
         let (under_way, ids) = (FuturesOrdered::new(), HashSet::new());
-        Self { destination, limits, pace: Pace::default(), under_way, ids }
+        Self {
+            destination,
+            limits,
+            pace: Pace::default(),
+            under_way,
+            ids,
+        }
     }
 
     /// Whether a batch is as large as a request may be now.
     pub fn is_full(&self, batch: &Batch) -> bool {
-        let operations = self.pace.operations(self.limits.operations, self.limits.requests);
+        let operations = self
+            .pace
+            .operations(self.limits.operations, self.limits.requests);
         let bytes = self.destination.memory.of_a_batch(self.limits.requests);
         batch.bytes() >= bytes || batch.operations() >= operations
     }
@@ -87,15 +98,22 @@ impl Pipeline {
     /// Whether a batch can be started now.
     pub fn has_room_for(&self, batch: &Batch) -> bool {
         self.under_way.len() < self.pace.requests(self.limits.requests)
-            && !batch.writes().iter().any(|write| self.ids.contains(&write.id))
+            && !batch
+                .writes()
+                .iter()
+                .any(|write| self.ids.contains(&write.id))
     }
 
-    /// Starts a batch for which there is room. `offset` is behind its last record, `highest` the highest sequence
-    /// number that this replication can have written to the shard.
+    /// Starts a batch for which there is room. `offset` is behind its last record, `highest` the
+    /// highest sequence number that this replication can have written to the shard.
     pub fn start(&mut self, batch: Batch, seq_no: SeqNo, offset: Offset, highest: SeqNo) {
         debug_assert!(self.has_room_for(&batch));
         let operations = batch.operations();
-        let ids: Vec<String> = batch.writes().iter().map(|write| write.id.clone()).collect();
+        let ids: Vec<String> = batch
+            .writes()
+            .iter()
+            .map(|write| write.id.clone())
+            .collect();
         self.ids.extend(ids.iter().cloned());
         let destination = self.destination.clone();
         if self.is_idle() {
@@ -104,10 +122,21 @@ impl Pipeline {
         self.under_way.push_back(Box::pin(async move {
             let (writes, unreadable) = batch.into_parts();
             if !unreadable.is_empty() {
-                destination.dead_letters.keep(destination.target.shard, unreadable).await?;
+                destination
+                    .dead_letters
+                    .keep(destination.target.shard, unreadable)
+                    .await?;
             }
             let written = destination.write(writes, highest).await?;
-            Ok(Finished { applied: Applied { seq_no, offset, operations, written }, ids })
+            Ok(Finished {
+                applied: Applied {
+                    seq_no,
+                    offset,
+                    operations,
+                    written,
+                },
+                ids,
+            })
         }));
     }
 
@@ -127,8 +156,15 @@ impl Pipeline {
                 } else {
                     self.pace.went_through();
                 }
-                let (index, shard) = (self.destination.index.as_str(), self.destination.target.shard.to_string());
-                self.destination.metrics.pace.with_label_values(&[index, &shard]).set(self.pace.share());
+                let (index, shard) = (
+                    self.destination.index.as_str(),
+                    self.destination.target.shard.to_string(),
+                );
+                self.destination
+                    .metrics
+                    .pace
+                    .with_label_values(&[index, &shard])
+                    .set(self.pace.share());
                 Ok(finished.applied)
             }
             None => std::future::pending().await,

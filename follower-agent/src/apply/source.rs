@@ -1,4 +1,5 @@
-//! A document's source as `_bulk` takes it: JSON on one line, otherwise byte for byte what the leader stored.
+//! A document's source as `_bulk` takes it: JSON on one line, otherwise byte for byte what the
+//! leader stored.
 
 use std::borrow::Cow;
 
@@ -8,7 +9,10 @@ use serde_json::{Map, Number, Value};
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum SourceError {
     #[error("its source, stored as {format}, cannot be read: {reason}")]
-    Unreadable { format: &'static str, reason: String },
+    Unreadable {
+        format: &'static str,
+        reason: String,
+    },
     #[error("its source begins with none of the marks of JSON, CBOR, SMILE or YAML")]
     UnknownFormat,
 }
@@ -31,20 +35,20 @@ pub fn to_json_line(source: Bytes) -> Result<Bytes, SourceError> {
             Cow::Owned(line) => Bytes::from(line),
         }),
         StoredAs::Cbor => {
-            let value: ciborium::Value =
-                ciborium::from_reader(source.as_ref()).map_err(|error| unreadable("CBOR", error.to_string()))?;
+            let value: ciborium::Value = ciborium::from_reader(source.as_ref())
+                .map_err(|error| unreadable("CBOR", error.to_string()))?;
             let value = from_cbor(value).map_err(|reason| unreadable("CBOR", reason))?;
             Ok(Bytes::from(value.to_string()))
         }
         StoredAs::Smile => {
-            let value: serde_smile::value::Value =
-                serde_smile::from_slice(&source).map_err(|error| unreadable("SMILE", error.to_string()))?;
+            let value: serde_smile::value::Value = serde_smile::from_slice(&source)
+                .map_err(|error| unreadable("SMILE", error.to_string()))?;
             let value = from_smile(value).map_err(|reason| unreadable("SMILE", reason))?;
             Ok(Bytes::from(value.to_string()))
         }
         StoredAs::Yaml => {
-            let value: Value =
-                serde_yaml_ng::from_slice(&source).map_err(|error| unreadable("YAML", error.to_string()))?;
+            let value: Value = serde_yaml_ng::from_slice(&source)
+                .map_err(|error| unreadable("YAML", error.to_string()))?;
             Ok(Bytes::from(value.to_string()))
         }
     }
@@ -66,8 +70,9 @@ fn detect(source: &[u8]) -> Result<StoredAs, SourceError> {
     }
 }
 
-/// Takes line breaks out of JSON text. They stand between tokens, or end a comment, which the server accepts: so comments go
-/// with them. Inside a string, where JSON does not allow them, they are written as escapes.
+/// Takes line breaks out of JSON text. They stand between tokens, or end a comment, which the
+/// server accepts: so comments go with them. Inside a string, where JSON does not allow them, they
+/// are written as escapes.
 fn on_one_line(json: &[u8]) -> Cow<'_, [u8]> {
     if !json.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
         return Cow::Borrowed(json);
@@ -89,12 +94,18 @@ fn on_one_line(json: &[u8]) -> Cow<'_, [u8]> {
                 continue;
             }
             b'/' if json.get(at + 1) == Some(&b'/') => {
-                at += json[at..].iter().position(|byte| *byte == b'\n').unwrap_or(json.len() - at);
+                at += json[at..]
+                    .iter()
+                    .position(|byte| *byte == b'\n')
+                    .unwrap_or(json.len() - at);
                 continue;
             }
             b'/' if json.get(at + 1) == Some(&b'*') => {
                 let body = &json[at + 2..];
-                at += 2 + body.windows(2).position(|pair| pair == b"*/").map_or(body.len(), |end| end + 2);
+                at += 2 + body
+                    .windows(2)
+                    .position(|pair| pair == b"*/")
+                    .map_or(body.len(), |end| end + 2);
                 continue;
             }
             b'\n' | b'\r' => line.push(b' '),
@@ -127,11 +138,15 @@ fn from_cbor(value: ciborium::Value) -> Result<Value, String> {
         Cbor::Float(value) => float(value)?,
         Cbor::Text(text) => Value::String(text),
         Cbor::Bytes(bytes) => Value::String(base64(&bytes)),
-        Cbor::Array(items) => Value::Array(items.into_iter().map(from_cbor).collect::<Result<_, _>>()?),
+        Cbor::Array(items) => {
+            Value::Array(items.into_iter().map(from_cbor).collect::<Result<_, _>>()?)
+        }
         Cbor::Map(entries) => {
             let mut map = Map::new();
             for (key, value) in entries {
-                let Cbor::Text(key) = key else { return Err("a field's name is no text".to_owned()) };
+                let Cbor::Text(key) = key else {
+                    return Err("a field's name is no text".to_owned());
+                };
                 map.insert(key, from_cbor(value)?);
             }
             Value::Object(map)
@@ -150,8 +165,15 @@ fn from_smile(value: serde_smile::value::Value) -> Result<Value, String> {
         Smile::Long(value) => Value::from(value),
         Smile::BigInteger(value) => {
             let bytes = value.as_be_bytes();
-            let mut wide = [if bytes.first().is_some_and(|byte| *byte >= 0x80) { 0xff } else { 0 }; 16];
-            let start = wide.len().checked_sub(bytes.len()).ok_or("an integer of more than 128 bits")?;
+            let mut wide = [if bytes.first().is_some_and(|byte| *byte >= 0x80) {
+                0xff
+            } else {
+                0
+            }; 16];
+            let start = wide
+                .len()
+                .checked_sub(bytes.len())
+                .ok_or("an integer of more than 128 bits")?;
             wide[start..].copy_from_slice(bytes);
             Value::Number(integer(&i128::from_be_bytes(wide).to_string())?)
         }
@@ -159,9 +181,16 @@ fn from_smile(value: serde_smile::value::Value) -> Result<Value, String> {
         Smile::Double(value) => float(value)?,
         Smile::String(text) => Value::String(text),
         Smile::Binary(bytes) => Value::String(base64(&bytes)),
-        Smile::Array(items) => Value::Array(items.into_iter().map(from_smile).collect::<Result<_, _>>()?),
+        Smile::Array(items) => Value::Array(
+            items
+                .into_iter()
+                .map(from_smile)
+                .collect::<Result<_, _>>()?,
+        ),
         Smile::Object(entries) => {
-            let entries = entries.into_iter().map(|(key, value)| Ok((key, from_smile(value)?)));
+            let entries = entries
+                .into_iter()
+                .map(|(key, value)| Ok((key, from_smile(value)?)));
             Value::Object(entries.collect::<Result<Map<_, _>, String>>()?)
         }
         other => return Err(format!("{other:?} has no form in JSON")),
@@ -174,7 +203,9 @@ fn integer(digits: &str) -> Result<Number, String> {
 }
 
 fn float(value: f64) -> Result<Value, String> {
-    Number::from_f64(value).map(Value::Number).ok_or_else(|| format!("{value} has no form in JSON"))
+    Number::from_f64(value)
+        .map(Value::Number)
+        .ok_or_else(|| format!("{value} has no form in JSON"))
 }
 
 fn base64(bytes: &[u8]) -> String {
@@ -190,7 +221,12 @@ mod tests {
     use super::*;
 
     fn line(source: &[u8]) -> String {
-        String::from_utf8(to_json_line(Bytes::copy_from_slice(source)).unwrap().to_vec()).unwrap()
+        String::from_utf8(
+            to_json_line(Bytes::copy_from_slice(source))
+                .unwrap()
+                .to_vec(),
+        )
+        .unwrap()
     }
 
     #[test]
@@ -206,18 +242,27 @@ mod tests {
             "{    \"a\" : \"x // y /* z \\\" \" ,  \"n\":1.50 }"
         );
         assert_eq!(line(b"{\"a\":\"x\ny\r\"}"), r#"{"a":"x\ny\r"}"#);
-        assert_eq!(line(b"{ // note\n \"a\": /* two\nlines */ 1 }"), "{   \"a\":  1 }");
+        assert_eq!(
+            line(b"{ // note\n \"a\": /* two\nlines */ 1 }"),
+            "{   \"a\":  1 }"
+        );
     }
 
     #[test]
     fn cbor_and_smile_become_json() {
         let document = json!({"i": -5, "f": 1.5, "s": "ü😀", "l": [1, null, true], "o": {"x": {}}, "big": 18446744073709551615u64});
         let mut cbor = Vec::new();
-        ciborium::into_writer(&serde_json::from_value::<ciborium::Value>(document.clone()).unwrap(), &mut cbor)
-            .unwrap();
+        ciborium::into_writer(
+            &serde_json::from_value::<ciborium::Value>(document.clone()).unwrap(),
+            &mut cbor,
+        )
+        .unwrap();
         assert!(matches!(detect(&cbor), Ok(StoredAs::Cbor)));
         // Map order is kept.
-        assert_eq!(serde_json::from_str::<Value>(&line(&cbor)).unwrap(), document);
+        assert_eq!(
+            serde_json::from_str::<Value>(&line(&cbor)).unwrap(),
+            document
+        );
         assert_eq!(line(b"---\na: 1\nb: [x]\n"), r#"{"a":1,"b":["x"]}"#);
         assert_eq!(line(b":)\n\x03\xfa\x80a\xc2\xfb"), r#"{"a":1}"#);
     }

@@ -40,7 +40,10 @@ impl Tracker {
             return Ok(Verdict::Repeat);
         }
         if seq_no > self.last.next() {
-            return Err(Hole { from: self.last.next(), to: SeqNo(seq_no.0 - 1) });
+            return Err(Hole {
+                from: self.last.next(),
+                to: SeqNo(seq_no.0 - 1),
+            });
         }
         self.last = seq_no;
         Ok(Verdict::Apply)
@@ -48,7 +51,14 @@ impl Tracker {
 
     /// A record that is no operation says how far the partition reaches before it.
     pub fn marker(&self, reached: SeqNo) -> Result<(), Hole> {
-        if reached > self.last { Err(Hole { from: self.last.next(), to: reached }) } else { Ok(()) }
+        if reached > self.last {
+            Err(Hole {
+                from: self.last.next(),
+                to: reached,
+            })
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -59,7 +69,8 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Whatever a partition holds, the operations passed on are 0, 1, 2, … without a hole or a repeat.
+        /// Whatever a partition holds, the operations passed on are 0, 1, 2, … without a hole or a
+        /// repeat.
         #[test]
         fn operations_pass_once_and_in_order(seq_nos in prop::collection::vec(0i64..30, 0..200)) {
             let mut tracker = Tracker::after(SeqNo::NONE);
@@ -79,6 +90,12 @@ mod tests {
     fn a_marker_ahead_of_what_was_seen_is_a_hole() {
         let tracker = Tracker::after(SeqNo(4));
         assert_eq!(tracker.marker(SeqNo(4)), Ok(()));
-        assert_eq!(tracker.marker(SeqNo(6)), Err(Hole { from: SeqNo(5), to: SeqNo(6) }));
+        assert_eq!(
+            tracker.marker(SeqNo(6)),
+            Err(Hole {
+                from: SeqNo(5),
+                to: SeqNo(6)
+            })
+        );
     }
 }

@@ -20,13 +20,29 @@ pub struct CtlArguments {
 #[derive(Args)]
 pub struct Connection {
     /// Gateway of any of the follower cluster's agents
-    #[arg(long, global = true, env = "SHARDLINE_URL", default_value = "http://127.0.0.1:9200")]
+    #[arg(
+        long,
+        global = true,
+        env = "SHARDLINE_URL",
+        default_value = "http://127.0.0.1:9200"
+    )]
     pub url: String,
     /// Login for what stands in front of the gateway; without a password it is asked for
-    #[arg(long, global = true, env = "SHARDLINE_USER", hide_env_values = true, value_name = "NAME[:PASSWORD]")]
+    #[arg(
+        long,
+        global = true,
+        env = "SHARDLINE_USER",
+        hide_env_values = true,
+        value_name = "NAME[:PASSWORD]"
+    )]
     pub user: Option<String>,
     /// PEM file of the authority that signed the gateway's certificate, beside the system's own
-    #[arg(long, global = true, env = "SHARDLINE_CA_CERTIFICATE", value_name = "FILE")]
+    #[arg(
+        long,
+        global = true,
+        env = "SHARDLINE_CA_CERTIFICATE",
+        value_name = "FILE"
+    )]
     pub ca_certificate: Option<PathBuf>,
 }
 
@@ -54,7 +70,8 @@ pub enum Command {
         /// Like the follower index if it is not given
         #[arg(long)]
         leader_index: Option<String>,
-        /// Snapshot repository, on both clusters, through which the index is copied; empty: through Kafka
+        /// Snapshot repository, on both clusters, through which the index is copied; empty: through
+        /// Kafka
         #[arg(long)]
         repository: Option<String>,
         #[command(flatten)]
@@ -238,14 +255,18 @@ pub struct Wait {
 
 #[derive(Args)]
 pub struct Settings {
-    /// Index setting that wins over the leader's, such as index.number_of_replicas=0; can be given more than once
+    /// Index setting that wins over the leader's, such as index.number_of_replicas=0; can be given
+    /// more than once
     #[arg(long = "setting", value_name = "KEY=VALUE", value_parser = setting)]
     settings: Vec<(String, String)>,
 }
 
 impl Settings {
     pub fn json(&self) -> Option<Value> {
-        let settings = self.settings.iter().map(|(key, value)| (key.clone(), json!(value)));
+        let settings = self
+            .settings
+            .iter()
+            .map(|(key, value)| (key.clone(), json!(value)));
         (!self.settings.is_empty()).then(|| Value::Object(settings.collect()))
     }
 }

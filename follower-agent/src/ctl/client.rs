@@ -22,22 +22,40 @@ impl Client {
     pub fn new(connection: Connection) -> Result<Self, CtlError> {
         let (username, password) = match connection.user {
             Some(user) => {
-                let (name, password) = user.split_once(':').map_or((user.as_str(), None), |(n, p)| (n, Some(p)));
-                let password = password.map_or_else(|| ask_for_password(name), |password| Ok(password.to_owned()))?;
+                let (name, password) = user
+                    .split_once(':')
+                    .map_or((user.as_str(), None), |(n, p)| (n, Some(p)));
+                let password = password.map_or_else(
+                    || ask_for_password(name),
+                    |password| Ok(password.to_owned()),
+                )?;
                 (Some(name.to_owned()), Some(Secret::from(password)))
             }
             None => (None, None),
         };
         // A gateway answers in the ways of the cluster behind it.
-        let config =
-            OpenSearchConfig { url: connection.url, username, password, ca_certificate: connection.ca_certificate };
+        let config = OpenSearchConfig {
+            url: connection.url,
+            username,
+            password,
+            ca_certificate: connection.ca_certificate,
+        };
         Ok(Self(OpenSearch::new(&config)?))
     }
 
     /// `path` lies below [`BASE`].
-    pub async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Result<Value, CtlError> {
+    pub async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<Value, CtlError> {
         let body = body.map(|body| ("application/json", Bytes::from(body.to_string())));
-        let answer = self.0.send(method, &format!("{BASE}{path}"), body, TIMEOUT).await.map_err(CtlError::from)?;
+        let answer = self
+            .0
+            .send(method, &format!("{BASE}{path}"), body, TIMEOUT)
+            .await
+            .map_err(CtlError::from)?;
         serde_json::from_slice(&answer).map_err(|error| unexpected(path, &error))
     }
 
@@ -55,7 +73,10 @@ impl Client {
 }
 
 pub fn unexpected(path: &str, error: &serde_json::Error) -> CtlError {
-    CtlError::Unexpected { path: path.to_owned(), reason: error.to_string() }
+    CtlError::Unexpected {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    }
 }
 
 fn ask_for_password(name: &str) -> Result<String, CtlError> {
@@ -67,16 +88,32 @@ fn ask_for_password(name: &str) -> Result<String, CtlError> {
 impl From<OpenSearchError> for CtlError {
     fn from(error: OpenSearchError) -> Self {
         match error {
-            OpenSearchError::Refused { status, error_type, reason, body, .. } => {
-                Self::Refused { status, error_type, reason, body }
-            }
+            OpenSearchError::Refused {
+                status,
+                error_type,
+                reason,
+                body,
+                ..
+            } => Self::Refused {
+                status,
+                error_type,
+                reason,
+                body,
+            },
             OpenSearchError::Unreachable { url, reason } => Self::Unreachable { url, reason },
             OpenSearchError::Unexpected { path, reason, .. } => Self::Unexpected { path, reason },
-            OpenSearchError::Incomplete { path, shards } => {
-                Self::Unexpected { path, reason: format!("some shards did not answer: {shards}") }
-            }
-            OpenSearchError::Fenced { path, .. } => Self::Unexpected { path, reason: "not sent".to_owned() },
-            OpenSearchError::NotRecovered { url } => Self::Unreachable { url, reason: "it is starting".to_owned() },
+            OpenSearchError::Incomplete { path, shards } => Self::Unexpected {
+                path,
+                reason: format!("some shards did not answer: {shards}"),
+            },
+            OpenSearchError::Fenced { path, .. } => Self::Unexpected {
+                path,
+                reason: "not sent".to_owned(),
+            },
+            OpenSearchError::NotRecovered { url } => Self::Unreachable {
+                url,
+                reason: "it is starting".to_owned(),
+            },
         }
     }
 }

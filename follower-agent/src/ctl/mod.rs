@@ -1,4 +1,5 @@
-//! `follower-agent ctl`: the control API on the command line. It talks HTTP to the gateway of any agent.
+//! `follower-agent ctl`: the control API on the command line. It talks HTTP to the gateway of any
+//! agent.
 
 mod arguments;
 mod client;
@@ -18,7 +19,12 @@ pub use arguments::CtlArguments;
 #[derive(Debug, thiserror::Error)]
 pub enum CtlError {
     #[error("{reason} ({error_type}, status {status})")]
-    Refused { status: u16, error_type: String, reason: String, body: Box<Value> },
+    Refused {
+        status: u16,
+        error_type: String,
+        reason: String,
+        body: Box<Value>,
+    },
     #[error("{url} does not answer: {reason}")]
     Unreachable { url: String, reason: String },
     #[error("{path} was answered with something unexpected: {reason}")]
@@ -26,9 +32,17 @@ pub enum CtlError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error("{index} is {status}: {reason}")]
-    NotFollowed { index: String, status: String, reason: String },
+    NotFollowed {
+        index: String,
+        status: String,
+        reason: String,
+    },
     #[error("of {total} indices {failed} failed and {cancelled} were cancelled")]
-    Task { total: u64, failed: u64, cancelled: u64 },
+    Task {
+        total: u64,
+        failed: u64,
+        cancelled: u64,
+    },
     #[error("{index} is not equal to its leader's")]
     Different { index: String },
     #[error("{index} could not be verified: {reason}")]
@@ -42,7 +56,9 @@ pub async fn run(arguments: CtlArguments) -> ExitCode {
     match commands::run(arguments).await {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read the answer has seen enough.
-        Err(CtlError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(CtlError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::FAILURE

@@ -18,7 +18,10 @@ pub struct Output {
 impl Output {
     pub fn new(json: bool) -> Self {
         let stdout = Term::stdout();
-        Self { json, terminal: stdout.is_term().then_some(stdout) }
+        Self {
+            json,
+            terminal: stdout.is_term().then_some(stdout),
+        }
     }
 
     /// Prints an answer as it is, or else the tables that are made of it.
@@ -45,12 +48,20 @@ impl Output {
 
     /// What was done, or the answer that says so.
     pub fn done(&self, answer: &Value, words: &str) -> Result<(), CtlError> {
-        if self.json { self.print(&answer.to_string()) } else { self.print(words) }
+        if self.json {
+            self.print(&answer.to_string())
+        } else {
+            self.print(words)
+        }
     }
 
     /// The answer that says why not; in words it is the caller's to say.
     pub fn refused(&self, answer: &Value) -> Result<(), CtlError> {
-        if self.json { self.print(&answer.to_string()) } else { Ok(()) }
+        if self.json {
+            self.print(&answer.to_string())
+        } else {
+            Ok(())
+        }
     }
 
     fn render<T: DeserializeOwned>(
@@ -61,11 +72,14 @@ impl Output {
         if self.json {
             return Ok(answer.to_string());
         }
-        let answer = serde_json::from_value(answer.clone()).map_err(|error| unexpected("the call", &error))?;
+        let answer = serde_json::from_value(answer.clone())
+            .map_err(|error| unexpected("the call", &error))?;
         let mut texts = Vec::new();
         for mut table in tables(answer) {
             if let Some((_, width)) = self.terminal.as_ref().and_then(Term::size_checked) {
-                table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+                table
+                    .set_content_arrangement(ContentArrangement::Dynamic)
+                    .set_width(width);
             }
             texts.push(table.trim_fmt());
         }

@@ -23,7 +23,9 @@ pub struct Statuses {
 /// Columns whose names begin with `#` hold numbers.
 fn table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header.map(|name| name.trim_start_matches('#')));
+    table
+        .load_style(presets::NOTHING)
+        .set_header(header.map(|name| name.trim_start_matches('#')));
     for (column, name) in table.column_iter_mut().zip(header) {
         column.set_padding((0, 2));
         if name.starts_with('#') {
@@ -40,14 +42,28 @@ pub fn word(value: impl Serialize) -> String {
 }
 
 pub fn statuses(statuses: Statuses) -> Vec<Table> {
-    let header = ["INDEX", "LEADER", "STATUS", "#LAG", "#BEHIND", "PROGRESS", "REASON"];
-    let (mut indices, mut shards) = (table(header), table(["SHARD", "#APPLIED", "#LEADER AT", "#LAG", "PROGRESS"]));
-    for (index, FollowedStatus { status, lag_details }) in statuses.indices {
+    let header = [
+        "INDEX", "LEADER", "STATUS", "#LAG", "#BEHIND", "PROGRESS", "REASON",
+    ];
+    let (mut indices, mut shards) = (
+        table(header),
+        table(["SHARD", "#APPLIED", "#LEADER AT", "#LAG", "PROGRESS"]),
+    );
+    for (
+        index,
+        FollowedStatus {
+            status,
+            lag_details,
+        },
+    ) in statuses.indices
+    {
         let leader = status.leader_alias.iter().zip(&status.leader_index);
         let behind = lag_details.map(|lag| millis(lag.millis));
         indices.add_row([
             index,
-            leader.map(|(alias, index)| format!("{alias}:{index}")).collect(),
+            leader
+                .map(|(alias, index)| format!("{alias}:{index}"))
+                .collect(),
             word(status.status),
             status.syncing_details.map(lag).unwrap_or_default(),
             behind.unwrap_or_default(),
@@ -70,19 +86,40 @@ fn lag(details: SyncingDetails) -> String {
 }
 
 fn shard_row(shard: ShardReplicationDetails) -> [String; 5] {
-    let numbers = shard
-        .syncing_task_details
-        .map(|details| [details.follower_checkpoint.to_string(), details.leader_checkpoint.to_string(), lag(details)]);
+    let numbers = shard.syncing_task_details.map(|details| {
+        [
+            details.follower_checkpoint.to_string(),
+            details.leader_checkpoint.to_string(),
+            lag(details),
+        ]
+    });
     let [applied, leader_at, lag] = numbers.unwrap_or_default();
-    let progress = shard.bootstrap_task_details.as_ref().map(text::bootstrap).unwrap_or_default();
+    let progress = shard
+        .bootstrap_task_details
+        .as_ref()
+        .map(text::bootstrap)
+        .unwrap_or_default();
     [shard.shard_id, applied, leader_at, lag, progress]
 }
 
 pub fn verification(verification: VerificationStatus) -> Vec<Table> {
-    let mut outcome = table(["INDEX", "STATE", "#DOCUMENTS", "#MISSING", "#EXTRA", "#DIFFERENT", "#UNCLEAR", "TIME"]);
+    let mut outcome = table([
+        "INDEX",
+        "STATE",
+        "#DOCUMENTS",
+        "#MISSING",
+        "#EXTRA",
+        "#DIFFERENT",
+        "#UNCLEAR",
+        "TIME",
+    ]);
     let mut differences = table(["", "WHAT DIFFERS"]);
     let found = verification.found;
-    let kinds = [("missing", found.missing), ("extra", found.extra), ("different", found.different)];
+    let kinds = [
+        ("missing", found.missing),
+        ("extra", found.extra),
+        ("different", found.different),
+    ];
     let [missing, extra, different] = [0, 1, 2].map(|kind: usize| count(kinds[kind].1.count));
     outcome.add_row([
         verification.follower_index.to_string(),
@@ -95,24 +132,53 @@ pub fn verification(verification: VerificationStatus) -> Vec<Table> {
         millis(verification.running_time),
     ]);
     differences.add_rows(
-        kinds.into_iter().flat_map(|(kind, named)| named.ids.into_iter().map(move |id| [kind.to_owned(), id])),
+        kinds
+            .into_iter()
+            .flat_map(|(kind, named)| named.ids.into_iter().map(move |id| [kind.to_owned(), id])),
     );
-    let too_many = |shard| ["shard".to_owned(), format!("{shard} has more than are looked for")];
+    let too_many = |shard| {
+        [
+            "shard".to_owned(),
+            format!("{shard} has more than are looked for"),
+        ]
+    };
     differences.add_rows(found.cut_short.into_iter().map(too_many));
-    differences.add_rows(found.metadata.into_iter().map(|what| ["metadata".to_owned(), what]));
-    if differences.is_empty() { vec![outcome] } else { vec![outcome, differences] }
+    differences.add_rows(
+        found
+            .metadata
+            .into_iter()
+            .map(|what| ["metadata".to_owned(), what]),
+    );
+    if differences.is_empty() {
+        vec![outcome]
+    } else {
+        vec![outcome, differences]
+    }
 }
 
 pub fn dead_letters(list: DeadLetterList) -> Vec<Table> {
     let mut letters = table(["SHARD", "#SEQ_NO", "ID", "ERROR", "REASON"]);
     letters.add_rows(list.dead_letters.into_iter().map(|letter| {
-        [letter.shard_id.to_string(), count(letter.seq_no), letter.id, letter.error_type, letter.reason]
+        [
+            letter.shard_id.to_string(),
+            count(letter.seq_no),
+            letter.id,
+            letter.error_type,
+            letter.reason,
+        ]
     }));
     vec![letters]
 }
 
 pub fn task(task: TaskStatus) -> Vec<Table> {
-    let mut counts = table(["OPERATION", "PATTERN", "#DONE", "#FAILED", "#PENDING", "#CANCELLED"]);
+    let mut counts = table([
+        "OPERATION",
+        "PATTERN",
+        "#DONE",
+        "#FAILED",
+        "#PENDING",
+        "#CANCELLED",
+    ]);
     counts.add_row([
         word(task.operation_type),
         task.pattern,
@@ -125,13 +191,26 @@ pub fn task(task: TaskStatus) -> Vec<Table> {
     for failed in task.failed_indices {
         failures.add_row([failed.index.0, failed.failure_reason]);
     }
-    if failures.is_empty() { vec![counts] } else { vec![counts, failures] }
+    if failures.is_empty() {
+        vec![counts]
+    } else {
+        vec![counts, failures]
+    }
 }
 
 pub fn leader_stats(stats: LeaderStats) -> Vec<Table> {
-    let mut table = table(["INDEX", "#OPERATIONS", "#FROM TRANSLOG", "#BY SCANS", "#READ", "#TRANSLOG", "#READ TIME"]);
+    let mut table = table([
+        "INDEX",
+        "#OPERATIONS",
+        "#FROM TRANSLOG",
+        "#BY SCANS",
+        "#READ",
+        "#TRANSLOG",
+        "#READ TIME",
+    ]);
     let mut add = |name: &str, counters: ReadCounters| {
-        let time = counters.total_read_time_translog_millis + counters.total_read_time_lucene_millis;
+        let time =
+            counters.total_read_time_translog_millis + counters.total_read_time_lucene_millis;
         table.add_row([
             name.to_owned(),
             count(counters.operations_read),
@@ -142,13 +221,22 @@ pub fn leader_stats(stats: LeaderStats) -> Vec<Table> {
             millis(time as i64),
         ]);
     };
-    stats.index_stats.iter().for_each(|(index, counters)| add(index.as_str(), *counters));
+    stats
+        .index_stats
+        .iter()
+        .for_each(|(index, counters)| add(index.as_str(), *counters));
     add("all", stats.total);
     vec![table]
 }
 
 pub fn follower_stats(stats: FollowerStats) -> Vec<Table> {
-    let mut indices = table(["#SYNCING", "#BOOTSTRAPPING", "#PAUSED", "#FAILED", "#SHARDS"]);
+    let mut indices = table([
+        "#SYNCING",
+        "#BOOTSTRAPPING",
+        "#PAUSED",
+        "#FAILED",
+        "#SHARDS",
+    ]);
     let states = [
         stats.num_syncing_indices,
         stats.num_bootstrapping_indices,
@@ -157,7 +245,16 @@ pub fn follower_stats(stats: FollowerStats) -> Vec<Table> {
         stats.num_shard_tasks,
     ];
     indices.add_row(states.map(|number| count(number as u64)));
-    let header = ["INDEX", "#WRITTEN", "#READ", "#WRITE TIME", "#LAG", "#FAILED READS", "#FAILED WRITES", "#THROTTLED"];
+    let header = [
+        "INDEX",
+        "#WRITTEN",
+        "#READ",
+        "#WRITE TIME",
+        "#LAG",
+        "#FAILED READS",
+        "#FAILED WRITES",
+        "#THROTTLED",
+    ];
     let mut counters = table(header);
     let mut add = |name: &str, of: FollowerCounters| {
         counters.add_row([
@@ -171,13 +268,24 @@ pub fn follower_stats(stats: FollowerStats) -> Vec<Table> {
             count(of.throttled_write_requests),
         ]);
     };
-    stats.index_stats.iter().for_each(|(index, counters)| add(index.as_str(), *counters));
+    stats
+        .index_stats
+        .iter()
+        .for_each(|(index, counters)| add(index.as_str(), *counters));
     add("all", stats.total);
     vec![indices, counters]
 }
 
 pub fn rules(stats: AutoFollowStats, now_ms: i64) -> Vec<Table> {
-    let mut rules = table(["RULE", "LEADER", "PATTERN", "#STARTED", "#FAILED", "#FAILED CALLS", "LAST RUN"]);
+    let mut rules = table([
+        "RULE",
+        "LEADER",
+        "PATTERN",
+        "#STARTED",
+        "#FAILED",
+        "#FAILED CALLS",
+        "LAST RUN",
+    ]);
     let mut failures = table(["RULE", "INDEX", "#ATTEMPTS", "NEXT IN", "REASON"]);
     for rule in stats.autofollow_stats {
         rules.add_row([
@@ -199,7 +307,11 @@ pub fn rules(stats: AutoFollowStats, now_ms: i64) -> Vec<Table> {
             ]);
         }
     }
-    if failures.is_empty() { vec![rules] } else { vec![rules, failures] }
+    if failures.is_empty() {
+        vec![rules]
+    } else {
+        vec![rules, failures]
+    }
 }
 
 #[cfg(test)]
@@ -211,7 +323,11 @@ mod tests {
 
     fn printed<T: DeserializeOwned>(answer: Value, tables: impl FnOnce(T) -> Vec<Table>) -> String {
         let tables = tables(serde_json::from_value(answer).unwrap());
-        tables.iter().map(Table::trim_fmt).collect::<Vec<_>>().join("\n\n")
+        tables
+            .iter()
+            .map(Table::trim_fmt)
+            .collect::<Vec<_>>()
+            .join("\n\n")
     }
 
     /// The answer that the plugin gave to a call.
@@ -264,13 +380,19 @@ SYNCING  BOOTSTRAPPING  PAUSED  FAILED  SHARDS
 INDEX  WRITTEN  READ  WRITE TIME  LAG  FAILED READS  FAILED WRITES  THROTTLED
 f-st         5     5       10 ms    0             0              0          0
 all          5     5       10 ms    0             0              0          0";
-        assert_eq!(printed(recorded("follower stats"), follower_stats), expected);
+        assert_eq!(
+            printed(recorded("follower stats"), follower_stats),
+            expected
+        );
     }
 
     #[test]
     fn rules_and_their_failures_stand_in_lines() {
         let none = printed(recorded("autofollow stats"), |stats| rules(stats, 0));
-        assert_eq!(none, "RULE  LEADER  PATTERN  STARTED  FAILED  FAILED CALLS  LAST RUN");
+        assert_eq!(
+            none,
+            "RULE  LEADER  PATTERN  STARTED  FAILED  FAILED CALLS  LAST RUN"
+        );
         let failure = json!({"reason": "block", "attempts": 2, "next_attempt": 15_000});
         let answer = json!({
             "num_success_start_replication": 3, "num_failed_start_replication": 1, "num_failed_leader_calls": 0,

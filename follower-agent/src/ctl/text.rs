@@ -7,7 +7,10 @@ use indicatif::{FormattedDuration, HumanBytes, HumanCount};
 use crate::api::service::{BootstrapDetails, ReplicationStatus};
 
 pub fn count(number: impl TryInto<u64>) -> String {
-    number.try_into().map(|number| HumanCount(number).to_string()).unwrap_or_default()
+    number
+        .try_into()
+        .map(|number| HumanCount(number).to_string())
+        .unwrap_or_default()
 }
 
 pub fn bytes(number: u64) -> String {
@@ -26,18 +29,36 @@ pub fn millis(millis: i64) -> String {
 
 /// Milliseconds since the epoch, as seen from now.
 pub fn ago(time_ms: i64, now_ms: i64) -> String {
-    if time_ms == 0 { "never".to_owned() } else { format!("{} ago", millis(now_ms - time_ms)) }
+    if time_ms == 0 {
+        "never".to_owned()
+    } else {
+        format!("{} ago", millis(now_ms - time_ms))
+    }
 }
 
 /// A copy or a resync under way.
 pub fn progress(status: &ReplicationStatus) -> String {
     let resyncs = status.resync_details.iter().map(|resync| {
-        let (done, total) = (count(resync.documents_received), count(resync.documents_total));
+        let (done, total) = (
+            count(resync.documents_received),
+            count(resync.documents_total),
+        );
         format!("resync of shard {}: {done} of {total}", resync.shard_id)
     });
-    let held_up = status.held_up.iter().map(|shard| format!("shard {} is held up: {}", shard.shard_id, shard.reason));
-    let dead_letters = status.dead_letters.map(|number| format!("{} dead letters", count(number)));
-    let parts = status.bootstrap_details.iter().map(bootstrap).chain(resyncs).chain(held_up).chain(dead_letters);
+    let held_up = status
+        .held_up
+        .iter()
+        .map(|shard| format!("shard {} is held up: {}", shard.shard_id, shard.reason));
+    let dead_letters = status
+        .dead_letters
+        .map(|number| format!("{} dead letters", count(number)));
+    let parts = status
+        .bootstrap_details
+        .iter()
+        .map(bootstrap)
+        .chain(resyncs)
+        .chain(held_up)
+        .chain(dead_letters);
     parts.collect::<Vec<_>>().join("; ")
 }
 
@@ -51,7 +72,11 @@ pub fn bootstrap(details: &BootstrapDetails) -> String {
     }
     let share = format!("{} % of {}", done * 100 / total, count(total));
     let seconds = details.running_time as f64 / 1000.0;
-    let rate = if seconds > 0.0 { done as f64 / seconds } else { 0.0 };
+    let rate = if seconds > 0.0 {
+        done as f64 / seconds
+    } else {
+        0.0
+    };
     if rate < 1.0 {
         return share;
     }
@@ -66,7 +91,20 @@ mod tests {
     #[test]
     fn times_are_short() {
         let texts = [0, 999, 1_000, 59_940, 90_000, 90_000_000].map(millis);
-        assert_eq!(texts, ["0 ms", "999 ms", "1.0 s", "59.9 s", "00:01:30", "1d 01:00:00"]);
-        assert_eq!((ago(0, 5), ago(1_000, 3_000)), ("never".to_owned(), "2.0 s ago".to_owned()));
+        assert_eq!(
+            texts,
+            [
+                "0 ms",
+                "999 ms",
+                "1.0 s",
+                "59.9 s",
+                "00:01:30",
+                "1d 01:00:00"
+            ]
+        );
+        assert_eq!(
+            (ago(0, 5), ago(1_000, 3_000)),
+            ("never".to_owned(), "2.0 s ago".to_owned())
+        );
     }
 }

@@ -19,20 +19,33 @@ const TEMPLATE: &str = "{prefix} {wide_bar} {human_pos}/{human_len} {per_sec} {e
 
 fn bar(prefix: &str) -> ProgressBar {
     let bar = ProgressBar::new(0).with_prefix(prefix.to_owned());
-    bar.set_style(ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_style(
+        ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
     bar
 }
 
-/// Waits until an index is synchronised up to where the leader was when its stream began to be followed.
+/// Waits until an index is synchronised up to where the leader was when its stream began to be
+/// followed.
 pub async fn for_index(client: &Client, index: &str) -> Result<Value, CtlError> {
     let path = format!("_status?pattern={}", path_segment(index));
     let bar = bar(index);
     let mut goal = None;
     loop {
         let mut answer = client.get(&path).await?;
-        let answer = answer["indices"].get_mut(index).map(Value::take).unwrap_or_else(|| json!({"status": GONE}));
-        let FollowedStatus { status, lag_details } = read(&path, &answer)?;
-        match (status.status, status.syncing_details, status.bootstrap_details) {
+        let answer = answer["indices"]
+            .get_mut(index)
+            .map(Value::take)
+            .unwrap_or_else(|| json!({"status": GONE}));
+        let FollowedStatus {
+            status,
+            lag_details,
+        } = read(&path, &answer)?;
+        match (
+            status.status,
+            status.syncing_details,
+            status.bootstrap_details,
+        ) {
             // Before the leader is heard of, nothing is known of what is to be copied.
             (ReplicationState::Syncing, Some(details), _) if lag_details.is_some() => {
                 let goal = *goal.get_or_insert(details.leader_checkpoint);
@@ -44,16 +57,27 @@ pub async fn for_index(client: &Client, index: &str) -> Result<Value, CtlError> 
             }
             (ReplicationState::Bootstrapping, _, details) => {
                 goal = None;
-                if let Some((done, total)) = details.and_then(|it| it.documents_recovered.zip(it.documents_total)) {
+                if let Some((done, total)) =
+                    details.and_then(|it| it.documents_recovered.zip(it.documents_total))
+                {
                     bar.set_length(total);
                     bar.set_position(done);
                 }
             }
             (ReplicationState::Syncing | ReplicationState::Running, ..) => {}
-            (ReplicationState::Paused | ReplicationState::Failed | ReplicationState::NotInProgress, ..) => {
+            (
+                ReplicationState::Paused
+                | ReplicationState::Failed
+                | ReplicationState::NotInProgress,
+                ..,
+            ) => {
                 bar.finish_and_clear();
                 let (status, reason) = (word(status.status), status.reason.unwrap_or_default());
-                return Err(CtlError::NotFollowed { index: index.to_owned(), status, reason });
+                return Err(CtlError::NotFollowed {
+                    index: index.to_owned(),
+                    status,
+                    reason,
+                });
             }
         }
         tokio::time::sleep(POLL).await;
@@ -85,11 +109,16 @@ pub async fn for_task(client: &Client, id: &str) -> Result<(Value, TaskStatus), 
 }
 
 /// Waits until the verification of an index is done.
-pub async fn for_verification(client: &Client, index: &str) -> Result<(Value, VerificationStatus), CtlError> {
+pub async fn for_verification(
+    client: &Client,
+    index: &str,
+) -> Result<(Value, VerificationStatus), CtlError> {
     let path = format!("{}/_verify", path_segment(index));
     let bar = ProgressBar::new_spinner().with_prefix(index.to_owned());
     let template = "{prefix} {spinner} {msg}: {human_pos} documents read, {per_sec}";
-    bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    bar.set_style(
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner()),
+    );
     loop {
         let answer = client.get(&path).await?;
         let verification: VerificationStatus = read(&path, &answer)?;

@@ -1,4 +1,5 @@
-//! The bulk format: cut into items without reading the documents, and answers of two parts woven into one.
+//! The bulk format: cut into items without reading the documents, and answers of two parts woven
+//! into one.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -54,7 +55,8 @@ pub struct Item<'a> {
 /// Cuts a bulk body into its items.
 ///
 /// # Errors
-/// What OpenSearch would refuse, and whatever else cannot be read for certain: no item may pass unjudged.
+/// What OpenSearch would refuse, and whatever else cannot be read for certain: no item may pass
+/// unjudged.
 pub fn split(body: &[u8]) -> Result<Vec<Item<'_>>, ApiError> {
     let mut items = Vec::new();
     let mut line_number = 0;
@@ -71,12 +73,20 @@ pub fn split(body: &[u8]) -> Result<Vec<Item<'_>>, ApiError> {
         let mut end = action_end;
         if operation != Operation::Delete {
             if action_end == body.len() {
-                return Err(malformed(line_number, "expected a document on the next line"));
+                return Err(malformed(
+                    line_number,
+                    "expected a document on the next line",
+                ));
             }
             line_number += 1;
             end = line_end(body, action_end)?;
         }
-        items.push(Item { operation, index, id, range: start..end });
+        items.push(Item {
+            operation,
+            index,
+            id,
+            range: start..end,
+        });
         start = end;
     }
     Ok(items)
@@ -86,19 +96,24 @@ pub fn split(body: &[u8]) -> Result<Vec<Item<'_>>, ApiError> {
 fn line_end(body: &[u8], start: usize) -> Result<usize, ApiError> {
     match body[start..].iter().position(|byte| *byte == b'\n') {
         Some(length) => Ok(start + length + 1),
-        None => Err(ApiError::illegal_argument("The bulk request must be terminated by a newline [\\n]")),
+        None => Err(ApiError::illegal_argument(
+            "The bulk request must be terminated by a newline [\\n]",
+        )),
     }
 }
 
 fn malformed(line_number: usize, what: &str) -> ApiError {
-    ApiError::illegal_argument(format!("Malformed action/metadata line [{line_number}], {what}"))
+    ApiError::illegal_argument(format!(
+        "Malformed action/metadata line [{line_number}], {what}"
+    ))
 }
 
 type Action<'a> = (Operation, Option<Cow<'a, str>>, Option<Cow<'a, str>>);
 
 fn parse_action(line: &[u8], line_number: usize) -> Result<Action<'_>, ApiError> {
     let object = |text| -> Result<Members<'_>, ApiError> {
-        serde_json::from_slice(text).map_err(|error| malformed(line_number, &format!("expected an object: {error}")))
+        serde_json::from_slice(text)
+            .map_err(|error| malformed(line_number, &format!("expected an object: {error}")))
     };
     let Members(outer) = object(line)?;
     let [(action, metadata)] = outer.as_slice() else {
@@ -106,7 +121,8 @@ fn parse_action(line: &[u8], line_number: usize) -> Result<Action<'_>, ApiError>
     };
     let name = text_of(action).unwrap_or_default();
     let Some(operation) = Operation::parse(&name) else {
-        let words = format!("expected field [create], [delete], [index] or [update] but found [{name}]");
+        let words =
+            format!("expected field [create], [delete], [index] or [update] but found [{name}]");
         return Err(malformed(line_number, &words));
     };
     let Members(fields) = object(metadata.get().as_bytes())?;
@@ -131,18 +147,25 @@ fn parse_action(line: &[u8], line_number: usize) -> Result<Action<'_>, ApiError>
 fn scalar(raw: &RawValue, line_number: usize) -> Result<Option<Cow<'_, str>>, ApiError> {
     match raw.get() {
         "null" => Ok(None),
-        text if text.starts_with(['{', '[']) => Err(malformed(line_number, "expected a simple value")),
+        text if text.starts_with(['{', '[']) => {
+            Err(malformed(line_number, "expected a simple value"))
+        }
         text => Ok(Some(text_of(raw).unwrap_or(Cow::Borrowed(text)))),
     }
 }
 
-/// The item of the answer for a write to followed index `index`. OpenSearch shows the id it would have made where the request
-/// gave none; here that is null.
+/// The item of the answer for a write to followed index `index`. OpenSearch shows the id it would
+/// have made where the request gave none; here that is null.
 pub fn blocked_item(operation: Operation, index: &str, id: Option<&str>) -> Value {
-    let Cause { error_type, reason, .. } = ApiError::block_cause(&[index]);
+    let Cause {
+        error_type, reason, ..
+    } = ApiError::block_cause(&[index]);
     let error = json!({"type": error_type, "reason": reason});
     let mut item = Map::new();
-    item.insert(operation.name().to_owned(), json!({"_index": index, "_id": id, "status": 403, "error": error}));
+    item.insert(
+        operation.name().to_owned(),
+        json!({"_index": index, "_id": id, "status": 403, "error": error}),
+    );
     Value::Object(item)
 }
 
@@ -151,7 +174,8 @@ pub fn all_blocked(items: Vec<Value>) -> Value {
     json!({"took": 0, "errors": true, "items": items})
 }
 
-/// Puts blocked items (`Some`) and the answers to the forwarded ones (`None`, taken in turn) back into the order of the request.
+/// Puts blocked items (`Some`) and the answers to the forwarded ones (`None`, taken in turn) back
+/// into the order of the request.
 ///
 /// # Errors
 /// The answer is no bulk answer, or holds another number of items than was sent.
@@ -163,11 +187,16 @@ pub fn merge(answer: &[u8], outcomes: Vec<Option<Value>>) -> Result<Value, Merge
     };
     let sent = outcomes.iter().filter(|outcome| outcome.is_none()).count();
     if answered.len() != sent {
-        return Err(MergeError::Count { sent, received: answered.len() });
+        return Err(MergeError::Count {
+            sent,
+            received: answered.len(),
+        });
     }
     let mut answered = answered.into_iter();
-    let items =
-        outcomes.into_iter().map(|outcome| outcome.or_else(|| answered.next()).unwrap_or(Value::Null)).collect();
+    let items = outcomes
+        .into_iter()
+        .map(|outcome| outcome.or_else(|| answered.next()).unwrap_or(Value::Null))
+        .collect();
     merged.insert("errors".to_owned(), Value::Bool(true));
     merged.insert("items".to_owned(), Value::Array(items));
     Ok(Value::Object(merged))
@@ -197,8 +226,14 @@ mod tests {
         assert_eq!(items[0].operation, Operation::Index);
         assert_eq!(items[0].index.as_deref(), Some("f-ro"));
         assert_eq!(items[0].id.as_deref(), Some("5"));
-        assert_eq!((items[1].index.as_deref(), items[1].id.as_deref()), (None, Some("a")));
-        assert_eq!(&body[items[1].range.clone()], b"{\"delete\":{\"_id\":\"a\"}}\n");
+        assert_eq!(
+            (items[1].index.as_deref(), items[1].id.as_deref()),
+            (None, Some("a"))
+        );
+        assert_eq!(
+            &body[items[1].range.clone()],
+            b"{\"delete\":{\"_id\":\"a\"}}\n"
+        );
     }
 
     #[test]
@@ -220,7 +255,13 @@ mod tests {
     #[test]
     fn an_answer_of_another_length_is_not_merged() {
         let answer = br#"{"took":1,"errors":false,"items":[]}"#;
-        assert!(matches!(merge(answer, vec![None]), Err(MergeError::Count { sent: 1, received: 0 })));
+        assert!(matches!(
+            merge(answer, vec![None]),
+            Err(MergeError::Count {
+                sent: 1,
+                received: 0
+            })
+        ));
         assert!(matches!(merge(b"{}", vec![]), Err(MergeError::NoItems)));
     }
 

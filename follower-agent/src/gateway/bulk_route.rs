@@ -1,4 +1,5 @@
-//! `_bulk` through the gateway: items for followed indices are refused one by one, the rest goes on.
+//! `_bulk` through the gateway: items for followed indices are refused one by one, the rest goes
+//! on.
 
 use std::collections::HashMap;
 
@@ -15,7 +16,8 @@ use crate::api::ApiError;
 use crate::api::query::Query;
 use crate::api::render;
 
-/// Parameters that shape an answer; the gateway applies them itself to an answer that it has to read.
+/// Parameters that shape an answer; the gateway applies them itself to an answer that it has to
+/// read.
 const SHAPING: [&str; 4] = ["filter_path", "format", "pretty", "human"];
 
 impl Gateway {
@@ -38,18 +40,30 @@ impl Gateway {
             }
         }
         let blocked_as = |item: &Item<'_>| {
-            target_of(item, default_index.as_deref()).and_then(|target| verdicts.get(target)).and_then(Option::as_deref)
+            target_of(item, default_index.as_deref())
+                .and_then(|target| verdicts.get(target))
+                .and_then(Option::as_deref)
         };
         let outcomes: Vec<Option<Value>> = items
             .iter()
-            .map(|item| blocked_as(item).map(|index| bulk::blocked_item(item.operation, index, item.id.as_deref())))
+            .map(|item| {
+                blocked_as(item)
+                    .map(|index| bulk::blocked_item(item.operation, index, item.id.as_deref()))
+            })
             .collect();
         if outcomes.iter().all(Option::is_none) {
-            return self.upstream.forward(call.parts, Body::from(inspected.original)).await;
+            return self
+                .upstream
+                .forward(call.parts, Body::from(inspected.original))
+                .await;
         }
         if outcomes.iter().all(Option::is_some) {
             let answer = bulk::all_blocked(outcomes.into_iter().flatten().collect());
-            return Ok(render::answer(StatusCode::OK, &answer, &call.query.rendering()));
+            return Ok(render::answer(
+                StatusCode::OK,
+                &answer,
+                &call.query.rendering(),
+            ));
         }
         let rest = rest_of(&inspected.content, &items, &outcomes);
         drop(items);
@@ -63,18 +77,29 @@ impl Gateway {
         outcomes: Vec<Option<Value>>,
     ) -> Result<Response, ApiError> {
         let raw_query = without_shaping(call.query);
-        let answer = self.upstream.exchange(call.parts, raw_query.as_deref(), Some(rest)).await?;
+        let answer = self
+            .upstream
+            .exchange(call.parts, raw_query.as_deref(), Some(rest))
+            .await?;
         if !answer.status.is_success() {
             return Ok(answer.into_response());
         }
-        let merged = bulk::merge(&answer.body, outcomes)
-            .map_err(|error| ApiError::status_exception(StatusCode::BAD_GATEWAY, error.to_string()))?;
-        Ok(render::answer(StatusCode::OK, &merged, &call.query.rendering()))
+        let merged = bulk::merge(&answer.body, outcomes).map_err(|error| {
+            ApiError::status_exception(StatusCode::BAD_GATEWAY, error.to_string())
+        })?;
+        Ok(render::answer(
+            StatusCode::OK,
+            &merged,
+            &call.query.rendering(),
+        ))
     }
 }
 
 fn target_of<'a>(item: &'a Item<'_>, default_index: Option<&'a str>) -> Option<&'a str> {
-    item.index.as_deref().or(default_index).filter(|target| !target.is_empty())
+    item.index
+        .as_deref()
+        .or(default_index)
+        .filter(|target| !target.is_empty())
 }
 
 fn rest_of(content: &[u8], items: &[Item<'_>], outcomes: &[Option<Value>]) -> Bytes {
@@ -89,16 +114,19 @@ fn rest_of(content: &[u8], items: &[Item<'_>], outcomes: &[Option<Value>]) -> By
 
 /// The query string without what shapes the answer; `None` when nothing is left.
 pub(super) fn without_shaping(query: &Query) -> Option<String> {
-    let encode =
-        |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
+    let encode = |text: &str| {
+        percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+    };
     let pairs: Vec<String> = query
         .iter()
         .filter(|(name, _)| !SHAPING.contains(name))
-        .map(
-            |(name, value)| {
-                if value.is_empty() { encode(name) } else { format!("{}={}", encode(name), encode(value)) }
-            },
-        )
+        .map(|(name, value)| {
+            if value.is_empty() {
+                encode(name)
+            } else {
+                format!("{}={}", encode(name), encode(value))
+            }
+        })
         .collect();
     (!pairs.is_empty()).then(|| pairs.join("&"))
 }

@@ -1,9 +1,11 @@
 //! `_update_by_query`, `_delete_by_query` and `_reindex` towards followed indices.
 //!
-//! OpenSearch runs such a request until its first write meets the block: 200 with a body of zeros when nothing matched, otherwise
-//! 403 with a by-query body whose `failures` name documents. Here the documents are only counted. What differs: a failure
-//! names the index but no document; where an expression covers other indices too, none of their documents is touched;
-//! `wait_for_completion=false` is answered at once instead of with a task; `max_docs` and slices are ignored in the count.
+//! OpenSearch runs such a request until its first write meets the block: 200 with a body of zeros
+//! when nothing matched, otherwise 403 with a by-query body whose `failures` name documents. Here
+//! the documents are only counted. What differs: a failure names the index but no document; where
+//! an expression covers other indices too, none of their documents is touched;
+//! `wait_for_completion=false` is answered at once instead of with a task; `max_docs` and slices
+//! are ignored in the count.
 
 use axum::body::Body;
 use axum::response::Response;
@@ -48,20 +50,31 @@ impl Gateway {
         }
         let inspected = inspect::read(call.parts, call.query, body).await?;
         let request = first_value(&inspected.content)?;
-        // Only the followed part is counted, unless it is all there is: then aliases keep their filters.
-        let counted = if coverage.others { coverage.followed.join(",") } else { expression.to_owned() };
+        // Only the followed part is counted, unless it is all there is: then aliases keep their
+        // filters.
+        let counted = if coverage.others {
+            coverage.followed.join(",")
+        } else {
+            expression.to_owned()
+        };
         let selecting: Vec<String> = call
             .query
             .iter()
             .filter(|(name, _)| SELECTING.contains(name))
             .map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC)))
             .collect();
-        let matching = match self.count(call, &counted, request.get("query"), &selecting.join("&")).await? {
+        let matching = match self
+            .count(call, &counted, request.get("query"), &selecting.join("&"))
+            .await?
+        {
             Ok(matching) => matching,
             Err(refusal) => return Ok(refusal),
         };
         if matching == 0 && coverage.others {
-            return self.upstream.forward(call.parts, Body::from(inspected.original)).await;
+            return self
+                .upstream
+                .forward(call.parts, Body::from(inspected.original))
+                .await;
         }
         Ok(outcome(call, operation, matching, &coverage.followed))
     }
@@ -70,19 +83,31 @@ impl Gateway {
         let inspected = inspect::read(call.parts, call.query, body).await?;
         let request = first_value(&inspected.content)?;
         // However it is written.
-        let sets_index = request.get("script").is_some_and(|script| script.to_string().contains("_index"));
+        let sets_index = request
+            .get("script")
+            .is_some_and(|script| script.to_string().contains("_index"));
         if sets_index {
             let reason = "a script of [_reindex] that mentions [_index] could write into a followed index; \
                           name the index in [dest]";
             return Err(ApiError::status_exception(StatusCode::FORBIDDEN, reason));
         }
-        let destination = request.pointer("/dest/index").and_then(Value::as_str).unwrap_or_default();
+        let destination = request
+            .pointer("/dest/index")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         let blocked = match destination.is_empty() {
             true => Vec::new(),
-            false => self.covered(call, destination, Scope::WriteIndex).await?.followed,
+            false => {
+                self.covered(call, destination, Scope::WriteIndex)
+                    .await?
+                    .followed
+            }
         };
         if blocked.is_empty() {
-            return self.upstream.forward(call.parts, Body::from(inspected.original)).await;
+            return self
+                .upstream
+                .forward(call.parts, Body::from(inspected.original))
+                .await;
         }
         let source = request.get("source");
         if source.is_some_and(|source| source.get("remote").is_some()) {
@@ -91,11 +116,18 @@ impl Gateway {
         }
         let indices = match source.and_then(|source| source.get("index")) {
             Some(Value::String(index)) => index.clone(),
-            Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(","),
+            Some(Value::Array(list)) => list
+                .iter()
+                .filter_map(Value::as_str)
+                .collect::<Vec<_>>()
+                .join(","),
             _ => String::new(),
         };
         if indices.is_empty() {
-            return self.upstream.forward(call.parts, Body::from(inspected.original)).await;
+            return self
+                .upstream
+                .forward(call.parts, Body::from(inspected.original))
+                .await;
         }
         let query = source.and_then(|source| source.get("query"));
         match self.count(call, &indices, query, "").await? {
@@ -115,13 +147,21 @@ impl Gateway {
         let body = query.map_or_else(|| json!({}), |query| json!({"query": query}));
         let path = format!("/{}/_count", utf8_percent_encode(indices, NON_ALPHANUMERIC));
         let parameters = (!parameters.is_empty()).then_some(parameters);
-        let answer = self.upstream.ask_as_caller(call.parts, &path, parameters, Bytes::from(body.to_string())).await?;
+        let answer = self
+            .upstream
+            .ask_as_caller(call.parts, &path, parameters, Bytes::from(body.to_string()))
+            .await?;
         if !answer.status.is_success() {
             return Ok(Err(answer.into_response()));
         }
-        let count = serde_json::from_slice::<Value>(&answer.body).ok().and_then(|body| body.get("count")?.as_u64());
+        let count = serde_json::from_slice::<Value>(&answer.body)
+            .ok()
+            .and_then(|body| body.get("count")?.as_u64());
         count.map(Ok).ok_or_else(|| {
-            ApiError::status_exception(StatusCode::BAD_GATEWAY, "the follower cluster's count cannot be read")
+            ApiError::status_exception(
+                StatusCode::BAD_GATEWAY,
+                "the follower cluster's count cannot be read",
+            )
         })
     }
 }
@@ -132,10 +172,16 @@ pub(super) fn first_value(content: &[u8]) -> Result<Value, ApiError> {
         return Ok(Value::Object(Map::new()));
     }
     let mut deserializer = serde_json::Deserializer::from_slice(content);
-    serde::Deserialize::deserialize(&mut deserializer).map_err(|error| syntax_error::describe(content, &error))
+    serde::Deserialize::deserialize(&mut deserializer)
+        .map_err(|error| syntax_error::describe(content, &error))
 }
 
-fn outcome(call: &Call<'_>, operation: ByQueryOperation, matching: u64, followed: &[String]) -> Response {
+fn outcome(
+    call: &Call<'_>,
+    operation: ByQueryOperation,
+    matching: u64,
+    followed: &[String],
+) -> Response {
     let is_blocked = matching > 0;
     let failures: Vec<Value> = match is_blocked {
         true => followed
@@ -164,6 +210,10 @@ fn outcome(call: &Call<'_>, operation: ByQueryOperation, matching: u64, followed
     put("requests_per_second", json!(-1.0));
     put("throttled_until_millis", json!(0));
     put("failures", Value::Array(failures));
-    let status = if is_blocked { StatusCode::FORBIDDEN } else { StatusCode::OK };
+    let status = if is_blocked {
+        StatusCode::FORBIDDEN
+    } else {
+        StatusCode::OK
+    };
     render::answer(status, &Value::Object(body), &call.query.rendering())
 }

@@ -1,4 +1,5 @@
-//! What a request is, from its method, path and parameters alone: to be passed, answered, judged or inspected.
+//! What a request is, from its method, path and parameters alone: to be passed, answered, judged or
+//! inspected.
 
 use http::Method;
 
@@ -59,8 +60,8 @@ pub enum ByQueryOperation {
 
 const ALL: &str = "_all";
 
-/// Calls with a writing method that only read, or that a replication block allows. Everything else that names an index and is
-/// not known counts as a write.
+/// Calls with a writing method that only read, or that a replication block allows. Everything else
+/// that names an index and is not known counts as a write.
 const HARMLESS: &[&str] = &[
     "_search",
     "_msearch",
@@ -111,22 +112,37 @@ fn is_index_expression(segment: &str) -> bool {
 }
 
 fn of_index(method: &Method, expression: &str, rest: &[&str]) -> RequestKind {
-    let write = |scope| RequestKind::Write(Target { expression: expression.to_owned(), scope });
-    let by_query = |operation| RequestKind::ByQuery { expression: expression.to_owned(), operation };
+    let write = |scope| {
+        RequestKind::Write(Target {
+            expression: expression.to_owned(),
+            scope,
+        })
+    };
+    let by_query = |operation| RequestKind::ByQuery {
+        expression: expression.to_owned(),
+        operation,
+    };
     let Some(verb) = rest.first() else {
         // PUT creates an index, and fails by itself where there is one.
-        return if *method == Method::DELETE { write(Scope::Concrete) } else { RequestKind::Pass };
+        return if *method == Method::DELETE {
+            write(Scope::Concrete)
+        } else {
+            RequestKind::Pass
+        };
     };
     match *verb {
         "_doc" | "_create" | "_update" | "_rollover" => write(Scope::WriteIndex),
-        "_bulk" => RequestKind::Bulk { default_index: Some(expression.to_owned()) },
-        "_alias" | "_aliases" if *method != Method::DELETE => {
-            RequestKind::PutAlias { expression: Some(expression.to_owned()) }
-        }
+        "_bulk" => RequestKind::Bulk {
+            default_index: Some(expression.to_owned()),
+        },
+        "_alias" | "_aliases" if *method != Method::DELETE => RequestKind::PutAlias {
+            expression: Some(expression.to_owned()),
+        },
         "_update_by_query" => by_query(ByQueryOperation::Update),
         "_delete_by_query" => by_query(ByQueryOperation::Delete),
         verb if HARMLESS.contains(&verb) => RequestKind::Pass,
-        // Mappings, settings, close, open, block, force-merge, upgrade, and what a later OpenSearch may bring.
+        // Mappings, settings, close, open, block, force-merge, upgrade, and what a later OpenSearch
+        // may bring.
         _ => write(Scope::Members),
     }
 }
@@ -134,17 +150,25 @@ fn of_index(method: &Method, expression: &str, rest: &[&str]) -> RequestKind {
 fn of_cluster(method: &Method, path: &[&str], query: &Query) -> RequestKind {
     // OpenSearch reads `index` from the query string where the path has none.
     let index = query.get("index").map(str::to_owned);
-    let all = |scope| RequestKind::Write(Target { expression: index.clone().unwrap_or_else(|| ALL.to_owned()), scope });
+    let all = |scope| {
+        RequestKind::Write(Target {
+            expression: index.clone().unwrap_or_else(|| ALL.to_owned()),
+            scope,
+        })
+    };
     match path {
         [] if *method == Method::DELETE => all(Scope::Concrete),
-        ["_bulk", ..] => RequestKind::Bulk { default_index: index },
+        ["_bulk", ..] => RequestKind::Bulk {
+            default_index: index,
+        },
         ["_aliases"] if *method == Method::POST => RequestKind::UpdateAliases,
         ["_alias" | "_aliases", ..] => RequestKind::PutAlias { expression: index },
         ["_reindex"] => RequestKind::Reindex,
         ["_cluster", "settings"] if *method == Method::PUT => RequestKind::WriteClusterSettings,
-        ["_settings" | "_mapping" | "_mappings" | "_close" | "_open" | "_forcemerge" | "_upgrade"] => {
-            all(Scope::Members)
-        }
+        [
+            "_settings" | "_mapping" | "_mappings" | "_close" | "_open" | "_forcemerge"
+            | "_upgrade",
+        ] => all(Scope::Members),
         _ => RequestKind::Pass,
     }
 }
@@ -154,7 +178,9 @@ mod tests {
     use super::*;
 
     fn kind_of(method: &Method, uri: &str) -> RequestKind {
-        let (path, raw_query) = uri.split_once('?').map_or((uri, None), |(path, query)| (path, Some(query)));
+        let (path, raw_query) = uri
+            .split_once('?')
+            .map_or((uri, None), |(path, query)| (path, Some(query)));
         let segments = super::super::paths::segments(path).unwrap();
         classify(method, &segments, &Query::parse(raw_query))
     }
@@ -188,8 +214,15 @@ mod tests {
             ("DELETE", "/*", "*", Concrete),
             ("DELETE", "/_all", "_all", Concrete),
         ] {
-            let expected = RequestKind::Write(Target { expression: expression.to_owned(), scope });
-            assert_eq!(kind_of(&method.parse().unwrap(), uri), expected, "{method} {uri}");
+            let expected = RequestKind::Write(Target {
+                expression: expression.to_owned(),
+                scope,
+            });
+            assert_eq!(
+                kind_of(&method.parse().unwrap(), uri),
+                expected,
+                "{method} {uri}"
+            );
         }
     }
 
@@ -217,15 +250,26 @@ mod tests {
             ("PATCH", "/_plugins/_security/api/roles"),
             ("POST", "/"),
         ] {
-            assert_eq!(kind_of(&method.parse().unwrap(), uri), RequestKind::Pass, "{method} {uri}");
+            assert_eq!(
+                kind_of(&method.parse().unwrap(), uri),
+                RequestKind::Pass,
+                "{method} {uri}"
+            );
         }
     }
 
     #[test]
     fn bodies_that_name_indices_are_inspected() {
-        let bulk = |index: Option<&str>| RequestKind::Bulk { default_index: index.map(str::to_owned) };
-        let alias = |index: Option<&str>| RequestKind::PutAlias { expression: index.map(str::to_owned) };
-        let by_query = |operation| RequestKind::ByQuery { expression: "f".to_owned(), operation };
+        let bulk = |index: Option<&str>| RequestKind::Bulk {
+            default_index: index.map(str::to_owned),
+        };
+        let alias = |index: Option<&str>| RequestKind::PutAlias {
+            expression: index.map(str::to_owned),
+        };
+        let by_query = |operation| RequestKind::ByQuery {
+            expression: "f".to_owned(),
+            operation,
+        };
         for (method, uri, expected) in [
             ("POST", "/_bulk", bulk(None)),
             ("PUT", "/_bulk?index=f", bulk(Some("f"))),
@@ -236,14 +280,42 @@ mod tests {
             ("PUT", "/_alias/a", alias(None)),
             ("POST", "/_aliases", RequestKind::UpdateAliases),
             ("POST", "/_reindex", RequestKind::Reindex),
-            ("POST", "/f/_update_by_query", by_query(ByQueryOperation::Update)),
-            ("POST", "/f/_delete_by_query", by_query(ByQueryOperation::Delete)),
-            ("PUT", "/_cluster/settings", RequestKind::WriteClusterSettings),
-            ("GET", "/_cluster/settings", RequestKind::ReadClusterSettings),
-            ("GET", "/_plugins/_replication/f/_status", RequestKind::Control),
-            ("HEAD", "/_plugins/_replication/f/_status", RequestKind::Control),
+            (
+                "POST",
+                "/f/_update_by_query",
+                by_query(ByQueryOperation::Update),
+            ),
+            (
+                "POST",
+                "/f/_delete_by_query",
+                by_query(ByQueryOperation::Delete),
+            ),
+            (
+                "PUT",
+                "/_cluster/settings",
+                RequestKind::WriteClusterSettings,
+            ),
+            (
+                "GET",
+                "/_cluster/settings",
+                RequestKind::ReadClusterSettings,
+            ),
+            (
+                "GET",
+                "/_plugins/_replication/f/_status",
+                RequestKind::Control,
+            ),
+            (
+                "HEAD",
+                "/_plugins/_replication/f/_status",
+                RequestKind::Control,
+            ),
         ] {
-            assert_eq!(kind_of(&method.parse().unwrap(), uri), expected, "{method} {uri}");
+            assert_eq!(
+                kind_of(&method.parse().unwrap(), uri),
+                expected,
+                "{method} {uri}"
+            );
         }
     }
 }

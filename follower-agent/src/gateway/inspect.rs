@@ -29,17 +29,27 @@ pub struct Inspected {
 /// # Errors
 /// Too large, in a form that this gateway does not read, or broken compression.
 pub async fn read(parts: &Parts, query: &Query, body: Body) -> Result<Inspected, ApiError> {
-    let original = axum::body::to_bytes(body, LIMIT).await.map_err(|_| ApiError::too_large(LIMIT))?;
+    let original = axum::body::to_bytes(body, LIMIT)
+        .await
+        .map_err(|_| ApiError::too_large(LIMIT))?;
     if original.is_empty() {
-        let content = query.get("source").map(|source| Bytes::from(source.to_owned())).unwrap_or_default();
+        let content = query
+            .get("source")
+            .map(|source| Bytes::from(source.to_owned()))
+            .unwrap_or_default();
         return Ok(Inspected { original, content });
     }
-    let content_type = parts.headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or("unreadable"));
+    let content_type = parts
+        .headers
+        .get(CONTENT_TYPE)
+        .map(|value| value.to_str().unwrap_or("unreadable"));
     if let Some(other) = content_type.filter(|content_type| !is_json(content_type)) {
         return Err(ApiError::unsupported_content_type(other));
     }
     let mut encodings = parts.headers.get_all(CONTENT_ENCODING).iter();
-    let encoding = encodings.next().map(|value| value.to_str().unwrap_or("unreadable").to_ascii_lowercase());
+    let encoding = encodings
+        .next()
+        .map(|value| value.to_str().unwrap_or("unreadable").to_ascii_lowercase());
     if encodings.next().is_some() {
         return Err(unsupported_encoding("several"));
     }
@@ -49,7 +59,9 @@ pub async fn read(parts: &Parts, query: &Query, body: Body) -> Result<Inspected,
             let packed = original.clone();
             tokio::task::spawn_blocking(move || unpack(&packed, LIMIT))
                 .await
-                .map_err(|error| ApiError::illegal_state(format!("unpacking the request body failed: {error}")))??
+                .map_err(|error| {
+                    ApiError::illegal_state(format!("unpacking the request body failed: {error}"))
+                })??
         }
         Some(other) => return Err(unsupported_encoding(other)),
     };
@@ -57,8 +69,14 @@ pub async fn read(parts: &Parts, query: &Query, body: Body) -> Result<Inspected,
 }
 
 fn unsupported_encoding(encoding: &str) -> ApiError {
-    let reason = format!("content encoding [{encoding}] is not supported where the gateway has to read the body");
-    ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "illegal_argument_exception", reason)
+    let reason = format!(
+        "content encoding [{encoding}] is not supported where the gateway has to read the body"
+    );
+    ApiError::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "illegal_argument_exception",
+        reason,
+    )
 }
 
 fn unpack(packed: &[u8], limit: usize) -> Result<Bytes, ApiError> {
@@ -67,8 +85,14 @@ fn unpack(packed: &[u8], limit: usize) -> Result<Bytes, ApiError> {
     MultiGzDecoder::new(packed)
         .take(most)
         .read_to_end(&mut content)
-        .map_err(|error| ApiError::illegal_argument(format!("request body is not valid gzip: {error}")))?;
-    if content.len() > limit { Err(ApiError::too_large(limit)) } else { Ok(Bytes::from(content)) }
+        .map_err(|error| {
+            ApiError::illegal_argument(format!("request body is not valid gzip: {error}"))
+        })?;
+    if content.len() > limit {
+        Err(ApiError::too_large(limit))
+    } else {
+        Ok(Bytes::from(content))
+    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
-//! The gateway in front of the follower cluster: serves the control API, refuses writes to followed indices as the plugin does,
-//! and passes all else through.
+//! The gateway in front of the follower cluster: serves the control API, refuses writes to followed
+//! indices as the plugin does, and passes all else through.
 //!
-//! What it cannot see: a pipeline inside the cluster that sends a document to another index, and whatever runs there by itself.
-//! It does not ask who calls either; authentication belongs in front of [`router`].
+//! What it cannot see: a pipeline inside the cluster that sends a document to another index, and
+//! whatever runs there by itself. It does not ask who calls either; authentication belongs in front
+//! of [`router`].
 
 mod aliases;
 mod bulk;
@@ -42,7 +43,8 @@ use resolve::{Aliases, Coverage};
 
 /// How long an answer about aliases may be used.
 const ALIASES_VALID: Duration = Duration::from_secs(1);
-/// Most that is read and thrown away of a refused body, so that the caller can finish sending and see the answer.
+/// Most that is read and thrown away of a refused body, so that the caller can finish sending and
+/// see the answer.
 const DRAINED: usize = 16 << 20;
 
 /// What every request needs.
@@ -61,8 +63,17 @@ struct Call<'a> {
 }
 
 /// The whole front door: mount it at the root.
-pub fn router(service: Arc<dyn ReplicationService>, settings: Arc<dyn SettingsStore>, upstream: Upstream) -> Router {
-    let gateway = Gateway { service, settings, upstream, aliases: Mutex::new(None) };
+pub fn router(
+    service: Arc<dyn ReplicationService>,
+    settings: Arc<dyn SettingsStore>,
+    upstream: Upstream,
+) -> Router {
+    let gateway = Gateway {
+        service,
+        settings,
+        upstream,
+        aliases: Mutex::new(None),
+    };
     Router::new().fallback(serve).with_state(Arc::new(gateway))
 }
 
@@ -80,7 +91,11 @@ impl Gateway {
         let segments = paths::segments(parts.uri.path())?;
         let kind = classify(&parts.method, &segments, query);
         let followed = self.service.followed();
-        let call = Call { parts, query, followed };
+        let call = Call {
+            parts,
+            query,
+            followed,
+        };
         match kind {
             RequestKind::Control => {
                 return Ok(routes::handle(self.service.as_ref(), parts, body).await);
@@ -101,7 +116,10 @@ impl Gateway {
             RequestKind::PutAlias { expression } => self.put_alias(&call, expression, body).await,
             RequestKind::UpdateAliases => self.update_aliases(&call, body).await,
             RequestKind::Reindex => self.reindex(&call, body).await,
-            RequestKind::ByQuery { expression, operation } => self.by_query(&call, &expression, operation, body).await,
+            RequestKind::ByQuery {
+                expression,
+                operation,
+            } => self.by_query(&call, &expression, operation, body).await,
             RequestKind::Control
             | RequestKind::ReadClusterSettings
             | RequestKind::WriteClusterSettings
@@ -109,7 +127,12 @@ impl Gateway {
         }
     }
 
-    async fn write(&self, call: &Call<'_>, target: Target, body: Body) -> Result<Response, ApiError> {
+    async fn write(
+        &self,
+        call: &Call<'_>,
+        target: Target,
+        body: Body,
+    ) -> Result<Response, ApiError> {
         let coverage = self.covered(call, &target.expression, target.scope).await?;
         if coverage.followed.is_empty() {
             return self.upstream.forward(call.parts, body).await;
@@ -120,7 +143,12 @@ impl Gateway {
     }
 
     /// What an expression covers now; asks the follower cluster only where it has to.
-    async fn covered(&self, call: &Call<'_>, expression: &str, scope: Scope) -> Result<Coverage, ApiError> {
+    async fn covered(
+        &self,
+        call: &Call<'_>,
+        expression: &str,
+        scope: Scope,
+    ) -> Result<Coverage, ApiError> {
         let mut names: Vec<String> = Vec::new();
         for element in resolve::elements(expression) {
             match resolve::is_date_math(element) {
@@ -129,7 +157,11 @@ impl Gateway {
             }
         }
         // An expression that came to nothing is not the empty expression, which stands for all.
-        let expression = if names.is_empty() && !expression.is_empty() { "-".to_owned() } else { names.join(",") };
+        let expression = if names.is_empty() && !expression.is_empty() {
+            "-".to_owned()
+        } else {
+            names.join(",")
+        };
         let aliases = match resolve::needs_aliases(&expression, scope, &call.followed) {
             true => self.aliases().await?,
             false => Arc::default(),
@@ -140,17 +172,27 @@ impl Gateway {
     /// Names of the indices that a date math expression stands for now.
     async fn resolve_date_math(&self, element: &str) -> Result<Vec<String>, ApiError> {
         let encoded = utf8_percent_encode(element, NON_ALPHANUMERIC);
-        let answer = self.upstream.ask(&format!("/{encoded}/_alias"), Some("ignore_unavailable=true")).await?;
+        let answer = self
+            .upstream
+            .ask(
+                &format!("/{encoded}/_alias"),
+                Some("ignore_unavailable=true"),
+            )
+            .await?;
         match answer.status {
             StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST => Ok(Vec::new()),
-            status if status.is_success() => {
-                Ok(read_lookup(&answer.body)?.as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect())
-            }
+            status if status.is_success() => Ok(read_lookup(&answer.body)?
+                .as_object()
+                .into_iter()
+                .flatten()
+                .map(|(name, _)| name.clone())
+                .collect()),
             status => Err(lookup_failed(&format!("status {status}"))),
         }
     }
 
-    /// Aliases of the follower cluster, at most [`ALIASES_VALID`] old. Callers that wait share one question.
+    /// Aliases of the follower cluster, at most [`ALIASES_VALID`] old. Callers that wait share one
+    /// question.
     async fn aliases(&self) -> Result<Arc<Aliases>, ApiError> {
         let mut known = self.aliases.lock().await;
         if let Some((asked, aliases)) = known.as_ref()
@@ -162,7 +204,9 @@ impl Gateway {
         let answer = self.upstream.ask("/_alias/*", None).await?;
         let aliases = match answer.status {
             StatusCode::NOT_FOUND => Arc::default(),
-            status if status.is_success() => Arc::new(Aliases::from_answer(&read_lookup(&answer.body)?)),
+            status if status.is_success() => {
+                Arc::new(Aliases::from_answer(&read_lookup(&answer.body)?))
+            }
             status => return Err(lookup_failed(&format!("status {status}"))),
         };
         *known = Some((asked, Arc::clone(&aliases)));
@@ -181,6 +225,7 @@ fn read_lookup(body: &[u8]) -> Result<Value, ApiError> {
 
 /// Without knowing what a name stands for a write cannot be let through.
 fn lookup_failed(detail: &str) -> ApiError {
-    let reason = format!("the gateway could not ask the follower cluster for its aliases: {detail}");
+    let reason =
+        format!("the gateway could not ask the follower cluster for its aliases: {detail}");
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "status_exception", reason)
 }

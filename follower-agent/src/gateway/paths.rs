@@ -1,4 +1,5 @@
-//! Paths as a decision needs them: cut at slashes and percent-decoded once; what cannot be forwarded faithfully is refused.
+//! Paths as a decision needs them: cut at slashes and percent-decoded once; what cannot be
+//! forwarded faithfully is refused.
 
 use crate::api::ApiError;
 use crate::api::query::decode_component;
@@ -6,11 +7,21 @@ use crate::api::query::decode_component;
 /// The decoded segments of a path; empty ones are left out.
 ///
 /// # Errors
-/// A segment `.` or `..`, however encoded: URL libraries fold such paths, so what is forwarded would not be what was judged.
+/// A segment `.` or `..`, however encoded: URL libraries fold such paths, so what is forwarded
+/// would not be what was judged.
 pub fn segments(path: &str) -> Result<Vec<String>, ApiError> {
-    let segments: Vec<String> = path.split('/').filter(|segment| !segment.is_empty()).map(decode_component).collect();
-    match segments.iter().any(|segment| segment == "." || segment == "..") {
-        true => Err(ApiError::illegal_argument(format!("path [{path}] contains a relative segment"))),
+    let segments: Vec<String> = path
+        .split('/')
+        .filter(|segment| !segment.is_empty())
+        .map(decode_component)
+        .collect();
+    match segments
+        .iter()
+        .any(|segment| segment == "." || segment == "..")
+    {
+        true => Err(ApiError::illegal_argument(format!(
+            "path [{path}] contains a relative segment"
+        ))),
         false => Ok(segments),
     }
 }

@@ -1,6 +1,8 @@
-//! Which followed indices an index expression covers: names, lists, wildcards with exclusions, aliases.
+//! Which followed indices an index expression covers: names, lists, wildcards with exclusions,
+//! aliases.
 //!
-//! Data streams need no look-up: their backing indices start with a dot, and the name rules refuse such a follower.
+//! Data streams need no look-up: their backing indices start with a dot, and the name rules refuse
+//! such a follower.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -36,9 +38,20 @@ impl Aliases {
     pub fn from_answer(answer: &Value) -> Self {
         let mut by_name: BTreeMap<String, Vec<Member>> = BTreeMap::new();
         for (index, content) in answer.as_object().into_iter().flatten() {
-            for (alias, properties) in content.get("aliases").and_then(Value::as_object).into_iter().flatten() {
-                let is_write_index = properties.get("is_write_index").and_then(Value::as_bool).unwrap_or(false);
-                by_name.entry(alias.clone()).or_default().push(Member { index: index.clone(), is_write_index });
+            for (alias, properties) in content
+                .get("aliases")
+                .and_then(Value::as_object)
+                .into_iter()
+                .flatten()
+            {
+                let is_write_index = properties
+                    .get("is_write_index")
+                    .and_then(Value::as_bool)
+                    .unwrap_or(false);
+                by_name.entry(alias.clone()).or_default().push(Member {
+                    index: index.clone(),
+                    is_write_index,
+                });
             }
         }
         Self { by_name }
@@ -52,7 +65,13 @@ impl Aliases {
             Scope::WriteIndex => {
                 let writer = members.iter().find(|member| member.is_write_index);
                 let only = members.first().filter(|_| members.len() == 1);
-                Some(writer.or(only).map(|member| member.index.as_str()).into_iter().collect())
+                Some(
+                    writer
+                        .or(only)
+                        .map(|member| member.index.as_str())
+                        .into_iter()
+                        .collect(),
+                )
             }
         }
     }
@@ -60,7 +79,10 @@ impl Aliases {
 
 /// The parts of an expression.
 pub fn elements(expression: &str) -> impl Iterator<Item = &str> {
-    expression.split(',').map(str::trim).filter(|element| !element.is_empty())
+    expression
+        .split(',')
+        .map(str::trim)
+        .filter(|element| !element.is_empty())
 }
 
 /// Whether only the follower cluster can say what the element stands for (`<logs-{now/d}>`).
@@ -71,7 +93,8 @@ pub fn is_date_math(element: &str) -> bool {
 /// Whether names in the expression could be aliases.
 pub fn needs_aliases(expression: &str, scope: Scope, followed: &HashSet<IndexName>) -> bool {
     scope != Scope::Concrete
-        && elements(expression).any(|element| !is_everything(element) && !contains(followed, element))
+        && elements(expression)
+            .any(|element| !is_everything(element) && !contains(followed, element))
 }
 
 fn is_everything(element: &str) -> bool {
@@ -82,8 +105,14 @@ fn contains(followed: &HashSet<IndexName>, name: &str) -> bool {
     followed.contains(&IndexName::from(name))
 }
 
-/// Date math must have been replaced before; what is left of it counts as an index that is not followed.
-pub fn cover(expression: &str, scope: Scope, followed: &HashSet<IndexName>, aliases: &Aliases) -> Coverage {
+/// Date math must have been replaced before; what is left of it counts as an index that is not
+/// followed.
+pub fn cover(
+    expression: &str,
+    scope: Scope,
+    followed: &HashSet<IndexName>,
+    aliases: &Aliases,
+) -> Coverage {
     let mut covered: BTreeSet<&str> = BTreeSet::new();
     let mut others = false;
     let mut after_wildcard = false;
@@ -100,16 +129,33 @@ pub fn cover(expression: &str, scope: Scope, followed: &HashSet<IndexName>, alia
             let pattern = if is_everything(element) { "*" } else { element };
             after_wildcard = true;
             others = true;
-            covered.extend(followed.iter().map(IndexName::as_str).filter(|index| wildcard_match(pattern, index)));
-            for alias in aliases.by_name.keys().filter(|alias| wildcard_match(pattern, alias)) {
+            covered.extend(
+                followed
+                    .iter()
+                    .map(IndexName::as_str)
+                    .filter(|index| wildcard_match(pattern, index)),
+            );
+            for alias in aliases
+                .by_name
+                .keys()
+                .filter(|alias| wildcard_match(pattern, alias))
+            {
                 let members = aliases.members(alias, scope).unwrap_or_default();
-                covered.extend(members.into_iter().filter(|index| contains(followed, index)));
+                covered.extend(
+                    members
+                        .into_iter()
+                        .filter(|index| contains(followed, index)),
+                );
             }
         } else if let Some(index) = followed.get(&IndexName::from(element)) {
             covered.insert(index.as_str());
         } else if let Some(members) = aliases.members(element, scope) {
             others |= members.iter().any(|index| !contains(followed, index));
-            covered.extend(members.into_iter().filter(|index| contains(followed, index)));
+            covered.extend(
+                members
+                    .into_iter()
+                    .filter(|index| contains(followed, index)),
+            );
         } else {
             others = true;
         }
@@ -118,7 +164,10 @@ pub fn cover(expression: &str, scope: Scope, followed: &HashSet<IndexName>, alia
         covered.extend(followed.iter().map(IndexName::as_str));
         others = true;
     }
-    Coverage { followed: covered.into_iter().map(str::to_owned).collect(), others }
+    Coverage {
+        followed: covered.into_iter().map(str::to_owned).collect(),
+        others,
+    }
 }
 
 #[cfg(test)]
@@ -128,7 +177,10 @@ mod tests {
     use super::*;
 
     fn covered(expression: &str, scope: Scope) -> (Vec<String>, bool) {
-        let followed = ["f1", "f2", "logs-a"].into_iter().map(IndexName::from).collect();
+        let followed = ["f1", "f2", "logs-a"]
+            .into_iter()
+            .map(IndexName::from)
+            .collect();
         let aliases = Aliases::from_answer(&json!({
             "f1": {"aliases": {"one": {}, "both": {}, "led": {}}},
             "f2": {"aliases": {"both": {}}},
@@ -163,7 +215,11 @@ mod tests {
             ("on*", Concrete, &[], true),
         ] {
             let expected: Vec<String> = expected.iter().map(|name| (*name).to_owned()).collect();
-            assert_eq!(covered(expression, scope), (expected, others), "{expression} {scope:?}");
+            assert_eq!(
+                covered(expression, scope),
+                (expected, others),
+                "{expression} {scope:?}"
+            );
         }
     }
 }

@@ -8,7 +8,9 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::{Map, Value, json};
 use shardline_common::bulk::BulkOperation;
-use shardline_common::control::{AppliedMetadata, CatalogEntry, Entry, ShardRequest, Subscription, SubscriptionState};
+use shardline_common::control::{
+    AppliedMetadata, CatalogEntry, Entry, ShardRequest, Subscription, SubscriptionState,
+};
 use shardline_common::leader_stats::LeaderStats;
 use shardline_common::opensearch::OpenSearchError;
 use shardline_common::repository::verification_path;
@@ -49,11 +51,24 @@ impl Replication {
     ) -> Result<(), ApiError> {
         let leader_cluster = self.leaders.resolve(&request.leader_alias).await?;
         let leader_index = IndexName(request.leader_index);
-        let entry = self.leaders.index(&leader_cluster, &leader_index, &request.leader_alias).await?;
+        let entry = self
+            .leaders
+            .index(&leader_cluster, &leader_index, &request.leader_alias)
+            .await?;
         let overrides = request.settings.into_iter().collect();
-        let repository = request.repository.or_else(|| self.shared.repository.clone());
+        let repository = request
+            .repository
+            .or_else(|| self.shared.repository.clone());
         let repository = repository.filter(|repository| !repository.is_empty());
-        self.follow(follower, &request.leader_alias, entry, overrides, repository, wait_for_restore).await
+        self.follow(
+            follower,
+            &request.leader_alias,
+            entry,
+            overrides,
+            repository,
+            wait_for_restore,
+        )
+        .await
     }
 
     /// Begins to follow a leader index that was found to exist.
@@ -72,15 +87,23 @@ impl Replication {
         }
         if self.settings.start_is_blocked() {
             let reason = "[FORBIDDEN] Replication START block is set";
-            return Err(ApiError::status_exception(http::StatusCode::FORBIDDEN, reason));
+            return Err(ApiError::status_exception(
+                http::StatusCode::FORBIDDEN,
+                reason,
+            ));
         }
         refuse_leaders_settings(&overrides)?;
         let index = FollowerIndex::new(self.shared.opensearch.clone(), follower.clone(), overrides);
         if let Some(repository) = &repository {
-            let verified = self.shared.opensearch.post::<Value>(&verification_path(repository), &json!({})).await;
+            let verified = self
+                .shared
+                .opensearch
+                .post::<Value>(&verification_path(repository), &json!({}))
+                .await;
             verified.map_err(|error| from_cluster(&error))?;
         }
-        let taken = index.exists().await.map_err(|e| from_cluster(&e))? || self.subscription(&follower).is_some();
+        let taken = index.exists().await.map_err(|e| from_cluster(&e))?
+            || self.subscription(&follower).is_some();
         if taken {
             return Err(ApiError::index_taken(&follower));
         }
@@ -102,8 +125,15 @@ impl Replication {
             copy: None,
         };
         // Those of an earlier index of that name.
-        self.shared.letter_box(&subscription).clear().await.map_err(|error| from_control(&error))?;
-        self.shared.begin(&subscription).await.map_err(|error| transition_error(error, &follower))?;
+        self.shared
+            .letter_box(&subscription)
+            .clear()
+            .await
+            .map_err(|error| from_control(&error))?;
+        self.shared
+            .begin(&subscription)
+            .await
+            .map_err(|error| transition_error(error, &follower))?;
         let outcome = self.started(&follower, wait_for_restore).await;
         if let Err(StartFailure::Refused(_)) = &outcome {
             // Nothing was made, so nothing is to be stopped by the user.
@@ -114,15 +144,22 @@ impl Replication {
 
     async fn do_stop(&self, follower: IndexName) -> Result<(), ApiError> {
         let _one_at_a_time = self.lock(&self.key(&follower)).await;
-        let subscription = self.subscription(&follower).ok_or_else(|| refused(Refusal::NotInProgress, &follower))?;
+        let subscription = self
+            .subscription(&follower)
+            .ok_or_else(|| refused(Refusal::NotInProgress, &follower))?;
         // It is forgotten last: a stop that is cut off, or fails, is asked for again.
         let halted = self.shared.transition(&subscription, Command::Halt).await;
         halted.map_err(|error| transition_error(error, &follower))?;
         self.settled(&subscription, STOPPING).await?;
         // A copy may have become complete meanwhile.
-        let subscription = self.subscription(&follower).ok_or_else(|| refused(Refusal::NotInProgress, &follower))?;
+        let subscription = self
+            .subscription(&follower)
+            .ok_or_else(|| refused(Refusal::NotInProgress, &follower))?;
         match &subscription.bootstrap {
-            Some(id) => self.give_up_copy(&subscription, id).await.map_err(|error| from_cluster(&error))?,
+            Some(id) => self
+                .give_up_copy(&subscription, id)
+                .await
+                .map_err(|error| from_cluster(&error))?,
             None => self.give_back_aliases(&subscription).await,
         }
         self.remove(&subscription).await
@@ -130,9 +167,14 @@ impl Replication {
 
     async fn give_back_aliases(&self, subscription: &Subscription) {
         let follower = &subscription.follower_index;
-        let write_aliases = self.shared.applied(subscription).map(|applied| applied.write_aliases).unwrap_or_default();
+        let write_aliases = self
+            .shared
+            .applied(subscription)
+            .map(|applied| applied.write_aliases)
+            .unwrap_or_default();
         if !write_aliases.is_empty() {
-            let index = FollowerIndex::new(self.shared.opensearch.clone(), follower.clone(), Map::new());
+            let index =
+                FollowerIndex::new(self.shared.opensearch.clone(), follower.clone(), Map::new());
             if let Err(error) = index.give_back(write_aliases).await {
                 // Such as when another index is the write index by now.
                 warn!(index = %follower, %error, "its aliases do not write to the index as they did on the leader");
@@ -141,24 +183,42 @@ impl Replication {
     }
 
     fn copy_under_way(&self, subscription: &Subscription, id: &str) -> Option<Copy> {
-        let files = self.shared.requests.for_files(&subscription.leader_cluster, id);
+        let files = self
+            .shared
+            .requests
+            .for_files(&subscription.leader_cluster, id);
         if files.is_some_and(|request| request.is_restoring) {
-            return Some(Copy { bootstrap: id.to_owned(), in_place: false });
+            return Some(Copy {
+                bootstrap: id.to_owned(),
+                in_place: false,
+            });
         }
-        self.shared.checkpoints.load_copy(&copy_key(&subscription.id, id)).unwrap_or_default()
+        self.shared
+            .checkpoints
+            .load_copy(&copy_key(&subscription.id, id))
+            .unwrap_or_default()
     }
 
-    /// Half a copy is of no use to anybody; an index that was whole before stays, with its settings.
-    async fn give_up_copy(&self, subscription: &Subscription, id: &str) -> Result<(), OpenSearchError> {
+    /// Half a copy is of no use to anybody; an index that was whole before stays, with its
+    /// settings.
+    async fn give_up_copy(
+        &self,
+        subscription: &Subscription,
+        id: &str,
+    ) -> Result<(), OpenSearchError> {
         let copy = self.copy_under_way(subscription, id);
-        let (name, overrides) = (subscription.follower_index.clone(), subscription.settings.clone());
+        let (name, overrides) = (
+            subscription.follower_index.clone(),
+            subscription.settings.clone(),
+        );
         let index = FollowerIndex::new(self.shared.opensearch.clone(), name, overrides);
         if subscription.is_partial || copy.is_some_and(|copy| !copy.in_place) {
             return index.delete().await;
         }
         match self.shared.newest_metadata(subscription) {
             Some(metadata) if index.exists().await? => match index.finish_load(&metadata).await {
-                // Such as a setting that it cannot have, or a block: no reason to keep the replication.
+                // Such as a setting that it cannot have, or a block: no reason to keep the
+                // replication.
                 Err(error @ OpenSearchError::Refused { .. }) => {
                     warn!(index = %index.name, %error, "it does not get the settings that it had before the copy");
                     Ok(())
@@ -177,74 +237,135 @@ impl Replication {
         let applied = AppliedMetadata::key_of(&subscription.follower_cluster, follower);
         let verification = Verification::key_of(&subscription.follower_cluster, follower);
         for key in [applied, verification] {
-            self.shared.follower_table.remove(&key).await.map_err(|error| from_control(&error))?;
+            self.shared
+                .follower_table
+                .remove(&key)
+                .await
+                .map_err(|error| from_control(&error))?;
         }
         if let Some(id) = &subscription.bootstrap {
-            let withdrawn = self.shared.requests.withdraw(&subscription.leader_cluster, id).await;
+            let withdrawn = self
+                .shared
+                .requests
+                .withdraw(&subscription.leader_cluster, id)
+                .await;
             withdrawn.map_err(|error| from_control(&error))?;
         }
         self.settled(subscription, WRITTEN_DOWN).await?;
-        self.shared.letter_box(subscription).clear().await.map_err(|error| from_control(&error))
+        self.shared
+            .letter_box(subscription)
+            .clear()
+            .await
+            .map_err(|error| from_control(&error))
     }
 
     async fn do_pause(&self, follower: IndexName, request: PauseRequest) -> Result<(), ApiError> {
         let _one_at_a_time = self.lock(&self.key(&follower)).await;
-        let current = self.subscription(&follower).ok_or_else(|| refused(Refusal::NotInProgress, &follower))?;
-        let paused = self.shared.transition(&current, Command::Pause { reason: Some(request.reason) }).await;
+        let current = self
+            .subscription(&follower)
+            .ok_or_else(|| refused(Refusal::NotInProgress, &follower))?;
+        let paused = self
+            .shared
+            .transition(
+                &current,
+                Command::Pause {
+                    reason: Some(request.reason),
+                },
+            )
+            .await;
         paused.map_err(|error| transition_error(error, &follower))?;
         self.settled(&current, WRITTEN_DOWN).await
     }
 
     async fn do_resume(&self, follower: IndexName) -> Result<(), ApiError> {
         let _one_at_a_time = self.lock(&self.key(&follower)).await;
-        let current = self.subscription(&follower).ok_or_else(|| refused(Refusal::NotInProgress, &follower))?;
+        let current = self
+            .subscription(&follower)
+            .ok_or_else(|| refused(Refusal::NotInProgress, &follower))?;
         if current.state != SubscriptionState::Paused {
             return Err(refused(Refusal::AlreadyRunning, &follower));
         }
         let cluster = self.leaders.resolve(&current.leader_alias).await?;
-        let entry = self.leaders.index(&cluster, &current.leader_index, &current.leader_alias).await?;
+        let entry = self
+            .leaders
+            .index(&cluster, &current.leader_index, &current.leader_alias)
+            .await?;
         if entry.uuid != current.leader_uuid {
             // The index of that name is another one now.
             return Err(ApiError::index_not_found(current.leader_index.as_str()));
         }
         // What shards asked before it was paused was for the cause of that.
         let table = &self.shared.follower_table;
-        for request in table.below::<ShardRequest>(&ShardRequest::prefix_of(&self.cluster, &follower)) {
-            table.remove(&request.key()).await.map_err(|error| from_control(&error))?;
+        for request in
+            table.below::<ShardRequest>(&ShardRequest::prefix_of(&self.cluster, &follower))
+        {
+            table
+                .remove(&request.key())
+                .await
+                .map_err(|error| from_control(&error))?;
         }
         let resumed = self.shared.transition(&current, Command::Resume).await;
         resumed.map_err(|error| transition_error(error, &follower))?;
-        self.started(&follower, false).await.map_err(StartFailure::into_api_error)
+        self.started(&follower, false)
+            .await
+            .map_err(StartFailure::into_api_error)
     }
 
     async fn do_update(&self, follower: IndexName, request: UpdateRequest) -> Result<(), ApiError> {
         let _one_at_a_time = self.lock(&self.key(&follower)).await;
         let overrides: Map<_, _> = request.settings.into_iter().collect();
-        let subscription = self.subscription(&follower).ok_or_else(|| refused(Refusal::NotInProgress, &follower))?;
+        let subscription = self
+            .subscription(&follower)
+            .ok_or_else(|| refused(Refusal::NotInProgress, &follower))?;
         refuse_leaders_settings(&overrides)?;
         if let Some(key) = not_to_change(&subscription.settings, &overrides) {
-            let reason = format!("setting [{key}] can be given to _start only: an index is made with it");
+            let reason =
+                format!("setting [{key}] can be given to _start only: an index is made with it");
             return Err(ApiError::illegal_argument(reason));
         }
-        let index = FollowerIndex::new(self.shared.opensearch.clone(), follower.clone(), overrides.clone());
-        if let Some(copy) = subscription.bootstrap.as_ref().and_then(|id| self.copy_under_way(&subscription, id)) {
+        let index = FollowerIndex::new(
+            self.shared.opensearch.clone(),
+            follower.clone(),
+            overrides.clone(),
+        );
+        if let Some(copy) = subscription
+            .bootstrap
+            .as_ref()
+            .and_then(|id| self.copy_under_way(&subscription, id))
+        {
             index.loading(Load::of_documents(copy.in_place));
         }
         // The follower cluster is the judge of settings; only what it takes is kept.
         match self.shared.newest_metadata(&subscription) {
             Some(metadata) if index.exists().await.map_err(|error| from_cluster(&error))? => {
-                let replaced = index.replace_overrides(&subscription.settings, &metadata).await;
+                let replaced = index
+                    .replace_overrides(&subscription.settings, &metadata)
+                    .await;
                 replaced.map_err(|error| from_cluster(&error))?;
             }
-            _ => check_settings(&self.shared.opensearch, &overrides).await.map_err(|error| from_cluster(&error))?,
+            _ => check_settings(&self.shared.opensearch, &overrides)
+                .await
+                .map_err(|error| from_cluster(&error))?,
         }
-        let updated = self.shared.transition(&subscription, Command::Update { settings: overrides }).await;
+        let updated = self
+            .shared
+            .transition(
+                &subscription,
+                Command::Update {
+                    settings: overrides,
+                },
+            )
+            .await;
         updated.map_err(|error| transition_error(error, &follower))?;
         Ok(())
     }
 
     /// Waits until the task that the control topic asks for now has got going.
-    async fn started(&self, follower: &IndexName, until_restored: bool) -> Result<(), StartFailure> {
+    async fn started(
+        &self,
+        follower: &IndexName,
+        until_restored: bool,
+    ) -> Result<(), StartFailure> {
         let now = *self.shared.follower_table.changes().borrow();
         // It ends with the agent only.
         let _ = self.acted.subscribe().wait_for(|acted| *acted >= now).await;
@@ -255,17 +376,25 @@ impl Replication {
     async fn settled(&self, subscription: &Subscription, so_far: &str) -> Result<(), ApiError> {
         let now = *self.shared.follower_table.changes().borrow();
         let slots = self.shared.slots_of(subscription);
-        let settled = tokio::time::timeout(SETTLE_TIMEOUT, self.shared.group.acted_on(now, &slots)).await;
+        let settled =
+            tokio::time::timeout(SETTLE_TIMEOUT, self.shared.group.acted_on(now, &slots)).await;
         settled.map_err(|_| {
             let seconds = SETTLE_TIMEOUT.as_secs();
-            let reason = format!("{so_far}, but not every follower agent has said within {seconds}s that it complies");
+            let reason = format!(
+                "{so_far}, but not every follower agent has said within {seconds}s that it complies"
+            );
             ApiError::status_exception(http::StatusCode::SERVICE_UNAVAILABLE, reason)
         })
     }
 }
 
 impl ReplicationService for Replication {
-    fn start(&self, follower: IndexName, request: StartRequest, wait: bool) -> BoxFuture<'_, Result<(), ApiError>> {
+    fn start(
+        &self,
+        follower: IndexName,
+        request: StartRequest,
+        wait: bool,
+    ) -> BoxFuture<'_, Result<(), ApiError>> {
         self.do_start(follower, request, wait).boxed()
     }
 
@@ -273,24 +402,44 @@ impl ReplicationService for Replication {
         self.do_stop(follower).boxed()
     }
 
-    fn pause(&self, follower: IndexName, request: PauseRequest) -> BoxFuture<'_, Result<(), ApiError>> {
+    fn pause(
+        &self,
+        follower: IndexName,
+        request: PauseRequest,
+    ) -> BoxFuture<'_, Result<(), ApiError>> {
         self.do_pause(follower, request).boxed()
     }
 
-    fn resume(&self, follower: IndexName, _request: ResumeRequest) -> BoxFuture<'_, Result<(), ApiError>> {
+    fn resume(
+        &self,
+        follower: IndexName,
+        _request: ResumeRequest,
+    ) -> BoxFuture<'_, Result<(), ApiError>> {
         // `force_resume` makes no difference: what Kafka no longer has is copied anew either way.
         self.do_resume(follower).boxed()
     }
 
-    fn update(&self, follower: IndexName, request: UpdateRequest) -> BoxFuture<'_, Result<(), ApiError>> {
+    fn update(
+        &self,
+        follower: IndexName,
+        request: UpdateRequest,
+    ) -> BoxFuture<'_, Result<(), ApiError>> {
         self.do_update(follower, request).boxed()
     }
 
-    fn status(&self, follower: IndexName, verbose: bool) -> BoxFuture<'_, Result<ReplicationStatus, ApiError>> {
+    fn status(
+        &self,
+        follower: IndexName,
+        verbose: bool,
+    ) -> BoxFuture<'_, Result<ReplicationStatus, ApiError>> {
         std::future::ready(Ok(self.status_of(&follower, verbose))).boxed()
     }
 
-    fn verify(&self, follower: IndexName, request: VerifyRequest) -> BoxFuture<'_, Result<String, ApiError>> {
+    fn verify(
+        &self,
+        follower: IndexName,
+        request: VerifyRequest,
+    ) -> BoxFuture<'_, Result<String, ApiError>> {
         verify::begin(self, follower, request).boxed()
     }
 
@@ -319,7 +468,10 @@ impl ReplicationService for Replication {
                 let lag_details = status::lag(phase.as_ref());
                 statuses.push((
                     follower,
-                    FollowedStatus { status: self.status_in(&subscription, phase, verbose), lag_details },
+                    FollowedStatus {
+                        status: self.status_in(&subscription, phase, verbose),
+                        lag_details,
+                    },
                 ));
             }
         }
@@ -335,11 +487,18 @@ impl ReplicationService for Replication {
         auto_follow::delete(self, rule).boxed()
     }
 
-    fn begin_bulk(&self, operation: BulkOperation, request: BulkRequest) -> BoxFuture<'_, Result<String, ApiError>> {
+    fn begin_bulk(
+        &self,
+        operation: BulkOperation,
+        request: BulkRequest,
+    ) -> BoxFuture<'_, Result<String, ApiError>> {
         bulk::begin(self, &self.task_ids, operation, request).boxed()
     }
 
-    fn bulk_status(&self, pattern: String) -> BoxFuture<'_, Result<Vec<(IndexName, ReplicationStatus)>, ApiError>> {
+    fn bulk_status(
+        &self,
+        pattern: String,
+    ) -> BoxFuture<'_, Result<Vec<(IndexName, ReplicationStatus)>, ApiError>> {
         bulk::status(self, pattern).boxed()
     }
 
@@ -352,7 +511,11 @@ impl ReplicationService for Replication {
     }
 
     fn leader_stats(&self) -> LeaderStats {
-        LeaderStats::of_cluster(&self.cluster, &self.shared.leader_table, &self.shared.follower_table)
+        LeaderStats::of_cluster(
+            &self.cluster,
+            &self.shared.leader_table,
+            &self.shared.follower_table,
+        )
     }
 
     fn follower_stats(&self) -> FollowerStats {
@@ -376,7 +539,9 @@ impl ReplicationService for Replication {
 /// A follower index with other values of these could not hold the leader's documents.
 pub fn refuse_leaders_settings(overrides: &Map<String, Value>) -> Result<(), ApiError> {
     match not_to_override(overrides) {
-        Some(key) => Err(ApiError::illegal_argument(format!("setting [{key}] has to be the leader index's own"))),
+        Some(key) => Err(ApiError::illegal_argument(format!(
+            "setting [{key}] has to be the leader index's own"
+        ))),
         None => Ok(()),
     }
 }
@@ -397,10 +562,12 @@ fn refused(refusal: Refusal, follower: &IndexName) -> ApiError {
         Refusal::NotInProgress => {
             ApiError::illegal_argument(format!("No replication in progress for index:{follower}"))
         }
-        Refusal::AlreadyPaused => ApiError::resource_already_exists(format!("Index {follower} is already paused")),
-        Refusal::AlreadyRunning => {
-            ApiError::resource_already_exists(format!("Replication on Index {follower} is already running"))
+        Refusal::AlreadyPaused => {
+            ApiError::resource_already_exists(format!("Index {follower} is already paused"))
         }
+        Refusal::AlreadyRunning => ApiError::resource_already_exists(format!(
+            "Replication on Index {follower} is already running"
+        )),
         Refusal::Failed => ApiError::illegal_state("Cannot pause when in FAILED state"),
         Refusal::Bootstrapping => ApiError::generic(format!(
             "Index is in restore phase currently for index: {follower}. You can pause after restore completes."

@@ -1,5 +1,5 @@
-//! What is followed on this follower cluster: subscriptions, the tasks that work for them ([`tasks`]), and the calls that
-//! change them ([`calls`]).
+//! What is followed on this follower cluster: subscriptions, the tasks that work for them
+//! ([`tasks`]), and the calls that change them ([`calls`]).
 
 mod calls;
 mod tasks;
@@ -38,7 +38,8 @@ pub struct Replication {
     leaders: Leaders,
     cluster: ClusterUuid,
     tasks: Tasks,
-    /// Subscriptions that this agent may keep something of: by id, with the number of shards if it is known.
+    /// Subscriptions that this agent may keep something of: by id, with the number of shards if it
+    /// is known.
     known: Mutex<HashMap<String, (IndexName, u32)>>,
     /// The control topic's position up to which the tasks are as it says.
     acted: watch::Sender<Offset>,
@@ -117,7 +118,8 @@ impl Replication {
         &self.shared.opensearch
     }
 
-    /// Keeps a task for each subscription that runs, in the state in which the control topic has it.
+    /// Keeps a task for each subscription that runs, in the state in which the control topic has
+    /// it.
     pub async fn run(&self) {
         let mut changes = self.shared.follower_table.changes();
         loop {
@@ -136,7 +138,10 @@ impl Replication {
     /// Forgets what this agent kept for subscriptions that are no more.
     fn forget_stopped(&self, subscriptions: &[Subscription]) {
         let mut known = self.known.lock();
-        let ids: HashSet<&str> = subscriptions.iter().map(|subscription| subscription.id.as_str()).collect();
+        let ids: HashSet<&str> = subscriptions
+            .iter()
+            .map(|subscription| subscription.id.as_str())
+            .collect();
         for (id, (follower, shards)) in known.extract_if(|id, _| !ids.contains(id.as_str())) {
             if let Err(error) = self.shared.checkpoints.forget(&id) {
                 warn!(index = %follower, %error, "checkpoints of a stopped index stay behind; they do no harm");
@@ -145,8 +150,9 @@ impl Replication {
             info!(index = %follower, "no longer followed");
         }
         for subscription in subscriptions {
-            let (_, shards) =
-                known.entry(subscription.id.clone()).or_insert_with(|| (subscription.follower_index.clone(), 0));
+            let (_, shards) = known
+                .entry(subscription.id.clone())
+                .or_insert_with(|| (subscription.follower_index.clone(), 0));
             if *shards == 0 {
                 let capture = self.shared.capture(subscription);
                 *shards = capture.map_or(0, |capture| capture.metadata.number_of_shards);
@@ -167,15 +173,26 @@ impl Replication {
     pub async fn hear_others(&self) {
         let mut partitions = HashMap::new();
         for (subscription, phase) in self.tasks.phases() {
-            let Some(topic) = self.shared.topic(&subscription) else { continue };
-            let (topic, copy, progress) = match (&phase, &subscription.bootstrap, &subscription.copy) {
-                (_, Some(id), _) if self.shared.requests.for_files(&subscription.leader_cluster, id).is_some() => {
-                    continue;
-                }
-                (Phase::Bootstrapping(progress), Some(id), _) => (bootstrap_topic(&topic, id), id, progress),
-                (Phase::Syncing(progress), None, Some(copy)) => (topic, &copy.id, progress),
-                _ => continue,
+            let Some(topic) = self.shared.topic(&subscription) else {
+                continue;
             };
+            let (topic, copy, progress) =
+                match (&phase, &subscription.bootstrap, &subscription.copy) {
+                    (_, Some(id), _)
+                        if self
+                            .shared
+                            .requests
+                            .for_files(&subscription.leader_cluster, id)
+                            .is_some() =>
+                    {
+                        continue;
+                    }
+                    (Phase::Bootstrapping(progress), Some(id), _) => {
+                        (bootstrap_topic(&topic, id), id, progress)
+                    }
+                    (Phase::Syncing(progress), None, Some(copy)) => (topic, &copy.id, progress),
+                    _ => continue,
+                };
             for shard in (0..).map(ShardId).take(progress.shards.len()) {
                 let slot = match phase {
                     Phase::Bootstrapping(_) => Slot::of_index(&subscription.follower_index),
@@ -183,7 +200,10 @@ impl Replication {
                 };
                 if !self.shared.slots.holds(slot) {
                     let of = (copy_key(&subscription.id, copy), Arc::clone(progress));
-                    partitions.entry((topic.clone(), shard)).or_insert_with(Vec::new).push(of);
+                    partitions
+                        .entry((topic.clone(), shard))
+                        .or_insert_with(Vec::new)
+                        .push(of);
                 }
             }
         }
@@ -212,7 +232,9 @@ impl Replication {
     /// The subscriptions of this follower cluster.
     pub fn subscriptions(&self) -> Vec<Subscription> {
         let all = self.shared.follower_table.all::<Subscription>();
-        all.into_iter().filter(|subscription| subscription.follower_cluster == self.cluster).collect()
+        all.into_iter()
+            .filter(|subscription| subscription.follower_cluster == self.cluster)
+            .collect()
     }
 
     /// Writes what `/metrics` shows of progress.
@@ -226,9 +248,18 @@ impl Replication {
                 (_, Some(Phase::Bootstrapping(_))) => 2,
                 _ => 1,
             };
-            self.shared.metrics.state.with_label_values(&[index]).set(state);
-            let dead_letters = i64::try_from(self.dead_letters_of(&subscription)).unwrap_or(i64::MAX);
-            self.shared.metrics.dead_letters.with_label_values(&[index]).set(dead_letters);
+            self.shared
+                .metrics
+                .state
+                .with_label_values(&[index])
+                .set(state);
+            let dead_letters =
+                i64::try_from(self.dead_letters_of(&subscription)).unwrap_or(i64::MAX);
+            self.shared
+                .metrics
+                .dead_letters
+                .with_label_values(&[index])
+                .set(dead_letters);
             verify::export(self, &subscription);
             if let Some(Phase::Syncing(progress) | Phase::Bootstrapping(progress)) = phase
                 && let Some(topic) = self.shared.topic(&subscription)
@@ -245,7 +276,11 @@ impl Replication {
 
     /// Stops following at the agent's own decision.
     pub async fn auto_pause(&self, subscription: &Subscription, reason: String) {
-        if let Err(error) = self.shared.transition(subscription, Command::AutoPause { reason }).await {
+        if let Err(error) = self
+            .shared
+            .transition(subscription, Command::AutoPause { reason })
+            .await
+        {
             warn!(index = %subscription.follower_index, %error, "the index could not be paused");
         }
     }
@@ -265,28 +300,49 @@ impl Replication {
 
     /// The indices that are followed, from memory while nothing changes.
     pub fn followed_indices(&self) -> Arc<HashSet<IndexName>> {
-        self.followed.get(&self.shared.follower_table, |all: Vec<Subscription>| {
-            let own = all.into_iter().filter(|subscription| subscription.follower_cluster == self.cluster);
-            own.map(|subscription| subscription.follower_index).collect()
-        })
+        self.followed
+            .get(&self.shared.follower_table, |all: Vec<Subscription>| {
+                let own = all
+                    .into_iter()
+                    .filter(|subscription| subscription.follower_cluster == self.cluster);
+                own.map(|subscription| subscription.follower_index)
+                    .collect()
+            })
     }
 
     /// The indices that the follower cluster has.
     pub async fn local_indices(&self) -> Result<HashSet<IndexName>, OpenSearchError> {
-        let state: Value =
-            self.shared.opensearch.cluster_state(StateOf::Manager, "metadata", "metadata.indices.*.state").await?;
-        let indices = state.pointer("/metadata/indices").and_then(Value::as_object);
-        Ok(indices.into_iter().flatten().map(|(name, _)| IndexName::from(name.as_str())).collect())
+        let state: Value = self
+            .shared
+            .opensearch
+            .cluster_state(StateOf::Manager, "metadata", "metadata.indices.*.state")
+            .await?;
+        let indices = state
+            .pointer("/metadata/indices")
+            .and_then(Value::as_object);
+        Ok(indices
+            .into_iter()
+            .flatten()
+            .map(|(name, _)| IndexName::from(name.as_str()))
+            .collect())
     }
 
     fn dead_letters_of(&self, subscription: &Subscription) -> usize {
         self.shared.letter_box(subscription).count()
     }
 
-    fn status_in(&self, subscription: &Subscription, phase: Option<Phase>, verbose: bool) -> ReplicationStatus {
+    fn status_in(
+        &self,
+        subscription: &Subscription,
+        phase: Option<Phase>,
+        verbose: bool,
+    ) -> ReplicationStatus {
         let dead_letters = self.dead_letters_of(subscription);
         let dead_letters = (dead_letters > 0).then_some(dead_letters as u64);
-        ReplicationStatus { dead_letters, ..status::of(subscription, phase, verbose) }
+        ReplicationStatus {
+            dead_letters,
+            ..status::of(subscription, phase, verbose)
+        }
     }
 
     pub fn status_of(&self, follower: &IndexName, verbose: bool) -> ReplicationStatus {

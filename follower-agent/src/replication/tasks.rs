@@ -1,4 +1,5 @@
-//! The tasks of this agent: one for each subscription that runs, in the state in which the control topic has it.
+//! The tasks of this agent: one for each subscription that runs, in the state in which the control
+//! topic has it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -41,10 +42,15 @@ struct Running {
 
 impl Tasks {
     pub fn new(shared: Arc<Shared>, stop: CancellationToken) -> Self {
-        Self { shared, running: Mutex::default(), stop }
+        Self {
+            shared,
+            running: Mutex::default(),
+            stop,
+        }
     }
 
-    /// Ends the tasks that work for another state of a subscription than these, and begins those that are missing.
+    /// Ends the tasks that work for another state of a subscription than these, and begins those
+    /// that are missing.
     pub async fn keep(&self, subscriptions: &[Subscription]) {
         let wanted: HashMap<&IndexName, &Subscription> = subscriptions
             .iter()
@@ -55,15 +61,24 @@ impl Tasks {
             let found = wanted.get(&running.subscription.follower_index);
             !found.is_some_and(|found| same_work(found, &running.subscription))
         };
-        let other: Vec<Running> =
-            self.running.lock().extract_if(|_, running| is_other(running)).map(|(_, r)| r).collect();
-        let phases = other.iter().map(|running| (running.subscription.id.clone(), running.phase.clone()));
+        let other: Vec<Running> = self
+            .running
+            .lock()
+            .extract_if(|_, running| is_other(running))
+            .map(|(_, r)| r)
+            .collect();
+        let phases = other
+            .iter()
+            .map(|running| (running.subscription.id.clone(), running.phase.clone()));
         let mut phases: HashMap<String, watch::Sender<Phase>> = phases.collect();
         end(other).await;
         for (follower, subscription) in wanted {
             if !self.running.lock().contains_key(follower) {
                 let phase = phases.remove(&subscription.id);
-                self.spawn(subscription.clone(), phase.unwrap_or_else(|| watch::Sender::new(Phase::Starting)));
+                self.spawn(
+                    subscription.clone(),
+                    phase.unwrap_or_else(|| watch::Sender::new(Phase::Starting)),
+                );
             }
         }
     }
@@ -72,38 +87,72 @@ impl Tasks {
         let follower = subscription.follower_index.clone();
         info!(index = %follower, leader = %subscription.leader_index, "following");
         let stop = self.stop.child_token();
-        let task = keep_following(Arc::clone(&self.shared), subscription.clone(), phase.clone(), stop.clone());
+        let task = keep_following(
+            Arc::clone(&self.shared),
+            subscription.clone(),
+            phase.clone(),
+            stop.clone(),
+        );
         let task = tokio::spawn(task);
-        self.running.lock().insert(follower, Running { subscription, stop, task, phase });
+        self.running.lock().insert(
+            follower,
+            Running {
+                subscription,
+                stop,
+                task,
+                phase,
+            },
+        );
     }
 
     /// Ends every task; each saves its checkpoint.
     pub async fn end_all(&self) {
-        let running = self.running.lock().drain().map(|(_, running)| running).collect();
+        let running = self
+            .running
+            .lock()
+            .drain()
+            .map(|(_, running)| running)
+            .collect();
         end(running).await;
     }
 
     /// What the index is doing, if it is running.
     pub fn phase(&self, follower: &IndexName) -> Option<Phase> {
-        self.running.lock().get(follower).map(|running| running.phase.borrow().clone())
+        self.running
+            .lock()
+            .get(follower)
+            .map(|running| running.phase.borrow().clone())
     }
 
     /// What each running index is doing.
     pub fn phases(&self) -> Vec<(Subscription, Phase)> {
         let running = self.running.lock();
-        running.values().map(|running| (running.subscription.clone(), running.phase.borrow().clone())).collect()
+        running
+            .values()
+            .map(|running| (running.subscription.clone(), running.phase.borrow().clone()))
+            .collect()
     }
 
     /// Waits until an index has got going: until nothing of it is missing, if `until_restored`.
-    pub async fn started(&self, follower: &IndexName, until_restored: bool) -> Result<(), StartFailure> {
-        let phase = self.running.lock().get(follower).map(|running| running.phase.subscribe());
+    pub async fn started(
+        &self,
+        follower: &IndexName,
+        until_restored: bool,
+    ) -> Result<(), StartFailure> {
+        let phase = self
+            .running
+            .lock()
+            .get(follower)
+            .map(|running| running.phase.subscribe());
         let mut phase = phase.ok_or(StartFailure::Ended)?;
         let going = async {
             loop {
                 match &*phase.borrow_and_update() {
                     Phase::Bootstrapping(_) if !until_restored => return Ok(()),
                     Phase::Syncing(progress) if progress.is_restored() => return Ok(()),
-                    Phase::Syncing(progress) if progress.is_loaded() && !until_restored => return Ok(()),
+                    Phase::Syncing(progress) if progress.is_loaded() && !until_restored => {
+                        return Ok(());
+                    }
                     Phase::Refused(error) => return Err(StartFailure::Refused(Arc::clone(error))),
                     Phase::Starting | Phase::Bootstrapping(_) | Phase::Syncing(_) => {}
                 }
@@ -114,7 +163,9 @@ impl Tasks {
                 }
             }
         };
-        tokio::time::timeout(START_TIMEOUT, going).await.map_err(|_| StartFailure::Timeout)?
+        tokio::time::timeout(START_TIMEOUT, going)
+            .await
+            .map_err(|_| StartFailure::Timeout)?
     }
 }
 
@@ -129,8 +180,12 @@ impl StartFailure {
     pub fn into_api_error(self) -> ApiError {
         match self {
             Self::Refused(error) => from_cluster(&error),
-            Self::Timeout => ApiError::illegal_state("Timed out when waiting for persistent task after 30s"),
-            Self::Ended => ApiError::illegal_state("replication stopped as soon as it had begun: its status says why"),
+            Self::Timeout => {
+                ApiError::illegal_state("Timed out when waiting for persistent task after 30s")
+            }
+            Self::Ended => ApiError::illegal_state(
+                "replication stopped as soon as it had begun: its status says why",
+            ),
         }
     }
 }
@@ -138,8 +193,15 @@ impl StartFailure {
 /// Whether a task that works for one goes on for the other.
 fn same_work(one: &Subscription, other: &Subscription) -> bool {
     // A copy is not begun anew for settings; they are looked up when it is complete.
-    let settings = if one.bootstrap.is_some() { &one.settings } else { &other.settings };
-    *one == Subscription { settings: settings.clone(), ..other.clone() }
+    let settings = if one.bootstrap.is_some() {
+        &one.settings
+    } else {
+        &other.settings
+    };
+    *one == Subscription {
+        settings: settings.clone(),
+        ..other.clone()
+    }
 }
 
 async fn end(tasks: Vec<Running>) {
@@ -153,7 +215,8 @@ async fn end(tasks: Vec<Running>) {
     }
 }
 
-/// Runs an index's task, again and again while its errors may pass; pauses the index when they do not.
+/// Runs an index's task, again and again while its errors may pass; pauses the index when they do
+/// not.
 async fn keep_following(
     shared: Arc<Shared>,
     subscription: Subscription,
@@ -162,8 +225,11 @@ async fn keep_following(
 ) {
     let mut restarts = Restarts::new(FIRST_RETRY, LAST_RETRY);
     loop {
-        let followed =
-            Followed { shared: Arc::clone(&shared), subscription: subscription.clone(), phase: phase.clone() };
+        let followed = Followed {
+            shared: Arc::clone(&shared),
+            subscription: subscription.clone(),
+            phase: phase.clone(),
+        };
         let end = match followed.run(stop.clone()).await {
             Ok(()) => return,
             Err(end) => end,
@@ -172,7 +238,9 @@ async fn keep_following(
         let index = &subscription.follower_index;
         if !end.retryable() {
             warn!(%index, error = %end, "the index cannot be followed on and is paused");
-            let command = Command::AutoPause { reason: format!("AutoPaused: [{end}]") };
+            let command = Command::AutoPause {
+                reason: format!("AutoPaused: [{end}]"),
+            };
             match shared.transition(&subscription, command).await {
                 Ok(_) => return,
                 Err(error) => warn!(%index, %error, "the pause could not be written down"),

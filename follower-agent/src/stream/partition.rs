@@ -23,7 +23,8 @@ use tokio::task::spawn_blocking;
 use tracing::warn;
 
 use super::turns::{
-    A_RECORD, Distance, FAR_BEHIND, LEAST_FAR, NEAR, OF_THE_MEAN, SILENT_TURN, Turn, Turns, far_behind,
+    A_RECORD, Distance, FAR_BEHIND, LEAST_FAR, NEAR, OF_THE_MEAN, SILENT_TURN, Turn, Turns,
+    far_behind,
 };
 use super::{Member, Partition, StreamError, Streams};
 use crate::ports::{Positioned, Records, Unpacked};
@@ -80,7 +81,10 @@ impl Records for PartitionStream {
     fn put_down(&mut self) {
         self.let_go();
         // What comes meanwhile is not known.
-        self.end.0 = self.end.0.max(self.position.0 + 1 + NEAR / self.mean.max(1));
+        self.end.0 = self
+            .end
+            .0
+            .max(self.position.0 + 1 + NEAR / self.mean.max(1));
     }
 }
 
@@ -107,11 +111,15 @@ impl PartitionStream {
         }
     }
 
-    /// Who leads the partitions of an assigned topic that it does not know yet, librdkafka asks once a second only. The
-    /// question waits behind a fetch under way.
+    /// Who leads the partitions of an assigned topic that it does not know yet, librdkafka asks
+    /// once a second only. The question waits behind a fetch under way.
     pub(super) async fn know_leaders(&mut self) -> Result<(), KafkaError> {
         let (consumer, topic) = (Arc::clone(&self.consumer), self.partition.0.clone());
-        let asked = spawn_blocking(move || consumer.fetch_metadata(Some(topic.as_str()), LEADERS_TIMEOUT).map(|_| ()));
+        let asked = spawn_blocking(move || {
+            consumer
+                .fetch_metadata(Some(topic.as_str()), LEADERS_TIMEOUT)
+                .map(|_| ())
+        });
         asked.await.unwrap_or(Err(KafkaError::Canceled))
     }
 
@@ -126,8 +134,14 @@ impl PartitionStream {
             match &mut self.fetching {
                 Fetching::InTurn(_) | Fetching::Freely => return Ok(()),
                 Fetching::No if behind > NEAR => {
-                    let far = Distance::Far { was_near: self.was_near };
-                    let distance = if behind <= FAR_BEHIND { Distance::Short } else { far };
+                    let far = Distance::Far {
+                        was_near: self.was_near,
+                    };
+                    let distance = if behind <= FAR_BEHIND {
+                        Distance::Short
+                    } else {
+                        far
+                    };
                     self.fetching = Fetching::Waits(self.turns.wait(distance, behind));
                 }
                 Fetching::No => {
@@ -145,20 +159,32 @@ impl PartitionStream {
     }
 
     fn fetch(&mut self) -> Result<(), KafkaError> {
-        // The one before ends first: with it ends the waking of whoever reads. librdkafka may have another by now.
+        // The one before ends first: with it ends the waking of whoever reads. librdkafka may have
+        // another by now.
         self.queue = None;
-        // Split off before it is assigned, so that none of its records goes to the consumer's common queue.
+        // Split off before it is assigned, so that none of its records goes to the consumer's
+        // common queue.
         let (topic, shard) = &self.partition;
-        self.queue = self.consumer.split_partition_queue(topic.as_str(), shard.partition());
-        self.list().and_then(|list| self.consumer.incremental_assign(&list))
+        self.queue = self
+            .consumer
+            .split_partition_queue(topic.as_str(), shard.partition());
+        self.list()
+            .and_then(|list| self.consumer.incremental_assign(&list))
     }
 
-    /// Ends what [`Self::fetch`] began. What was fetched would stay in the queue: it is outdated, and is not given out.
+    /// Ends what [`Self::fetch`] began. What was fetched would stay in the queue: it is outdated,
+    /// and is not given out.
     fn let_go(&mut self) {
-        if matches!(std::mem::replace(&mut self.fetching, Fetching::No), Fetching::No | Fetching::Waits(_)) {
+        if matches!(
+            std::mem::replace(&mut self.fetching, Fetching::No),
+            Fetching::No | Fetching::Waits(_)
+        ) {
             return;
         }
-        if let Err(error) = self.list().and_then(|list| self.consumer.incremental_unassign(&list)) {
+        if let Err(error) = self
+            .list()
+            .and_then(|list| self.consumer.incremental_unassign(&list))
+        {
             warn!(topic = %self.partition.0, shard = %self.partition.1, %error, "a partition could not be let go");
         }
         if let Some(queue) = &self.queue {
@@ -189,16 +215,24 @@ impl PartitionStream {
         let behind = self.behind();
         match &self.fetching {
             Fetching::InTurn(_) if behind <= NEAR => self.came_near(),
-            Fetching::InTurn(turn) if turn.distance == Distance::Short && behind > FAR_BEHIND => self.begin_turn(),
+            Fetching::InTurn(turn) if turn.distance == Distance::Short && behind > FAR_BEHIND => {
+                self.begin_turn()
+            }
             Fetching::InTurn(turn) if turn.is_over(self.patience) => self.begin_turn(),
-            Fetching::Freely if behind > LEAST_FAR && behind > far_behind(self.streams()) => self.begin_turn(),
+            Fetching::Freely if behind > LEAST_FAR && behind > far_behind(self.streams()) => {
+                self.begin_turn()
+            }
             _ => {}
         }
     }
 
     /// How many streams there are.
     fn streams(&self) -> usize {
-        self.members.lock().iter().map(|member| member.partitions.len()).sum()
+        self.members
+            .lock()
+            .iter()
+            .map(|member| member.partitions.len())
+            .sum()
     }
 
     /// Those who wait come first.
@@ -215,30 +249,41 @@ impl PartitionStream {
 
     async fn receive(&mut self) -> Result<(), StreamError> {
         let (topic, shard) = self.partition.clone();
-        let failed = |source| StreamError::Kafka { topic: topic.clone(), shard, source: Box::new(source) };
+        let failed = |source| StreamError::Kafka {
+            topic: topic.clone(),
+            shard,
+            source: Box::new(source),
+        };
         self.take_up().await.map_err(failed)?;
         let Some(queue) = &self.queue else {
-            return Err(failed(KafkaError::MessageConsumption(RDKafkaErrorCode::UnknownPartition)));
+            return Err(failed(KafkaError::MessageConsumption(
+                RDKafkaErrorCode::UnknownPartition,
+            )));
         };
         let message = async {
             let message = queue.recv().await?;
             Ok::<_, KafkaError>((message.payload_len(), read(&self.partition, &message)))
         };
         let received = match &self.fetching {
-            Fetching::InTurn(turn) => match tokio::time::timeout_at(turn.end(self.patience), message).await {
-                Ok(received) => received,
-                Err(_) => {
-                    self.take_turns();
-                    return Ok(());
+            Fetching::InTurn(turn) => {
+                match tokio::time::timeout_at(turn.end(self.patience), message).await {
+                    Ok(received) => received,
+                    Err(_) => {
+                        self.take_turns();
+                        return Ok(());
+                    }
                 }
-            },
+            }
             _ => message.await,
         };
         match received {
             // Nothing is ever taken out of the middle of these topics.
-            Ok((_, Ok((found, _)))) if found != self.position => {
-                Err(StreamError::Skipped { topic, shard, expected: self.position, found })
-            }
+            Ok((_, Ok((found, _)))) if found != self.position => Err(StreamError::Skipped {
+                topic,
+                shard,
+                expected: self.position,
+                found,
+            }),
             Ok((bytes, Ok((offset, records)))) => {
                 self.position = Offset(offset.0 + 1);
                 self.unpacked = Unpacked::new(offset, records);
@@ -249,7 +294,11 @@ impl PartitionStream {
             Ok((_, Err(error))) => Err(error),
             Err(error) => match error.rdkafka_error_code() {
                 Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
-                    Err(StreamError::PositionLost { topic, shard, offset: self.position })
+                    Err(StreamError::PositionLost {
+                        topic,
+                        shard,
+                        offset: self.position,
+                    })
                 }
                 _ => Err(failed(error)),
             },
@@ -282,7 +331,8 @@ async fn next_turn(
 fn high_watermark(consumer: &StreamConsumer, (topic, shard): &Partition) -> Option<Offset> {
     let topic = CString::new(topic.as_str()).ok()?;
     let (mut low, mut high) = (-1, -1);
-    // SAFETY: the consumer outlives the call, and so do the topic's name and the two numbers, which are what the call fills.
+    // SAFETY: the consumer outlives the call, and so do the topic's name and the two numbers, which
+    // are what the call fills.
     let answer = unsafe {
         rd_kafka_get_watermark_offsets(
             consumer.client().native_ptr(),
@@ -296,7 +346,10 @@ fn high_watermark(consumer: &StreamConsumer, (topic, shard): &Partition) -> Opti
     (answer == rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some(Offset(high))
 }
 
-fn read((topic, shard): &Partition, message: &BorrowedMessage<'_>) -> Result<(Offset, Vec<Record>), StreamError> {
+fn read(
+    (topic, shard): &Partition,
+    message: &BorrowedMessage<'_>,
+) -> Result<(Offset, Vec<Record>), StreamError> {
     let offset = Offset(message.offset());
     let records = Record::decode(message).map_err(|source| StreamError::Record {
         topic: topic.clone(),
@@ -313,7 +366,10 @@ impl Drop for PartitionStream {
         // Before another stream may read the partition with this consumer.
         self.queue = None;
         let mut members = self.members.lock();
-        if let Some(member) = members.iter_mut().find(|member| Arc::ptr_eq(&member.consumer, &self.consumer)) {
+        if let Some(member) = members
+            .iter_mut()
+            .find(|member| Arc::ptr_eq(&member.consumer, &self.consumer))
+        {
             member.partitions.remove(&self.partition);
         }
     }
@@ -362,9 +418,21 @@ mod tests {
                 let (group, delivery) = Group::new(None);
                 for n in 0..LENGTH {
                     let source = Bytes::from(vec![b' '; RECORD as usize]);
-                    let kind = OperationKind::Index { id: "id".to_owned(), source, routing: None, version: 1 };
-                    let body = Body::Operation(Operation { primary_term: PrimaryTerm(1), kind });
-                    let record = [Record { seq_no: SeqNo(n), timestamp_ms: 1, body }];
+                    let kind = OperationKind::Index {
+                        id: "id".to_owned(),
+                        source,
+                        routing: None,
+                        version: 1,
+                    };
+                    let body = Body::Operation(Operation {
+                        primary_term: PrimaryTerm(1),
+                        kind,
+                    });
+                    let record = [Record {
+                        seq_no: SeqNo(n),
+                        timestamp_ms: 1,
+                        body,
+                    }];
                     let encoded = packs(&record, 1).next().unwrap().encode();
                     let outgoing = Outgoing {
                         key: encoded.key,
@@ -372,24 +440,41 @@ mod tests {
                         headers: encoded.headers,
                         timestamp_ms: 1,
                     };
-                    producer.send(&topic, shard, outgoing, &group).await.unwrap();
+                    producer
+                        .send(&topic, shard, outgoing, &group)
+                        .await
+                        .unwrap();
                 }
                 drop(group);
                 delivery.wait().await.unwrap();
             }
             let waiting = IntGauge::new("waiting", "of a test").unwrap();
-            let streams = Streams::of_shards(kafka.consumer("group"), waiting, CancellationToken::new());
-            Self { streams, topic, _cluster: cluster }
+            let streams =
+                Streams::of_shards(kafka.consumer("group"), waiting, CancellationToken::new());
+            Self {
+                streams,
+                topic,
+                _cluster: cluster,
+            }
         }
 
         async fn open(&self, shard: usize, offset: i64) -> PartitionStream {
-            self.streams.open(&self.topic, ShardId(shard as u32), Offset(offset)..END).await.unwrap()
+            self.streams
+                .open(&self.topic, ShardId(shard as u32), Offset(offset)..END)
+                .await
+                .unwrap()
         }
     }
 
     async fn read(stream: &mut PartitionStream, offset: i64) {
-        let record = tokio::time::timeout(SOON, stream.next()).await.expect("it comes").unwrap();
-        assert_eq!((record.offset, record.record.seq_no), (Offset(offset), SeqNo(offset)));
+        let record = tokio::time::timeout(SOON, stream.next())
+            .await
+            .expect("it comes")
+            .unwrap();
+        assert_eq!(
+            (record.offset, record.record.seq_no),
+            (Offset(offset), SeqNo(offset))
+        );
     }
 
     async fn nothing_comes(stream: &mut PartitionStream) -> bool {
@@ -452,7 +537,9 @@ mod tests {
         while streams.iter().any(|(_, read)| *read < LENGTH) {
             for (stream, position) in streams.iter_mut().filter(|(_, read)| *read < LENGTH) {
                 end_turn(stream);
-                if let Ok(record) = tokio::time::timeout(Duration::from_millis(20), stream.next()).await {
+                if let Ok(record) =
+                    tokio::time::timeout(Duration::from_millis(20), stream.next()).await
+                {
                     assert_eq!(record.unwrap().offset, Offset(*position));
                     *position += 1;
                 }
@@ -465,9 +552,14 @@ mod tests {
         let topic = Topic::new(1).await;
         let mut stream = topic.open(0, 0).await;
         read(&mut stream, 0).await;
-        let others = Arc::clone(&topic.streams.turns.returning).acquire_many_owned(TURNS as u32 - 1).await.unwrap();
+        let others = Arc::clone(&topic.streams.turns.returning)
+            .acquire_many_owned(TURNS as u32 - 1)
+            .await
+            .unwrap();
         for silent in 1..=3 {
-            let Fetching::InTurn(turn) = &mut stream.fetching else { panic!("it is far behind") };
+            let Fetching::InTurn(turn) = &mut stream.fetching else {
+                panic!("it is far behind")
+            };
             (turn.bytes, turn.since) = (0, Instant::now() - LONGEST_SILENCE);
             let waits = Arc::clone(&topic.streams.turns.returning).acquire_owned();
             tokio::pin!(waits);

@@ -1,5 +1,5 @@
-//! Of a partition that is behind, librdkafka keeps megabytes in memory. So these take turns: the others wait, with nothing
-//! fetched.
+//! Of a partition that is behind, librdkafka keeps megabytes in memory. So these take turns: the
+//! others wait, with nothing fetched.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,20 +16,20 @@ pub const FAR_BEHIND: i64 = 4 * 1024 * 1024;
 pub const TURNS: usize = 6;
 /// What those between the two may have together when they are opened, in bytes.
 const SHORT_TURNS: usize = 64 * 1024 * 1024;
-/// With many partitions, one that is followed counts as far behind earlier: together they may be so much behind, in bytes, but
-/// each of them at least [`LEAST_FAR`].
+/// With many partitions, one that is followed counts as far behind earlier: together they may be so
+/// much behind, in bytes, but each of them at least [`LEAST_FAR`].
 const FOLLOWED: i64 = 64 * 1024 * 1024;
 pub const LEAST_FAR: i64 = 512 * 1024;
-/// What a Kafka record is taken to weigh before the first ones are read, in bytes: operations are packed up to so much
-/// (`capture.pack_bytes`). Documents can be larger.
+/// What a Kafka record is taken to weigh before the first ones are read, in bytes: operations are
+/// packed up to so much (`capture.pack_bytes`). Documents can be larger.
 pub const A_RECORD: i64 = 32 * 1024;
 /// A record counts for so much of the mean of those before it.
 pub const OF_THE_MEAN: i64 = 8;
 /// When a turn is over, if others wait. What is fetched and not read by then is fetched again.
 const TURN: Duration = Duration::from_secs(10);
 pub const BYTES_OF_A_TURN: i64 = 16 * FAR_BEHIND;
-/// A turn in which nothing comes, such as from a broker that is away. The next one of the partition may be twice as long: a large
-/// record, or a slow broker, takes its time.
+/// A turn in which nothing comes, such as from a broker that is away. The next one of the partition
+/// may be twice as long: a large record, or a slow broker, takes its time.
 pub const SILENT_TURN: Duration = Duration::from_secs(2);
 pub const LONGEST_SILENCE: Duration = Duration::from_secs(30);
 
@@ -37,7 +37,8 @@ pub const LONGEST_SILENCE: Duration = Duration::from_secs(30);
 pub struct Turns {
     /// In bytes. Many partitions are a little behind when an agent starts.
     short: Arc<Semaphore>,
-    /// Of partitions that are far behind when they are opened. They do not hold up those that fall behind later.
+    /// Of partitions that are far behind when they are opened. They do not hold up those that fall
+    /// behind later.
     pub returning: Arc<Semaphore>,
     fallen_behind: Arc<Semaphore>,
     pub waiting: IntGauge,
@@ -57,7 +58,12 @@ impl Turns {
     /// `waiting` counts who waits.
     pub fn new(waiting: IntGauge) -> Self {
         let of = |turns| Arc::new(Semaphore::new(turns));
-        Self { short: of(SHORT_TURNS), returning: of(TURNS), fallen_behind: of(TURNS), waiting }
+        Self {
+            short: of(SHORT_TURNS),
+            returning: of(TURNS),
+            fallen_behind: of(TURNS),
+            waiting,
+        }
     }
 
     fn of(&self, distance: Distance) -> Arc<Semaphore> {
@@ -74,7 +80,10 @@ impl Turns {
             Distance::Short => u32::try_from(behind).unwrap_or(u32::MAX),
             Distance::Far { .. } => 1,
         };
-        let (permit, waiting) = (self.of(distance).acquire_many_owned(weight), Counted::new(&self.waiting));
+        let (permit, waiting) = (
+            self.of(distance).acquire_many_owned(weight),
+            Counted::new(&self.waiting),
+        );
         Box::pin(async move {
             let _waiting = waiting;
             Some(Turn::begin(distance, permit.await.ok()?))
@@ -84,7 +93,10 @@ impl Turns {
     /// A turn at once, unless others wait.
     pub fn try_far(&self, was_near: bool) -> Option<Turn> {
         let distance = Distance::Far { was_near };
-        Some(Turn::begin(distance, self.of(distance).try_acquire_owned().ok()?))
+        Some(Turn::begin(
+            distance,
+            self.of(distance).try_acquire_owned().ok()?,
+        ))
     }
 }
 
@@ -105,7 +117,12 @@ pub struct Turn {
 
 impl Turn {
     fn begin(distance: Distance, permit: OwnedSemaphorePermit) -> Self {
-        Self { distance, _permit: permit, since: Instant::now(), bytes: 0 }
+        Self {
+            distance,
+            _permit: permit,
+            since: Instant::now(),
+            bytes: 0,
+        }
     }
 
     /// When it is over if others wait. `patience` is for one in which nothing comes.
@@ -119,7 +136,11 @@ impl Turn {
 
     /// How long the next turn of the partition may be in which nothing comes.
     pub fn next_patience(&self, patience: Duration) -> Duration {
-        if self.bytes == 0 { (patience * 2).min(LONGEST_SILENCE) } else { SILENT_TURN }
+        if self.bytes == 0 {
+            (patience * 2).min(LONGEST_SILENCE)
+        } else {
+            SILENT_TURN
+        }
     }
 }
 

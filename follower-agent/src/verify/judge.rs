@@ -1,5 +1,5 @@
-//! Judges a document while both sides are in use, by what the leader had before and after the follower was looked at.
-//! Pure.
+//! Judges a document while both sides are in use, by what the leader had before and after the
+//! follower was looked at. Pure.
 
 use shardline_common::types::SeqNo;
 use shardline_common::verify::Fingerprint;
@@ -26,7 +26,8 @@ pub struct Sight {
     pub floor: SeqNo,
     /// The leader's.
     pub before: State,
-    /// The follower's, when it had applied everything that the leader had done when `before` was seen.
+    /// The follower's, when it had applied everything that the leader had done when `before` was
+    /// seen.
     pub follower: State,
     /// The leader's.
     pub after: State,
@@ -36,7 +37,13 @@ pub struct Sight {
 
 impl Sight {
     pub fn judge(self) -> Verdict {
-        let Self { floor, before, follower, after, newest } = self;
+        let Self {
+            floor,
+            before,
+            follower,
+            after,
+            newest,
+        } = self;
         if follower == before || follower == after {
             return Verdict::Equal;
         }
@@ -61,11 +68,15 @@ mod tests {
     use super::*;
 
     fn state(seq_no: i64) -> State {
-        Some(Fingerprint { seq_no: SeqNo(seq_no), hash: seq_no as u64 })
+        Some(Fingerprint {
+            seq_no: SeqNo(seq_no),
+            hash: seq_no as u64,
+        })
     }
 
     proptest! {
-        /// A follower that shows any state of the leader's that it may show is never found different.
+        /// A follower that shows any state of the leader's that it may show is never found
+        /// different.
         #[test]
         fn there_is_no_false_alarm(
             deleted in prop::collection::vec(any::<bool>(), 1..40),
@@ -94,8 +105,16 @@ mod tests {
 
     #[test]
     fn what_rests_and_is_not_the_same_is_found() {
-        let judge =
-            |before, follower, after| Sight { floor: SeqNo(9), before, follower, after, newest: SeqNo(20) }.judge();
+        let judge = |before, follower, after| {
+            Sight {
+                floor: SeqNo(9),
+                before,
+                follower,
+                after,
+                newest: SeqNo(20),
+            }
+            .judge()
+        };
         assert_eq!(judge(state(3), None, state(3)), Verdict::Missing);
         assert_eq!(judge(None, state(3), None), Verdict::Extra);
         assert_eq!(judge(None, state(10), None), Verdict::Unclear);

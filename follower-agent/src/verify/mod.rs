@@ -1,8 +1,8 @@
-//! Verification: proves that a follower index is equal to its leader's while both are in use, or names what differs, and
-//! repairs it.
+//! Verification: proves that a follower index is equal to its leader's while both are in use, or
+//! names what differs, and repairs it.
 //!
-//! A verification lives in the control topic; the agent that looks after the index carries it out, from the beginning
-//! if another one had begun.
+//! A verification lives in the control topic; the agent that looks after the index carries it out,
+//! from the beginning if another one had begun.
 
 mod judge;
 mod shard;
@@ -106,14 +106,17 @@ pub struct Findings {
 
 impl Findings {
     pub fn is_equal(&self) -> bool {
-        self.missing.count + self.extra.count + self.different.count == 0 && self.metadata.is_empty()
+        self.missing.count + self.extra.count + self.different.count == 0
+            && self.metadata.is_empty()
     }
 
     fn add(&mut self, other: Self) {
         self.documents += other.documents;
-        for (own, other) in
-            [(&mut self.missing, other.missing), (&mut self.extra, other.extra), (&mut self.different, other.different)]
-        {
+        for (own, other) in [
+            (&mut self.missing, other.missing),
+            (&mut self.extra, other.extra),
+            (&mut self.different, other.different),
+        ] {
             own.count += other.count;
             own.ids.extend(other.ids);
             own.ids.truncate(SHOWN);
@@ -158,20 +161,29 @@ impl Verification {
 }
 
 /// Writes down that an index is to be verified; returns the verification's id.
-pub async fn begin(replication: &Replication, index: IndexName, request: VerifyRequest) -> Result<String, ApiError> {
+pub async fn begin(
+    replication: &Replication,
+    index: IndexName,
+    request: VerifyRequest,
+) -> Result<String, ApiError> {
     let key = Verification::key_of(replication.cluster(), &index);
     let _one_at_a_time = replication.lock(&key).await;
-    let subscription = replication
-        .subscription(&index)
-        .ok_or_else(|| ApiError::illegal_argument(format!("No replication in progress for index:{index}")))?;
+    let subscription = replication.subscription(&index).ok_or_else(|| {
+        ApiError::illegal_argument(format!("No replication in progress for index:{index}"))
+    })?;
     let Some(Phase::Syncing(progress)) = replication.phase(&index) else {
-        let reason = format!("Index {index} is not SYNCING; its status says what it is. Verify it when it is");
+        let reason = format!(
+            "Index {index} is not SYNCING; its status says what it is. Verify it when it is"
+        );
         return Err(ApiError::illegal_argument(reason));
     };
     let table = replication.follower_table();
-    if table.get::<Verification>(&key).is_some_and(|last| !last.state.is_done() && last.subscription == subscription.id)
+    if table
+        .get::<Verification>(&key)
+        .is_some_and(|last| !last.state.is_done() && last.subscription == subscription.id)
     {
-        let reason = format!("Index {index} is being verified already; DELETE {index}/_verify ends that");
+        let reason =
+            format!("Index {index} is being verified already; DELETE {index}/_verify ends that");
         return Err(ApiError::resource_already_exists(reason));
     }
     let verification = Verification {
@@ -190,24 +202,36 @@ pub async fn begin(replication: &Replication, index: IndexName, request: VerifyR
         found: Findings::default(),
         before_repair: None,
     };
-    table.publish(&verification).await.map_err(|error| from_control(&error))?;
+    table
+        .publish(&verification)
+        .await
+        .map_err(|error| from_control(&error))?;
     Ok(verification.id)
 }
 
 pub fn last(replication: &Replication, index: &IndexName) -> Result<Verification, ApiError> {
-    let last = replication.follower_table().get(&Verification::key_of(replication.cluster(), index));
+    let last = replication
+        .follower_table()
+        .get(&Verification::key_of(replication.cluster(), index));
     last.ok_or_else(|| ApiError::resource_not_found(format!("Index {index} has not been verified")))
 }
 
 /// Shows in the metrics what the last verification found, where the index is looked after.
 pub fn export(replication: &Replication, subscription: &Subscription) {
     let index = &subscription.follower_index;
-    let (metric, labels) = (&replication.shared().metrics.verified_equal, &[index.as_str()]);
+    let (metric, labels) = (
+        &replication.shared().metrics.verified_equal,
+        &[index.as_str()],
+    );
     let is_ours = replication.shared().slots.holds(Slot::of_index(index));
-    let last = last(replication, index).ok().filter(|last| last.subscription == subscription.id && is_ours);
+    let last = last(replication, index)
+        .ok()
+        .filter(|last| last.subscription == subscription.id && is_ours);
     match last.map(|last| last.state) {
         Some(state) if state.is_done() => {
-            metric.with_label_values(labels).set((state == VerificationState::Equal).into());
+            metric
+                .with_label_values(labels)
+                .set((state == VerificationState::Equal).into());
         }
         Some(_) => {}
         None => {
@@ -220,7 +244,11 @@ pub fn export(replication: &Replication, subscription: &Subscription) {
 pub async fn forget(replication: &Replication, index: &IndexName) -> Result<(), ApiError> {
     let key = last(replication, index)?.key();
     let _one_at_a_time = replication.lock(&key).await;
-    replication.follower_table().remove(&key).await.map_err(|error| from_control(&error))
+    replication
+        .follower_table()
+        .remove(&key)
+        .await
+        .map_err(|error| from_control(&error))
 }
 
 /// What is verified, and where its agents tell of it.
@@ -234,8 +262,13 @@ struct Subject {
 impl Subject {
     /// Documents with lower versions came from a snapshot repository.
     fn restored_below(&self) -> i64 {
-        let latest = self.replication.subscription(&self.subscription.follower_index);
-        latest.as_ref().unwrap_or(&self.subscription).restored_below()
+        let latest = self
+            .replication
+            .subscription(&self.subscription.follower_index);
+        latest
+            .as_ref()
+            .unwrap_or(&self.subscription)
+            .restored_below()
     }
 
     fn progress(&self) -> Option<Arc<IndexProgress>> {
@@ -280,7 +313,8 @@ pub async fn run(replication: Arc<Replication>, stop: CancellationToken) {
         for (id, verification) in wanted {
             running.entry(id).or_insert_with(|| {
                 let stop = stop.child_token();
-                let worker = tokio::spawn(work(Arc::clone(&replication), verification, stop.clone()));
+                let worker =
+                    tokio::spawn(work(Arc::clone(&replication), verification, stop.clone()));
                 Running { stop, worker }
             });
         }
@@ -297,21 +331,34 @@ pub async fn run(replication: Arc<Replication>, stop: CancellationToken) {
     }
 }
 
-/// Removes what was asked for verifications that have ended: the leader's agents would go on reading, and read again with
-/// each restart.
+/// Removes what was asked for verifications that have ended: the leader's agents would go on
+/// reading, and read again with each restart.
 async fn withdraw_questions(table: &ControlTopic, verifications: &[Verification]) {
-    let under_way: HashSet<&str> =
-        verifications.iter().filter(|one| !one.state.is_done()).map(|one| one.id.as_str()).collect();
-    for question in table.all::<Question>().iter().filter(|asked| !under_way.contains(asked.verification.as_str())) {
+    let under_way: HashSet<&str> = verifications
+        .iter()
+        .filter(|one| !one.state.is_done())
+        .map(|one| one.id.as_str())
+        .collect();
+    for question in table
+        .all::<Question>()
+        .iter()
+        .filter(|asked| !under_way.contains(asked.verification.as_str()))
+    {
         if let Err(error) = table.remove(&question.key()).await {
             warn!(%error, "a question of a verification that has ended could not be removed");
         }
     }
 }
 
-async fn work(replication: Arc<Replication>, mut verification: Verification, stop: CancellationToken) {
+async fn work(
+    replication: Arc<Replication>,
+    mut verification: Verification,
+    stop: CancellationToken,
+) {
     let index = verification.follower_index.clone();
-    let subscription = replication.subscription(&index).filter(|found| found.id == verification.subscription);
+    let subscription = replication
+        .subscription(&index)
+        .filter(|found| found.id == verification.subscription);
     let carried_out = async {
         let subscription = subscription.ok_or(VerifyError::NotSyncing)?;
         let shared = Arc::clone(replication.shared());
@@ -336,7 +383,13 @@ async fn work(replication: Arc<Replication>, mut verification: Verification, sto
             verification.reason = Some(error.to_string());
         }
     }
-    let Findings { documents, missing, extra, different, .. } = &verification.found;
+    let Findings {
+        documents,
+        missing,
+        extra,
+        different,
+        ..
+    } = &verification.found;
     let (missing, extra, different) = (missing.count, extra.count, different.count);
     info!(%index, state = ?verification.state, reason = verification.reason, documents, missing, extra, different, "verified");
     write(&replication, &verification).await;
@@ -374,7 +427,13 @@ async fn compare(subject: &Subject, verification: &mut Verification) -> Result<(
     let read = AtomicU64::new(verification.documents_read);
     for shard in (0..verification.shards_total).map(ShardId) {
         let mut findings = Findings::default();
-        let comparison = Comparison { subject, shard, how, read: &read, findings: &mut findings };
+        let comparison = Comparison {
+            subject,
+            shard,
+            how,
+            read: &read,
+            findings: &mut findings,
+        };
         let progress = async {
             loop {
                 verification.documents_read = read.load(Relaxed);
@@ -395,13 +454,19 @@ async fn compare(subject: &Subject, verification: &mut Verification) -> Result<(
 }
 
 /// The leader's metadata, and how the follower index's differs from it.
-async fn differing_metadata(subject: &Subject, how: How) -> Result<(IndexMetadata, Vec<String>), VerifyError> {
+async fn differing_metadata(
+    subject: &Subject,
+    how: How,
+) -> Result<(IndexMetadata, Vec<String>), VerifyError> {
     let until = Instant::now() + METADATA_PATIENCE;
     loop {
         let leader = leader_metadata(subject, how).await?;
         let table = &subject.shared.follower_table;
         let index = &subject.subscription.follower_index;
-        let applied = table.get::<AppliedMetadata>(&AppliedMetadata::key_of(subject.replication.cluster(), index));
+        let applied = table.get::<AppliedMetadata>(&AppliedMetadata::key_of(
+            subject.replication.cluster(),
+            index,
+        ));
         let is_old = applied.is_none_or(|applied| leader.versions.newer_than(applied.versions));
         let differences = follower_index(subject).differences(&leader).await?;
         // It may have changed since it was asked for.
@@ -414,36 +479,61 @@ async fn differing_metadata(subject: &Subject, how: How) -> Result<(IndexMetadat
 }
 
 fn follower_index(subject: &Subject) -> FollowerIndex {
-    let latest = subject.replication.subscription(&subject.subscription.follower_index);
-    let settings = latest.map_or_else(|| subject.subscription.settings.clone(), |latest| latest.settings);
-    FollowerIndex::new(subject.shared.opensearch.clone(), subject.subscription.follower_index.clone(), settings)
+    let latest = subject
+        .replication
+        .subscription(&subject.subscription.follower_index);
+    let settings = latest.map_or_else(
+        || subject.subscription.settings.clone(),
+        |latest| latest.settings,
+    );
+    FollowerIndex::new(
+        subject.shared.opensearch.clone(),
+        subject.subscription.follower_index.clone(),
+        settings,
+    )
 }
 
-/// Brings metadata over again, and has the index copied anew in place, which outranks whatever stands there.
+/// Brings metadata over again, and has the index copied anew in place, which outranks whatever
+/// stands there.
 async fn repair(subject: &Subject, verification: &Verification) -> Result<(), VerifyError> {
     if !verification.found.metadata.is_empty() {
         let (leader, _) = differing_metadata(subject, verification.request.how).await?;
-        follower_index(subject).apply(&leader, MetadataVersions::default()).await?;
+        follower_index(subject)
+            .apply(&leader, MetadataVersions::default())
+            .await?;
     }
     if !verification.found.has_documents() {
         return Ok(());
     }
     let index = &subject.subscription.follower_index;
-    let current = || subject.replication.subscription(index).filter(|found| found.id == verification.subscription);
-    let copy = current().and_then(|current| current.copy).ok_or(VerifyError::NotSyncing)?;
+    let current = || {
+        subject
+            .replication
+            .subscription(index)
+            .filter(|found| found.id == verification.subscription)
+    };
+    let copy = current()
+        .and_then(|current| current.copy)
+        .ok_or(VerifyError::NotSyncing)?;
     let request = ShardRequest {
         follower_cluster: subject.replication.cluster().clone(),
         follower_index: index.clone(),
         shard: ShardId(0),
         subscription: verification.subscription.clone(),
         copy: copy.id.clone(),
-        ask: Ask::Copy { reason: "a verification found differences".to_owned() },
+        ask: Ask::Copy {
+            reason: "a verification found differences".to_owned(),
+        },
     };
     subject.shared.follower_table.publish(&request).await?;
     loop {
         let latest = current().ok_or(VerifyError::NotSyncing)?;
         let is_copied = latest.copy.is_some_and(|latest| latest.id != copy.id);
-        if is_copied && subject.progress().is_some_and(|progress| progress.is_loaded()) {
+        if is_copied
+            && subject
+                .progress()
+                .is_some_and(|progress| progress.is_loaded())
+        {
             return Ok(());
         }
         tokio::time::sleep(POLL).await;

@@ -1,5 +1,5 @@
-//! Compares one shard with the leader's: digests of buckets, then the documents of those that differ, then the states of
-//! the documents that do.
+//! Compares one shard with the leader's: digests of buckets, then the documents of those that
+//! differ, then the states of the documents that do.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -12,7 +12,9 @@ use shardline_common::metadata::IndexMetadata;
 use shardline_common::opensearch::{OpenSearchError, path_segment};
 use shardline_common::scan::ScanError;
 use shardline_common::types::{SeqNo, ShardId};
-use shardline_common::verify::{Answer, Ask, DocumentName, How, Question, Reader, Reply, Side, buckets_for};
+use shardline_common::verify::{
+    Answer, Ask, DocumentName, How, Question, Reader, Reply, Side, buckets_for,
+};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -75,20 +77,31 @@ impl<'a> Asked<'a> {
             ask,
         };
         subject.shared.follower_table.publish(&question).await?;
-        Ok(Self { subject, question, read })
+        Ok(Self {
+            subject,
+            question,
+            read,
+        })
     }
 
     /// The first answer that is wanted.
-    async fn until<T>(&self, mut wanted: impl FnMut(Answer) -> Option<T>) -> Result<T, VerifyError> {
+    async fn until<T>(
+        &self,
+        mut wanted: impl FnMut(Answer) -> Option<T>,
+    ) -> Result<T, VerifyError> {
         let table = &self.subject.shared.leader_table;
         let (key, shard) = (self.question.reply_key(), self.question.shard);
         let mut changes = table.changes();
         let (mut silent_since, mut last) = (Instant::now(), 0);
         loop {
             changes.mark_unchanged();
-            let reply = table.get::<Reply>(&key).filter(|reply| reply.nonce == self.question.nonce);
+            let reply = table
+                .get::<Reply>(&key)
+                .filter(|reply| reply.nonce == self.question.nonce);
             match reply.map(|reply| reply.answer) {
-                Some(Answer::Failed { reason }) => return Err(VerifyError::Leader { shard, reason }),
+                Some(Answer::Failed { reason }) => {
+                    return Err(VerifyError::Leader { shard, reason });
+                }
                 Some(answer) => {
                     if let Answer::Working { documents, .. } = answer
                         && documents > last
@@ -102,7 +115,10 @@ impl<'a> Asked<'a> {
                 }
                 None => {}
             }
-            if tokio::time::timeout_at(silent_since + SILENCE, changes.changed()).await.is_err() {
+            if tokio::time::timeout_at(silent_since + SILENCE, changes.changed())
+                .await
+                .is_err()
+            {
                 return Err(VerifyError::NoAnswer { shard });
             }
         }
@@ -120,7 +136,12 @@ impl<'a> Asked<'a> {
     }
 
     async fn done(self) -> Result<(), VerifyError> {
-        Ok(self.subject.shared.follower_table.remove(&self.question.key()).await?)
+        Ok(self
+            .subject
+            .shared
+            .follower_table
+            .remove(&self.question.key())
+            .await?)
     }
 }
 
@@ -140,7 +161,9 @@ impl Comparison<'_> {
             opensearch: &self.subject.shared.opensearch,
             index: &self.subject.subscription.follower_index,
             shard: self.shard,
-            side: Side::Follower { restored_below: self.subject.restored_below() },
+            side: Side::Follower {
+                restored_below: self.subject.restored_below(),
+            },
             how: self.how,
             read: self.read,
             newest: Box::new(|| self.newest()),
@@ -150,7 +173,9 @@ impl Comparison<'_> {
     /// The leader's last operation that has been heard of.
     fn newest(&self) -> SeqNo {
         let progress = self.subject.progress();
-        let shard = progress.as_ref().and_then(|progress| progress.shards.get(self.shard.0 as usize));
+        let shard = progress
+            .as_ref()
+            .and_then(|progress| progress.shards.get(self.shard.0 as usize));
         shard.map_or(SeqNo(i64::MAX), |shard| shard.leader_checkpoint())
     }
 
@@ -204,8 +229,17 @@ impl Comparison<'_> {
     }
 
     /// The documents of these buckets that may differ, and the first bucket that was not looked at.
-    async fn documents(&self, buckets: u32, of: &BTreeSet<u32>) -> Result<(u32, Vec<DocumentName>), VerifyError> {
-        let asked = self.ask(Ask::Documents { buckets, of: of.clone() }).await?;
+    async fn documents(
+        &self,
+        buckets: u32,
+        of: &BTreeSet<u32>,
+    ) -> Result<(u32, Vec<DocumentName>), VerifyError> {
+        let asked = self
+            .ask(Ask::Documents {
+                buckets,
+                of: of.clone(),
+            })
+            .await?;
         let own = async {
             let checkpoint = asked.checkpoint().await?;
             self.reach(checkpoint).await?;
@@ -232,8 +266,18 @@ impl Comparison<'_> {
             let own = self.own().states(&documents).await?;
             let (newest, after) = self.leader_states(&documents).await?;
             let mut unclear = Vec::new();
-            for (((name, before), follower), after) in documents.into_iter().zip(before).zip(own).zip(after) {
-                match (Sight { floor, before, follower, after, newest }).judge() {
+            for (((name, before), follower), after) in
+                documents.into_iter().zip(before).zip(own).zip(after)
+            {
+                match (Sight {
+                    floor,
+                    before,
+                    follower,
+                    after,
+                    newest,
+                })
+                .judge()
+                {
                     Verdict::Equal => continue,
                     Verdict::Unclear => {
                         unclear.push((name, after));
@@ -256,8 +300,15 @@ impl Comparison<'_> {
         Ok(found)
     }
 
-    async fn leader_states(&self, documents: &[DocumentName]) -> Result<(SeqNo, Vec<State>), VerifyError> {
-        let asked = self.ask(Ask::States { documents: documents.to_vec() }).await?;
+    async fn leader_states(
+        &self,
+        documents: &[DocumentName],
+    ) -> Result<(SeqNo, Vec<State>), VerifyError> {
+        let asked = self
+            .ask(Ask::States {
+                documents: documents.to_vec(),
+            })
+            .await?;
         let states = asked.until(|answer| match answer {
             Answer::States { checkpoint, states } => Some((checkpoint, states)),
             _ => None,
@@ -272,12 +323,18 @@ impl Comparison<'_> {
         let until = Instant::now() + CATCH_UP;
         loop {
             let progress = self.subject.progress().ok_or(VerifyError::NotSyncing)?;
-            let shard = progress.shards.get(self.shard.0 as usize).ok_or(VerifyError::NotSyncing)?;
+            let shard = progress
+                .shards
+                .get(self.shard.0 as usize)
+                .ok_or(VerifyError::NotSyncing)?;
             if shard.follower_checkpoint() >= checkpoint {
                 return Ok(());
             }
             if Instant::now() >= until {
-                return Err(VerifyError::Behind { shard: self.shard, checkpoint });
+                return Err(VerifyError::Behind {
+                    shard: self.shard,
+                    checkpoint,
+                });
             }
             tokio::time::sleep(POLL).await;
         }

@@ -1,4 +1,5 @@
-//! A gateway under test: an in-memory replication service, a stub of the follower cluster, and a client.
+//! A gateway under test: an in-memory replication service, a stub of the follower cluster, and a
+//! client.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -13,7 +14,8 @@ use follower_agent::api::bulk::{BulkRequest, TaskStatus};
 use follower_agent::api::service::{FollowedStatus, LagDetails, ReplicationState, SyncingDetails};
 use follower_agent::api::stats::{AutoFollowStats, FollowerStats};
 use follower_agent::api::{
-    ApiError, PauseRequest, ReplicationService, ReplicationStatus, ResumeRequest, StartRequest, UpdateRequest,
+    ApiError, PauseRequest, ReplicationService, ReplicationStatus, ResumeRequest, StartRequest,
+    UpdateRequest,
 };
 use follower_agent::dead_letters::DeadLetter;
 use follower_agent::gateway::{self, SettingsStore, Upstream};
@@ -44,8 +46,16 @@ impl FakeService {
     pub fn following(names: &[&str]) -> Self {
         let service = Self::default();
         for name in names {
-            let state = Following { alias: "a".into(), leader: "l".into(), paused: None };
-            service.following.lock().unwrap().insert(IndexName::from(*name), state);
+            let state = Following {
+                alias: "a".into(),
+                leader: "l".into(),
+                paused: None,
+            };
+            service
+                .following
+                .lock()
+                .unwrap()
+                .insert(IndexName::from(*name), state);
         }
         service
     }
@@ -57,23 +67,35 @@ impl FakeService {
     ) -> Result<T, ApiError> {
         match self.following.lock().unwrap().get_mut(follower) {
             Some(state) => act(state),
-            None => Err(ApiError::illegal_argument(format!("No replication in progress for index:{follower}"))),
+            None => Err(ApiError::illegal_argument(format!(
+                "No replication in progress for index:{follower}"
+            ))),
         }
     }
 }
 
 impl ReplicationService for FakeService {
-    fn start(&self, follower: IndexName, request: StartRequest, _: bool) -> BoxFuture<'_, Result<(), ApiError>> {
+    fn start(
+        &self,
+        follower: IndexName,
+        request: StartRequest,
+        _: bool,
+    ) -> BoxFuture<'_, Result<(), ApiError>> {
         let mut following = self.following.lock().unwrap();
         let result = if request.leader_alias != "my-connection-alias" {
             Err(ApiError::no_such_remote_cluster(&request.leader_alias))
         } else if request.leader_index == "no-such-index" {
             Err(ApiError::index_not_found(&request.leader_index))
         } else if following.contains_key(&follower) || follower.as_str() == "f-exists" {
-            let reason = format!("Cant use same index again for replication. Delete the index:{follower}");
+            let reason =
+                format!("Cant use same index again for replication. Delete the index:{follower}");
             Err(ApiError::illegal_argument(reason))
         } else {
-            let state = Following { alias: request.leader_alias, leader: request.leader_index, paused: None };
+            let state = Following {
+                alias: request.leader_alias,
+                leader: request.leader_index,
+                paused: None,
+            };
             following.insert(follower, state);
             Ok(())
         };
@@ -86,9 +108,15 @@ impl ReplicationService for FakeService {
         ready(result).boxed()
     }
 
-    fn pause(&self, follower: IndexName, request: PauseRequest) -> BoxFuture<'_, Result<(), ApiError>> {
+    fn pause(
+        &self,
+        follower: IndexName,
+        request: PauseRequest,
+    ) -> BoxFuture<'_, Result<(), ApiError>> {
         let result = self.with(&follower, |state| match state.paused {
-            Some(_) => Err(ApiError::resource_already_exists(format!("Index {follower} is already paused"))),
+            Some(_) => Err(ApiError::resource_already_exists(format!(
+                "Index {follower} is already paused"
+            ))),
             None => {
                 state.paused = Some(request.reason);
                 Ok(())
@@ -110,12 +138,29 @@ impl ReplicationService for FakeService {
         ready(self.with(&follower, |_| Ok(()))).boxed()
     }
 
-    fn status(&self, follower: IndexName, _: bool) -> BoxFuture<'_, Result<ReplicationStatus, ApiError>> {
+    fn status(
+        &self,
+        follower: IndexName,
+        _: bool,
+    ) -> BoxFuture<'_, Result<ReplicationStatus, ApiError>> {
         let status = self.with(&follower, |state| {
-            let details = SyncingDetails { leader_checkpoint: -1, follower_checkpoint: -1, seq_no: 0 };
+            let details = SyncingDetails {
+                leader_checkpoint: -1,
+                follower_checkpoint: -1,
+                seq_no: 0,
+            };
             Ok(ReplicationStatus {
-                status: if state.paused.is_some() { ReplicationState::Paused } else { ReplicationState::Syncing },
-                reason: Some(state.paused.clone().unwrap_or_else(|| "User initiated".to_owned())),
+                status: if state.paused.is_some() {
+                    ReplicationState::Paused
+                } else {
+                    ReplicationState::Syncing
+                },
+                reason: Some(
+                    state
+                        .paused
+                        .clone()
+                        .unwrap_or_else(|| "User initiated".to_owned()),
+                ),
                 leader_alias: Some(state.alias.clone()),
                 leader_index: Some(state.leader.clone()),
                 follower_index: Some(follower.to_string()),
@@ -128,15 +173,24 @@ impl ReplicationService for FakeService {
                 shard_replication_details: None,
             })
         });
-        ready(Ok(status.unwrap_or_else(|_| ReplicationStatus::not_in_progress()))).boxed()
+        ready(Ok(
+            status.unwrap_or_else(|_| ReplicationStatus::not_in_progress())
+        ))
+        .boxed()
     }
 
-    fn verify(&self, follower: IndexName, _: VerifyRequest) -> BoxFuture<'_, Result<String, ApiError>> {
+    fn verify(
+        &self,
+        follower: IndexName,
+        _: VerifyRequest,
+    ) -> BoxFuture<'_, Result<String, ApiError>> {
         ready(self.with(&follower, |_| Ok("verification".to_owned()))).boxed()
     }
 
     fn verification(&self, follower: &IndexName) -> Result<Verification, ApiError> {
-        Err(ApiError::resource_not_found(format!("Index {follower} has not been verified")))
+        Err(ApiError::resource_not_found(format!(
+            "Index {follower} has not been verified"
+        )))
     }
 
     fn forget_verification(&self, follower: IndexName) -> BoxFuture<'_, Result<(), ApiError>> {
@@ -167,9 +221,28 @@ impl ReplicationService for FakeService {
         let mut names: Vec<_> = self.following.lock().unwrap().keys().cloned().collect();
         names.retain(|name| wildcard_match(pattern, name.as_str()));
         names.sort();
-        let lag_details = Some(LagDetails { operations: 0, millis: 0 });
-        let status = |name: &IndexName| self.status(name.clone(), verbose).now_or_never().unwrap().unwrap();
-        names.iter().map(|name| (name.clone(), FollowedStatus { status: status(name), lag_details })).collect()
+        let lag_details = Some(LagDetails {
+            operations: 0,
+            millis: 0,
+        });
+        let status = |name: &IndexName| {
+            self.status(name.clone(), verbose)
+                .now_or_never()
+                .unwrap()
+                .unwrap()
+        };
+        names
+            .iter()
+            .map(|name| {
+                (
+                    name.clone(),
+                    FollowedStatus {
+                        status: status(name),
+                        lag_details,
+                    },
+                )
+            })
+            .collect()
     }
 
     fn create_rule(&self, rule: RuleRequest) -> BoxFuture<'_, Result<(), ApiError>> {
@@ -184,17 +257,29 @@ impl ReplicationService for FakeService {
         ready(Ok(())).boxed()
     }
 
-    fn begin_bulk(&self, _: BulkOperation, request: BulkRequest) -> BoxFuture<'_, Result<String, ApiError>> {
-        ready(Err(ApiError::resource_not_found(format!("No indices found matching pattern: [{}]", request.pattern))))
-            .boxed()
+    fn begin_bulk(
+        &self,
+        _: BulkOperation,
+        request: BulkRequest,
+    ) -> BoxFuture<'_, Result<String, ApiError>> {
+        ready(Err(ApiError::resource_not_found(format!(
+            "No indices found matching pattern: [{}]",
+            request.pattern
+        ))))
+        .boxed()
     }
 
-    fn bulk_status(&self, _: String) -> BoxFuture<'_, Result<Vec<(IndexName, ReplicationStatus)>, ApiError>> {
+    fn bulk_status(
+        &self,
+        _: String,
+    ) -> BoxFuture<'_, Result<Vec<(IndexName, ReplicationStatus)>, ApiError>> {
         ready(Ok(Vec::new())).boxed()
     }
 
     fn task_status(&self, id: &str) -> Result<TaskStatus, ApiError> {
-        Err(ApiError::resource_not_found(format!("Task {id} not found or already completed")))
+        Err(ApiError::resource_not_found(format!(
+            "Task {id} not found or already completed"
+        )))
     }
 
     fn cancel_task(&self, id: String) -> BoxFuture<'_, Result<(), ApiError>> {
@@ -206,7 +291,10 @@ impl ReplicationService for FakeService {
     }
 
     fn follower_stats(&self) -> FollowerStats {
-        FollowerStats { num_syncing_indices: self.following.lock().unwrap().len(), ..FollowerStats::default() }
+        FollowerStats {
+            num_syncing_indices: self.following.lock().unwrap().len(),
+            ..FollowerStats::default()
+        }
     }
 
     fn auto_follow_stats(&self) -> AutoFollowStats {
@@ -226,7 +314,10 @@ impl SettingsStore for FakeSettings {
         self.0.lock().unwrap().clone()
     }
 
-    fn put(&self, changes: BTreeMap<String, Option<String>>) -> BoxFuture<'_, Result<(), ApiError>> {
+    fn put(
+        &self,
+        changes: BTreeMap<String, Option<String>>,
+    ) -> BoxFuture<'_, Result<(), ApiError>> {
         let mut settings = self.0.lock().unwrap();
         for (key, value) in changes {
             match value {
@@ -255,17 +346,27 @@ pub struct Stub {
 
 impl Stub {
     pub fn answer(&self, line: &str, status: u16, body: Value) {
-        self.answers.lock().unwrap().insert(line.to_owned(), (status, body));
+        self.answers
+            .lock()
+            .unwrap()
+            .insert(line.to_owned(), (status, body));
     }
 
     /// Requests other than look-ups of aliases.
     pub fn received(&self) -> Vec<Received> {
         let received = self.received.lock().unwrap();
-        received.iter().filter(|request| request.line != "GET /_alias/*").cloned().collect()
+        received
+            .iter()
+            .filter(|request| request.line != "GET /_alias/*")
+            .cloned()
+            .collect()
     }
 
     pub fn lines(&self) -> Vec<String> {
-        self.received().into_iter().map(|request| request.line).collect()
+        self.received()
+            .into_iter()
+            .map(|request| request.line)
+            .collect()
     }
 }
 
@@ -273,7 +374,11 @@ async fn stub_answer(State(stub): State<Stub>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
     let line = format!("{} {}", parts.method, parts.uri);
-    stub.received.lock().unwrap().push(Received { line: line.clone(), headers: parts.headers, body });
+    stub.received.lock().unwrap().push(Received {
+        line: line.clone(),
+        headers: parts.headers,
+        body,
+    });
     let answer = stub.answers.lock().unwrap().get(&line).cloned();
     let (status, body) = answer.unwrap_or_else(|| match line.as_str() {
         "GET /_alias/*" => (200, json!({})),
@@ -310,26 +415,43 @@ impl World {
     }
 
     pub async fn before(upstream: &str, stub: Stub, service: FakeService) -> Self {
-        let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        let client = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .unwrap();
         let upstream = Upstream::new(upstream.parse().unwrap(), client.clone());
-        let router = gateway::router(Arc::new(service), Arc::new(FakeSettings::default()), upstream);
-        Self { stub, gateway: serve(router).await, client }
+        let router = gateway::router(
+            Arc::new(service),
+            Arc::new(FakeSettings::default()),
+            upstream,
+        );
+        Self {
+            stub,
+            gateway: serve(router).await,
+            client,
+        }
     }
 
     pub fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
-        self.client.request(method.parse().unwrap(), format!("{}{path}", self.gateway))
+        self.client
+            .request(method.parse().unwrap(), format!("{}{path}", self.gateway))
     }
 
     /// Sends `body`, if any, as JSON, and reads a JSON answer.
     pub async fn send(&self, method: &str, path: &str, body: Option<&str>) -> (u16, Value) {
         let mut request = self.request(method, path);
         if let Some(body) = body {
-            request = request.header("content-type", "application/json").body(body.to_owned());
+            request = request
+                .header("content-type", "application/json")
+                .body(body.to_owned());
         }
         let answer = request.send().await.unwrap();
         let status = answer.status().as_u16();
         let text = answer.text().await.unwrap();
-        (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+        (
+            status,
+            serde_json::from_str(&text).unwrap_or(Value::String(text)),
+        )
     }
 }
 

@@ -1,5 +1,5 @@
-//! Where a shard's changes come from: its translog on disk, or, where the agent has no access to the node's files, a
-//! scan of what the shard shows.
+//! Where a shard's changes come from: its translog on disk, or, where the agent has no access to
+//! the node's files, a scan of what the shard shows.
 
 mod poll;
 mod translog;

@@ -1,6 +1,6 @@
-//! Scans as a source, for clusters whose files the agent cannot read: whenever a shard's global checkpoint has moved, the
-//! documents changed since come as a frame. Deletions leave no trace that a scan finds; they come with the next complete
-//! frame, which names every document of the shard.
+//! Scans as a source, for clusters whose files the agent cannot read: whenever a shard's global
+//! checkpoint has moved, the documents changed since come as a frame. Deletions leave no trace that
+//! a scan finds; they come with the next complete frame, which names every document of the shard.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -28,8 +28,15 @@ pub struct Known {
 }
 
 /// Asks for the global checkpoints of all shards every `interval`, with one request.
-pub fn watch_checkpoints(opensearch: OpenSearch, interval: Duration, stop: CancellationToken) -> Checkpoints {
-    let (sender, receiver) = watch::channel(Known { checkpoints: HashMap::new(), asked: Instant::now() });
+pub fn watch_checkpoints(
+    opensearch: OpenSearch,
+    interval: Duration,
+    stop: CancellationToken,
+) -> Checkpoints {
+    let (sender, receiver) = watch::channel(Known {
+        checkpoints: HashMap::new(),
+        asked: Instant::now(),
+    });
     tokio::spawn(async move {
         loop {
             let asked = Instant::now();
@@ -69,7 +76,12 @@ pub struct PollSource {
 
 impl PollSource {
     /// What was deleted before `sent` may not have been shipped: the first frame is complete.
-    pub fn open(shard: (IndexUuid, ShardId), checkpoints: Checkpoints, sweep_interval: Duration, sent: SeqNo) -> Self {
+    pub fn open(
+        shard: (IndexUuid, ShardId),
+        checkpoints: Checkpoints,
+        sweep_interval: Duration,
+        sent: SeqNo,
+    ) -> Self {
         Self {
             shard,
             checkpoints,
@@ -104,11 +116,16 @@ impl ChangeSource for PollSource {
         };
         self.global_checkpoint = now;
         if now < sent {
-            // What Kafka has may be newer than the last answer, and a replica that has just become the primary learns the
-            // global checkpoint a moment later: an answer counts that was asked for long after.
+            // What Kafka has may be newer than the last answer, and a replica that has just become
+            // the primary learns the global checkpoint a moment later: an answer counts that was
+            // asked for long after.
             let since = *self.behind_since.get_or_insert_with(Instant::now);
             let is_rewound = asked >= since + CATCH_UP;
-            return Ok(if is_rewound { Change::Rewound { to: now } } else { Change::Nothing });
+            return Ok(if is_rewound {
+                Change::Rewound { to: now }
+            } else {
+                Change::Nothing
+            });
         }
         self.behind_since = None;
         self.changed_since_sweep |= now > sent;
@@ -121,7 +138,11 @@ impl ChangeSource for PollSource {
             self.sweep_due = Instant::now() + self.sweep_interval;
         }
         let is_to_be_checked = std::mem::take(&mut self.is_to_be_checked);
-        Ok(Change::Missing(Missing { to: now, reason: Reason::Poll { complete }, is_to_be_checked }))
+        Ok(Change::Missing(Missing {
+            to: now,
+            reason: Reason::Poll { complete },
+            is_to_be_checked,
+        }))
     }
 
     fn put_down(&mut self) {}
@@ -158,9 +179,13 @@ impl ChangeSource for PollSource {
     }
 }
 
-async fn ask(opensearch: &OpenSearch) -> Result<HashMap<(IndexUuid, ShardId), SeqNo>, OpenSearchError> {
+async fn ask(
+    opensearch: &OpenSearch,
+) -> Result<HashMap<(IndexUuid, ShardId), SeqNo>, OpenSearchError> {
     let primaries = all_primaries(opensearch).await?.into_iter();
-    Ok(primaries.map(|(shard, primary)| (shard, primary.global_checkpoint.max(SeqNo::NONE))).collect())
+    Ok(primaries
+        .map(|(shard, primary)| (shard, primary.global_checkpoint.max(SeqNo::NONE)))
+        .collect())
 }
 
 #[cfg(test)]
@@ -169,7 +194,10 @@ mod tests {
 
     fn known(global_checkpoint: i64) -> Known {
         let shard = (IndexUuid("u".into()), ShardId(0));
-        Known { checkpoints: HashMap::from([(shard, SeqNo(global_checkpoint))]), asked: Instant::now() }
+        Known {
+            checkpoints: HashMap::from([(shard, SeqNo(global_checkpoint))]),
+            asked: Instant::now(),
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -189,7 +217,10 @@ mod tests {
         sender.send(known(5)).unwrap();
         assert_eq!(rewound(source.next(SeqNo(9)).await), Some(5));
         sender.send(known(9)).unwrap();
-        assert!(matches!(source.next(SeqNo(9)).await, Ok(Change::Missing(_))));
+        assert!(matches!(
+            source.next(SeqNo(9)).await,
+            Ok(Change::Missing(_))
+        ));
         // It was caught up in between.
         sender.send(known(8)).unwrap();
         assert_eq!(rewound(source.next(SeqNo(9)).await), None);
@@ -207,7 +238,12 @@ mod tests {
         assert_eq!(is_to_be_checked(4).await, Some(true));
         sender.send(known(9)).unwrap();
         assert_eq!(is_to_be_checked(4).await, Some(false));
-        sender.send(Known { checkpoints: HashMap::new(), asked: Instant::now() }).unwrap();
+        sender
+            .send(Known {
+                checkpoints: HashMap::new(),
+                asked: Instant::now(),
+            })
+            .unwrap();
         assert_eq!(is_to_be_checked(9).await, None);
         sender.send(known(12)).unwrap();
         assert_eq!(is_to_be_checked(9).await, Some(true));
@@ -217,9 +253,14 @@ mod tests {
     async fn deletions_are_looked_for_only_after_changes() {
         let shard = (IndexUuid("u".into()), ShardId(0));
         let (sender, checkpoints) = watch::channel(known(4));
-        let mut source = PollSource::open(shard, checkpoints, Duration::from_millis(300), SeqNo::NONE);
+        let mut source =
+            PollSource::open(shard, checkpoints, Duration::from_millis(300), SeqNo::NONE);
         let frame = |change| match change {
-            Ok(Change::Missing(Missing { to, reason: Reason::Poll { complete }, .. })) => Some((to.0, complete)),
+            Ok(Change::Missing(Missing {
+                to,
+                reason: Reason::Poll { complete },
+                ..
+            })) => Some((to.0, complete)),
             _ => None,
         };
         assert_eq!(frame(source.next(SeqNo::NONE).await), Some((4, true)));

@@ -1,4 +1,5 @@
-//! The translog as a source: woken when it is written, and kept from deletion until Kafka has what is in it.
+//! The translog as a source: woken when it is written, and kept from deletion until Kafka has what
+//! is in it.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,11 +14,14 @@ use crate::blocking::blocking;
 use crate::capture::{CaptureError, to_operation};
 use crate::history::is_same;
 use crate::resync::{Missing, Reason};
-use crate::translog::{Operation, ShardSpool, ShardTail, TailBatch, TailError, TranslogWatcher, Wake};
+use crate::translog::{
+    Operation, ShardSpool, ShardTail, TailBatch, TailError, TranslogWatcher, Wake,
+};
 
 const BATCH_BYTES: usize = 1024 * 1024;
-/// How often a translog is looked at that cannot be watched, unless the last look found something. One that can is looked at
-/// with every heartbeat, because watches are silent on network file systems.
+/// How often a translog is looked at that cannot be watched, unless the last look found something.
+/// One that can is looked at with every heartbeat, because watches are silent on network file
+/// systems.
 const SLOW_POLL: Duration = Duration::from_secs(1);
 
 pub struct TranslogSource {
@@ -42,8 +46,9 @@ pub struct TranslogSource {
 }
 
 impl TranslogSource {
-    /// Opens the translog behind `sent`, or where it does not reach back that far, behind the global checkpoint. `last` gives
-    /// the operation `sent`, if Kafka has it: asked only where the translog has it, too.
+    /// Opens the translog behind `sent`, or where it does not reach back that far, behind the
+    /// global checkpoint. `last` gives the operation `sent`, if Kafka has it: asked only where the
+    /// translog has it, too.
     pub async fn open(
         folder: &Path,
         spool: ShardSpool,
@@ -61,7 +66,9 @@ impl TranslogSource {
         if opened.with_last && last.is_none() {
             opened = open(false).await??;
         }
-        let Opened { mut tail, missing, .. } = opened;
+        let Opened {
+            mut tail, missing, ..
+        } = opened;
         tail.put_down();
         Ok(Self {
             tail: Some(tail),
@@ -81,7 +88,8 @@ impl TranslogSource {
     /// Where the shard's history goes on if it is not the one that Kafka has.
     fn rewound(&mut self, sent: SeqNo, operations: &mut Vec<Operation>) -> Option<SeqNo> {
         if self.global_checkpoint < sent {
-            // A replica that has just become the primary learns the global checkpoint a moment later.
+            // A replica that has just become the primary learns the global checkpoint a moment
+            // later.
             let since = *self.behind_since.get_or_insert_with(Instant::now);
             return (since.elapsed() >= CATCH_UP).then_some(self.global_checkpoint);
         }
@@ -100,12 +108,19 @@ impl TranslogSource {
         let mut is_open_anew = false;
         loop {
             if let Some(to) = self.missing.take() {
-                return Ok(Err(Missing { to, reason: Reason::Lost, is_to_be_checked: true }));
+                return Ok(Err(Missing {
+                    to,
+                    reason: Reason::Lost,
+                    is_to_be_checked: true,
+                }));
             }
             let bytes = self.batch_bytes;
-            let read = move |tail: &mut ShardTail| tail.refresh().and_then(|()| tail.next_batch(bytes));
+            let read =
+                move |tail: &mut ShardTail| tail.refresh().and_then(|()| tail.next_batch(bytes));
             match self.work(read).await {
-                Err(CaptureError::Translog(TailError::Gap { .. })) if !is_open_anew => self.reopen(sent).await?,
+                Err(CaptureError::Translog(TailError::Gap { .. })) if !is_open_anew => {
+                    self.reopen(sent).await?
+                }
                 outcome => return Ok(Ok(outcome?)),
             }
             is_open_anew = true;
@@ -163,7 +178,11 @@ impl ChangeSource for TranslogSource {
             }
         };
         self.is_busy = !batch.operations.is_empty();
-        Ok(if self.is_busy { Change::Operations(batch.operations) } else { Change::Nothing })
+        Ok(if self.is_busy {
+            Change::Operations(batch.operations)
+        } else {
+            Change::Nothing
+        })
     }
 
     fn put_down(&mut self) {
@@ -173,7 +192,11 @@ impl ChangeSource for TranslogSource {
     }
 
     async fn release(&mut self, acked: SeqNo) -> Result<(), CaptureError> {
-        if self.tail.as_ref().is_some_and(|tail| tail.can_release(acked)) {
+        if self
+            .tail
+            .as_ref()
+            .is_some_and(|tail| tail.can_release(acked))
+        {
             self.work(move |tail| tail.release_up_to(acked)).await?;
         }
         Ok(())
@@ -204,11 +227,22 @@ struct Opened {
     with_last: bool,
 }
 
-fn open_tail(folder: &Path, spool: &ShardSpool, sent: SeqNo, with_last: bool) -> Result<Opened, TailError> {
+fn open_tail(
+    folder: &Path,
+    spool: &ShardSpool,
+    sent: SeqNo,
+    with_last: bool,
+) -> Result<Opened, TailError> {
     if with_last {
         let mut tail = ShardTail::open(folder, spool.clone(), sent)?;
         match tail.reaches_next() {
-            Ok(()) => return Ok(Opened { tail, missing: None, with_last }),
+            Ok(()) => {
+                return Ok(Opened {
+                    tail,
+                    missing: None,
+                    with_last,
+                });
+            }
             // It may begin right behind it.
             Err(TailError::Gap { .. }) => {}
             Err(error) => return Err(error),
@@ -217,13 +251,19 @@ fn open_tail(folder: &Path, spool: &ShardSpool, sent: SeqNo, with_last: bool) ->
     let mut tail = ShardTail::open(folder, spool.clone(), sent.next())?;
     let missing = match tail.reaches_next() {
         Ok(()) => None,
-        Err(TailError::Gap { global_checkpoint, .. }) => {
+        Err(TailError::Gap {
+            global_checkpoint, ..
+        }) => {
             tail = ShardTail::open(folder, spool.clone(), global_checkpoint.next())?;
             Some(global_checkpoint)
         }
         Err(error) => return Err(error),
     };
-    Ok(Opened { tail, missing, with_last: false })
+    Ok(Opened {
+        tail,
+        missing,
+        with_last: false,
+    })
 }
 
 #[cfg(test)]
@@ -238,11 +278,14 @@ mod tests {
     use super::*;
     use crate::translog::{self, Spool};
 
-    /// Errors by which inotify says that a limit is reached: ENOSPC for watches, EMFILE for instances.
+    /// Errors by which inotify says that a limit is reached: ENOSPC for watches, EMFILE for
+    /// instances.
     #[tokio::test]
     async fn what_cannot_be_watched_is_found_by_polling() {
         for watcher in [
-            TranslogWatcher::start_with(Inotify::init, |_, _, _| Err(io::Error::from_raw_os_error(28))),
+            TranslogWatcher::start_with(Inotify::init, |_, _, _| {
+                Err(io::Error::from_raw_os_error(28))
+            }),
             TranslogWatcher::start_with(
                 || Err(io::Error::from_raw_os_error(24)),
                 |watches, folder, mask| watches.add(folder, mask),
@@ -254,9 +297,13 @@ mod tests {
 
             sample.write_the_rest();
             assert!(source.changed().now_or_never().is_none());
-            tokio::time::timeout(Duration::from_secs(10), source.changed()).await.unwrap();
+            tokio::time::timeout(Duration::from_secs(10), source.changed())
+                .await
+                .unwrap();
             let sent = before.last().copied().unwrap_or(SeqNo::NONE);
-            let Change::Operations(found) = source.next(sent).await.unwrap() else { panic!("nothing was found") };
+            let Change::Operations(found) = source.next(sent).await.unwrap() else {
+                panic!("nothing was found")
+            };
             // More may have come meanwhile.
             assert!(source.changed().now_or_never().is_some());
             let mut after: Vec<SeqNo> = found.iter().map(|operation| operation.seq_no).collect();
@@ -273,28 +320,60 @@ mod tests {
         let mut source = sample.source(&TranslogWatcher::start()).await;
         let before = read(&mut source, SeqNo::NONE).await;
         sample.write_the_rest();
-        tokio::time::timeout(Duration::from_secs(10), source.changed()).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(10), source.changed())
+            .await
+            .unwrap();
         let found = source.next(before.last().copied().unwrap()).now_or_never();
-        assert!(matches!(found, Some(Ok(Change::Operations(_)))), "{:?}", found.map(|found| found.is_ok()));
+        assert!(
+            matches!(found, Some(Ok(Change::Operations(_)))),
+            "{:?}",
+            found.map(|found| found.is_ok())
+        );
     }
 
     #[tokio::test]
     async fn another_operation_than_the_last_one_in_kafka_is_noticed() {
         let watcher = TranslogWatcher::start();
-        let first = Sample::new().source(&watcher).await.next(SeqNo::NONE).await.unwrap();
-        let Change::Operations(operations) = first else { panic!("nothing was found") };
-        let document = |operation: &&Operation| matches!(operation.kind, translog::OperationKind::Index { .. });
+        let first = Sample::new()
+            .source(&watcher)
+            .await
+            .next(SeqNo::NONE)
+            .await
+            .unwrap();
+        let Change::Operations(operations) = first else {
+            panic!("nothing was found")
+        };
+        let document = |operation: &&Operation| {
+            matches!(operation.kind, translog::OperationKind::Index { .. })
+        };
         let sent = operations.iter().rfind(document).unwrap().clone();
         let (seq_no, own) = (sent.seq_no, to_operation(sent));
         let scanned = |version_by: i64| {
-            let OperationKind::Index { id, routing, version, .. } = own.kind.clone() else {
+            let OperationKind::Index {
+                id,
+                routing,
+                version,
+                ..
+            } = own.kind.clone()
+            else {
                 panic!("it is a document")
             };
-            let kind = OperationKind::Index { id, source: Bytes::new(), routing, version: version + version_by };
-            shardline_common::record::Operation { kind, ..own.clone() }
+            let kind = OperationKind::Index {
+                id,
+                source: Bytes::new(),
+                routing,
+                version: version + version_by,
+            };
+            shardline_common::record::Operation {
+                kind,
+                ..own.clone()
+            }
         };
         let of_another_term = PrimaryTerm(own.primary_term.0 + 1);
-        let another = shardline_common::record::Operation { primary_term: of_another_term, ..own.clone() };
+        let another = shardline_common::record::Operation {
+            primary_term: of_another_term,
+            ..own.clone()
+        };
         for (shipped, is_rewound) in [
             (Some(own.clone()), false),
             (Some(another), true),
@@ -303,22 +382,39 @@ mod tests {
             (None, false),
         ] {
             let sample = Sample::new();
-            let mut source = sample.source_behind(&watcher, seq_no, shipped.clone()).await;
+            let mut source = sample
+                .source_behind(&watcher, seq_no, shipped.clone())
+                .await;
             let change = source.next(seq_no).await.unwrap();
-            assert_eq!(matches!(change, Change::Rewound { .. }), is_rewound, "{shipped:?}");
+            assert_eq!(
+                matches!(change, Change::Rewound { .. }),
+                is_rewound,
+                "{shipped:?}"
+            );
         }
     }
 
     #[tokio::test]
     async fn what_comes_behind_a_last_operation_as_large_as_a_batch_is_read_at_once() {
         let watcher = TranslogWatcher::start();
-        let first = Sample::new().source(&watcher).await.next(SeqNo::NONE).await.unwrap();
-        let Change::Operations(operations) = first else { panic!("nothing was found") };
+        let first = Sample::new()
+            .source(&watcher)
+            .await
+            .next(SeqNo::NONE)
+            .await
+            .unwrap();
+        let Change::Operations(operations) = first else {
+            panic!("nothing was found")
+        };
         let sent = operations[0].clone();
         let sample = Sample::new();
-        let mut source = sample.source_behind(&watcher, sent.seq_no, Some(to_operation(sent.clone()))).await;
+        let mut source = sample
+            .source_behind(&watcher, sent.seq_no, Some(to_operation(sent.clone())))
+            .await;
         source.batch_bytes = 1;
-        let Change::Operations(found) = source.next(sent.seq_no).await.unwrap() else { panic!("nothing was found") };
+        let Change::Operations(found) = source.next(sent.seq_no).await.unwrap() else {
+            panic!("nothing was found")
+        };
         assert_eq!(found[0].seq_no, sent.seq_no.next());
     }
 
@@ -329,11 +425,21 @@ mod tests {
     impl Sample {
         /// A shard as it was before its third generation.
         fn new() -> Self {
-            let sample = Self { folder: tempfile::tempdir().unwrap() };
+            let sample = Self {
+                folder: tempfile::tempdir().unwrap(),
+            };
             let translog = sample.translog();
             std::fs::create_dir(&translog).unwrap();
-            std::fs::copy(Self::whole().join("translog-2.tlog"), translog.join("translog-2.tlog")).unwrap();
-            std::fs::copy(Self::whole().join("translog-2.ckp"), translog.join("translog.ckp")).unwrap();
+            std::fs::copy(
+                Self::whole().join("translog-2.tlog"),
+                translog.join("translog-2.tlog"),
+            )
+            .unwrap();
+            std::fs::copy(
+                Self::whole().join("translog-2.ckp"),
+                translog.join("translog.ckp"),
+            )
+            .unwrap();
             sample
         }
 
@@ -357,11 +463,16 @@ mod tests {
         ) -> TranslogSource {
             let spool = Spool::open(&self.folder.path().join("spool"), 1 << 30).unwrap();
             let spool = spool.shard(&"u".into(), ShardId(0)).unwrap();
-            TranslogSource::open(&self.translog(), spool, watcher, sent, async { Ok(last) }).await.unwrap()
+            TranslogSource::open(&self.translog(), spool, watcher, sent, async { Ok(last) })
+                .await
+                .unwrap()
         }
 
         fn write_the_rest(&self) {
-            for entry in std::fs::read_dir(Self::whole()).unwrap().map(Result::unwrap) {
+            for entry in std::fs::read_dir(Self::whole())
+                .unwrap()
+                .map(Result::unwrap)
+            {
                 std::fs::copy(entry.path(), self.translog().join(entry.file_name())).unwrap();
             }
         }

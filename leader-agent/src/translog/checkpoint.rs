@@ -1,7 +1,9 @@
-//! `translog.ckp` and `translog-N.ckp`: how far a shard's translog is durable, and its global checkpoint.
+//! `translog.ckp` and `translog-N.ckp`: how far a shard's translog is durable, and its global
+//! checkpoint.
 //!
-//! Source: OpenSearch's `Checkpoint` class. Version 2 (Elasticsearch 6.0) and 3 (6.4 to OpenSearch 1) are big-endian,
-//! version 4 (OpenSearch 2 on, with Lucene 9) is little-endian; 2 has no `trimmedAboveSeqNo`. A Lucene footer follows.
+//! Source: OpenSearch's `Checkpoint` class. Version 2 (Elasticsearch 6.0) and 3 (6.4 to OpenSearch
+//! 1) are big-endian, version 4 (OpenSearch 2 on, with Lucene 9) is little-endian; 2 has no
+//! `trimmedAboveSeqNo`. A Lucene footer follows.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -32,7 +34,10 @@ pub struct Checkpoint {
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     #[error("{path}: {source}")]
-    Io { path: PathBuf, source: std::io::Error },
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("checkpoint {path} cannot be read: {source}")]
     Format { path: PathBuf, source: FormatError },
 }
@@ -48,14 +53,22 @@ impl Checkpoint {
     pub fn read(path: &Path) -> Result<Self, CheckpointError> {
         let mut attempt = 1;
         loop {
-            let bytes = std::fs::read(path).map_err(|source| CheckpointError::Io { path: path.to_owned(), source })?;
+            let bytes = std::fs::read(path).map_err(|source| CheckpointError::Io {
+                path: path.to_owned(),
+                source,
+            })?;
             match Self::parse(bytes.into()) {
-                Err(FormatError::Checksum | FormatError::Truncated(_)) if attempt < READ_ATTEMPTS => {
+                Err(FormatError::Checksum | FormatError::Truncated(_))
+                    if attempt < READ_ATTEMPTS =>
+                {
                     attempt += 1;
                     std::thread::sleep(READ_PAUSE);
                 }
                 parsed => {
-                    return parsed.map_err(|source| CheckpointError::Format { path: path.to_owned(), source });
+                    return parsed.map_err(|source| CheckpointError::Format {
+                        path: path.to_owned(),
+                        source,
+                    });
                 }
             }
         }
@@ -70,7 +83,11 @@ impl Checkpoint {
             4 => (Reader::i64_le, Reader::i32_le),
             other => {
                 let found = i64::from(other);
-                return Err(FormatError::UnknownVersion { what: "checkpoint", found, known: "2 to 4" });
+                return Err(FormatError::UnknownVersion {
+                    what: "checkpoint",
+                    found,
+                    known: "2 to 4",
+                });
             }
         };
         let offset = long(&mut reader, "the offset")?;
@@ -84,7 +101,8 @@ impl Checkpoint {
             min_generation: Generation(long(&mut reader, "the lowest generation")?),
             trimmed_above: match version {
                 2 => None,
-                _ => Some(SeqNo(long(&mut reader, "trimmedAboveSeqNo")?)).filter(|seq_no| seq_no.0 >= -1),
+                _ => Some(SeqNo(long(&mut reader, "trimmedAboveSeqNo")?))
+                    .filter(|seq_no| seq_no.0 >= -1),
             },
         };
         if reader.remaining() < FOOTER_BYTES {
@@ -101,7 +119,10 @@ impl Checkpoint {
         }
         // Checked last: half a write may hold anything.
         if offset < 0 {
-            return Err(FormatError::Impossible { what: "the offset", value: offset });
+            return Err(FormatError::Impossible {
+                what: "the offset",
+                value: offset,
+            });
         }
         Ok(checkpoint)
     }
@@ -117,10 +138,20 @@ mod tests {
         let mut bytes = super::super::codec::CODEC_MAGIC.to_be_bytes().to_vec();
         bytes.extend(b"\x03ckp");
         bytes.extend(version.to_be_bytes());
-        let long = |value: i64| if version == 4 { value.to_le_bytes() } else { value.to_be_bytes() };
+        let long = |value: i64| {
+            if version == 4 {
+                value.to_le_bytes()
+            } else {
+                value.to_be_bytes()
+            }
+        };
         bytes.extend(long(checkpoint.offset as i64));
         let operations = checkpoint.operations;
-        bytes.extend(if version == 4 { operations.to_le_bytes() } else { operations.to_be_bytes() });
+        bytes.extend(if version == 4 {
+            operations.to_le_bytes()
+        } else {
+            operations.to_be_bytes()
+        });
         bytes.extend(long(checkpoint.generation.0));
         bytes.extend(long(checkpoint.min_seq_no.0));
         bytes.extend(long(checkpoint.max_seq_no.0));

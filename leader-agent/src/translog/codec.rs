@@ -1,8 +1,8 @@
 //! Lucene's and OpenSearch's primitives: headers, variable-length integers, strings.
 //!
-//! Sources: Lucene's `CodecUtil` (header: magic, name, version, all big-endian; footer: magic, algorithm, CRC32 as i64)
-//! and OpenSearch's `StreamInput` (vint: 7 bits a byte, low first; string: a vint count of UTF-16 code units, each in
-//! one to three bytes).
+//! Sources: Lucene's `CodecUtil` (header: magic, name, version, all big-endian; footer: magic,
+//! algorithm, CRC32 as i64) and OpenSearch's `StreamInput` (vint: 7 bits a byte, low first; string:
+//! a vint count of UTF-16 code units, each in one to three bytes).
 
 use bytes::{Buf, Bytes};
 
@@ -19,9 +19,16 @@ pub enum FormatError {
     #[error("it does not begin with a Lucene codec header (found {0:#010x})")]
     NoHeader(u32),
     #[error("its header says {found:?} where {expected:?} belongs")]
-    WrongCodec { expected: &'static str, found: String },
+    WrongCodec {
+        expected: &'static str,
+        found: String,
+    },
     #[error("{what} version {found} is not known to this build (it knows {known})")]
-    UnknownVersion { what: &'static str, found: i64, known: &'static str },
+    UnknownVersion {
+        what: &'static str,
+        found: i64,
+        known: &'static str,
+    },
     #[error("its checksum does not match")]
     Checksum,
     #[error("{what} has an impossible value: {value}")]
@@ -41,7 +48,10 @@ impl<'a> Reader<'a> {
 
     /// Reads `stretch`, which is a part of `buffer`.
     pub fn within(buffer: &'a Bytes, stretch: &'a [u8]) -> Self {
-        Self { buffer, rest: stretch }
+        Self {
+            buffer,
+            rest: stretch,
+        }
     }
 
     pub fn remaining(&self) -> usize {
@@ -49,7 +59,10 @@ impl<'a> Reader<'a> {
     }
 
     pub fn take(&mut self, count: usize, what: &'static str) -> Result<&'a [u8], FormatError> {
-        let (taken, rest) = self.rest.split_at_checked(count).ok_or(FormatError::Truncated(what))?;
+        let (taken, rest) = self
+            .rest
+            .split_at_checked(count)
+            .ok_or(FormatError::Truncated(what))?;
         self.rest = rest;
         Ok(taken)
     }
@@ -99,7 +112,10 @@ impl<'a> Reader<'a> {
     /// A string. A surrogate without its other half, which is no character, becomes U+FFFD.
     pub fn string(&mut self, what: &'static str) -> Result<String, FormatError> {
         let units = self.vint(what)? as usize;
-        let (plain, behind) = self.rest.split_at_checked(units).ok_or(FormatError::Truncated(what))?;
+        let (plain, behind) = self
+            .rest
+            .split_at_checked(units)
+            .ok_or(FormatError::Truncated(what))?;
         // Nearly all are ASCII: one byte a unit.
         if plain.is_ascii() {
             self.rest = behind;
@@ -116,7 +132,10 @@ impl<'a> Reader<'a> {
         match self.u8(what)? {
             0 => Ok(None),
             1 => self.string(what).map(Some),
-            other => Err(FormatError::Impossible { what, value: i64::from(other) }),
+            other => Err(FormatError::Impossible {
+                what,
+                value: i64::from(other),
+            }),
         }
     }
 
@@ -127,7 +146,10 @@ impl<'a> Reader<'a> {
             0..=7 => Ok(u16::from(first)),
             12 | 13 => Ok((u16::from(first & 0x1f) << 6) | low()?),
             14 => Ok((u16::from(first & 0x0f) << 12) | (low()? << 6) | low()?),
-            _ => Err(FormatError::Impossible { what, value: i64::from(first) }),
+            _ => Err(FormatError::Impossible {
+                what,
+                value: i64::from(first),
+            }),
         }
     }
 
@@ -159,7 +181,9 @@ mod tests {
         for unit in units {
             match unit {
                 0..=0x7f => bytes.push(unit as u8),
-                0x80..=0x7ff => bytes.extend([0xc0 | (unit >> 6) as u8, 0x80 | (unit & 0x3f) as u8]),
+                0x80..=0x7ff => {
+                    bytes.extend([0xc0 | (unit >> 6) as u8, 0x80 | (unit & 0x3f) as u8])
+                }
                 _ => bytes.extend([
                     0xe0 | (unit >> 12) as u8,
                     0x80 | ((unit >> 6) & 0x3f) as u8,

@@ -1,8 +1,10 @@
-//! The spool: hard links that keep generations from vanishing before Kafka has what is in them. Where the agent may not
-//! write beside the node's data, open descriptors do, as long as the agent lives.
+//! The spool: hard links that keep generations from vanishing before Kafka has what is in them.
+//! Where the agent may not write beside the node's data, open descriptors do, as long as the agent
+//! lives.
 //!
-//! A generation is *live* while OpenSearch has it, *held* when only the spool does, and *let go* when the spool's link
-//! is removed. A held generation costs disk; a live one does not, so only held ones count against the limit.
+//! A generation is *live* while OpenSearch has it, *held* when only the spool does, and *let go*
+//! when the spool's link is removed. A held generation costs disk; a live one does not, so only
+//! held ones count against the limit.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -38,7 +40,8 @@ pub(super) struct Shelf {
 #[derive(Debug)]
 enum Store {
     Links(PathBuf),
-    /// Open files by name. What is open can be opened once more after it was deleted, through `/proc/self/fd`.
+    /// Open files by name. What is open can be opened once more after it was deleted, through
+    /// `/proc/self/fd`.
     Descriptors(Mutex<BTreeMap<String, File>>),
 }
 
@@ -55,7 +58,8 @@ impl ShardSpool {
         Self { shelf, spool }
     }
 
-    /// Links everything that the translog folder has and the spool has not, and keeps the spool's limit.
+    /// Links everything that the translog folder has and the spool has not, and keeps the spool's
+    /// limit.
     pub fn keep(&self, translog: &Path) -> Result<(), SpoolError> {
         self.shelf.link_all(translog)?;
         self.shelf.account()?;
@@ -101,7 +105,11 @@ impl Shelf {
     /// Keeps links in a folder, or, without one, open descriptors.
     pub fn new(folder: Option<PathBuf>) -> Self {
         let store = folder.map_or_else(|| Store::Descriptors(Mutex::default()), Store::Links);
-        Self { store, held_bytes: AtomicU64::new(0), changing: Mutex::default() }
+        Self {
+            store,
+            held_bytes: AtomicU64::new(0),
+            changing: Mutex::default(),
+        }
     }
 
     pub fn held_bytes(&self) -> u64 {
@@ -111,12 +119,18 @@ impl Shelf {
     /// The generations that only the spool has.
     pub fn held(&self) -> BTreeMap<Generation, Held> {
         let generations = self.generations().unwrap_or_default().into_iter();
-        generations.filter_map(|generation| Some((generation, self.held_one(generation)?))).collect()
+        generations
+            .filter_map(|generation| Some((generation, self.held_one(generation)?)))
+            .collect()
     }
 
     pub fn account(&self) -> Result<(), SpoolError> {
-        let held = self.generations()?.into_iter().filter_map(|generation| self.held_one(generation));
-        self.held_bytes.store(held.map(|held| held.bytes).sum(), Relaxed);
+        let held = self
+            .generations()?
+            .into_iter()
+            .filter_map(|generation| self.held_one(generation));
+        self.held_bytes
+            .store(held.map(|held| held.bytes).sum(), Relaxed);
         Ok(())
     }
 
@@ -139,7 +153,8 @@ impl Shelf {
         Ok(())
     }
 
-    /// The checkpoint goes first: an agent that ends in between must not find it beside another translog.
+    /// The checkpoint goes first: an agent that ends in between must not find it beside another
+    /// translog.
     fn remove_both(&self, generation: Generation) -> Result<(), SpoolError> {
         self.remove(generation, "ckp")?;
         self.remove(generation, "tlog")
@@ -149,7 +164,9 @@ impl Shelf {
         let path = self.path(generation, extension);
         match &self.store {
             Store::Links(_) => match std::fs::remove_file(&path) {
-                Err(source) if source.kind() != io::ErrorKind::NotFound => Err(failed(&path, source)),
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    Err(failed(&path, source))
+                }
                 _ => Ok(()),
             },
             Store::Descriptors(files) => {
@@ -166,7 +183,11 @@ impl Shelf {
                 Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(BTreeSet::new()),
                 listed => listed.map_err(|source| failed(folder, source)),
             },
-            Store::Descriptors(files) => Ok(files.lock().keys().filter_map(|name| generation_of(name)).collect()),
+            Store::Descriptors(files) => Ok(files
+                .lock()
+                .keys()
+                .filter_map(|name| generation_of(name))
+                .collect()),
         }
     }
 
@@ -181,7 +202,8 @@ impl Shelf {
         }
     }
 
-    /// Whether what is held under a name is a file of an earlier translog, whose place this one has taken.
+    /// Whether what is held under a name is a file of an earlier translog, whose place this one has
+    /// taken.
     fn holds_another(&self, translog: &Path, name: &str) -> Result<bool, SpoolError> {
         let held = match &self.store {
             Store::Links(folder) => std::fs::metadata(folder.join(name)),
@@ -193,7 +215,9 @@ impl Shelf {
         match (held, std::fs::metadata(translog.join(name))) {
             (Ok(held), Ok(own)) => Ok(held.ino() != own.ino()),
             // Not held, or deleted since it was listed.
-            (Err(error), _) | (_, Err(error)) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            (Err(error), _) | (_, Err(error)) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(false)
+            }
             (Err(error), _) | (_, Err(error)) => Err(failed(&self.place(), error)),
         }
     }
@@ -205,11 +229,15 @@ impl Shelf {
             Store::Descriptors(files) => open_once(&file, name, &mut files.lock()),
         };
         match kept {
-            // Deleted since it was listed; or a generation's checkpoint, which only a closed one has.
+            // Deleted since it was listed; or a generation's checkpoint, which only a closed one
+            // has.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-                Err(SpoolError::OtherFileSystem { spool: self.place(), translog: translog.to_owned() })
+                Err(SpoolError::OtherFileSystem {
+                    spool: self.place(),
+                    translog: translog.to_owned(),
+                })
             }
             kept => kept.map_err(|source| failed(&self.place(), source)),
         }
@@ -224,14 +252,24 @@ impl Shelf {
 
     fn held_one(&self, generation: Generation) -> Option<Held> {
         let metadata = std::fs::metadata(self.path(generation, "tlog")).ok()?;
-        let own_links = if matches!(self.store, Store::Links(_)) { 1 } else { 0 };
+        let own_links = if matches!(self.store, Store::Links(_)) {
+            1
+        } else {
+            0
+        };
         let written = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-        (metadata.nlink() == own_links).then_some(Held { bytes: metadata.len(), written })
+        (metadata.nlink() == own_links).then_some(Held {
+            bytes: metadata.len(),
+            written,
+        })
     }
 }
 
 fn failed(path: &Path, source: io::Error) -> SpoolError {
-    SpoolError::Io { path: path.to_owned(), source }
+    SpoolError::Io {
+        path: path.to_owned(),
+        source,
+    }
 }
 
 fn open_once(file: &Path, name: &str, held: &mut BTreeMap<String, File>) -> io::Result<()> {
@@ -256,7 +294,10 @@ pub fn list_generations(folder: &Path) -> io::Result<BTreeSet<Generation>> {
 }
 
 fn generation_of(name: &str) -> Option<Generation> {
-    name.strip_prefix("translog-")?.strip_suffix(".tlog")?.parse().ok()
+    name.strip_prefix("translog-")?
+        .strip_suffix(".tlog")?
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]
@@ -270,14 +311,20 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("translog")).unwrap();
         for generation in generations {
-            let path = folder.path().join("translog").join(file_name(Generation(*generation), "tlog"));
+            let path = folder
+                .path()
+                .join("translog")
+                .join(file_name(Generation(*generation), "tlog"));
             std::fs::write(path, vec![0; 1000]).unwrap();
         }
         folder
     }
 
     fn spool(folder: &tempfile::TempDir, limit: u64) -> ShardSpool {
-        Spool::open(&folder.path().join("spool"), limit).unwrap().shard(&"u".into(), ShardId(0)).unwrap()
+        Spool::open(&folder.path().join("spool"), limit)
+            .unwrap()
+            .shard(&"u".into(), ShardId(0))
+            .unwrap()
     }
 
     #[test]
@@ -290,7 +337,10 @@ mod tests {
         spool.keep(&translog).unwrap();
         assert_eq!(spool.extra_bytes(), 1000);
         spool.release(Generation(2)).unwrap();
-        assert_eq!((spool.extra_bytes(), spool.generations().unwrap()), (0, BTreeSet::from([Generation(2)])));
+        assert_eq!(
+            (spool.extra_bytes(), spool.generations().unwrap()),
+            (0, BTreeSet::from([Generation(2)]))
+        );
     }
 
     #[test]
@@ -301,7 +351,10 @@ mod tests {
         std::fs::remove_file(translog.join("translog-1.tlog")).unwrap();
         std::fs::write(translog.join("translog-1.tlog"), b"restored").unwrap();
         spool.keep(&translog).unwrap();
-        assert_eq!(std::fs::read(spool.path(Generation(1), "tlog")).unwrap(), b"restored");
+        assert_eq!(
+            std::fs::read(spool.path(Generation(1), "tlog")).unwrap(),
+            b"restored"
+        );
     }
 
     /// The capture and the watcher keep at the same time.
@@ -320,7 +373,10 @@ mod tests {
                     scope.spawn(|| spool.keep(&translog).unwrap());
                 }
             });
-            assert_eq!(std::fs::read(spool.path(Generation(1), "tlog")).unwrap(), b"restored");
+            assert_eq!(
+                std::fs::read(spool.path(Generation(1), "tlog")).unwrap(),
+                b"restored"
+            );
             assert!(!spool.path(Generation(1), "ckp").exists());
         }
     }
@@ -337,9 +393,17 @@ mod tests {
         std::fs::remove_file(translog.join("translog-1.tlog")).unwrap();
         spool.keep(&translog).unwrap();
         assert_eq!(spool.extra_bytes(), 1000);
-        assert_eq!(std::fs::read(spool.path(Generation(1), "tlog")).unwrap().len(), 1000);
+        assert_eq!(
+            std::fs::read(spool.path(Generation(1), "tlog"))
+                .unwrap()
+                .len(),
+            1000
+        );
         spool.release(Generation(2)).unwrap();
-        assert_eq!((spool.extra_bytes(), spool.generations().unwrap()), (0, BTreeSet::from([Generation(2)])));
+        assert_eq!(
+            (spool.extra_bytes(), spool.generations().unwrap()),
+            (0, BTreeSet::from([Generation(2)]))
+        );
         assert!(!spool.path(Generation(1), "tlog").exists());
     }
 
@@ -352,16 +416,25 @@ mod tests {
             std::fs::remove_file(translog.join(file_name(Generation(generation), "tlog"))).unwrap();
         }
         spool.keep(&translog).unwrap();
-        assert_eq!(spool.generations().unwrap(), BTreeSet::from([Generation(2), Generation(3)]));
+        assert_eq!(
+            spool.generations().unwrap(),
+            BTreeSet::from([Generation(2), Generation(3)])
+        );
     }
 
     #[test]
     fn another_file_system_is_refused_by_name() {
         let folder = translog_with(&[1]);
         let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
-        let spool = Spool::open(elsewhere.path(), 0).unwrap().shard(&"u".into(), ShardId(0)).unwrap();
+        let spool = Spool::open(elsewhere.path(), 0)
+            .unwrap()
+            .shard(&"u".into(), ShardId(0))
+            .unwrap();
         let error = spool.keep(&folder.path().join("translog")).unwrap_err();
-        assert!(matches!(error, SpoolError::OtherFileSystem { .. }), "{error:?}");
+        assert!(
+            matches!(error, SpoolError::OtherFileSystem { .. }),
+            "{error:?}"
+        );
         let message = error.to_string();
         for path in [elsewhere.path(), folder.path()] {
             assert!(message.contains(&*path.to_string_lossy()), "{message}");

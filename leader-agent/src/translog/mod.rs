@@ -1,7 +1,8 @@
 //! The shard's translog on disk, read while OpenSearch writes it.
 //!
-//! Formats (`codec`, `checkpoint`, `operation`, `generation`), keeping files that OpenSearch deletes (`hold`)
-//! within a limit (`spool`), the ordered view of a shard (`tail`), and being told of changes (`watch`).
+//! Formats (`codec`, `checkpoint`, `operation`, `generation`), keeping files that OpenSearch
+//! deletes (`hold`) within a limit (`spool`), the ordered view of a shard (`tail`), and being told
+//! of changes (`watch`).
 
 pub mod checkpoint;
 pub mod codec;

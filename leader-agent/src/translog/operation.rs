@@ -1,9 +1,10 @@
 //! The operations in a translog.
 //!
-//! Source: OpenSearch's `Translog.Index`, `Delete` and `NoOp`; all numbers big-endian. Formats of index operations: 8
-//! (Elasticsearch 6.0) has a document type, a parent and a version type; 9 has no parent; 10 no version type; 11
-//! (OpenSearch 2) no document type. Formats of delete operations: 4 (Elasticsearch 6.0) to 6 have a document type and the
-//! uid as a term, 4 and 5 a version type too; 7 (OpenSearch 2) has none of these.
+//! Source: OpenSearch's `Translog.Index`, `Delete` and `NoOp`; all numbers big-endian. Formats of
+//! index operations: 8 (Elasticsearch 6.0) has a document type, a parent and a version type; 9 has
+//! no parent; 10 no version type; 11 (OpenSearch 2) no document type. Formats of delete operations:
+//! 4 (Elasticsearch 6.0) to 6 have a document type and the uid as a term, 4 and 5 a version type
+//! too; 7 (OpenSearch 2) has none of these.
 
 use bytes::Bytes;
 use shardline_common::types::{PrimaryTerm, SeqNo};
@@ -19,9 +20,19 @@ pub struct Operation {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OperationKind {
-    Index { id: String, source: Bytes, routing: Option<String>, version: i64 },
-    Delete { id: String, version: i64 },
-    NoOp { reason: String },
+    Index {
+        id: String,
+        source: Bytes,
+        routing: Option<String>,
+        version: i64,
+    },
+    Delete {
+        id: String,
+        version: i64,
+    },
+    NoOp {
+        reason: String,
+    },
 }
 
 impl Operation {
@@ -34,7 +45,11 @@ impl Operation {
             4 => Self::no_op(&mut reader),
             other => {
                 let found = i64::from(other);
-                Err(FormatError::UnknownVersion { what: "operation type", found, known: "1 to 4" })
+                Err(FormatError::UnknownVersion {
+                    what: "operation type",
+                    found,
+                    known: "1 to 4",
+                })
             }
         }
     }
@@ -43,7 +58,11 @@ impl Operation {
         let format = reader.vint("the format")?;
         if !(8..=11).contains(&format) {
             let found = i64::from(format);
-            return Err(FormatError::UnknownVersion { what: "index operation", found, known: "8 to 11" });
+            return Err(FormatError::UnknownVersion {
+                what: "index operation",
+                found,
+                known: "8 to 11",
+            });
         }
         let id = reader.string("the id")?;
         if format < 11 {
@@ -60,14 +79,27 @@ impl Operation {
         }
         reader.i64("the timestamp of the generated id")?;
         let (seq_no, primary_term) = position(reader)?;
-        Ok(Self { seq_no, primary_term, kind: OperationKind::Index { id, source, routing, version } })
+        Ok(Self {
+            seq_no,
+            primary_term,
+            kind: OperationKind::Index {
+                id,
+                source,
+                routing,
+                version,
+            },
+        })
     }
 
     fn delete(reader: &mut Reader<'_>) -> Result<Self, FormatError> {
         let format = reader.vint("the format")?;
         if !(4..=7).contains(&format) {
             let found = i64::from(format);
-            return Err(FormatError::UnknownVersion { what: "delete operation", found, known: "4 to 7" });
+            return Err(FormatError::UnknownVersion {
+                what: "delete operation",
+                found,
+                known: "4 to 7",
+            });
         }
         if format < 7 {
             reader.string("the document type")?;
@@ -82,20 +114,31 @@ impl Operation {
             reader.u8("the version type")?;
         }
         let (seq_no, primary_term) = position(reader)?;
-        Ok(Self { seq_no, primary_term, kind: OperationKind::Delete { id, version } })
+        Ok(Self {
+            seq_no,
+            primary_term,
+            kind: OperationKind::Delete { id, version },
+        })
     }
 
     fn no_op(reader: &mut Reader<'_>) -> Result<Self, FormatError> {
         let (seq_no, primary_term) = position(reader)?;
         let reason = reader.string("the reason")?;
-        Ok(Self { seq_no, primary_term, kind: OperationKind::NoOp { reason } })
+        Ok(Self {
+            seq_no,
+            primary_term,
+            kind: OperationKind::NoOp { reason },
+        })
     }
 }
 
 fn position(reader: &mut Reader<'_>) -> Result<(SeqNo, PrimaryTerm), FormatError> {
     let seq_no = reader.i64("the seq_no")?;
     if seq_no < 0 {
-        return Err(FormatError::Impossible { what: "the seq_no", value: seq_no });
+        return Err(FormatError::Impossible {
+            what: "the seq_no",
+            value: seq_no,
+        });
     }
     Ok((SeqNo(seq_no), PrimaryTerm(reader.i64("the primary term")?)))
 }

@@ -1,7 +1,8 @@
 //! The spool of one data folder: what all its shards hold together, and the limit of it.
 //!
-//! The spool shares the disk with the node's shards, so its limit is kept whatever Kafka does: past it, the generations
-//! that were written longest ago are let go, of whichever shard. What they had comes from another copy or a resync.
+//! The spool shares the disk with the node's shards, so its limit is kept whatever Kafka does: past
+//! it, the generations that were written longest ago are let go, of whichever shard. What they had
+//! comes from another copy or a resync.
 
 use std::collections::HashMap;
 use std::io;
@@ -65,7 +66,12 @@ impl Spool {
                        with the agent");
                 None
             }
-            Err(source) => return Err(SpoolError::Io { path: root.to_owned(), source }),
+            Err(source) => {
+                return Err(SpoolError::Io {
+                    path: root.to_owned(),
+                    source,
+                });
+            }
         };
         let spool = Self::over(root, limit_bytes);
         for (index, shard) in spool.on_disk()? {
@@ -76,8 +82,15 @@ impl Spool {
     }
 
     pub(super) fn over(root: Option<PathBuf>, limit_bytes: u64) -> Self {
-        let shared = Shared { root, limit_bytes, shelves: Mutex::default(), let_go: AtomicU64::new(0) };
-        Self { shared: Arc::new(shared) }
+        let shared = Shared {
+            root,
+            limit_bytes,
+            shelves: Mutex::default(),
+            let_go: AtomicU64::new(0),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
     }
 
     /// One shard's part, with what it holds already.
@@ -85,9 +98,14 @@ impl Spool {
         let mut shelves = self.shared.shelves.lock();
         let folder = self.folder(index, shard);
         if let Some(folder) = &folder {
-            std::fs::create_dir_all(folder).map_err(|source| SpoolError::Io { path: folder.clone(), source })?;
+            std::fs::create_dir_all(folder).map_err(|source| SpoolError::Io {
+                path: folder.clone(),
+                source,
+            })?;
         }
-        let shelf = shelves.entry((index.clone(), shard)).or_insert_with(|| Arc::new(Shelf::new(folder)));
+        let shelf = shelves
+            .entry((index.clone(), shard))
+            .or_insert_with(|| Arc::new(Shelf::new(folder)));
         Ok(ShardSpool::new(Arc::clone(shelf), Arc::clone(&self.shared)))
     }
 
@@ -102,7 +120,10 @@ impl Spool {
         if let Some(folder) = self.folder(&key.0, key.1) {
             match std::fs::remove_dir_all(&folder) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                    return Err(SpoolError::Io { path: folder, source });
+                    return Err(SpoolError::Io {
+                        path: folder,
+                        source,
+                    });
                 }
                 _ => {}
             }
@@ -122,20 +143,38 @@ impl Spool {
     }
 
     pub fn usage(&self) -> Usage {
-        let Shared { limit_bytes, let_go, .. } = &*self.shared;
-        Usage { held_bytes: self.shared.held_bytes(), limit_bytes: *limit_bytes, let_go: let_go.load(Relaxed) }
+        let Shared {
+            limit_bytes,
+            let_go,
+            ..
+        } = &*self.shared;
+        Usage {
+            held_bytes: self.shared.held_bytes(),
+            limit_bytes: *limit_bytes,
+            let_go: let_go.load(Relaxed),
+        }
     }
 
     fn folder(&self, index: &IndexUuid, shard: ShardId) -> Option<PathBuf> {
-        self.shared.root.as_ref().map(|root| root.join(index.as_str()).join(shard.to_string()))
+        self.shared
+            .root
+            .as_ref()
+            .map(|root| root.join(index.as_str()).join(shard.to_string()))
     }
 
     fn on_disk(&self) -> Result<Vec<ShardKey>, SpoolError> {
-        let Some(root) = &self.shared.root else { return Ok(Vec::new()) };
+        let Some(root) = &self.shared.root else {
+            return Ok(Vec::new());
+        };
         let mut found = Vec::new();
         for index in folders_in(root)? {
             for shard in folders_in(&root.join(&index))? {
-                found.extend(shard.parse().ok().map(|shard| (index.as_str().into(), shard)));
+                found.extend(
+                    shard
+                        .parse()
+                        .ok()
+                        .map(|shard| (index.as_str().into(), shard)),
+                );
             }
         }
         Ok(found)
@@ -144,11 +183,15 @@ impl Spool {
 
 impl Shared {
     fn held_bytes(&self) -> u64 {
-        self.shelves.lock().values().map(|shelf| shelf.held_bytes()).sum()
+        self.shelves
+            .lock()
+            .values()
+            .map(|shelf| shelf.held_bytes())
+            .sum()
     }
 
-    /// Lets the oldest held generations go until the rest is within the limit. What cannot be let go is logged, as it need
-    /// not be of the shard that asks.
+    /// Lets the oldest held generations go until the rest is within the limit. What cannot be let
+    /// go is logged, as it need not be of the shard that asks.
     pub(super) fn enforce_limit(&self) {
         if self.held_bytes() <= self.limit_bytes {
             return;
@@ -157,7 +200,10 @@ impl Shared {
         let mut held: Vec<_> = shelves
             .iter()
             .flat_map(|(key, shelf)| {
-                shelf.held().into_iter().map(move |(generation, held)| (held, generation, key, shelf))
+                shelf
+                    .held()
+                    .into_iter()
+                    .map(move |(generation, held)| (held, generation, key, shelf))
             })
             .collect();
         held.sort_by_key(|(held, generation, ..)| (held.written, *generation));
@@ -186,7 +232,10 @@ impl Shared {
 
 /// The names of the folders in one.
 fn folders_in(folder: &Path) -> Result<Vec<String>, SpoolError> {
-    let failed = |source| SpoolError::Io { path: folder.to_owned(), source };
+    let failed = |source| SpoolError::Io {
+        path: folder.to_owned(),
+        source,
+    };
     let mut names = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;
@@ -209,9 +258,19 @@ mod tests {
         std::fs::create_dir_all(root.join("u/4")).unwrap();
         std::fs::write(root.join("u/3/translog-5.tlog"), [0; 700]).unwrap();
         let spool = Spool::open(&root, 1000).unwrap();
-        assert_eq!(spool.usage(), Usage { held_bytes: 700, limit_bytes: 1000, let_go: 0 });
+        assert_eq!(
+            spool.usage(),
+            Usage {
+                held_bytes: 700,
+                limit_bytes: 1000,
+                let_go: 0
+            }
+        );
         spool.remove(&key).unwrap();
-        assert_eq!((spool.usage().held_bytes, spool.shards()), (0, vec![("u".into(), ShardId(4))]));
+        assert_eq!(
+            (spool.usage().held_bytes, spool.shards()),
+            (0, vec![("u".into(), ShardId(4))])
+        );
         assert!(!root.join("u/3").exists() && root.join("u/4").exists());
         spool.remove(&("u".into(), ShardId(4))).unwrap();
         assert!(!root.join("u").exists());
@@ -223,7 +282,14 @@ mod tests {
         std::fs::create_dir_all(folder.path().join("u/0")).unwrap();
         std::fs::write(folder.path().join("u/0/translog-5.tlog"), [0; 700]).unwrap();
         let spool = Spool::open(folder.path(), 600).unwrap();
-        assert_eq!(spool.usage(), Usage { held_bytes: 0, limit_bytes: 600, let_go: 1 });
+        assert_eq!(
+            spool.usage(),
+            Usage {
+                held_bytes: 0,
+                limit_bytes: 600,
+                let_go: 1
+            }
+        );
         assert!(!folder.path().join("u/0/translog-5.tlog").exists());
     }
 }

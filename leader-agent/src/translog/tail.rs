@@ -1,12 +1,14 @@
-//! The ordered view of one shard: each operation once, in `seq_no` order, none above the persisted global checkpoint.
+//! The ordered view of one shard: each operation once, in `seq_no` order, none above the persisted
+//! global checkpoint.
 //!
-//! Files are read forward only as far as the next sequence number demands; what comes early waits in memory, so that is
-//! bounded by how far the file's order strays from `seq_no` order.
+//! Files are read forward only as far as the next sequence number demands; what comes early waits
+//! in memory, so that is bounded by how far the file's order strays from `seq_no` order.
 //!
-//! Where a copy was rolled back after a failover, one sequence number may stand in generations of several primary terms:
-//! the newest generation counts, as it does for OpenSearch, whatever term the operation itself is of. Where the newer
-//! generation is missing, because it came and went while nobody held it, the older one counts only up to the global
-//! checkpoint that it was closed with.
+//! Where a copy was rolled back after a failover, one sequence number may stand in generations of
+//! several primary terms: the newest generation counts, as it does for OpenSearch, whatever term
+//! the operation itself is of. Where the newer generation is missing, because it came and went
+//! while nobody held it, the older one counts only up to the global checkpoint that it was closed
+//! with.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -20,8 +22,8 @@ use super::hold::{ShardSpool, file_name, list_generations};
 use super::operation::{Operation, OperationKind};
 use super::spool::SpoolError;
 
-/// What may wait for an earlier operation, in bytes of ids and sources. More out of order than this means that it is not
-/// there: a file strays from `seq_no` order by some tens of operations.
+/// What may wait for an earlier operation, in bytes of ids and sources. More out of order than this
+/// means that it is not there: a file strays from `seq_no` order by some tens of operations.
 const WINDOW_BYTES: usize = 256 * 1024 * 1024;
 
 #[derive(Debug)]
@@ -36,10 +38,18 @@ pub enum TailError {
         "operation {wanted} is in neither translog nor spool, though the global checkpoint is {global_checkpoint} (the \
          lowest there is {lowest:?})"
     )]
-    Gap { wanted: SeqNo, lowest: Option<SeqNo>, global_checkpoint: SeqNo },
-    #[error("the shard's translog {0} is gone: the index was closed or deleted, or the shard has moved")]
+    Gap {
+        wanted: SeqNo,
+        lowest: Option<SeqNo>,
+        global_checkpoint: SeqNo,
+    },
+    #[error(
+        "the shard's translog {0} is gone: the index was closed or deleted, or the shard has moved"
+    )]
     ShardGone(PathBuf),
-    #[error("the translog {0} has another history than before: the shard was restored or allocated anew")]
+    #[error(
+        "the translog {0} has another history than before: the shard was restored or allocated anew"
+    )]
     Replaced(PathBuf),
     #[error(transparent)]
     Checkpoint(CheckpointError),
@@ -48,7 +58,10 @@ pub enum TailError {
     #[error(transparent)]
     Spool(#[from] SpoolError),
     #[error("{path}: {source}")]
-    Io { path: PathBuf, source: std::io::Error },
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
 }
 
 pub struct ShardTail {
@@ -103,7 +116,10 @@ impl ShardTail {
         tail.complete_deleted()?;
         tail.find_superseded()?;
         tail.find_uncertain();
-        let needed = tail.generations.iter().find(|(_, open)| open.max_seq_no().is_none_or(|max| max >= next));
+        let needed = tail
+            .generations
+            .iter()
+            .find(|(_, open)| open.max_seq_no().is_none_or(|max| max >= next));
         tail.reading = needed.map_or(current.generation, |(generation, _)| *generation);
         Ok(tail)
     }
@@ -127,7 +143,8 @@ impl ShardTail {
         self.check_newest()
     }
 
-    /// The checkpoint has to be of the translog that is open: one that is made anew begins with the same generations.
+    /// The checkpoint has to be of the translog that is open: one that is made anew begins with the
+    /// same generations.
     fn check_newest(&self) -> Result<(), TailError> {
         let path = self.folder.join(file_name(self.current.generation, "tlog"));
         match self.generations.get(&self.current.generation) {
@@ -151,7 +168,10 @@ impl ShardTail {
                 None => break,
             }
         }
-        Ok(TailBatch { operations, global_checkpoint })
+        Ok(TailBatch {
+            operations,
+            global_checkpoint,
+        })
     }
 
     /// Whether the next operation is there, or not due yet; [`TailError::Gap`] when it is missing.
@@ -173,12 +193,19 @@ impl ShardTail {
 
     /// What the generations take that are read or kept, in bytes.
     pub fn size_bytes(&self) -> u64 {
-        self.generations.values().filter_map(|open| open.checkpoint).map(|checkpoint| checkpoint.offset).sum()
+        self.generations
+            .values()
+            .filter_map(|open| open.checkpoint)
+            .map(|checkpoint| checkpoint.offset)
+            .sum()
     }
 
     /// Whether [`Self::release_up_to`] would let anything go.
     pub fn can_release(&self, acked: SeqNo) -> bool {
-        self.generations.keys().next().is_some_and(|lowest| *lowest < self.needed_above(acked))
+        self.generations
+            .keys()
+            .next()
+            .is_some_and(|lowest| *lowest < self.needed_above(acked))
     }
 
     /// Lets go of the generations that hold nothing above `acked`.
@@ -194,16 +221,28 @@ impl ShardTail {
     /// The first generation that may hold something above `acked`.
     fn needed_above(&self, acked: SeqNo) -> Generation {
         let done = |open: &OpenGeneration| open.max_seq_no().is_some_and(|max| max <= acked);
-        let needed = self.generations.range(..self.reading).find(|(_, open)| !done(open));
+        let needed = self
+            .generations
+            .range(..self.reading)
+            .find(|(_, open)| !done(open));
         needed.map_or(self.reading, |(generation, _)| *generation)
     }
 
     fn gap(&self) -> TailError {
-        let lowest = self.generations.values().filter_map(OpenGeneration::min_seq_no).min();
-        TailError::Gap { wanted: self.next, lowest, global_checkpoint: self.current.global_checkpoint }
+        let lowest = self
+            .generations
+            .values()
+            .filter_map(OpenGeneration::min_seq_no)
+            .min();
+        TailError::Gap {
+            wanted: self.next,
+            lowest,
+            global_checkpoint: self.current.global_checkpoint,
+        }
     }
 
-    /// The next operation, from among the early ones or by reading on; `None` when the translog does not have it.
+    /// The next operation, from among the early ones or by reading on; `None` when the translog
+    /// does not have it.
     fn find_next(&mut self) -> Result<Option<(Generation, Operation)>, TailError> {
         loop {
             let (generation, operation) = match self.early.remove(&self.next) {
@@ -218,11 +257,19 @@ impl ShardTail {
                 },
             };
             let seq_no = operation.seq_no;
-            if seq_no == self.next && self.certain_up_to < seq_no && self.is_of_earlier_term(generation) {
+            if seq_no == self.next
+                && self.certain_up_to < seq_no
+                && self.is_of_earlier_term(generation)
+            {
                 self.find_superseded()?;
                 self.certain_up_to = self.current.global_checkpoint;
             }
-            if seq_no < self.next || self.superseded.get(&seq_no).is_some_and(|newer| *newer > generation) {
+            if seq_no < self.next
+                || self
+                    .superseded
+                    .get(&seq_no)
+                    .is_some_and(|newer| *newer > generation)
+            {
                 continue;
             }
             if seq_no == self.next {
@@ -233,7 +280,11 @@ impl ShardTail {
     }
 
     fn is_of_earlier_term(&self, generation: Generation) -> bool {
-        let term = |generation| self.generations.get(&generation).map(|open| open.file.primary_term);
+        let term = |generation| {
+            self.generations
+                .get(&generation)
+                .map(|open| open.file.primary_term)
+        };
         term(generation) != term(self.current.generation)
     }
 
@@ -256,7 +307,8 @@ impl ShardTail {
                     Some(checkpoint) => (checkpoint.offset, checkpoint.trimmed_above),
                     None => (0, None),
                 };
-                let is_above = |limit: Option<SeqNo>, seq_no| limit.is_some_and(|limit| seq_no > limit);
+                let is_above =
+                    |limit: Option<SeqNo>, seq_no| limit.is_some_and(|limit| seq_no > limit);
                 match open.file.next(end)? {
                     Some(operation)
                         if is_above(trimmed_above, operation.seq_no)
@@ -270,7 +322,9 @@ impl ShardTail {
             }
             let later = self.generations.range(self.reading.after()..).next();
             match later {
-                Some((generation, _)) if *generation <= self.current.generation => self.reading = *generation,
+                Some((generation, _)) if *generation <= self.current.generation => {
+                    self.reading = *generation
+                }
                 _ => return Ok(None),
             }
         }
@@ -278,25 +332,46 @@ impl ShardTail {
 
     /// Opens the generations that are not open yet, and learns where closed ones end.
     fn add_generations(&mut self) -> Result<(), TailError> {
-        let failed = |source| TailError::Io { path: self.folder.clone(), source };
+        let failed = |source| TailError::Io {
+            path: self.folder.clone(),
+            source,
+        };
         let mut known = list_generations(&self.folder).map_err(failed)?;
         known.extend(self.spool.generations()?);
         // What was let go for the spool's limit takes disk until it is closed here too.
-        self.generations.retain(|generation, _| known.contains(generation));
-        for generation in known.into_iter().filter(|generation| *generation <= self.current.generation) {
+        self.generations
+            .retain(|generation, _| known.contains(generation));
+        for generation in known
+            .into_iter()
+            .filter(|generation| *generation <= self.current.generation)
+        {
             let is_newest = generation == self.current.generation;
-            let closed = if is_newest { Some(self.current) } else { self.closed_checkpoint(generation)? };
+            let closed = if is_newest {
+                Some(self.current)
+            } else {
+                self.closed_checkpoint(generation)?
+            };
             if let Some(open) = self.generations.get_mut(&generation) {
-                // A generation whose last checkpoint was missed is durable at least up to the one seen last.
+                // A generation whose last checkpoint was missed is durable at least up to the one
+                // seen last.
                 open.is_whole |= closed.is_some() && !is_newest;
                 open.checkpoint = closed.or(open.checkpoint);
                 continue;
             }
-            let Some(file) = open_generation(&self.folder, &self.spool, generation)? else { continue };
+            let Some(file) = open_generation(&self.folder, &self.spool, generation)? else {
+                continue;
+            };
             if file.uuid == self.uuid {
                 let is_whole = closed.is_some() && !is_newest;
-                self.generations
-                    .insert(generation, OpenGeneration { file, checkpoint: closed, is_whole, certain_up_to: None });
+                self.generations.insert(
+                    generation,
+                    OpenGeneration {
+                        file,
+                        checkpoint: closed,
+                        is_whole,
+                        certain_up_to: None,
+                    },
+                );
             } else if is_newest {
                 return Err(TailError::Replaced(self.folder.clone()));
             } else {
@@ -308,7 +383,10 @@ impl ShardTail {
     }
 
     fn closed_checkpoint(&self, generation: Generation) -> Result<Option<Checkpoint>, TailError> {
-        for path in [self.folder.join(file_name(generation, "ckp")), self.spool.path(generation, "ckp")] {
+        for path in [
+            self.folder.join(file_name(generation, "ckp")),
+            self.spool.path(generation, "ckp"),
+        ] {
             match Checkpoint::read(&path) {
                 Ok(checkpoint) => return Ok(Some(checkpoint)),
                 Err(error) if error.is_missing() => {}
@@ -318,12 +396,17 @@ impl ShardTail {
         Ok(None)
     }
 
-    /// A generation that OpenSearch closed and deleted while no agent was there to hold its checkpoint is durable to its
-    /// end, and at or below the global checkpoint. What of it had been rolled back before is told by the generations
-    /// behind it, so none of them may be missing.
+    /// A generation that OpenSearch closed and deleted while no agent was there to hold its
+    /// checkpoint is durable to its end, and at or below the global checkpoint. What of it had been
+    /// rolled back before is told by the generations behind it, so none of them may be missing.
     fn complete_deleted(&mut self) -> Result<(), TailError> {
         let mut behind = self.current.generation;
-        let generations: Vec<Generation> = self.generations.range(..behind).rev().map(|(at, _)| *at).collect();
+        let generations: Vec<Generation> = self
+            .generations
+            .range(..behind)
+            .rev()
+            .map(|(at, _)| *at)
+            .collect();
         for generation in generations {
             if generation.after() != behind {
                 break;
@@ -341,9 +424,12 @@ impl ShardTail {
         Ok(())
     }
 
-    /// The checkpoint of a generation that is durable to its end; `None` if that end is no operation's.
+    /// The checkpoint of a generation that is durable to its end; `None` if that end is no
+    /// operation's.
     fn whole(&self, generation: Generation) -> Result<Option<Checkpoint>, TailError> {
-        let Some(mut file) = open_generation(&self.folder, &self.spool, generation)? else { return Ok(None) };
+        let Some(mut file) = open_generation(&self.folder, &self.spool, generation)? else {
+            return Ok(None);
+        };
         let mut whole = Checkpoint {
             offset: file.length()?,
             operations: 0,
@@ -367,8 +453,8 @@ impl ShardTail {
         }
     }
 
-    /// What nobody held may have had other operations in the place of those in earlier generations, if a term began
-    /// between. What was settled when the last of these was closed has no other.
+    /// What nobody held may have had other operations in the place of those in earlier generations,
+    /// if a term began between. What was settled when the last of these was closed has no other.
     fn find_uncertain(&mut self) {
         let (mut certain_up_to, mut hidden, mut behind) = (None, None, None);
         for (generation, open) in self.generations.iter_mut().rev() {
@@ -379,7 +465,10 @@ impl ShardTail {
                 hidden = Some(later_term);
             }
             if hidden.take_if(|hidden| *hidden > term).is_some() {
-                certain_up_to = Some(open.checkpoint.map_or(SeqNo::NONE, |checkpoint| checkpoint.global_checkpoint));
+                certain_up_to = Some(
+                    open.checkpoint
+                        .map_or(SeqNo::NONE, |checkpoint| checkpoint.global_checkpoint),
+                );
             }
             open.certain_up_to = certain_up_to;
             if !open.is_whole && *generation != self.current.generation {
@@ -395,15 +484,28 @@ impl ShardTail {
         let generations: Vec<Generation> = self.generations.keys().copied().collect();
         for (at, later) in generations.iter().enumerate() {
             let open = &self.generations[later];
-            let (term, Some(lowest)) = (open.file.primary_term, open.min_seq_no()) else { continue };
-            let trimmed_above = open.checkpoint.and_then(|checkpoint| checkpoint.trimmed_above);
-            let earlier = generations[..at].iter().map(|generation| &self.generations[generation]);
+            let (term, Some(lowest)) = (open.file.primary_term, open.min_seq_no()) else {
+                continue;
+            };
+            let trimmed_above = open
+                .checkpoint
+                .and_then(|checkpoint| checkpoint.trimmed_above);
+            let earlier = generations[..at]
+                .iter()
+                .map(|generation| &self.generations[generation]);
             let overlaps = earlier
                 .filter(|open| open.file.primary_term < term)
                 .filter_map(OpenGeneration::max_seq_no)
                 .any(|highest| highest >= lowest && highest >= self.next);
-            let (Some(end), true) = (open.checkpoint.map(|checkpoint| checkpoint.offset), overlaps) else { continue };
-            let Some(mut file) = open_generation(&self.folder, &self.spool, *later)? else { continue };
+            let (Some(end), true) = (
+                open.checkpoint.map(|checkpoint| checkpoint.offset),
+                overlaps,
+            ) else {
+                continue;
+            };
+            let Some(mut file) = open_generation(&self.folder, &self.spool, *later)? else {
+                continue;
+            };
             while let Some(operation) = file.next(end)? {
                 if trimmed_above.is_none_or(|limit| operation.seq_no <= limit) {
                     self.superseded.insert(operation.seq_no, *later);
@@ -421,13 +523,19 @@ impl OpenGeneration {
     }
 
     fn min_seq_no(&self) -> Option<SeqNo> {
-        self.checkpoint.filter(|checkpoint| checkpoint.operations > 0).map(|checkpoint| checkpoint.min_seq_no)
+        self.checkpoint
+            .filter(|checkpoint| checkpoint.operations > 0)
+            .map(|checkpoint| checkpoint.min_seq_no)
     }
 }
 
 fn read_current(folder: &Path) -> Result<Checkpoint, TailError> {
     Checkpoint::read(&folder.join("translog.ckp")).map_err(|error| {
-        if error.is_missing() { TailError::ShardGone(folder.to_owned()) } else { TailError::Checkpoint(error) }
+        if error.is_missing() {
+            TailError::ShardGone(folder.to_owned())
+        } else {
+            TailError::Checkpoint(error)
+        }
     })
 }
 
@@ -437,10 +545,14 @@ fn open_generation(
     spool: &ShardSpool,
     generation: Generation,
 ) -> Result<Option<GenerationFile>, TailError> {
-    for path in [folder.join(file_name(generation, "tlog")), spool.path(generation, "tlog")] {
+    for path in [
+        folder.join(file_name(generation, "tlog")),
+        spool.path(generation, "tlog"),
+    ] {
         match GenerationFile::open(&path, generation) {
             Ok(file) => return Ok(Some(file)),
-            Err(GenerationError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+            Err(GenerationError::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(error.into()),
         }
     }

@@ -1,5 +1,6 @@
-//! Sees what OpenSearch does to the translogs: wakes captures when one is written, and links new generations into the
-//! spool at once, whatever the capture is busy with. inotify has limits; where they are reached, translogs are polled.
+//! Sees what OpenSearch does to the translogs: wakes captures when one is written, and links new
+//! generations into the spool at once, whatever the capture is busy with. inotify has limits; where
+//! they are reached, translogs are polled.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -17,7 +18,8 @@ use super::hold::ShardSpool;
 use crate::blocking::in_background;
 
 const EVENT_BUFFER_BYTES: usize = 16 * 1024;
-/// Linux's error numbers. inotify means its own limits by them: see inotify_add_watch(2) and inotify_init(2).
+/// Linux's error numbers. inotify means its own limits by them: see inotify_add_watch(2) and
+/// inotify_init(2).
 const ENOSPC: i32 = 28;
 const EMFILE: i32 = 24;
 
@@ -47,8 +49,8 @@ impl From<io::Error> for WatchError {
 
 type AddWatch = fn(&mut Watches, &Path, WatchMask) -> io::Result<WatchDescriptor>;
 
-/// One inotify instance for all of an agent's shards. Where it cannot watch (limits, network file systems) the
-/// captures' own slow poll finds changes; that is said once.
+/// One inotify instance for all of an agent's shards. Where it cannot watch (limits, network file
+/// systems) the captures' own slow poll finds changes; that is said once.
 #[derive(Clone)]
 pub struct TranslogWatcher {
     state: Arc<Mutex<State>>,
@@ -81,7 +83,8 @@ impl Wake {
         self.notify.notified().await;
     }
 
-    /// Resolves when the folder was removed. A recovery that copies files makes a new one in its place.
+    /// Resolves when the folder was removed. A recovery that copies files makes a new one in its
+    /// place.
     pub async fn lost(&self) {
         self.lost.notified().await;
     }
@@ -94,7 +97,9 @@ impl Wake {
 
 impl TranslogWatcher {
     pub fn start() -> Self {
-        Self::start_with(Inotify::init, |watches, folder, mask| watches.add(folder, mask))
+        Self::start_with(Inotify::init, |watches, folder, mask| {
+            watches.add(folder, mask)
+        })
     }
 
     /// With other ways to make the instance and its watches: ones that fail, in tests.
@@ -102,13 +107,17 @@ impl TranslogWatcher {
         let Self { state } = Self::polling(add);
         match init().and_then(|inotify| {
             let watches = inotify.watches();
-            Ok((watches, inotify.into_event_stream(vec![0; EVENT_BUFFER_BYTES])?))
+            Ok((
+                watches,
+                inotify.into_event_stream(vec![0; EVENT_BUFFER_BYTES])?,
+            ))
         }) {
             Ok((watches, mut events)) => {
                 state.lock().watches = Some(watches);
                 let state = Arc::clone(&state);
                 tokio::spawn(async move {
-                    // Nothing counts before the checkpoint says so, and each write of a generation is an event too.
+                    // Nothing counts before the checkpoint says so, and each write of a generation
+                    // is an event too.
                     let checkpoint = OsStr::new("translog.ckp");
                     while let Some(event) = events.next().await {
                         match event {
@@ -137,12 +146,19 @@ impl TranslogWatcher {
     }
 
     fn polling(add: AddWatch) -> Self {
-        let state = State { watches: None, add, watched: HashMap::new(), limit_reported: false };
-        Self { state: Arc::new(Mutex::new(state)) }
+        let state = State {
+            watches: None,
+            add,
+            watched: HashMap::new(),
+            limit_reported: false,
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+        }
     }
 
-    /// Watches a shard's translog. The generations that it has, and those that OpenSearch begins from now on, are kept in
-    /// the spool.
+    /// Watches a shard's translog. The generations that it has, and those that OpenSearch begins
+    /// from now on, are kept in the spool.
     pub fn watch(&self, folder: &Path, spool: &ShardSpool) -> Wake {
         let (notify, lost) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let watched = Watched {
@@ -153,9 +169,15 @@ impl TranslogWatcher {
         };
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        let mask =
-            WatchMask::MODIFY | WatchMask::CREATE | WatchMask::MOVED_TO | WatchMask::DELETE | WatchMask::DELETE_SELF;
-        let added = state.watches.as_mut().map(|watches| (state.add)(watches, folder, mask));
+        let mask = WatchMask::MODIFY
+            | WatchMask::CREATE
+            | WatchMask::MOVED_TO
+            | WatchMask::DELETE
+            | WatchMask::DELETE_SELF;
+        let added = state
+            .watches
+            .as_mut()
+            .map(|watches| (state.add)(watches, folder, mask));
         // From here on each new generation is an event, or somebody polls.
         watched.keep();
         let descriptor = match added {
@@ -163,7 +185,9 @@ impl TranslogWatcher {
                 state.watched.insert(descriptor.clone(), watched);
                 Some(descriptor)
             }
-            Some(Err(error)) if !state.limit_reported && error.kind() != io::ErrorKind::NotFound => {
+            Some(Err(error))
+                if !state.limit_reported && error.kind() != io::ErrorKind::NotFound =>
+            {
                 state.limit_reported = true;
                 let error = WatchError::from(error);
                 warn!(folder = %folder.display(), %error, "a translog cannot be watched and is polled, as others may be");
@@ -171,7 +195,12 @@ impl TranslogWatcher {
             }
             _ => None,
         };
-        Wake { notify, lost, descriptor, state: Arc::clone(&self.state) }
+        Wake {
+            notify,
+            lost,
+            descriptor,
+            state: Arc::clone(&self.state),
+        }
     }
 }
 
@@ -183,7 +212,8 @@ impl State {
                 watched.wake.notify_one();
             });
         } else if let Some(watched) = self.watched.get(descriptor) {
-            // A generation exists from here to the flush after next at least, and costs disk from its deletion on.
+            // A generation exists from here to the flush after next at least, and costs disk from
+            // its deletion on.
             if mask.intersects(EventMask::CREATE | EventMask::MOVED_TO | EventMask::DELETE) {
                 watched.keep();
             }
@@ -211,10 +241,16 @@ impl Watched {
 
 impl Drop for Wake {
     fn drop(&mut self) {
-        let Some(descriptor) = self.descriptor.take() else { return };
+        let Some(descriptor) = self.descriptor.take() else {
+            return;
+        };
         let mut state = self.state.lock();
         // A capture that started again has the same folder's descriptor, and needs its watch.
-        if state.watched.get(&descriptor).is_some_and(|watched| Arc::ptr_eq(&watched.wake, &self.notify)) {
+        if state
+            .watched
+            .get(&descriptor)
+            .is_some_and(|watched| Arc::ptr_eq(&watched.wake, &self.notify))
+        {
             state.watched.remove(&descriptor);
             if let Some(watches) = state.watches.as_mut() {
                 // The folder may be gone, and its watch with it.
@@ -237,10 +273,19 @@ mod tests {
     async fn a_write_wakes_its_folder_only() {
         let (one, other, spool) = folders();
         let watcher = TranslogWatcher::start();
-        let (first, second) = (watcher.watch(one.path(), &spool), watcher.watch(other.path(), &spool));
+        let (first, second) = (
+            watcher.watch(one.path(), &spool),
+            watcher.watch(other.path(), &spool),
+        );
         std::fs::write(one.path().join("translog.ckp"), b"x").unwrap();
-        tokio::time::timeout(Duration::from_secs(10), first.notified()).await.unwrap();
-        assert!(tokio::time::timeout(Duration::from_millis(50), second.notified()).await.is_err());
+        tokio::time::timeout(Duration::from_secs(10), first.notified())
+            .await
+            .unwrap();
+        assert!(
+            tokio::time::timeout(Duration::from_millis(50), second.notified())
+                .await
+                .is_err()
+        );
     }
 
     #[tokio::test]
@@ -260,7 +305,9 @@ mod tests {
         let watcher = TranslogWatcher::start();
         let wake = watcher.watch(&translog, &spool);
         std::fs::remove_dir(&translog).unwrap();
-        tokio::time::timeout(Duration::from_secs(10), wake.lost()).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(10), wake.lost())
+            .await
+            .unwrap();
         assert!(!watcher.watch(&translog, &spool).is_watching());
         std::fs::create_dir(&translog).unwrap();
         assert!(watcher.watch(&translog, &spool).is_watching());
@@ -292,7 +339,9 @@ mod tests {
 
     impl Log {
         fn times(&self, words: &str) -> usize {
-            String::from_utf8_lossy(&self.0.lock()).matches(words).count()
+            String::from_utf8_lossy(&self.0.lock())
+                .matches(words)
+                .count()
         }
     }
 
@@ -301,8 +350,13 @@ mod tests {
         let (one, other, spool) = folders();
         std::fs::write(one.path().join("translog-7.tlog"), b"x").unwrap();
         let (log, _guard) = logged();
-        let watcher = TranslogWatcher::start_with(Inotify::init, |_, _, _| Err(io::Error::from_raw_os_error(ENOSPC)));
-        let (first, second) = (watcher.watch(one.path(), &spool), watcher.watch(other.path(), &spool));
+        let watcher = TranslogWatcher::start_with(Inotify::init, |_, _, _| {
+            Err(io::Error::from_raw_os_error(ENOSPC))
+        });
+        let (first, second) = (
+            watcher.watch(one.path(), &spool),
+            watcher.watch(other.path(), &spool),
+        );
         assert!(!first.is_watching() && !second.is_watching());
         assert_eq!(log.times("WARN"), 1);
         assert_eq!(log.times("fs.inotify.max_user_watches"), 1);
@@ -314,7 +368,8 @@ mod tests {
         let (one, _other, spool) = folders();
         let (log, _guard) = logged();
         let init = || Err(io::Error::from_raw_os_error(EMFILE));
-        let watcher = TranslogWatcher::start_with(init, |watches, folder, mask| watches.add(folder, mask));
+        let watcher =
+            TranslogWatcher::start_with(init, |watches, folder, mask| watches.add(folder, mask));
         assert!(!watcher.watch(one.path(), &spool).is_watching());
         assert_eq!(log.times("WARN"), 1);
         assert_eq!(log.times("fs.inotify.max_user_instances"), 1);
@@ -326,13 +381,18 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(10), held).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(10), held)
+            .await
+            .unwrap();
     }
 
     /// Two folders, and a spool within the second.
     fn folders() -> (tempfile::TempDir, tempfile::TempDir, ShardSpool) {
         let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let spool = Spool::open(&other.path().join("spool"), u64::MAX).unwrap().shard(&"u".into(), ShardId(0)).unwrap();
+        let spool = Spool::open(&other.path().join("spool"), u64::MAX)
+            .unwrap()
+            .shard(&"u".into(), ShardId(0))
+            .unwrap();
         (one, other, spool)
     }
 }

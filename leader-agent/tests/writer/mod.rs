@@ -73,7 +73,13 @@ pub fn write_generation(folder: &Path, uuid: &str, number: usize, generation: &G
     durable
 }
 
-pub fn write_checkpoint(path: &Path, number: usize, generation: &Generation, offset: u64, global: i64) {
+pub fn write_checkpoint(
+    path: &Path,
+    number: usize,
+    generation: &Generation,
+    offset: u64,
+    global: i64,
+) {
     let seq_nos = || generation.operations.iter().map(|(seq_no, ..)| *seq_no);
     let mut bytes = header()("ckp", 4);
     bytes.extend((offset as i64).to_le_bytes());

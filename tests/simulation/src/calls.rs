@@ -1,5 +1,5 @@
-//! Everything that an agent asks of the world and waits for. The schedule decides when a call takes effect, when its answer
-//! arrives, and whether either happens at all.
+//! Everything that an agent asks of the world and waits for. The schedule decides when a call takes
+//! effect, when its answer arrives, and whether either happens at all.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,8 @@ use tokio::time::Instant;
 
 use crate::world::{Shared, World};
 
-/// How long a request whose sender is gone may still take effect: shorter than deletions are remembered.
+/// How long a request whose sender is gone may still take effect: shorter than deletions are
+/// remembered.
 pub const LINGER: Duration = Duration::from_secs(120);
 
 type Effect = Box<dyn FnOnce(&mut World) + Send>;
@@ -56,7 +57,12 @@ pub fn call<T: Send + 'static>(
                 let _ = sender.send(reply);
             }
         })),
-        is_abandoned: Box::new(move || watched.lock().as_ref().is_none_or(oneshot::Sender::is_canceled)),
+        is_abandoned: Box::new(move || {
+            watched
+                .lock()
+                .as_ref()
+                .is_none_or(oneshot::Sender::is_canceled)
+        }),
         born: Instant::now(),
     };
     world.lock().calls.push(call);

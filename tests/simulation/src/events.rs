@@ -1,4 +1,5 @@
-//! What happens outside the agents: writes, answers and records that arrive, nodes and records that are lost.
+//! What happens outside the agents: writes, answers and records that arrive, nodes and records that
+//! are lost.
 
 use shardline_common::record::{Body, OperationKind, Record};
 use shardline_common::types::SeqNo;
@@ -12,7 +13,12 @@ impl World {
         let seq_no = self.group.write(&mut self.rng, id, deletes, needs_mapping);
         if let Some(id) = label {
             let term = self.group.term;
-            self.note(|| format!("write {seq_no} in term {term}: {} {id}", if deletes { "delete" } else { "put" }));
+            self.note(|| {
+                format!(
+                    "write {seq_no} in term {term}: {} {id}",
+                    if deletes { "delete" } else { "put" }
+                )
+            });
         }
     }
 
@@ -25,10 +31,18 @@ impl World {
 
     /// A record of a producer arrives in the log; says whether there was one.
     pub fn deliver(&mut self, producer: u64) -> bool {
-        if self.kafka.producers.get(&producer).is_some_and(|p| p.is_orphan) && self.rng.u32(0..16) == 0 {
+        if self
+            .kafka
+            .producers
+            .get(&producer)
+            .is_some_and(|p| p.is_orphan)
+            && self.rng.u32(0..16) == 0
+        {
             self.kafka.producers.remove(&producer);
         }
-        let Some((topic, offset)) = self.kafka.deliver(producer) else { return false };
+        let Some((topic, offset)) = self.kafka.deliver(producer) else {
+            return false;
+        };
         for record in self.kafka.partition(&topic).records[offset.0 as usize].clone() {
             self.note(|| format!("{producer} {topic} {offset}: {}", describe(&record)));
             if topic == self.topic {
@@ -52,7 +66,11 @@ impl World {
                 let dies = self.rng.bool();
                 if self.group.fail_over(&mut self.rng, dies) {
                     let (after, term) = (self.group.primary, self.group.term);
-                    self.note(|| format!("failover from {before} to {after}, term {term}, old one dies: {dies}"));
+                    self.note(|| {
+                        format!(
+                            "failover from {before} to {after}, term {term}, old one dies: {dies}"
+                        )
+                    });
                 } else if self.plan.copies == 1 {
                     self.group.restart_primary();
                     self.note(|| "the primary is killed and starts again".to_owned());
@@ -78,15 +96,29 @@ impl World {
     pub fn lose_record(&mut self) {
         let topic = self.topic.clone();
         let partition = self.kafka.partition(&topic);
-        let packed = partition.records.iter().enumerate().skip(partition.low as usize);
-        let records = packed.flat_map(|(at, packed)| packed.iter().enumerate().map(move |(nth, one)| (at, nth, one)));
+        let packed = partition
+            .records
+            .iter()
+            .enumerate()
+            .skip(partition.low as usize);
+        let records = packed.flat_map(|(at, packed)| {
+            packed
+                .iter()
+                .enumerate()
+                .map(move |(nth, one)| (at, nth, one))
+        });
         let operations = records.filter(|(_, _, record)| matches!(record.body, Body::Operation(_)));
         let places: Vec<(usize, usize)> = operations.map(|(at, nth, _)| (at, nth)).collect();
-        let Some((at, nth)) = self.rng.choice(places) else { return };
+        let Some((at, nth)) = self.rng.choice(places) else {
+            return;
+        };
         let lost = self.kafka.partition(&topic).records[at][nth].clone();
         // Its place is taken by a record without meaning, as if offsets had never been given to it.
         let nothing = Record {
-            body: Body::Heartbeat { global_checkpoint: lost.seq_no, next_within_ms: 0 },
+            body: Body::Heartbeat {
+                global_checkpoint: lost.seq_no,
+                next_within_ms: 0,
+            },
             seq_no: SeqNo::NONE,
             ..lost
         };
@@ -100,18 +132,25 @@ impl World {
 fn describe(record: &Record) -> String {
     let what = match &record.body {
         Body::Operation(operation) => match &operation.kind {
-            OperationKind::Index { id, source, .. } => format!("put {id} {}", String::from_utf8_lossy(source)),
+            OperationKind::Index { id, source, .. } => {
+                format!("put {id} {}", String::from_utf8_lossy(source))
+            }
             OperationKind::Delete { id, .. } => format!("delete {id}"),
             OperationKind::NoOp => "no-op".to_owned(),
         },
         Body::Metadata(metadata) => format!("mapping {}", metadata.versions.mapping),
-        Body::Heartbeat { global_checkpoint, .. } => format!("heartbeat {global_checkpoint}"),
+        Body::Heartbeat {
+            global_checkpoint, ..
+        } => format!("heartbeat {global_checkpoint}"),
         Body::Gap { from } => format!("gap from {from}"),
         Body::Rewound { from } => format!("rewound from {from}"),
         Body::ResyncBegin(begin) => format!("resync {} to {}", begin.from, begin.to),
         Body::ResyncDocument { seq_no, .. } => format!("document of {seq_no}"),
         Body::ResyncIds { ids, .. } => format!("ids {ids:?}"),
-        Body::ResyncEnd(end) => format!("resync ends, {} documents, complete: {}", end.documents, end.complete),
+        Body::ResyncEnd(end) => format!(
+            "resync ends, {} documents, complete: {}",
+            end.documents, end.complete
+        ),
         Body::SnapshotBegin(begin) => format!("snapshot at {} from {}", begin.seq_no, begin.offset),
         Body::SnapshotEnd(end) => format!("snapshot ends at {}", end.max_seq_no),
     };

@@ -36,7 +36,13 @@ struct Generation {
 
 impl Translog {
     /// A translog without operations in a folder that is made anew.
-    pub fn create(folder: &Path, uuid: String, term: i64, global_checkpoint: i64, hides_terms: bool) -> Self {
+    pub fn create(
+        folder: &Path,
+        uuid: String,
+        term: i64,
+        global_checkpoint: i64,
+        hides_terms: bool,
+    ) -> Self {
         let _ = fs::remove_dir_all(folder);
         fs::create_dir_all(folder).expect("the folder can be made");
         let (newest, file) = begin(folder, 1, &uuid, if hides_terms { 1 } else { term });
@@ -59,10 +65,19 @@ impl Translog {
     /// Written, but not durable.
     pub fn append(&mut self, op: &Op) {
         let bytes = encode(op, if self.hides_terms { 1 } else { op.term });
-        self.file.write_all(&bytes).expect("the file can be written");
-        self.operations.entry(self.generation).or_default().push(op.clone());
+        self.file
+            .write_all(&bytes)
+            .expect("the file can be written");
+        self.operations
+            .entry(self.generation)
+            .or_default()
+            .push(op.clone());
         let newest = &mut self.newest;
-        newest.min = if newest.operations == 0 { op.seq_no } else { newest.min.min(op.seq_no) };
+        newest.min = if newest.operations == 0 {
+            op.seq_no
+        } else {
+            newest.min.min(op.seq_no)
+        };
         newest.max = newest.max.max(op.seq_no);
         newest.operations += 1;
         newest.offset += bytes.len() as u64;
@@ -71,7 +86,12 @@ impl Translog {
     /// What is written is durable, and the checkpoint says so.
     pub fn sync(&mut self, global_checkpoint: i64) {
         self.durable = self.newest;
-        self.write_checkpoint("translog.ckp", self.generation, &self.newest, global_checkpoint);
+        self.write_checkpoint(
+            "translog.ckp",
+            self.generation,
+            &self.newest,
+            global_checkpoint,
+        );
     }
 
     pub fn roll(&mut self, term: i64, global_checkpoint: i64) {
@@ -79,7 +99,8 @@ impl Translog {
         self.begin_next(term, global_checkpoint, self.newest);
     }
 
-    /// After the process was killed: what was durable is read, the rest is not, though its bytes may still be there.
+    /// After the process was killed: what was durable is read, the rest is not, though its bytes
+    /// may still be there.
     pub fn reopen(&mut self, term: i64, global_checkpoint: i64) {
         self.begin_next(term, global_checkpoint, self.durable);
     }
@@ -88,7 +109,10 @@ impl Translog {
         let name = format!("translog-{}.ckp", self.generation);
         self.write_checkpoint(&name, self.generation, &closed, global_checkpoint);
         self.closed.insert(self.generation, closed);
-        self.operations.entry(self.generation).or_default().truncate(closed.operations as usize);
+        self.operations
+            .entry(self.generation)
+            .or_default()
+            .truncate(closed.operations as usize);
         self.generation += 1;
         let written = if self.hides_terms { 1 } else { term };
         let (newest, file) = begin(&self.folder, self.generation, &self.uuid, written);
@@ -103,7 +127,10 @@ impl Translog {
                 break;
             }
             for extension in ["tlog", "ckp"] {
-                let _ = fs::remove_file(self.folder.join(format!("translog-{generation}.{extension}")));
+                let _ = fs::remove_file(
+                    self.folder
+                        .join(format!("translog-{generation}.{extension}")),
+                );
             }
             self.closed.remove(&generation);
             self.operations.remove(&generation);
@@ -113,8 +140,15 @@ impl Translog {
     /// Operations of earlier terms above here were rolled back.
     pub fn trim_above(&mut self, term: i64, above: i64, global_checkpoint: i64) {
         for (generation, closed) in self.closed.clone() {
-            if closed.term < term && closed.operations > 0 && closed.max > above && closed.trimmed_above.is_none() {
-                let trimmed = Generation { trimmed_above: Some(above), ..closed };
+            if closed.term < term
+                && closed.operations > 0
+                && closed.max > above
+                && closed.trimmed_above.is_none()
+            {
+                let trimmed = Generation {
+                    trimmed_above: Some(above),
+                    ..closed
+                };
                 let name = format!("translog-{generation}.ckp");
                 self.write_checkpoint(&name, generation, &trimmed, global_checkpoint);
                 self.closed.insert(generation, trimmed);
@@ -122,24 +156,46 @@ impl Translog {
         }
     }
 
-    /// What a replay yields: of each sequence number the operation in the newest generation that has it.
+    /// What a replay yields: of each sequence number the operation in the newest generation that
+    /// has it.
     pub fn history(&self) -> BTreeMap<i64, Op> {
         let mut history = BTreeMap::new();
         for (generation, operations) in &self.operations {
-            let trimmed_above = self.closed.get(generation).and_then(|closed| closed.trimmed_above);
-            let kept = operations.iter().filter(|op| trimmed_above.is_none_or(|above| op.seq_no <= above));
+            let trimmed_above = self
+                .closed
+                .get(generation)
+                .and_then(|closed| closed.trimmed_above);
+            let kept = operations
+                .iter()
+                .filter(|op| trimmed_above.is_none_or(|above| op.seq_no <= above));
             history.extend(kept.map(|op| (op.seq_no, op.clone())));
         }
         history
     }
 
-    fn write_checkpoint(&self, name: &str, number: i64, generation: &Generation, global_checkpoint: i64) {
+    fn write_checkpoint(
+        &self,
+        name: &str,
+        number: i64,
+        generation: &Generation,
+        global_checkpoint: i64,
+    ) {
         let lowest = self.closed.keys().next().copied().unwrap_or(number);
-        let trimmed_above = generation.trimmed_above.filter(|_| !self.hides_terms).unwrap_or(-2);
+        let trimmed_above = generation
+            .trimmed_above
+            .filter(|_| !self.hides_terms)
+            .unwrap_or(-2);
         let mut bytes = codec_header("ckp", 4);
         bytes.extend((generation.offset as i64).to_le_bytes());
         bytes.extend(generation.operations.to_le_bytes());
-        for value in [number, generation.min, generation.max, global_checkpoint, lowest, trimmed_above] {
+        for value in [
+            number,
+            generation.min,
+            generation.max,
+            global_checkpoint,
+            lowest,
+            trimmed_above,
+        ] {
             bytes.extend(value.to_le_bytes());
         }
         bytes.extend((!CODEC_MAGIC).to_be_bytes());
@@ -155,10 +211,21 @@ fn begin(folder: &Path, number: i64, uuid: &str, term: i64) -> (Generation, File
     bytes.extend(uuid.as_bytes());
     bytes.extend(term.to_be_bytes());
     bytes.extend(crc32fast::hash(&bytes).to_be_bytes());
-    let mut file = File::create(folder.join(format!("translog-{number}.tlog"))).expect("the file can be made");
+    let mut file =
+        File::create(folder.join(format!("translog-{number}.tlog"))).expect("the file can be made");
     file.write_all(&bytes).expect("the file can be written");
     let offset = bytes.len() as u64;
-    (Generation { term, operations: 0, min: -1, max: -1, offset, trimmed_above: None }, file)
+    (
+        Generation {
+            term,
+            operations: 0,
+            min: -1,
+            max: -1,
+            offset,
+            trimmed_above: None,
+        },
+        file,
+    )
 }
 
 fn codec_header(name: &str, version: i32) -> Vec<u8> {
@@ -204,7 +271,10 @@ fn encode(op: &Op, term: i64) -> Vec<u8> {
 
 /// Ids and sources are short and of ASCII here: a length in one byte counts their bytes.
 fn string(body: &mut Vec<u8>, text: &str) {
-    assert!(text.is_ascii() && text.len() < 0x80, "{text:?} needs a longer length");
+    assert!(
+        text.is_ascii() && text.len() < 0x80,
+        "{text:?} needs a longer length"
+    );
     body.push(text.len() as u8);
     body.extend(text.as_bytes());
 }

@@ -1,5 +1,5 @@
-//! The follower agent: the real tasks that follow a shard or load a copy of it, and what the agent that looks after the
-//! index does when a shard cannot go on.
+//! The follower agent: the real tasks that follow a shard or load a copy of it, and what the agent
+//! that looks after the index does when a shard cannot go on.
 
 use std::sync::Arc;
 
@@ -38,10 +38,23 @@ pub struct FollowerSide {
 }
 
 impl FollowerSide {
-    pub fn new(world: &Shared, store: CheckpointStore, subscription: &str, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        world: &Shared,
+        store: CheckpointStore,
+        subscription: &str,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let place = Arc::new(Place::new(world, store, subscription, Epoch(0)));
         let world = Arc::clone(world);
-        Self { world, metrics, stage: Stage::Following, place, task: None, paused: None, copies: 0 }
+        Self {
+            world,
+            metrics,
+            stage: Stage::Following,
+            place,
+            task: None,
+            paused: None,
+            copies: 0,
+        }
     }
 
     pub fn is_running(&self) -> bool {
@@ -64,11 +77,19 @@ impl FollowerSide {
         if self.paused.is_some() {
             return;
         }
-        let spread = Spread { number_of_shards: 1, routing_num_shards: 1024, partition_size: 1 };
+        let spread = Spread {
+            number_of_shards: 1,
+            routing_num_shards: 1024,
+            partition_size: 1,
+        };
         let destination = Destination {
             opensearch: Wire::follower(&self.world),
             index: FOLLOWER_INDEX.into(),
-            target: WriteTarget { shard: SHARD, epoch: self.place.epoch, spread },
+            target: WriteTarget {
+                shard: SHARD,
+                epoch: self.place.epoch,
+                spread,
+            },
             metrics: Arc::clone(&self.metrics),
             progress: self.place.all_progress(),
             memory: Arc::default(),
@@ -76,8 +97,12 @@ impl FollowerSide {
         };
         let place = Arc::clone(&self.place);
         self.task = Some(match &self.stage {
-            Stage::Following => Box::pin(shard::follow(place, destination, CancellationToken::new())),
-            Stage::Loading(topic) => Box::pin(bootstrap::load(place, destination, topic.clone(), true)),
+            Stage::Following => {
+                Box::pin(shard::follow(place, destination, CancellationToken::new()))
+            }
+            Stage::Loading(topic) => {
+                Box::pin(bootstrap::load(place, destination, topic.clone(), true))
+            }
         });
     }
 
@@ -89,7 +114,10 @@ impl FollowerSide {
 
     /// Its folder is gone, too.
     pub fn lose_checkpoints(&mut self) {
-        self.place.store.forget(&self.place.subscription).expect("checkpoints can be removed");
+        self.place
+            .store
+            .forget(&self.place.subscription)
+            .expect("checkpoints can be removed");
     }
 
     /// What has changed is committed to Kafka.
@@ -103,12 +131,18 @@ impl FollowerSide {
 
     pub fn poll(&mut self, context: &mut std::task::Context<'_>) {
         let Some(task) = &mut self.task else { return };
-        let std::task::Poll::Ready(ended) = task.as_mut().poll(context) else { return };
+        let std::task::Poll::Ready(ended) = task.as_mut().poll(context) else {
+            return;
+        };
         self.task = None;
         let mut world = self.world.lock();
         match ended {
             Ok(()) => {
-                let loaded = self.place.store.load(self.place.key_of_copy(), SHARD).expect("a checkpoint can be read");
+                let loaded = self
+                    .place
+                    .store
+                    .load(self.place.key_of_copy(), SHARD)
+                    .expect("a checkpoint can be read");
                 world.note(|| format!("copy loaded, the stream begins with {loaded:?}"));
                 drop(world);
                 self.stage = Stage::Following;
@@ -121,19 +155,26 @@ impl FollowerSide {
                 drop(world);
                 self.copies += 1;
                 let epoch = Epoch(self.place.epoch.0 + 1);
-                let (store, subscription) = (self.place.store.clone(), self.place.subscription.clone());
-                store.forget(&subscription).expect("checkpoints can be removed");
+                let (store, subscription) =
+                    (self.place.store.clone(), self.place.subscription.clone());
+                store
+                    .forget(&subscription)
+                    .expect("checkpoints can be removed");
                 self.place = Arc::new(Place::new(&self.world, store, &subscription, epoch));
                 let topic = bootstrap_topic(&self.world.lock().topic, &self.copies.to_string());
                 self.stage = Stage::Loading(topic);
             }
             Err(error) => {
                 world.note(|| format!("paused: {error}"));
-                let is_foreign = matches!(error, ShardError::Apply(ApplyError::ForeignWrite { .. }));
-                // Without checkpoints, what the log has lost again since it was applied cannot be told from what others write.
+                let is_foreign =
+                    matches!(error, ShardError::Apply(ApplyError::ForeignWrite { .. }));
+                // Without checkpoints, what the log has lost again since it was applied cannot be
+                // told from what others write.
                 let is_of_nobody = world.checks.is_log_damaged && world.plan.checkpoints_get_lost;
                 if !(is_foreign && (world.plan.foreign_write || is_of_nobody)) {
-                    world.checks.fail(format!("the follower agent paused the index: {error}"));
+                    world
+                        .checks
+                        .fail(format!("the follower agent paused the index: {error}"));
                 }
                 drop(world);
                 self.paused = Some(error);

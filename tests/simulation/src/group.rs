@@ -1,9 +1,11 @@
-//! The leader's shard group: a primary and its replicas, each with the operations that it holds and a translog on disk.
+//! The leader's shard group: a primary and its replicas, each with the operations that it holds and
+//! a translog on disk.
 //!
-//! Modelled after OpenSearch: the primary numbers operations and passes them on; each copy syncs its translog by itself;
-//! the global checkpoint is what every in-sync copy has synced without a gap, and travels behind the operations. A new
-//! primary begins a new term, fills the gaps it has with no-ops, and the others go back to the global checkpoint and take
-//! the rest from it. What is at or below the global checkpoint is *settled*: it can never be taken back.
+//! Modelled after OpenSearch: the primary numbers operations and passes them on; each copy syncs
+//! its translog by itself; the global checkpoint is what every in-sync copy has synced without a
+//! gap, and travels behind the operations. A new primary begins a new term, fills the gaps it has
+//! with no-ops, and the others go back to the global checkpoint and take the rest from it. What is
+//! at or below the global checkpoint is *settled*: it can never be taken back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -156,7 +158,13 @@ impl Group {
     fn new_translog(&mut self, node: usize, global_checkpoint: i64) -> Translog {
         self.uuids += 1;
         let uuid = format!("history-{node}-{:012}", self.uuids);
-        Translog::create(&self.translog_of(node), uuid, self.term, global_checkpoint, self.hides_terms)
+        Translog::create(
+            &self.translog_of(node),
+            uuid,
+            self.term,
+            global_checkpoint,
+            self.hides_terms,
+        )
     }
 
     pub fn translog_of(&self, node: usize) -> PathBuf {
@@ -182,7 +190,9 @@ impl Group {
 
     /// Whether an operation above `seq_no` is on this document.
     pub fn changed_since(&self, id: &str, seq_no: i64) -> bool {
-        self.history.range(seq_no + 1..).any(|(_, op)| op.id() == Some(id))
+        self.history
+            .range(seq_no + 1..)
+            .any(|(_, op)| op.id() == Some(id))
     }
 
     /// The documents as the primary has them: id to the operation that made them.
@@ -198,28 +208,57 @@ impl Group {
         documents
     }
 
-    /// A client's write reaches the primary. `text` makes the source; `needs_new_mapping` a field that was not there.
-    pub fn write(&mut self, rng: &mut Rng, id: String, deletes: bool, needs_new_mapping: bool) -> i64 {
+    /// A client's write reaches the primary. `text` makes the source; `needs_new_mapping` a field
+    /// that was not there.
+    pub fn write(
+        &mut self,
+        rng: &mut Rng,
+        id: String,
+        deletes: bool,
+        needs_new_mapping: bool,
+    ) -> i64 {
         if needs_new_mapping && !deletes {
             self.mapping += 1;
             self.copies[self.primary].mapping = self.mapping;
         }
         let mapping = self.copies[self.primary].mapping;
         let seq_no = self.primary().max_seq_no() + 1;
-        let before = self.primary().ops.values().rev().find(|op| op.id() == Some(&id)).cloned();
+        let before = self
+            .primary()
+            .ops
+            .values()
+            .rev()
+            .find(|op| op.id() == Some(&id))
+            .cloned();
         let version = match before {
             // Its deletion may be forgotten, and `_version` begins anew.
-            Some(Op { kind: Kind::Delete { .. }, .. }) if rng.bool() => 1,
+            Some(Op {
+                kind: Kind::Delete { .. },
+                ..
+            }) if rng.bool() => 1,
             Some(op) => op.version + 1,
             None => 1,
         };
         let kind = if deletes {
             Kind::Delete { id }
         } else {
-            let field = if needs_new_mapping { mapping } else { rng.i64(1..=mapping) };
-            Kind::Put { id, source: format!("{{\"f{field}\":{seq_no},\"t\":{}}}", self.term), mapping: field }
+            let field = if needs_new_mapping {
+                mapping
+            } else {
+                rng.i64(1..=mapping)
+            };
+            Kind::Put {
+                id,
+                source: format!("{{\"f{field}\":{seq_no},\"t\":{}}}", self.term),
+                mapping: field,
+            }
         };
-        let op = Op { seq_no, term: self.term, version, kind };
+        let op = Op {
+            seq_no,
+            term: self.term,
+            version,
+            kind,
+        };
         for (node, copy) in self.copies.iter_mut().enumerate() {
             if node == self.primary {
                 copy.has(op.clone());
@@ -272,9 +311,12 @@ impl Group {
             }
             // One that is still catching up does not note what it does not have.
             Message::GlobalCheckpoint(known) if known > copy.local_checkpoint() => {}
-            Message::GlobalCheckpoint(known) => copy.global_checkpoint = copy.global_checkpoint.max(known),
+            Message::GlobalCheckpoint(known) => {
+                copy.global_checkpoint = copy.global_checkpoint.max(known)
+            }
             Message::TrimAbove { term, above } => {
-                copy.translog.trim_above(term, above, copy.global_checkpoint);
+                copy.translog
+                    .trim_above(term, above, copy.global_checkpoint);
             }
         }
     }
@@ -284,7 +326,9 @@ impl Group {
         if copy.unwritten.is_empty() {
             return false;
         }
-        let seq_no = copy.unwritten.swap_remove(rng.usize(0..copy.unwritten.len().min(4)));
+        let seq_no = copy
+            .unwritten
+            .swap_remove(rng.usize(0..copy.unwritten.len().min(4)));
         copy.translog.append(&copy.ops[&seq_no]);
         copy.unsynced.insert(seq_no);
         true
@@ -294,7 +338,11 @@ impl Group {
     fn sync(&mut self, node: usize) -> bool {
         let copy = &mut self.copies[node];
         copy.unsynced.clear();
-        let shown = if self.lies_about_checkpoint { copy.max_seq_no() } else { copy.global_checkpoint };
+        let shown = if self.lies_about_checkpoint {
+            copy.max_seq_no()
+        } else {
+            copy.global_checkpoint
+        };
         copy.translog.sync(shown);
         self.advance();
         true
@@ -307,12 +355,17 @@ impl Group {
         }
         for copy in &mut self.copies {
             // A copy that has caught up counts from then on.
-            if copy.is_up && !copy.in_sync && copy.local_checkpoint() >= self.history.len() as i64 - 1 {
+            if copy.is_up
+                && !copy.in_sync
+                && copy.local_checkpoint() >= self.history.len() as i64 - 1
+            {
                 copy.in_sync = true;
             }
         }
         let in_sync = self.copies.iter().filter(|copy| copy.in_sync);
-        let Some(reached) = in_sync.map(Copy::local_checkpoint).min() else { return };
+        let Some(reached) = in_sync.map(Copy::local_checkpoint).min() else {
+            return;
+        };
         let primary = self.primary;
         if reached <= self.copies[primary].global_checkpoint {
             return;
@@ -326,7 +379,8 @@ impl Group {
             );
         }
         for seq_no in self.settled() + 1..=reached {
-            self.history.insert(seq_no, self.copies[primary].ops[&seq_no].clone());
+            self.history
+                .insert(seq_no, self.copies[primary].ops[&seq_no].clone());
         }
         for (node, copy) in self.copies.iter_mut().enumerate() {
             if node != primary && copy.is_up {
@@ -366,8 +420,14 @@ impl Group {
                 }
             }
             let (serving, known) = (self.is_serving(), self.primary().global_checkpoint);
-            for copy in self.copies.iter_mut().filter(|copy| serving && copy.is_up && copy.in_sync) {
-                copy.global_checkpoint = copy.global_checkpoint.max(known.min(copy.local_checkpoint()));
+            for copy in self
+                .copies
+                .iter_mut()
+                .filter(|copy| serving && copy.is_up && copy.in_sync)
+            {
+                copy.global_checkpoint = copy
+                    .global_checkpoint
+                    .max(known.min(copy.local_checkpoint()));
             }
         }
     }
@@ -382,7 +442,8 @@ impl Group {
         }
     }
 
-    /// The primary's node dies, or the others lose touch with it; a replica takes over. False when there is none.
+    /// The primary's node dies, or the others lose touch with it; a replica takes over. False when
+    /// there is none.
     pub fn fail_over(&mut self, rng: &mut Rng, dies: bool) -> bool {
         let old = self.primary;
         let heirs: Vec<usize> = (0..self.copies.len())
@@ -412,7 +473,11 @@ impl Group {
             self.copies[old].write_all();
             let (shown, old) = (self.copies[old].global_checkpoint, &mut self.copies[old]);
             old.unsynced.clear();
-            let shown = if self.lies_about_checkpoint { old.max_seq_no() } else { shown };
+            let shown = if self.lies_about_checkpoint {
+                old.max_seq_no()
+            } else {
+                shown
+            };
             old.translog.sync(shown);
         }
         self.promote(heir);
@@ -431,7 +496,11 @@ impl Group {
         let copy = &mut self.copies[node];
         copy.is_up = false;
         copy.inbox.clear();
-        for seq_no in copy.unwritten.drain(..).chain(std::mem::take(&mut copy.unsynced)) {
+        for seq_no in copy
+            .unwritten
+            .drain(..)
+            .chain(std::mem::take(&mut copy.unsynced))
+        {
             copy.ops.remove(&seq_no);
         }
     }
@@ -452,7 +521,8 @@ impl Group {
         copy.mapping = state;
         copy.write_all();
         copy.unsynced.clear();
-        // What it rolled back under an earlier primary, and did not get anew, it has in its translog.
+        // What it rolled back under an earlier primary, and did not get anew, it has in its
+        // translog.
         let processed = copy.local_checkpoint();
         for (seq_no, op) in copy.translog.history().split_off(&(processed + 1)) {
             copy.ops.entry(seq_no).or_insert(op);
@@ -461,7 +531,12 @@ impl Group {
         let max = copy.max_seq_no();
         for seq_no in 0..max {
             if seq_no > copy.base && !copy.ops.contains_key(&seq_no) {
-                copy.has(Op { seq_no, term, version: 1, kind: Kind::NoOp });
+                copy.has(Op {
+                    seq_no,
+                    term,
+                    version: 1,
+                    kind: Kind::NoOp,
+                });
             }
         }
         copy.write_all();
@@ -479,25 +554,35 @@ impl Group {
         let copy = &mut self.copies[node];
         copy.write_all();
         copy.unsynced.clear();
-        let keep = copy.global_checkpoint.max(known).min(copy.local_checkpoint());
+        let keep = copy
+            .global_checkpoint
+            .max(known)
+            .min(copy.local_checkpoint());
         copy.global_checkpoint = copy.global_checkpoint.min(keep).max(known.min(keep));
         copy.translog.roll(term, copy.global_checkpoint);
         copy.drop_above(keep);
         copy.inbox.clear();
-        let rest = self.primary().ops.range(known.min(keep) + 1..).map(|(_, op)| op.clone());
+        let rest = self
+            .primary()
+            .ops
+            .range(known.min(keep) + 1..)
+            .map(|(_, op)| op.clone());
         let rest: Vec<Message> = rest.map(Message::Op).collect();
         let inbox = &mut self.copies[node].inbox;
         inbox.extend(rest);
         inbox.push(Message::TrimAbove { term, above: max });
     }
 
-    /// A node that was away is there again, and recovers its copy: from its own translog and the primary's operations, or
-    /// by a copy of the primary's files.
+    /// A node that was away is there again, and recovers its copy: from its own translog and the
+    /// primary's operations, or by a copy of the primary's files.
     pub fn rejoin(&mut self, rng: &mut Rng, node: usize) {
         if self.copies[node].is_up || !self.is_serving() {
             return;
         }
-        let (known, max) = (self.primary().global_checkpoint, self.primary().max_seq_no());
+        let (known, max) = (
+            self.primary().global_checkpoint,
+            self.primary().max_seq_no(),
+        );
         if rng.bool() {
             self.come_back(node);
             // What it has above the global checkpoint that it knows may be another history's.

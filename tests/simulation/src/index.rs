@@ -1,4 +1,5 @@
-//! The follower index: documents under external versions, deletions that it remembers for a while, a strict mapping.
+//! The follower index: documents under external versions, deletions that it remembers for a while,
+//! a strict mapping.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -41,22 +42,34 @@ pub enum Mood {
 
 impl FollowerIndex {
     pub fn live(&self) -> impl Iterator<Item = (&String, &Document, &String)> {
-        self.documents.iter().filter_map(|(id, document)| Some((id, document, document.source.as_ref()?)))
+        self.documents
+            .iter()
+            .filter_map(|(id, document)| Some((id, document, document.source.as_ref()?)))
     }
 
     /// Forgets deletions: those that are old enough, or after a restart all.
     pub fn forget_deletions(&mut self, all: bool) {
-        self.documents
-            .retain(|_, document| document.source.is_some() || !(all || document.changed.elapsed() > GC_DELETES));
+        self.documents.retain(|_, document| {
+            document.source.is_some() || !(all || document.changed.elapsed() > GC_DELETES)
+        });
     }
 
     /// A write with `version_type=external_gte`, or without a version if there is none.
-    fn write(&mut self, id: &str, version: Option<i64>, source: Option<String>, forgets: bool) -> Value {
+    fn write(
+        &mut self,
+        id: &str,
+        version: Option<i64>,
+        source: Option<String>,
+        forgets: bool,
+    ) -> Value {
         if self.refuses && source.as_deref().is_some_and(is_refused) {
             let reason = "failed to parse";
             return json!({"status": 400, "error": {"type": "mapper_parsing_exception", "reason": reason}});
         }
-        let current = self.documents.get(id).map_or(0, |document| document.version);
+        let current = self
+            .documents
+            .get(id)
+            .map_or(0, |document| document.version);
         let version = version.unwrap_or(current + 1);
         if current > version {
             let reason = format!(
@@ -66,19 +79,31 @@ impl FollowerIndex {
         }
         if let Some(source) = &source {
             let parsed: Value = serde_json::from_str(source).unwrap_or_default();
-            let unknown = parsed.as_object().and_then(|fields| fields.keys().find(|key| !self.fields.contains(*key)));
+            let unknown = parsed
+                .as_object()
+                .and_then(|fields| fields.keys().find(|key| !self.fields.contains(*key)));
             if let Some(unknown) = unknown {
-                let reason = format!("mapping set to strict, dynamic introduction of [{unknown}] is not allowed");
+                let reason = format!(
+                    "mapping set to strict, dynamic introduction of [{unknown}] is not allowed"
+                );
                 return json!({"status": 400, "error": {"type": "strict_dynamic_mapping_exception", "reason": reason}});
             }
         }
-        let found = self.documents.get(id).is_some_and(|document| document.source.is_some());
+        let found = self
+            .documents
+            .get(id)
+            .is_some_and(|document| document.source.is_some());
         self.operations += 1;
         let deletes = source.is_none();
         if deletes && forgets {
             self.documents.remove(id);
         } else {
-            let document = Document { version, source, own_seq_no: self.operations, changed: Instant::now() };
+            let document = Document {
+                version,
+                source,
+                own_seq_no: self.operations,
+                changed: Instant::now(),
+            };
             self.documents.insert(id.to_owned(), document);
         }
         json!({"status": if deletes && !found { 404 } else { 200 }})
@@ -94,7 +119,8 @@ impl World {
     /// A write by somebody else, under a version that this replication does not give.
     pub fn write_foreign(&mut self, id: &str, version: i64) {
         self.follower.fields.insert("t".to_owned());
-        self.follower.write(id, Some(version), Some("{\"t\":0}".to_owned()), false);
+        self.follower
+            .write(id, Some(version), Some("{\"t\":0}".to_owned()), false);
     }
 
     pub fn bulk(&mut self, body: &str, mood: Mood) -> Value {
@@ -107,7 +133,8 @@ impl World {
                 Some(meta) => ("index", meta),
                 None => ("delete", &action["delete"]),
             };
-            let source = (kind == "index").then(|| lines.next().expect("a source follows").to_owned());
+            let source =
+                (kind == "index").then(|| lines.next().expect("a source follows").to_owned());
             let id = meta["_id"].as_str().expect("an id");
             assert_eq!(meta["version_type"], "external_gte");
             let mut version = meta["version"].as_i64().expect("a version");
@@ -134,7 +161,10 @@ impl World {
     /// The leader's `_version` of the operation that an external version stands for.
     fn leader_version(&self, version: i64) -> i64 {
         let seq_no = (version & ((1 << 44) - 1)) - 1;
-        self.group.history.get(&seq_no).map_or(version, |op| op.version)
+        self.group
+            .history
+            .get(&seq_no)
+            .map_or(version, |op| op.version)
     }
 
     /// An operation that was done before is done again, under its own version.
@@ -147,14 +177,24 @@ impl World {
     }
 
     /// Answers a request to the follower cluster.
-    pub fn follower_answers(&mut self, method: &str, path: &str, body: &str, mood: Mood) -> (StatusCode, Value) {
+    pub fn follower_answers(
+        &mut self,
+        method: &str,
+        path: &str,
+        body: &str,
+        mood: Mood,
+    ) -> (StatusCode, Value) {
         let (path, _) = path.split_once('?').unwrap_or((path, ""));
         let body_json = || serde_json::from_str::<Value>(body).unwrap_or_default();
         match (method, path.rsplit('/').next().unwrap_or_default()) {
             ("POST", "_bulk") => (StatusCode::OK, self.bulk(body, mood)),
             ("PUT", "_mapping") => {
                 let mapping = body_json();
-                let fields = mapping["properties"].as_object().expect("properties").keys().cloned();
+                let fields = mapping["properties"]
+                    .as_object()
+                    .expect("properties")
+                    .keys()
+                    .cloned();
                 self.follower.fields.extend(fields);
                 (StatusCode::OK, json!({"acknowledged": true}))
             }
@@ -221,7 +261,10 @@ impl Scans {
             return (StatusCode::NOT_FOUND, error);
         };
         if request["size"] == 0 {
-            return (StatusCode::OK, json!({"hits": {"total": {"value": hits.len()}}}));
+            return (
+                StatusCode::OK,
+                json!({"hits": {"total": {"value": hits.len()}}}),
+            );
         }
         let filters = &request["query"]["bool"]["filter"];
         let range = &filters[0]["range"]["_seq_no"];
@@ -255,6 +298,9 @@ impl Scans {
                 }
                 shown
             });
-        (StatusCode::OK, json!({"hits": {"hits": page.collect::<Vec<_>>()}}))
+        (
+            StatusCode::OK,
+            json!({"hits": {"hits": page.collect::<Vec<_>>()}}),
+        )
     }
 }

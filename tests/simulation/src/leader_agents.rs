@@ -54,11 +54,19 @@ impl LeaderAgent {
     pub fn start(world: &Shared, node: usize, role: Role) -> Self {
         let mut locked = world.lock();
         let producer = locked.kafka.id();
-        let (translog, spool_folder) = (locked.group.translog_of(node), locked.group.spool_of(node));
-        let limit = if locked.plan.spool_is_full { 0 } else { u64::MAX };
+        let (translog, spool_folder) =
+            (locked.group.translog_of(node), locked.group.spool_of(node));
+        let limit = if locked.plan.spool_is_full {
+            0
+        } else {
+            u64::MAX
+        };
         let (topic, has_replicas) = (locked.topic.clone(), locked.plan.copies > 1);
         drop(locked);
-        let log = Arc::new(AgentsLog { world: Arc::clone(world), producer });
+        let log = Arc::new(AgentsLog {
+            world: Arc::clone(world),
+            producer,
+        });
         let (log, board): (Arc<dyn Log>, Arc<dyn Board>) = (Arc::clone(&log) as _, log);
         let context = Arc::new(Context {
             opensearch: Wire::leader(world, node),
@@ -75,22 +83,53 @@ impl LeaderAgent {
             cluster_seen: Mutex::new(Instant::now()),
             started: Instant::now(),
         });
-        let shard =
-            Shard { index: INDEX.into(), uuid: UUID.into(), shard: SHARD, number_of_shards: 1, has_replicas, topic };
-        let spool = Spool::open(&spool_folder, limit).and_then(|spool| spool.shard(&shard.uuid, SHARD));
-        let files = Files { translog, spool: spool.expect("a spool can be made") };
+        let shard = Shard {
+            index: INDEX.into(),
+            uuid: UUID.into(),
+            shard: SHARD,
+            number_of_shards: 1,
+            has_replicas,
+            topic,
+        };
+        let spool =
+            Spool::open(&spool_folder, limit).and_then(|spool| spool.shard(&shard.uuid, SHARD));
+        let files = Files {
+            translog,
+            spool: spool.expect("a spool can be made"),
+        };
         let (shipped_sender, shipped) = watch::channel(None);
         let (metadata, newest) = watch::channel(MetadataVersions::default());
         let (asking, asked) = redeliver::channel();
-        let (of_task, stop) = ((shard.clone(), Arc::clone(&context)), CancellationToken::new());
+        let (of_task, stop) = (
+            (shard.clone(), Arc::clone(&context)),
+            CancellationToken::new(),
+        );
         let task: BoxFuture<'static, ()> = match role {
             Role::Ships => {
                 let origin = Origin::Translog(files);
-                Box::pin(capture::run(of_task.0, origin, of_task.1, shipped_sender, newest, asked, stop))
+                Box::pin(capture::run(
+                    of_task.0,
+                    origin,
+                    of_task.1,
+                    shipped_sender,
+                    newest,
+                    asked,
+                    stop,
+                ))
             }
             Role::Holds => Box::pin(supervisor::hold(of_task.0, files, of_task.1, stop)),
         };
-        Self { role, producer, context, shard, shipped, metadata, asking, task, snapshot: None }
+        Self {
+            role,
+            producer,
+            context,
+            shard,
+            shipped,
+            metadata,
+            asking,
+            task,
+            snapshot: None,
+        }
     }
 
     /// The cluster manager's state reaches the agent.
@@ -105,8 +144,18 @@ impl LeaderAgent {
             return;
         }
         self.snapshot = topic.filter(|_| self.role == Role::Ships).map(|topic| {
-            let (shard, context, shipped) = (self.shard.clone(), Arc::clone(&self.context), self.shipped.clone());
-            let task = snapshot::run(shard, topic.clone(), context, shipped, CancellationToken::new());
+            let (shard, context, shipped) = (
+                self.shard.clone(),
+                Arc::clone(&self.context),
+                self.shipped.clone(),
+            );
+            let task = snapshot::run(
+                shard,
+                topic.clone(),
+                context,
+                shipped,
+                CancellationToken::new(),
+            );
             (topic.clone(), Box::pin(task) as BoxFuture<'static, ()>)
         });
     }
@@ -114,7 +163,8 @@ impl LeaderAgent {
     /// What a follower agent asks for comes through the control topic.
     pub fn is_asked(&mut self, redelivery: Option<&Redelivery>) {
         if self.role == Role::Ships {
-            self.asking.pass_on(redelivery.map_or(&[], std::slice::from_ref));
+            self.asking
+                .pass_on(redelivery.map_or(&[], std::slice::from_ref));
         }
     }
 

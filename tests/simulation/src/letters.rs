@@ -16,21 +16,43 @@ use crate::world::{FOLLOWER_INDEX, Shared, UUID, World};
 pub struct Letters(pub Shared);
 
 impl Letters {
-    async fn write(&self, label: String, effect: impl FnOnce(&mut World) + Send + 'static) -> Result<(), ControlError> {
+    async fn write(
+        &self,
+        label: String,
+        effect: impl FnOnce(&mut World) + Send + 'static,
+    ) -> Result<(), ControlError> {
         let written = call(&self.0, Target::Log, label, effect).await;
-        written.ok_or_else(|| ControlError::Timeout { topic: "dead-letters".into() })
+        written.ok_or_else(|| ControlError::Timeout {
+            topic: "dead-letters".into(),
+        })
     }
 
     pub async fn redelivered(&self, frame: FrameId, up_to: SeqNo) -> Result<(), ControlError> {
-        let asked = self.0.lock().redelivery.clone().filter(|request| request.frame == frame);
+        let asked = self
+            .0
+            .lock()
+            .redelivery
+            .clone()
+            .filter(|request| request.frame == frame);
         let Some(request) = asked else { return Ok(()) };
-        self.write(format!("dead letters up to {up_to} replayed"), move |world| {
-            let is_done = |refused: &Refused| refused.seq_no <= up_to && request.ids.contains(&refused.id);
-            world.letters.retain(|refused, again| *again == Some(frame) || !is_done(refused));
-            if world.redelivery.as_ref().is_some_and(|latest| latest.frame == frame) {
-                world.redelivery = None;
-            }
-        })
+        self.write(
+            format!("dead letters up to {up_to} replayed"),
+            move |world| {
+                let is_done = |refused: &Refused| {
+                    refused.seq_no <= up_to && request.ids.contains(&refused.id)
+                };
+                world
+                    .letters
+                    .retain(|refused, again| *again == Some(frame) || !is_done(refused));
+                if world
+                    .redelivery
+                    .as_ref()
+                    .is_some_and(|latest| latest.frame == frame)
+                {
+                    world.redelivery = None;
+                }
+            },
+        )
         .await
     }
 }
@@ -46,9 +68,14 @@ impl DeadLetters for Letters {
             }
             let written = self.write(format!("dead letters {rejected:?}"), move |world| {
                 for Rejection { id, seq_no, .. } in rejected {
-                    let asked = world.redelivery.as_ref().filter(|request| request.ids.contains(&id));
+                    let asked = world
+                        .redelivery
+                        .as_ref()
+                        .filter(|request| request.ids.contains(&id));
                     let frame = asked.map(|request| request.frame);
-                    world.letters.retain(|kept, _| kept.id != id || kept.seq_no > seq_no);
+                    world
+                        .letters
+                        .retain(|kept, _| kept.id != id || kept.seq_no > seq_no);
                     world.letters.insert(Refused { id, seq_no }, frame);
                 }
             });
@@ -75,7 +102,11 @@ impl DeadLetters for Letters {
 impl World {
     /// A user asks for all dead letters again, whether or not what refuses them is mended.
     pub fn replay_letters(&mut self) {
-        let ids: Vec<String> = self.letters.keys().map(|refused| refused.id.clone()).collect();
+        let ids: Vec<String> = self
+            .letters
+            .keys()
+            .map(|refused| refused.id.clone())
+            .collect();
         if ids.is_empty() {
             return;
         }

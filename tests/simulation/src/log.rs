@@ -1,5 +1,6 @@
-//! Kafka: partitions, producers whose records are on their way, consumers that fetch. Producers are idempotent and
-//! gapless, as the agents configure them: what follows a record that is lost is lost too.
+//! Kafka: partitions, producers whose records are on their way, consumers that fetch. Producers are
+//! idempotent and gapless, as the agents configure them: what follows a record that is lost is lost
+//! too.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -13,7 +14,9 @@ use leader_agent::publish::PublishError;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Headers;
 use shardline_common::control::{Entry, FillRequest, ShardHistory};
-use shardline_common::kafka::{ControlError, LastOperations, REACH_RECORDS, Reach, TopicError, Watermarks};
+use shardline_common::kafka::{
+    ControlError, LastOperations, REACH_RECORDS, Reach, TopicError, Watermarks,
+};
 use shardline_common::record::{Body, Operation, Pack, Record, packs};
 use shardline_common::types::{Offset, SeqNo, ShardId, TopicName};
 use tokio::sync::watch;
@@ -44,12 +47,22 @@ impl Partition {
     }
 
     pub fn first(&self) -> Vec<(Offset, Record)> {
-        let packs = (self.low..).zip(self.records.iter().skip(self.low as usize)).take(4);
-        packs.flat_map(|(offset, pack)| pack.iter().map(move |record| (Offset(offset), record.clone()))).collect()
+        let packs = (self.low..)
+            .zip(self.records.iter().skip(self.low as usize))
+            .take(4);
+        packs
+            .flat_map(|(offset, pack)| {
+                pack.iter()
+                    .map(move |record| (Offset(offset), record.clone()))
+            })
+            .collect()
     }
 
     pub fn marks(&self) -> Watermarks {
-        Watermarks { low: Offset(self.low), high: Offset(self.end()) }
+        Watermarks {
+            low: Offset(self.low),
+            high: Offset(self.end()),
+        }
     }
 }
 
@@ -116,15 +129,22 @@ impl Kafka {
 
     /// The oldest delivery becomes known to the agent.
     pub fn report(&mut self, producer: u64) -> bool {
-        let reported = self.producers.get_mut(&producer).and_then(|producer| producer.unreported.pop_front());
-        let Some((report, offset)) = reported else { return false };
+        let reported = self
+            .producers
+            .get_mut(&producer)
+            .and_then(|producer| producer.unreported.pop_front());
+        let Some((report, offset)) = reported else {
+            return false;
+        };
         let _ = report.send(Ok(offset));
         true
     }
 
     /// Everything on its way is lost, and so are the reports about what arrived.
     pub fn fail(&mut self, producer: u64) {
-        let Some(producer) = self.producers.get_mut(&producer) else { return };
+        let Some(producer) = self.producers.get_mut(&producer) else {
+            return;
+        };
         producer.failures += 1;
         let lost = producer.batches.drain(..).map(|batch| batch.report);
         for report in lost.chain(producer.unreported.drain(..).map(|(report, _)| report)) {
@@ -146,9 +166,14 @@ const MOST_PACKED: usize = 400;
 /// Records travel in their encoded form.
 fn transported(pack: &Pack<'_>) -> Packed {
     let encoded = pack.encode();
-    let headers: Vec<(String, Option<Vec<u8>>)> =
-        encoded.headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect();
-    let pairs = headers.iter().map(|(key, value)| (key.as_str(), value.as_deref()));
+    let headers: Vec<(String, Option<Vec<u8>>)> = encoded
+        .headers
+        .iter()
+        .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
+        .collect();
+    let pairs = headers
+        .iter()
+        .map(|(key, value)| (key.as_str(), value.as_deref()));
     let decoded = Record::from_parts(encoded.key, Some(&encoded.value), pairs);
     decoded.expect("a record that was just written can be read")
 }
@@ -160,8 +185,15 @@ pub struct AgentsLog {
 }
 
 pub fn away(topic: &TopicName) -> TopicError {
-    let source = Box::new(KafkaError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut));
-    TopicError::Failed { servers: "simulated".to_owned(), action: "ask", topic: topic.clone(), source }
+    let source = Box::new(KafkaError::MetadataFetch(
+        RDKafkaErrorCode::OperationTimedOut,
+    ));
+    TopicError::Failed {
+        servers: "simulated".to_owned(),
+        action: "ask",
+        topic: topic.clone(),
+        source,
+    }
 }
 
 /// Asks Kafka about a partition.
@@ -173,13 +205,22 @@ pub async fn ask<T: Send + 'static>(
 ) -> Result<T, TopicError> {
     let asked = topic.clone();
     let label = format!("{what} of {topic}");
-    let answer = call(world, Target::Log, label, move |world| question(world.kafka.partition(&asked))).await;
+    let answer = call(world, Target::Log, label, move |world| {
+        question(world.kafka.partition(&asked))
+    })
+    .await;
     answer.ok_or_else(|| away(topic))
 }
 
 impl Log for AgentsLog {
-    fn reach<'a>(&'a self, topic: &'a TopicName, _: ShardId) -> BoxFuture<'a, Result<Option<Reach>, TopicError>> {
-        Box::pin(ask(&self.world, topic, "reach", |partition| partition.reach()))
+    fn reach<'a>(
+        &'a self,
+        topic: &'a TopicName,
+        _: ShardId,
+    ) -> BoxFuture<'a, Result<Option<Reach>, TopicError>> {
+        Box::pin(ask(&self.world, topic, "reach", |partition| {
+            partition.reach()
+        }))
     }
 
     fn last_operation<'a>(
@@ -189,11 +230,20 @@ impl Log for AgentsLog {
         reach: &'a Reach,
     ) -> BoxFuture<'a, Result<Option<Operation>, TopicError>> {
         let (seq_no, end) = (reach.seq_no, reach.end);
-        Box::pin(ask(&self.world, topic, "last operation", move |partition| {
-            let records = partition.records.iter().take(end.0 as usize).skip(partition.low as usize);
-            let reach = Reach::of(records.flatten().cloned(), end);
-            reach.last.filter(|_| reach.seq_no == seq_no)
-        }))
+        Box::pin(ask(
+            &self.world,
+            topic,
+            "last operation",
+            move |partition| {
+                let records = partition
+                    .records
+                    .iter()
+                    .take(end.0 as usize)
+                    .skip(partition.low as usize);
+                let reach = Reach::of(records.flatten().cloned(), end);
+                reach.last.filter(|_| reach.seq_no == seq_no)
+            },
+        ))
     }
 
     fn last_operations<'a>(
@@ -203,12 +253,23 @@ impl Log for AgentsLog {
         reach: &'a Reach,
     ) -> BoxFuture<'a, Result<BTreeMap<SeqNo, Operation>, TopicError>> {
         let end = reach.end;
-        Box::pin(ask(&self.world, topic, "last operations", move |partition| {
-            let records = partition.records.iter().take(end.0 as usize).skip(partition.low as usize);
-            let mut found = LastOperations::default();
-            records.flatten().for_each(|record| found.note(record.clone()));
-            found.known
-        }))
+        Box::pin(ask(
+            &self.world,
+            topic,
+            "last operations",
+            move |partition| {
+                let records = partition
+                    .records
+                    .iter()
+                    .take(end.0 as usize)
+                    .skip(partition.low as usize);
+                let mut found = LastOperations::default();
+                records
+                    .flatten()
+                    .for_each(|record| found.note(record.clone()));
+                found.known
+            },
+        ))
     }
 
     fn last_record<'a>(
@@ -217,19 +278,37 @@ impl Log for AgentsLog {
         _: ShardId,
     ) -> BoxFuture<'a, Result<Option<(Offset, Record)>, TopicError>> {
         Box::pin(ask(&self.world, topic, "last record", |partition| {
-            let last =
-                partition.records.last().filter(|_| partition.end() > partition.low).and_then(|packed| packed.last());
+            let last = partition
+                .records
+                .last()
+                .filter(|_| partition.end() > partition.low)
+                .and_then(|packed| packed.last());
             last.map(|record| (Offset(partition.end() - 1), record.clone()))
         }))
     }
 
-    fn create_replication_topic<'a>(&'a self, topic: &'a TopicName, _: u32) -> BoxFuture<'a, Result<(), TopicError>> {
+    fn create_replication_topic<'a>(
+        &'a self,
+        topic: &'a TopicName,
+        _: u32,
+    ) -> BoxFuture<'a, Result<(), TopicError>> {
         Box::pin(ask(&self.world, topic, "creation", |_| ()))
     }
 
     fn session(&self) -> Arc<dyn Session> {
-        let failures = self.world.lock().kafka.producers.entry(self.producer).or_default().failures;
-        Arc::new(AgentsSession { world: Arc::clone(&self.world), producer: self.producer, failures })
+        let failures = self
+            .world
+            .lock()
+            .kafka
+            .producers
+            .entry(self.producer)
+            .or_default()
+            .failures;
+        Arc::new(AgentsSession {
+            world: Arc::clone(&self.world),
+            producer: self.producer,
+            failures,
+        })
     }
 }
 
@@ -248,22 +327,42 @@ impl Session for AgentsSession {
         records: &'a [Record],
     ) -> BoxFuture<'a, Result<Pending, PublishError>> {
         let mut world = self.world.lock();
-        let has_failed = world.kafka.producers.get(&self.producer).is_none_or(|p| p.failures > self.failures);
+        let has_failed = world
+            .kafka
+            .producers
+            .get(&self.producer)
+            .is_none_or(|p| p.failures > self.failures);
         if has_failed {
             let source = Box::new(KafkaError::MessageProduction(RDKafkaErrorCode::Fatal));
-            return Box::pin(std::future::ready(Err(PublishError::Kafka { topic: topic.clone(), shard, source })));
+            return Box::pin(std::future::ready(Err(PublishError::Kafka {
+                topic: topic.clone(),
+                shard,
+                source,
+            })));
         }
-        let is_dropped =
-            |record: &&Record| matches!(record.body, Body::Metadata(_)) && world.sabotage == Some(Sabotage::NoMetadata);
-        let records: Vec<Record> = records.iter().filter(|record| !is_dropped(record)).cloned().collect();
+        let is_dropped = |record: &&Record| {
+            matches!(record.body, Body::Metadata(_)) && world.sabotage == Some(Sabotage::NoMetadata)
+        };
+        let records: Vec<Record> = records
+            .iter()
+            .filter(|record| !is_dropped(record))
+            .cloned()
+            .collect();
         let pack_bytes = world.rng.usize(0..MOST_PACKED);
-        let transported: VecDeque<Packed> = packs(&records, pack_bytes).map(|pack| transported(&pack)).collect();
+        let transported: VecDeque<Packed> = packs(&records, pack_bytes)
+            .map(|pack| transported(&pack))
+            .collect();
         let (report, delivered) = oneshot::channel();
         let assumed = Offset(world.kafka.partition(topic).end() + transported.len() as i64 - 1);
-        let is_assumed = transported.is_empty() || world.sabotage == Some(Sabotage::ShippedBeforeDelivered);
+        let is_assumed =
+            transported.is_empty() || world.sabotage == Some(Sabotage::ShippedBeforeDelivered);
         if !transported.is_empty() {
             let producer = world.kafka.producers.entry(self.producer).or_default();
-            producer.batches.push_back(Batch { topic: topic.clone(), records: transported, report });
+            producer.batches.push_back(Batch {
+                topic: topic.clone(),
+                records: transported,
+                report,
+            });
         }
         let topic = topic.clone();
         let pending: Pending = Box::pin(async move {
@@ -271,7 +370,11 @@ impl Session for AgentsSession {
                 return Ok(assumed);
             }
             let delivered = delivered.await.unwrap_or(Err(KafkaError::Canceled));
-            delivered.map_err(|source| PublishError::Kafka { topic, shard, source: Box::new(source) })
+            delivered.map_err(|source| PublishError::Kafka {
+                topic,
+                shard,
+                source: Box::new(source),
+            })
         });
         Box::pin(std::future::ready(Ok(pending)))
     }
@@ -286,7 +389,11 @@ pub struct Posted {
 
 impl Default for Posted {
     fn default() -> Self {
-        Self { posted: BTreeMap::new(), histories: BTreeMap::new(), changed: watch::Sender::new(Offset(0)) }
+        Self {
+            posted: BTreeMap::new(),
+            histories: BTreeMap::new(),
+            changed: watch::Sender::new(Offset(0)),
+        }
     }
 }
 
@@ -303,10 +410,15 @@ impl Board for AgentsLog {
 
     fn take_down<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(), ControlError>> {
         let key = key.to_owned();
-        let removed = call(&self.world, Target::Log, "fill request removed".to_owned(), move |world| {
-            world.board.posted.remove(&key);
-            world.board.changed.send_modify(|offset| offset.0 += 1);
-        });
+        let removed = call(
+            &self.world,
+            Target::Log,
+            "fill request removed".to_owned(),
+            move |world| {
+                world.board.posted.remove(&key);
+                world.board.changed.send_modify(|offset| offset.0 += 1);
+            },
+        );
         Box::pin(async move { removed.await.ok_or_else(control_away) })
     }
 
@@ -318,11 +430,19 @@ impl Board for AgentsLog {
         self.world.lock().board.histories.get(key).cloned()
     }
 
-    fn note_history<'a>(&'a self, history: &'a ShardHistory) -> BoxFuture<'a, Result<(), ControlError>> {
+    fn note_history<'a>(
+        &'a self,
+        history: &'a ShardHistory,
+    ) -> BoxFuture<'a, Result<(), ControlError>> {
         let history = history.clone();
-        let noted = call(&self.world, Target::Log, "history".to_owned(), move |world| {
-            world.board.histories.insert(history.key(), history);
-        });
+        let noted = call(
+            &self.world,
+            Target::Log,
+            "history".to_owned(),
+            move |world| {
+                world.board.histories.insert(history.key(), history);
+            },
+        );
         Box::pin(async move { noted.await.ok_or_else(control_away) })
     }
 
@@ -332,7 +452,9 @@ impl Board for AgentsLog {
 }
 
 fn control_away() -> ControlError {
-    ControlError::Timeout { topic: "control".into() }
+    ControlError::Timeout {
+        topic: "control".into(),
+    }
 }
 
 /// A consumer's stream of a partition.
@@ -349,7 +471,10 @@ impl Stream {
     pub fn open(world: &Shared, topic: &TopicName, offset: Offset) -> Self {
         let mut locked = world.lock();
         let id = locked.kafka.id();
-        let fetch = Fetch { fetched: offset.0, waker: None };
+        let fetch = Fetch {
+            fetched: offset.0,
+            waker: None,
+        };
         locked.kafka.fetches.insert(id, fetch);
         Self {
             world: Arc::clone(world),
@@ -365,14 +490,22 @@ impl Stream {
         let mut world = self.world.lock();
         let kafka = &mut world.kafka;
         let partition = kafka.partitions.entry(self.topic.clone()).or_default();
-        let Some(fetch) = kafka.fetches.get_mut(&self.id) else { return Poll::Pending };
+        let Some(fetch) = kafka.fetches.get_mut(&self.id) else {
+            return Poll::Pending;
+        };
         if let Some(record) = self.unpacked.next() {
             return Poll::Ready(Ok(record));
         }
         if self.position < fetch.fetched.min(partition.end()) {
-            self.unpacked = Unpacked::new(Offset(self.position), partition.records[self.position as usize].clone());
+            self.unpacked = Unpacked::new(
+                Offset(self.position),
+                partition.records[self.position as usize].clone(),
+            );
             self.position += 1;
-            return self.unpacked.next().map_or(Poll::Pending, |first| Poll::Ready(Ok(first)));
+            return self
+                .unpacked
+                .next()
+                .map_or(Poll::Pending, |first| Poll::Ready(Ok(first)));
         }
         if self.position < partition.low || self.position > partition.end() {
             return Poll::Ready(Err(()));

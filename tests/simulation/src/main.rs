@@ -1,7 +1,8 @@
-//! Deterministic simulation: the agents' real code against a simulated leader, log and follower index, driven by a seed.
+//! Deterministic simulation: the agents' real code against a simulated leader, log and follower
+//! index, driven by a seed.
 //!
-//! `SHARDLINE_SIM_SEED` runs one seed and prints what happened; `SHARDLINE_SIM_SECONDS` runs new seeds for that long. What
-//! is simulated and checked: `docs/reliability.md`.
+//! `SHARDLINE_SIM_SEED` runs one seed and prints what happened; `SHARDLINE_SIM_SECONDS` runs new
+//! seeds for that long. What is simulated and checked: `docs/reliability.md`.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod calls;
@@ -37,18 +38,29 @@ const SEEDS_TO_NOTICE_FORGETTING: u64 = 30_000;
 #[test]
 fn schedules_keep_the_invariants() {
     if let Some(seed) = number_from_environment("SHARDLINE_SIM_SEED") {
-        tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+        tracing_subscriber::fmt()
+            .with_writer(std::io::stderr)
+            .init();
         let run = Runner::new().run(seed, None, true);
         match run {
             Ok(outcome) => println!("seed {seed}: {outcome:?}"),
-            Err(failure) => panic!("seed {seed}\n{}\n{}", failure.trace.join("\n"), failure.violation),
+            Err(failure) => panic!(
+                "seed {seed}\n{}\n{}",
+                failure.trace.join("\n"),
+                failure.violation
+            ),
         }
         return;
     }
     let report = match number_from_environment("SHARDLINE_SIM_SECONDS") {
         Some(seconds) => {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-            search(now.as_secs() << 20, u64::MAX, Some(Duration::from_secs(seconds)), None)
+            search(
+                now.as_secs() << 20,
+                u64::MAX,
+                Some(Duration::from_secs(seconds)),
+                None,
+            )
         }
         None => search(0, SEEDS, None, None),
     };
@@ -62,15 +74,27 @@ fn schedules_keep_the_invariants() {
 fn a_seed_replays_exactly() {
     for seed in [1, 2, 3] {
         let (first, second) = (Runner::new().trace(seed), Runner::new().trace(seed));
-        assert!(first.len() > 100 && first == second, "seed {seed} went differently the second time");
+        assert!(
+            first.len() > 100 && first == second,
+            "seed {seed} went differently the second time"
+        );
     }
 }
 
 fn is_noticed(sabotage: Sabotage) {
-    let seeds = if sabotage == Sabotage::ForgottenTombstones { SEEDS_TO_NOTICE_FORGETTING } else { SEEDS_TO_NOTICE };
+    let seeds = if sabotage == Sabotage::ForgottenTombstones {
+        SEEDS_TO_NOTICE_FORGETTING
+    } else {
+        SEEDS_TO_NOTICE
+    };
     let report = search(0, seeds, None, Some(sabotage));
-    let failure = report.failure.unwrap_or_else(|| panic!("{seeds} schedules noticed nothing of {sabotage:?}"));
-    println!("{sabotage:?} after {} schedules: {}", report.schedules, failure.violation);
+    let failure = report
+        .failure
+        .unwrap_or_else(|| panic!("{seeds} schedules noticed nothing of {sabotage:?}"));
+    println!(
+        "{sabotage:?} after {} schedules: {}",
+        report.schedules, failure.violation
+    );
 }
 
 #[test]

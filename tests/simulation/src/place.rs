@@ -1,5 +1,5 @@
-//! The follower agent's side of a followed index: the real checkpoint store and committed positions, over the simulated
-//! log and follower index.
+//! The follower agent's side of a followed index: the real checkpoint store and committed
+//! positions, over the simulated log and follower index.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -57,14 +57,21 @@ impl Place {
             epoch,
             topic: world.lock().topic.clone(),
             from: None,
-            follower: FollowerIndex::new(Wire::follower(world), name.clone(), serde_json::Map::new()),
+            follower: FollowerIndex::new(
+                Wire::follower(world),
+                name.clone(),
+                serde_json::Map::new(),
+            ),
             name,
             given_away: watch::Sender::default(),
         }
     }
 
     pub fn going_on_from(self, checkpoint: Option<Checkpoint>) -> Self {
-        Self { from: checkpoint, ..self }
+        Self {
+            from: checkpoint,
+            ..self
+        }
     }
 
     pub fn all_progress(&self) -> Arc<IndexProgress> {
@@ -77,7 +84,15 @@ impl Place {
 
     /// The same for another agent, which has its own checkpoints.
     pub fn moved(&self) -> Self {
-        Self { from: self.from, ..Self::new(&self.world, self.store.clone(), &self.subscription, self.epoch) }
+        Self {
+            from: self.from,
+            ..Self::new(
+                &self.world,
+                self.store.clone(),
+                &self.subscription,
+                self.epoch,
+            )
+        }
     }
 }
 
@@ -101,7 +116,10 @@ impl FollowedIndex for Place {
     }
 
     fn limits(&self) -> Limits {
-        Limits { requests: 2, operations: 5_000 }
+        Limits {
+            requests: 2,
+            operations: 5_000,
+        }
     }
 
     fn checkpoints(&self) -> &CheckpointStore {
@@ -113,12 +131,30 @@ impl FollowedIndex for Place {
     }
 
     async fn recover(&self, shard: ShardId) -> Result<Option<Checkpoint>, ShardError> {
-        let asked = call(&self.world, Target::Log, "committed positions".to_owned(), |world| world.committed.clone());
+        let asked = call(
+            &self.world,
+            Target::Log,
+            "committed positions".to_owned(),
+            |world| world.committed.clone(),
+        );
         let committed = asked.await.ok_or_else(|| away(&self.topic))?;
-        let in_kafka = committed.0.get(&self.key).and_then(|position| position.checkpoint);
+        let in_kafka = committed
+            .0
+            .get(&self.key)
+            .and_then(|position| position.checkpoint);
         let in_rocksdb = self.store.load(&self.key, shard)?;
-        let (partition, subscriptions) = ((self.topic.clone(), shard), HashSet::from([self.subscription.clone()]));
-        self.positions.begin(&partition, Slot(0), committed, &subscriptions, &self.key, Arc::clone(&self.progress));
+        let (partition, subscriptions) = (
+            (self.topic.clone(), shard),
+            HashSet::from([self.subscription.clone()]),
+        );
+        self.positions.begin(
+            &partition,
+            Slot(0),
+            committed,
+            &subscriptions,
+            &self.key,
+            Arc::clone(&self.progress),
+        );
         Ok(furthest(in_rocksdb, in_kafka).or(self.from))
     }
 
@@ -128,7 +164,8 @@ impl FollowedIndex for Place {
         world.check_checkpoint(self.epoch, checkpoint);
         drop(world);
         self.store.save(&self.key, shard, checkpoint)?;
-        self.positions.reached(&(self.topic.clone(), shard), &self.key, *checkpoint);
+        self.positions
+            .reached(&(self.topic.clone(), shard), &self.key, *checkpoint);
         Ok(())
     }
 
@@ -136,15 +173,34 @@ impl FollowedIndex for Place {
         self.world.lock().announced.clone()
     }
 
-    async fn redelivered(&self, _: ShardId, frame: FrameId, up_to: SeqNo) -> Result<(), ShardError> {
-        Ok(Letters(Arc::clone(&self.world)).redelivered(frame, up_to).await?)
+    async fn redelivered(
+        &self,
+        _: ShardId,
+        frame: FrameId,
+        up_to: SeqNo,
+    ) -> Result<(), ShardError> {
+        Ok(Letters(Arc::clone(&self.world))
+            .redelivered(frame, up_to)
+            .await?)
     }
 
     async fn apply_metadata(&self, _: ShardId, metadata: &IndexMetadata) -> Result<(), ShardError> {
-        let applied = self.world.lock().applied.get(&self.key).copied().unwrap_or_default();
+        let applied = self
+            .world
+            .lock()
+            .applied
+            .get(&self.key)
+            .copied()
+            .unwrap_or_default();
         if metadata.versions.newer_than(applied) {
-            self.follower.apply(metadata, applied).await.map_err(ShardError::Metadata)?;
-            self.world.lock().applied.insert(self.key.clone(), applied.union(metadata.versions));
+            self.follower
+                .apply(metadata, applied)
+                .await
+                .map_err(ShardError::Metadata)?;
+            self.world
+                .lock()
+                .applied
+                .insert(self.key.clone(), applied.union(metadata.versions));
         }
         Ok(())
     }
@@ -158,11 +214,22 @@ impl FollowedIndex for Place {
     }
 
     async fn first_records(&self, _: ShardId) -> Result<Vec<(Offset, Record)>, TopicError> {
-        ask(&self.world, &self.topic, "first records", |partition| partition.first()).await
+        ask(&self.world, &self.topic, "first records", |partition| {
+            partition.first()
+        })
+        .await
     }
 
-    async fn open(&self, topic: &TopicName, _: ShardId, known: Range<Offset>) -> Result<PartitionRecords, StreamError> {
-        Ok(PartitionRecords { topic: topic.clone(), stream: Stream::open(&self.world, topic, known.start) })
+    async fn open(
+        &self,
+        topic: &TopicName,
+        _: ShardId,
+        known: Range<Offset>,
+    ) -> Result<PartitionRecords, StreamError> {
+        Ok(PartitionRecords {
+            topic: topic.clone(),
+            stream: Stream::open(&self.world, topic, known.start),
+        })
     }
 }
 
@@ -173,7 +240,11 @@ pub struct PartitionRecords {
 
 impl PartitionRecords {
     fn lost(&self) -> StreamError {
-        StreamError::PositionLost { topic: self.topic.clone(), shard: SHARD, offset: self.stream.position() }
+        StreamError::PositionLost {
+            topic: self.topic.clone(),
+            shard: SHARD,
+            offset: self.stream.position(),
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! What a schedule is made of: drawn from its seed, so that each leaves out another part of what can go wrong.
+//! What a schedule is made of: drawn from its seed, so that each leaves out another part of what
+//! can go wrong.
 
 use fastrand::Rng;
 
@@ -66,7 +67,11 @@ impl Plan {
         plan.documents = rng.usize(1..=8);
         plan.writes = rng.usize(5..=60);
         plan.steps = rng.usize(200..=900);
-        plan.head_start = if rng.u32(0..4) == 0 { rng.usize(0..plan.writes) } else { 0 };
+        plan.head_start = if rng.u32(0..4) == 0 {
+            rng.usize(0..plan.writes)
+        } else {
+            0
+        };
         plan.deletes_one_in = rng.u32(2..=6);
         plan.refusals = rng.u32(0..4) == 0 && sabotage.is_none();
         match sabotage {
@@ -80,7 +85,8 @@ impl Plan {
                 (plan.foreign_write, plan.log_loses_record) = (false, false);
                 plan.requests_get_lost = true;
             }
-            // What such a schedule would notice for other reasons is not to be taken for the sabotage.
+            // What such a schedule would notice for other reasons is not to be taken for the
+            // sabotage.
             Some(_) => (plan.foreign_write, plan.log_loses_record) = (false, false),
         }
         plan

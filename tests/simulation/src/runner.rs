@@ -26,28 +26,58 @@ impl Runner {
     pub fn new() -> Self {
         // In memory, where there is such a place: schedules make many small files.
         let memory = Path::new("/dev/shm");
-        let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let made = if memory.is_dir() {
+            tempfile::tempdir_in(memory)
+        } else {
+            tempfile::tempdir()
+        };
         let folder = made.expect("a folder can be made");
-        let store = CheckpointStore::open(&folder.path().join("checkpoints")).expect("RocksDB can be opened");
-        let metrics = Arc::new(Metrics::register(&Registry::new()).expect("metrics are registered once"));
-        Self { folder, store, metrics }
+        let store = CheckpointStore::open(&folder.path().join("checkpoints"))
+            .expect("RocksDB can be opened");
+        let metrics =
+            Arc::new(Metrics::register(&Registry::new()).expect("metrics are registered once"));
+        Self {
+            folder,
+            store,
+            metrics,
+        }
     }
 
-    pub fn run(&self, seed: u64, sabotage: Option<Sabotage>, traced: bool) -> Result<Outcome, Failure> {
+    pub fn run(
+        &self,
+        seed: u64,
+        sabotage: Option<Sabotage>,
+        traced: bool,
+    ) -> Result<Outcome, Failure> {
         let folder = self.folder.path().join(seed.to_string());
         let schedule = || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .start_paused(true)
+                .build();
             runtime.expect("a runtime can be made").block_on(async {
-                Schedule::new(seed, &folder, self.store.clone(), Arc::clone(&self.metrics), sabotage, traced)
-                    .run()
-                    .await
+                Schedule::new(
+                    seed,
+                    &folder,
+                    self.store.clone(),
+                    Arc::clone(&self.metrics),
+                    sabotage,
+                    traced,
+                )
+                .run()
+                .await
             })
         };
-        let outcome = std::panic::catch_unwind(AssertUnwindSafe(schedule)).unwrap_or_else(|panic| {
-            let said = panic.downcast_ref::<String>().cloned();
-            let said = said.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-            Err(Failure { violation: format!("panic: {}", said.unwrap_or_default()), trace: Vec::new() })
-        });
+        let outcome =
+            std::panic::catch_unwind(AssertUnwindSafe(schedule)).unwrap_or_else(|panic| {
+                let said = panic.downcast_ref::<String>().cloned();
+                let said =
+                    said.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+                Err(Failure {
+                    violation: format!("panic: {}", said.unwrap_or_default()),
+                    trace: Vec::new(),
+                })
+            });
         let _ = std::fs::remove_dir_all(folder);
         outcome
     }
@@ -55,9 +85,19 @@ impl Runner {
     /// Everything that happened in a schedule.
     pub fn trace(&self, seed: u64) -> Vec<String> {
         let folder = self.folder.path().join(seed.to_string());
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build();
         runtime.expect("a runtime can be made").block_on(async {
-            let schedule = Schedule::new(seed, &folder, self.store.clone(), Arc::clone(&self.metrics), None, true);
+            let schedule = Schedule::new(
+                seed,
+                &folder,
+                self.store.clone(),
+                Arc::clone(&self.metrics),
+                None,
+                true,
+            );
             schedule.traced().await
         })
     }
@@ -88,7 +128,12 @@ pub struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Outcome { operations, copies, foreign_writes_noticed, faults } = self.total;
+        let Outcome {
+            operations,
+            copies,
+            foreign_writes_noticed,
+            faults,
+        } = self.total;
         write!(
             f,
             "{} schedules in {:.0?}: {operations} operations, {faults} faults, {copies} copies, {foreign_writes_noticed} \
@@ -99,7 +144,12 @@ impl fmt::Display for Report {
 }
 
 /// Runs seeds from `first` on, until one fails, `count` are done or the time is over.
-pub fn search(first: u64, count: u64, time: Option<Duration>, sabotage: Option<Sabotage>) -> Report {
+pub fn search(
+    first: u64,
+    count: u64,
+    time: Option<Duration>,
+    sabotage: Option<Sabotage>,
+) -> Report {
     let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let (total, failure) = (Mutex::new(Outcome::default()), Mutex::new(None::<Found>));
     let started = Instant::now();
@@ -129,9 +179,17 @@ pub fn search(first: u64, count: u64, time: Option<Duration>, sabotage: Option<S
         }
     });
     let schedules = next.load(Relaxed).min(count);
-    Report { schedules, total: total.into_inner(), took: started.elapsed(), failure: failure.into_inner() }
+    Report {
+        schedules,
+        total: total.into_inner(),
+        took: started.elapsed(),
+        failure: failure.into_inner(),
+    }
 }
 
 pub fn number_from_environment(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}, not a number")))
+    std::env::var(name).ok().map(|text| {
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name} is {text:?}, not a number"))
+    })
 }

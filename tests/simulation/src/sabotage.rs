@@ -1,8 +1,10 @@
-//! Ways to break what keeps a follower true, each around the real code: the simulation has to notice every one.
+//! Ways to break what keeps a follower true, each around the real code: the simulation has to
+//! notice every one.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sabotage {
-    /// The leader agent ships what is above the global checkpoint: the translog's checkpoint says that all of it is below.
+    /// The leader agent ships what is above the global checkpoint: the translog's checkpoint says
+    /// that all of it is below.
     AboveGlobalCheckpoint,
     /// The leader agent cannot tell an operation of an earlier primary term from one of a later.
     NoTerms,

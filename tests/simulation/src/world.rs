@@ -1,4 +1,5 @@
-//! All that is outside the agents: the leader's shard group, Kafka, the follower index, and what the agents wait for.
+//! All that is outside the agents: the leader's shard group, Kafka, the follower index, and what
+//! the agents wait for.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -49,7 +50,8 @@ pub struct World {
     pub calls: Vec<Call>,
     /// Positions committed to Kafka.
     pub committed: Committed,
-    /// What the leader agents said of the index beside the stream: soon, as against how long records are kept.
+    /// What the leader agents said of the index beside the stream: soon, as against how long
+    /// records are kept.
     pub announced: Option<IndexMetadata>,
     /// What metadata each copy has.
     pub applied: BTreeMap<String, MetadataVersions>,
@@ -78,7 +80,10 @@ impl World {
             kafka: Kafka::default(),
             topic: "shardline.leader.books.ibhFku_5fA".into(),
             board: Posted::default(),
-            follower: FollowerIndex { refuses: plan_refuses, ..FollowerIndex::default() },
+            follower: FollowerIndex {
+                refuses: plan_refuses,
+                ..FollowerIndex::default()
+            },
             scans: Scans::default(),
             calls: Vec::new(),
             committed: Committed::default(),
@@ -112,18 +117,36 @@ pub struct Wire {
 
 impl Wire {
     pub fn leader(world: &Shared, node: usize) -> OpenSearch {
-        OpenSearch::over(format!("leader-{node}"), Arc::new(Self { world: Arc::clone(world), node: Some(node) }))
+        OpenSearch::over(
+            format!("leader-{node}"),
+            Arc::new(Self {
+                world: Arc::clone(world),
+                node: Some(node),
+            }),
+        )
     }
 
     pub fn follower(world: &Shared) -> OpenSearch {
-        OpenSearch::over("follower".to_owned(), Arc::new(Self { world: Arc::clone(world), node: None }))
+        OpenSearch::over(
+            "follower".to_owned(),
+            Arc::new(Self {
+                world: Arc::clone(world),
+                node: None,
+            }),
+        )
     }
 }
 
 impl Transport for Wire {
-    fn send<'a>(&'a self, request: Request<'a>) -> BoxFuture<'a, Result<(StatusCode, Bytes), String>> {
+    fn send<'a>(
+        &'a self,
+        request: Request<'a>,
+    ) -> BoxFuture<'a, Result<(StatusCode, Bytes), String>> {
         let (method, path) = (request.method.to_string(), request.path.to_owned());
-        let body = request.body.map(|(_, bytes)| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+        let body = request
+            .body
+            .map(|(_, bytes)| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default();
         let (short, _) = path.split_once('?').unwrap_or((&path, ""));
         let is_bulk = short.ends_with("_bulk");
         let node = self.node;
@@ -133,14 +156,20 @@ impl Transport for Wire {
             false => format!("{place} {method} {short}"),
         };
         if is_bulk && self.world.lock().sabotage == Some(Sabotage::CommitBeforeWrite) {
-            let items: Vec<Value> = actions(&body).map(|_| json!({"index": {"status": 200}})).collect();
+            let items: Vec<Value> = actions(&body)
+                .map(|_| json!({"index": {"status": 200}}))
+                .collect();
             let answer = Bytes::from(json!({"errors": false, "items": items}).to_string());
             drop(call(&self.world, Target::Follower, label, move |world| {
                 world.follower_answers(&method, &path, &body, Mood::Works);
             }));
             return Box::pin(std::future::ready(Ok((StatusCode::OK, answer))));
         }
-        let target = if node.is_some() { Target::Leader } else { Target::Follower };
+        let target = if node.is_some() {
+            Target::Leader
+        } else {
+            Target::Follower
+        };
         let answer = call(&self.world, target, label, move |world| match node {
             Some(node) => world.leader_answers(node, &method, &path, &body),
             None => {
@@ -162,5 +191,6 @@ impl Transport for Wire {
 
 /// The action lines of a bulk request.
 fn actions(body: &str) -> impl Iterator<Item = &str> {
-    body.lines().filter(|line| line.starts_with("{\"index\":{") || line.starts_with("{\"delete\":{"))
+    body.lines()
+        .filter(|line| line.starts_with("{\"index\":{") || line.starts_with("{\"delete\":{"))
 }

@@ -1,4 +1,5 @@
-//! `make faults`: everything that is meant to go wrong on real servers, and a table of what became of it.
+//! `make faults`: everything that is meant to go wrong on real servers, and a table of what became
+//! of it.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -68,18 +69,34 @@ fn main() -> Result<()> {
     tokio::runtime::Runtime::new()?.block_on(run(arguments))
 }
 
-async fn run(Arguments { only, output, previous }: Arguments) -> Result<()> {
-    let mut trials = Trials { only, outcomes: Vec::new() };
+async fn run(
+    Arguments {
+        only,
+        output,
+        previous,
+    }: Arguments,
+) -> Result<()> {
+    let mut trials = Trials {
+        only,
+        outcomes: Vec::new(),
+    };
     println!("{}", Outcome::HEADER);
     processes(&mut trials).await?;
     machines(&mut trials, previous.as_deref()).await?;
     links(&mut trials).await?;
     let rows: Vec<String> = trials.outcomes.iter().map(Outcome::to_string).collect();
     if let Some(output) = output {
-        std::fs::write(&output, format!("{}\n{}\n", Outcome::HEADER, rows.join("\n")))
-            .with_context(|| format!("cannot write {}", output.display()))?;
+        std::fs::write(
+            &output,
+            format!("{}\n{}\n", Outcome::HEADER, rows.join("\n")),
+        )
+        .with_context(|| format!("cannot write {}", output.display()))?;
     }
-    let failed = trials.outcomes.iter().filter(|outcome| !outcome.is_good()).count();
+    let failed = trials
+        .outcomes
+        .iter()
+        .filter(|outcome| !outcome.is_good())
+        .count();
     ensure!(failed == 0, "{failed} of {} faults left traces", rows.len());
     Ok(())
 }
@@ -92,30 +109,94 @@ async fn processes(trials: &mut Trials) -> Result<()> {
         options.leader_overrides = vec![("cluster.routing.rebalance.enable".into(), "none".into())];
     })
     .await?;
-    for name in [LEADER_AGENT, FOLLOWER_AGENT, "kafka-2", "leader-2", "follower-1"] {
+    for name in [
+        LEADER_AGENT,
+        FOLLOWER_AGENT,
+        "kafka-2",
+        "leader-2",
+        "follower-1",
+    ] {
         trials
-            .run(&world, &format!("SIGKILL {name}"), Stream::Whole, async |world, _| kill(world, &[name]).await)
+            .run(
+                &world,
+                &format!("SIGKILL {name}"),
+                Stream::Whole,
+                async |world, _| kill(world, &[name]).await,
+            )
             .await;
         let stop = format!("SIGSTOP {name}");
-        trials.run(&world, &stop, Stream::Whole, async |world, _| freeze(world, name).await).await;
+        trials
+            .run(&world, &stop, Stream::Whole, async |world, _| {
+                freeze(world, name).await
+            })
+            .await;
     }
     let agents = ["leader-agent-1", "leader-agent-2", FOLLOWER_AGENT];
-    trials.run(&world, "SIGKILL all agents", Stream::Whole, async |world, _| kill(world, &agents).await).await;
-    let brokers = ["kafka-1", "kafka-2", "kafka-3"];
-    trials.run(&world, "SIGKILL all brokers", Stream::Whole, async |world, _| kill(world, &brokers).await).await;
-    trials.run(&world, "RocksDB lost", Stream::Whole, async |world, _| checkpoints_lost(world).await).await;
     trials
-        .run(&world, "RocksDB rolled back", Stream::Whole, async |world, _| checkpoints_rolled_back(world).await)
+        .run(
+            &world,
+            "SIGKILL all agents",
+            Stream::Whole,
+            async |world, _| kill(world, &agents).await,
+        )
         .await;
-    trials.run(&world, "RocksDB corrupted", Stream::Whole, async |world, _| checkpoints_corrupted(world).await).await;
-    trials.run(&world, "topic truncated past a pause", Stream::Cut, topic_truncated).await;
-    trials.run(&world, "topic deleted", Stream::Cut, topic_deleted).await;
-    trials.run(&world, "agents killed during a bootstrap", Stream::Whole, killed_in_bootstrap).await;
+    let brokers = ["kafka-1", "kafka-2", "kafka-3"];
+    trials
+        .run(
+            &world,
+            "SIGKILL all brokers",
+            Stream::Whole,
+            async |world, _| kill(world, &brokers).await,
+        )
+        .await;
+    trials
+        .run(&world, "RocksDB lost", Stream::Whole, async |world, _| {
+            checkpoints_lost(world).await
+        })
+        .await;
+    trials
+        .run(
+            &world,
+            "RocksDB rolled back",
+            Stream::Whole,
+            async |world, _| checkpoints_rolled_back(world).await,
+        )
+        .await;
+    trials
+        .run(
+            &world,
+            "RocksDB corrupted",
+            Stream::Whole,
+            async |world, _| checkpoints_corrupted(world).await,
+        )
+        .await;
+    trials
+        .run(
+            &world,
+            "topic truncated past a pause",
+            Stream::Cut,
+            topic_truncated,
+        )
+        .await;
+    trials
+        .run(&world, "topic deleted", Stream::Cut, topic_deleted)
+        .await;
+    trials
+        .run(
+            &world,
+            "agents killed during a bootstrap",
+            Stream::Whole,
+            killed_in_bootstrap,
+        )
+        .await;
     world.stop().await
 }
 
 async fn kill(world: &World, names: &[&str]) -> Result<()> {
-    let processes = names.iter().map(|name| world.stack.process(name)).collect::<Result<Vec<_>>>()?;
+    let processes = names
+        .iter()
+        .map(|name| world.stack.process(name))
+        .collect::<Result<Vec<_>>>()?;
     for process in &processes {
         process.kill().await?;
     }
@@ -187,29 +268,51 @@ async fn checkpoints_corrupted(world: &World) -> Result<()> {
     }
     ensure!(spoilt > 0, "there was nothing to spoil");
     agent.spawn()?;
-    ensure!(agent.wait_exit(PATIENCE).await, "the agent runs on checkpoints that it cannot read");
+    ensure!(
+        agent.wait_exit(PATIENCE).await,
+        "the agent runs on checkpoints that it cannot read"
+    );
     std::fs::remove_dir_all(checkpoints(world))?;
     world.stack.restart(FOLLOWER_AGENT).await
 }
 
 async fn topic_truncated(world: &World, index: &str) -> Result<()> {
-    let topic = Topic::find(world.stack.kafka_bootstrap(), &format!("shardline.leader.{index}.")).await?;
+    let topic = Topic::find(
+        world.stack.kafka_bootstrap(),
+        &format!("shardline.leader.{index}."),
+    )
+    .await?;
     let replication = format!("/_plugins/_replication/{index}");
-    world.gateway.ok("POST", &format!("{replication}/_pause"), Some(&json!({}))).await?;
+    world
+        .gateway
+        .ok("POST", &format!("{replication}/_pause"), Some(&json!({})))
+        .await?;
     let ends = topic.ends().await?;
     tokio::time::sleep(BROKEN).await;
     topic.trim_behind(&ends).await?;
-    world.gateway.ok("POST", &format!("{replication}/_resume"), Some(&json!({}))).await?;
+    world
+        .gateway
+        .ok("POST", &format!("{replication}/_resume"), Some(&json!({})))
+        .await?;
     Ok(())
 }
 
 async fn topic_deleted(world: &World, index: &str) -> Result<()> {
-    let settings = world.leader.get(&format!("/{index}/_settings?flat_settings=true")).await?;
-    let uuid = settings[index]["settings"]["index.uuid"].as_str().context("no uuid")?;
+    let settings = world
+        .leader
+        .get(&format!("/{index}/_settings?flat_settings=true"))
+        .await?;
+    let uuid = settings[index]["settings"]["index.uuid"]
+        .as_str()
+        .context("no uuid")?;
     let topic = replication_topic("shardline", "leader", &index.into(), &uuid.into());
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", world.stack.kafka_bootstrap()).create()?;
-    for deleted in admin.delete_topics(&[topic.as_str()], &AdminOptions::new()).await? {
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", world.stack.kafka_bootstrap())
+        .create()?;
+    for deleted in admin
+        .delete_topics(&[topic.as_str()], &AdminOptions::new())
+        .await?
+    {
         deleted.map_err(|(topic, code)| anyhow::anyhow!("{topic}: {code}"))?;
     }
     tokio::time::sleep(BROKEN).await;
@@ -220,17 +323,36 @@ async fn topic_deleted(world: &World, index: &str) -> Result<()> {
 async fn killed_in_bootstrap(world: &World, index: &str) -> Result<()> {
     let large = format!("{index}-large");
     let bulk = format!("/{large}/_bulk");
-    world.leader.ok("PUT", &format!("/{large}"), Some(&shardline_tests::load::index_body(2))).await?;
+    world
+        .leader
+        .ok(
+            "PUT",
+            &format!("/{large}"),
+            Some(&shardline_tests::load::index_body(2)),
+        )
+        .await?;
     for first in (0..1_000_000).step_by(5_000) {
         // Named and routed as those of the load, which changes them and deletes some.
         let document = |n: u64| {
-            let routing = if n.is_multiple_of(5) { format!(",\"routing\":\"r{}\"", n % 17) } else { String::new() };
-            format!("{{\"index\":{{\"_id\":\"d-{n}\"{routing}}}}}\n{{\"n\":{n},\"words\":\"one of many\"}}\n")
+            let routing = if n.is_multiple_of(5) {
+                format!(",\"routing\":\"r{}\"", n % 17)
+            } else {
+                String::new()
+            };
+            format!(
+                "{{\"index\":{{\"_id\":\"d-{n}\"{routing}}}}}\n{{\"n\":{n},\"words\":\"one of many\"}}\n"
+            )
         };
-        world.leader.bulk(&bulk, (first..first + 5_000).map(document).collect()).await?;
+        world
+            .leader
+            .bulk(&bulk, (first..first + 5_000).map(document).collect())
+            .await?;
     }
     // The translog is not to have it all: then there would be nothing to copy.
-    world.leader.ok("POST", &format!("/{large}/_flush?force=true"), None).await?;
+    world
+        .leader
+        .ok("POST", &format!("/{large}/_flush?force=true"), None)
+        .await?;
     let recovered = async || -> Result<Option<u64>> {
         let status = wait::status(&world.gateway, &large).await?;
         Ok(status["bootstrap_details"]["documents_recovered"].as_u64())
@@ -241,7 +363,11 @@ async fn killed_in_bootstrap(world: &World, index: &str) -> Result<()> {
         for agents in [&["leader-agent-1", "leader-agent-2"][..], &[FOLLOWER_AGENT]] {
             wait::until("a copy in the middle", PATIENCE, async || {
                 let done = recovered().await?;
-                Ok(if done.is_some_and(|done| done > more_than) { Ok(()) } else { Err(format!("{done:?}")) })
+                Ok(if done.is_some_and(|done| done > more_than) {
+                    Ok(())
+                } else {
+                    Err(format!("{done:?}"))
+                })
             })
             .await?;
             kill(world, agents).await?;
@@ -271,7 +397,8 @@ async fn killed_in_bootstrap(world: &World, index: &str) -> Result<()> {
     world.equal(&large, &large).await
 }
 
-/// One of everything, with disks that can be filled, and agents whose clock and build can be changed.
+/// One of everything, with disks that can be filled, and agents whose clock and build can be
+/// changed.
 async fn machines(trials: &mut Trials, previous: Option<&Path>) -> Result<()> {
     let (broker, leader, checkpoints) = (Disk::mount(512)?, Disk::mount(512)?, Disk::mount(64)?);
     let clock = Clock::new()?;
@@ -279,40 +406,68 @@ async fn machines(trials: &mut Trials, previous: Option<&Path>) -> Result<()> {
         let folder = |disk: &Disk| disk.data().display().to_string();
         options.kafka_overrides = vec![("log.dirs".into(), folder(&broker))];
         options.leader_overrides = vec![("path.data".into(), folder(&leader))];
-        options.follower_agent_config = AgentConfig::default().set_text("storage", "data_dir", &folder(&checkpoints));
+        options.follower_agent_config =
+            AgentConfig::default().set_text("storage", "data_dir", &folder(&checkpoints));
         options.agent_environment = clock.environment();
     })
     .await?;
     trials
-        .run(&world, "disk full: broker", Stream::Whole, async |world, _| {
-            full(&broker).await?;
-            // It stops when it cannot write.
-            let kafka = world.stack.process("kafka-1")?;
-            ensure!(kafka.wait_exit(PATIENCE).await, "the broker runs on a full disk");
-            world.stack.restart("kafka-1").await
-        })
+        .run(
+            &world,
+            "disk full: broker",
+            Stream::Whole,
+            async |world, _| {
+                full(&broker).await?;
+                // It stops when it cannot write.
+                let kafka = world.stack.process("kafka-1")?;
+                ensure!(
+                    kafka.wait_exit(PATIENCE).await,
+                    "the broker runs on a full disk"
+                );
+                world.stack.restart("kafka-1").await
+            },
+        )
         .await;
     trials
-        .run(&world, "disk full: leader node and spool", Stream::Whole, async |world, _| {
-            full(&leader).await?;
-            world.leader.ok("POST", "/_cluster/reroute?retry_failed=true", None).await?;
-            Ok(())
-        })
+        .run(
+            &world,
+            "disk full: leader node and spool",
+            Stream::Whole,
+            async |world, _| {
+                full(&leader).await?;
+                world
+                    .leader
+                    .ok("POST", "/_cluster/reroute?retry_failed=true", None)
+                    .await?;
+                Ok(())
+            },
+        )
         .await;
     trials
-        .run(&world, "disk full: RocksDB", Stream::Whole, async |world, _| {
-            checkpoints.fill()?;
-            tokio::time::sleep(BROKEN).await;
-            // What it writes into has its space already; one that starts needs some.
-            let agent = world.stack.process(FOLLOWER_AGENT)?;
-            agent.kill().await?;
-            agent.spawn()?;
-            ensure!(agent.wait_exit(PATIENCE).await, "the agent runs without room for checkpoints");
-            checkpoints.free()?;
-            world.stack.restart(FOLLOWER_AGENT).await
-        })
+        .run(
+            &world,
+            "disk full: RocksDB",
+            Stream::Whole,
+            async |world, _| {
+                checkpoints.fill()?;
+                tokio::time::sleep(BROKEN).await;
+                // What it writes into has its space already; one that starts needs some.
+                let agent = world.stack.process(FOLLOWER_AGENT)?;
+                agent.kill().await?;
+                agent.spawn()?;
+                ensure!(
+                    agent.wait_exit(PATIENCE).await,
+                    "the agent runs without room for checkpoints"
+                );
+                checkpoints.free()?;
+                world.stack.restart(FOLLOWER_AGENT).await
+            },
+        )
         .await;
-    for (name, hours) in [("clock of the agents 3 h ahead", 3), ("clock of the agents 3 h behind", -3)] {
+    for (name, hours) in [
+        ("clock of the agents 3 h ahead", 3),
+        ("clock of the agents 3 h behind", -3),
+    ] {
         trials
             .run(&world, name, Stream::Whole, async |_, _| {
                 clock.set(hours)?;
@@ -321,18 +476,28 @@ async fn machines(trials: &mut Trials, previous: Option<&Path>) -> Result<()> {
             })
             .await;
     }
-    for (agent, program) in [(LEADER_AGENT, "leader-agent"), (FOLLOWER_AGENT, "follower-agent")] {
+    for (agent, program) in [
+        (LEADER_AGENT, "leader-agent"),
+        (FOLLOWER_AGENT, "follower-agent"),
+    ] {
         trials
-            .run(&world, &format!("earlier build of {agent}"), Stream::Whole, async |world, _| {
-                let previous = previous.context("no earlier build: see --previous")?.join(program);
-                let process = world.stack.process(agent)?;
-                process.terminate().await?;
-                process.spawn_as(&previous)?;
-                wait_until_ready(&[process], PATIENCE).await?;
-                tokio::time::sleep(BROKEN).await;
-                process.terminate().await?;
-                world.stack.restart(agent).await
-            })
+            .run(
+                &world,
+                &format!("earlier build of {agent}"),
+                Stream::Whole,
+                async |world, _| {
+                    let previous = previous
+                        .context("no earlier build: see --previous")?
+                        .join(program);
+                    let process = world.stack.process(agent)?;
+                    process.terminate().await?;
+                    process.spawn_as(&previous)?;
+                    wait_until_ready(&[process], PATIENCE).await?;
+                    tokio::time::sleep(BROKEN).await;
+                    process.terminate().await?;
+                    world.stack.restart(agent).await
+                },
+            )
             .await;
     }
     world.stop().await
@@ -344,7 +509,8 @@ async fn full(disk: &Disk) -> Result<()> {
     disk.free()
 }
 
-/// Links between one agent and one server, through proxies: one broker that is known by another address to each agent.
+/// Links between one agent and one server, through proxies: one broker that is known by another
+/// address to each agent.
 struct Links {
     leader_kafka: Proxy,
     leader_opensearch: Proxy,
@@ -361,7 +527,8 @@ async fn links(trials: &mut Trials) -> Result<()> {
         follower_kafka: Proxy::start(follower_port).await?,
         follower_opensearch: Proxy::start(base.follower_http).await?,
     };
-    let world = World::with(|options| through(options, base, (leader_port, follower_port), &links)).await?;
+    let world =
+        World::with(|options| through(options, base, (leader_port, follower_port), &links)).await?;
     for (place, proxy) in [
         ("leader agent to Kafka", &links.leader_kafka),
         ("leader agent to its node", &links.leader_opensearch),
@@ -388,7 +555,12 @@ async fn links(trials: &mut Trials) -> Result<()> {
     world.stop().await
 }
 
-fn through(options: &mut StackOptions, base: BasePorts, (leader, follower): (u16, u16), links: &Links) {
+fn through(
+    options: &mut StackOptions,
+    base: BasePorts,
+    (leader, follower): (u16, u16),
+    links: &Links,
+) {
     let local = |port: u16| format!("127.0.0.1:{port}");
     let (kafka, controller) = (base.kafka, base.kafka_controller);
     let listeners = format!(
@@ -412,11 +584,13 @@ fn through(options: &mut StackOptions, base: BasePorts, (leader, follower): (u16
         ("inter.broker.listener.name".into(), "PLAINTEXT".into()),
     ];
     let config = |kafka: &Proxy, opensearch: &Proxy| {
-        AgentConfig::default().set_text("kafka", "bootstrap_servers", &local(kafka.port)).set_text(
-            "opensearch",
-            "url",
-            &format!("http://{}", local(opensearch.port)),
-        )
+        AgentConfig::default()
+            .set_text("kafka", "bootstrap_servers", &local(kafka.port))
+            .set_text(
+                "opensearch",
+                "url",
+                &format!("http://{}", local(opensearch.port)),
+            )
     };
     options.leader_agent_config = config(&links.leader_kafka, &links.leader_opensearch);
     options.follower_agent_config = config(&links.follower_kafka, &links.follower_opensearch);
@@ -424,7 +598,9 @@ fn through(options: &mut StackOptions, base: BasePorts, (leader, follower): (u16
 }
 
 fn free_port() -> Result<u16> {
-    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?
+        .local_addr()?
+        .port())
 }
 
 fn free_ports() -> Result<BasePorts> {

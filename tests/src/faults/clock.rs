@@ -14,12 +14,17 @@ pub struct Clock {
 
 impl Clock {
     pub fn new() -> Result<Self> {
-        let clock = Self { folder: tempfile::tempdir()? };
+        let clock = Self {
+            folder: tempfile::tempdir()?,
+        };
         clock.set(0)?;
         let source = clock.folder.path().join("clock.c");
         std::fs::write(&source, SOURCE)?;
         let mut compiler = Command::new("cc");
-        compiler.args(["-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o"]).arg(clock.library()).arg(source);
+        compiler
+            .args(["-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o"])
+            .arg(clock.library())
+            .arg(source);
         let done = compiler.status().context("cannot start cc")?;
         ensure!(done.success(), "cc cannot compile the clock");
         Ok(clock)
@@ -28,15 +33,26 @@ impl Clock {
     /// What processes need in their environment to go by this clock.
     pub fn environment(&self) -> Vec<(String, String)> {
         let text = |path: PathBuf| path.display().to_string();
-        vec![("LD_PRELOAD".into(), text(self.library())), ("MOVED_CLOCK".into(), text(self.offset()))]
+        vec![
+            ("LD_PRELOAD".into(), text(self.library())),
+            ("MOVED_CLOCK".into(), text(self.offset())),
+        ]
     }
 
     /// How far it is from the machine's.
     pub fn set(&self, hours: i64) -> Result<()> {
         // Written in place: the file is mapped.
         let mut options = std::fs::File::options();
-        let file = options.create(true).truncate(false).write(true).open(self.offset())?;
-        Ok(std::os::unix::fs::FileExt::write_all_at(&file, &(hours * 3_600).to_ne_bytes(), 0)?)
+        let file = options
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(self.offset())?;
+        Ok(std::os::unix::fs::FileExt::write_all_at(
+            &file,
+            &(hours * 3_600).to_ne_bytes(),
+            0,
+        )?)
     }
 
     fn library(&self) -> PathBuf {

@@ -1,4 +1,5 @@
-//! Small disks of their own, to be filled. They are mounted in a namespace that ends with this process and its children.
+//! Small disks of their own, to be filled. They are mounted in a namespace that ends with this
+//! process and its children.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -15,7 +16,13 @@ const BLOCK: usize = 1024 * 1024;
 /// To be called before there are other threads: they would stay outside. Needs the right to mount.
 pub fn enter_namespace() -> nix::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+    mount(
+        None::<&str>,
+        "/",
+        None::<&str>,
+        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+        None::<&str>,
+    )
 }
 
 /// A file system in memory.
@@ -27,8 +34,14 @@ impl Disk {
     pub fn mount(megabytes: u32) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let options = format!("size={megabytes}m");
-        mount(Some("tmpfs"), folder.path(), Some("tmpfs"), MsFlags::empty(), Some(options.as_str()))
-            .context("a disk to be filled cannot be mounted: run this as root")?;
+        mount(
+            Some("tmpfs"),
+            folder.path(),
+            Some("tmpfs"),
+            MsFlags::empty(),
+            Some(options.as_str()),
+        )
+        .context("a disk to be filled cannot be mounted: run this as root")?;
         Ok(Self { folder })
     }
 
@@ -48,7 +61,11 @@ impl Disk {
                 _ => block.truncate(block.len() / 2),
             }
         }
-        ensure!(written > 0, "{} was full already", self.folder.path().display());
+        ensure!(
+            written > 0,
+            "{} was full already",
+            self.folder.path().display()
+        );
         Ok(())
     }
 

@@ -77,7 +77,11 @@ impl Ledger {
             if written.iter().any(|(other, _)| *other == id) {
                 continue;
             }
-            let known = if self.random.below(5) == 0 { Known::Deleted } else { Known::Put(self.next) };
+            let known = if self.random.below(5) == 0 {
+                Known::Deleted
+            } else {
+                Known::Put(self.next)
+            };
             let _ = match known {
                 Known::Put(number) => writeln!(
                     body,
@@ -90,32 +94,65 @@ impl Ledger {
             written.push((id, known));
         }
         let path = format!("/{}/_bulk", self.index);
-        let answer = self.leader.send(Method::POST, &path, Some(("application/x-ndjson", body.into_bytes()))).await;
+        let answer = self
+            .leader
+            .send(
+                Method::POST,
+                &path,
+                Some(("application/x-ndjson", body.into_bytes())),
+            )
+            .await;
         let items = match answer {
             Ok((200, answer)) => answer["items"].as_array().cloned().unwrap_or_default(),
             _ => Vec::new(),
         };
         for (at, (id, known)) in written.into_iter().enumerate() {
-            let status = items.get(at).and_then(|item| item.as_object()?.values().next()?["status"].as_u64());
-            let is_acknowledged = matches!((status, known), (Some(200 | 201), _) | (Some(404), Known::Deleted));
+            let status = items
+                .get(at)
+                .and_then(|item| item.as_object()?.values().next()?["status"].as_u64());
+            let is_acknowledged = matches!(
+                (status, known),
+                (Some(200 | 201), _) | (Some(404), Known::Deleted)
+            );
             self.acknowledged += u64::from(is_acknowledged);
-            self.known.insert(id, if is_acknowledged { known } else { Known::Unsure });
+            self.known.insert(
+                id,
+                if is_acknowledged {
+                    known
+                } else {
+                    Known::Unsure
+                },
+            );
         }
     }
 
     /// Looks every document up that is known for certain.
     pub async fn check(&self, follower: &Client) -> Result<Kept> {
-        let certain: Vec<(&String, Known)> =
-            self.known.iter().map(|(id, known)| (id, *known)).filter(|(_, known)| *known != Known::Unsure).collect();
+        let certain: Vec<(&String, Known)> = self
+            .known
+            .iter()
+            .map(|(id, known)| (id, *known))
+            .filter(|(_, known)| *known != Known::Unsure)
+            .collect();
         let mut kept = Kept::default();
         for page in certain.chunks(PAGE) {
             let ids: Vec<&String> = page.iter().map(|(id, _)| *id).collect();
-            let answer = follower.ok("POST", &format!("/{}/_mget", self.index), Some(&json!({"ids": ids}))).await?;
+            let answer = follower
+                .ok(
+                    "POST",
+                    &format!("/{}/_mget", self.index),
+                    Some(&json!({"ids": ids})),
+                )
+                .await?;
             let found = answer["docs"].as_array().context("no docs in the answer")?;
             for ((_, known), found) in page.iter().zip(found) {
-                let number = (found["found"] == true).then(|| found["_source"]["number"].as_u64()).flatten();
+                let number = (found["found"] == true)
+                    .then(|| found["_source"]["number"].as_u64())
+                    .flatten();
                 match (*known, number) {
-                    (Known::Put(expected), Some(number)) => kept.other += usize::from(number != expected),
+                    (Known::Put(expected), Some(number)) => {
+                        kept.other += usize::from(number != expected)
+                    }
                     (Known::Put(_), None) => kept.lost += 1,
                     (_, found) => kept.resurrected += usize::from(found.is_some()),
                 }

@@ -1,5 +1,5 @@
-//! One fault at a time under a load that remembers what was acknowledged: what was lost, what came back, what changed places, and how
-//! long it took until the follower had everything again.
+//! One fault at a time under a load that remembers what was acknowledged: what was lost, what came
+//! back, what changed places, and how long it took until the follower had everything again.
 
 pub mod clock;
 pub mod disk;
@@ -52,7 +52,9 @@ impl Outcome {
                               |---|---|---|---|---|---|---|---|";
 
     pub fn is_good(&self) -> bool {
-        self.failure.is_none() && self.reordered.is_none() && self.lost + self.resurrected + self.diverged == 0
+        self.failure.is_none()
+            && self.reordered.is_none()
+            && self.lost + self.resurrected + self.diverged == 0
     }
 }
 
@@ -61,7 +63,9 @@ impl fmt::Display for Outcome {
         if let Some(failure) = &self.failure {
             return write!(f, "| {} | **failed**: {failure} |", self.fault);
         }
-        let repeated = self.repeated.map_or_else(|| "copied anew".to_owned(), |repeated| repeated.to_string());
+        let repeated = self
+            .repeated
+            .map_or_else(|| "copied anew".to_owned(), |repeated| repeated.to_string());
         let reordered = self.reordered.as_deref().unwrap_or("0");
         write!(
             f,
@@ -76,7 +80,8 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Follows a new index, writes into it, lets `fault` happen and be over, and looks at what became of everything.
+/// Follows a new index, writes into it, lets `fault` happen and be over, and looks at what became
+/// of everything.
 pub async fn trial(
     world: &World,
     number: usize,
@@ -85,8 +90,15 @@ pub async fn trial(
     fault: impl AsyncFnOnce(&World, &str) -> Result<()>,
 ) -> Outcome {
     match run(world, number, stream, fault).await {
-        Ok(outcome) => Outcome { fault: name.to_owned(), ..outcome },
-        Err(error) => Outcome { fault: name.to_owned(), failure: Some(format!("{error:#}")), ..Outcome::default() },
+        Ok(outcome) => Outcome {
+            fault: name.to_owned(),
+            ..outcome
+        },
+        Err(error) => Outcome {
+            fault: name.to_owned(),
+            failure: Some(format!("{error:#}")),
+            ..Outcome::default()
+        },
     }
 }
 
@@ -99,7 +111,14 @@ async fn run(
     let index = format!("fault-{number}");
     let mut body = index_body(SHARDS);
     body["settings"]["number_of_replicas"] = (world.stack.ports().leader.len() - 1).min(1).into();
-    world.leader.ok("PUT", &format!("/{index}?wait_for_active_shards=all"), Some(&body)).await?;
+    world
+        .leader
+        .ok(
+            "PUT",
+            &format!("/{index}?wait_for_active_shards=all"),
+            Some(&body),
+        )
+        .await?;
     world.follow(&index, &index).await?;
     wait::for_status(&world.gateway, &index, "SYNCING", PATIENCE).await?;
 
@@ -111,7 +130,11 @@ async fn run(
         fault(world, &index).await?;
         let healed = Instant::now();
         wait::until("the leader to answer", PATIENCE, async || {
-            Ok(world.leader.get(&format!("/{index}/_stats?level=shards")).await.map_err(|error| error.to_string()))
+            Ok(world
+                .leader
+                .get(&format!("/{index}/_stats?level=shards"))
+                .await
+                .map_err(|error| error.to_string()))
         })
         .await?;
         wait::caught_up(&world.leader, &index, &world.gateway, &index, PATIENCE).await?;
@@ -133,7 +156,14 @@ async fn run(
         }
     }
     ensure!(ledger.acknowledged() > 0, "nothing was acknowledged");
-    world.gateway.ok("POST", &format!("/_plugins/_replication/{index}/_stop"), Some(&serde_json::json!({}))).await?;
+    world
+        .gateway
+        .ok(
+            "POST",
+            &format!("/_plugins/_replication/{index}/_stop"),
+            Some(&serde_json::json!({})),
+        )
+        .await?;
     for client in [&world.leader, &world.follower] {
         client.ok("DELETE", &format!("/{index}"), None).await?;
     }

@@ -52,14 +52,20 @@ impl Proxy {
 }
 
 async fn connect(client: TcpStream, server: u16, mut link: watch::Receiver<Link>) {
-    let is_open = link.wait_for(|link| *link != Link::Cut).await.is_ok_and(|link| *link != Link::Reset);
+    let is_open = link
+        .wait_for(|link| *link != Link::Cut)
+        .await
+        .is_ok_and(|link| *link != Link::Reset);
     // Dropped with what it had to say unread, a connection is reset.
     if !is_open {
         return;
     }
-    let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else { return };
+    let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else {
+        return;
+    };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
-    let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+    let ((from_client, to_client), (from_server, to_server)) =
+        (client.into_split(), server.into_split());
     let mut reset = link.clone();
     tokio::select! {
         () = pump(from_client, to_server, link.clone()) => {}
@@ -72,7 +78,9 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut link: watch::
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut random = Random::seeded(7);
     loop {
-        let Ok(length @ 1..) = from.read(&mut buffer).await else { return };
+        let Ok(length @ 1..) = from.read(&mut buffer).await else {
+            return;
+        };
         let now = *link.borrow();
         match now {
             Link::Slow(delay) => tokio::time::sleep(delay).await,

@@ -31,14 +31,20 @@ impl Schedule {
     /// `None` while the node is not part of the cluster.
     pub(super) fn role_of(&self, node: usize) -> Option<Role> {
         let world = self.world.lock();
-        let role = if world.group.primary == node { Role::Ships } else { Role::Holds };
+        let role = if world.group.primary == node {
+            Role::Ships
+        } else {
+            Role::Holds
+        };
         world.group.copies[node].is_up.then_some(role)
     }
 
     pub(super) fn start_agent(&mut self, node: usize) {
         let role = self.role_of(node).unwrap_or(Role::Holds);
         self.stop_agent(node);
-        self.world.lock().note(|| format!("leader agent {node} starts: {role:?}"));
+        self.world
+            .lock()
+            .note(|| format!("leader agent {node} starts: {role:?}"));
         self.agents[node] = Some(LeaderAgent::start(&self.world, node, role));
     }
 
@@ -58,7 +64,9 @@ impl Schedule {
         };
         if self.agents[node].is_some() {
             self.faults += 1;
-            self.world.lock().note(|| format!("leader agent {node} is killed"));
+            self.world
+                .lock()
+                .note(|| format!("leader agent {node} is killed"));
             self.stop_agent(node);
         }
     }
@@ -71,7 +79,16 @@ impl Schedule {
         self.follower.crash();
         let mut world = self.world.lock();
         let loses = world.plan.checkpoints_get_lost && world.rng.bool();
-        world.note(|| format!("follower agent is killed{}", if loses { ", its checkpoints are lost" } else { "" }));
+        world.note(|| {
+            format!(
+                "follower agent is killed{}",
+                if loses {
+                    ", its checkpoints are lost"
+                } else {
+                    ""
+                }
+            )
+        });
         drop(world);
         if loses {
             self.follower.lose_checkpoints();

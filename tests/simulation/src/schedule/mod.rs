@@ -1,4 +1,5 @@
-//! One schedule: a seed decides what happens next, step by step, and then everything comes to rest and is compared.
+//! One schedule: a seed decides what happens next, step by step, and then everything comes to rest
+//! and is compared.
 
 mod agents;
 
@@ -101,7 +102,15 @@ impl Schedule {
         let plan = world.lock().plan.clone();
         let follower = FollowerSide::new(&world, store, &format!("{seed:032}"), metrics);
         let agents = (0..plan.copies).map(|_| None).collect();
-        Self { world, agents, follower, is_captured: false, writes_left: plan.writes, foreign: None, faults: 0 }
+        Self {
+            world,
+            agents,
+            follower,
+            is_captured: false,
+            writes_left: plan.writes,
+            foreign: None,
+            faults: 0,
+        }
     }
 
     /// Everything that happens.
@@ -136,7 +145,10 @@ impl Schedule {
             round += 1;
             if round > ROUNDS {
                 let unfinished = self.unfinished();
-                self.world.lock().checks.fail(format!("no rest is reached: {unfinished}"));
+                self.world
+                    .lock()
+                    .checks
+                    .fail(format!("no rest is reached: {unfinished}"));
             }
         }
         self.compare();
@@ -145,7 +157,12 @@ impl Schedule {
         let noticed = u64::from(self.follower.paused.is_some());
         self.end();
         let copies = u64::from(self.follower.copies);
-        Ok(Outcome { operations, copies, foreign_writes_noticed: noticed, faults: self.faults })
+        Ok(Outcome {
+            operations,
+            copies,
+            foreign_writes_noticed: noticed,
+            faults: self.faults,
+        })
     }
 
     /// Nothing of the schedule is left in the store.
@@ -159,7 +176,10 @@ impl Schedule {
             None => Ok(()),
             Some(violation) => {
                 self.end();
-                Err(Failure { violation, trace: self.world.lock().trace.take().unwrap_or_default() })
+                Err(Failure {
+                    violation,
+                    trace: self.world.lock().trace.take().unwrap_or_default(),
+                })
             }
         }
     }
@@ -202,12 +222,23 @@ impl Schedule {
             (Retention, when(plan.retention, 1)),
             (Forget, when(plan.follower_restarts, 1)),
             (FollowerRestart, when(plan.follower_restarts, 1)),
-            (ForeignWrite, when(plan.foreign_write && self.foreign.is_none(), 1)),
-            (LostRecord, when(plan.log_loses_record && !world.checks.is_log_damaged, 1)),
+            (
+                ForeignWrite,
+                when(plan.foreign_write && self.foreign.is_none(), 1),
+            ),
+            (
+                LostRecord,
+                when(plan.log_loses_record && !world.checks.is_log_damaged, 1),
+            ),
             (Replay, when(plan.refusals, 2)),
-            (Redrive, when(world.sabotage == Some(Sabotage::RedrivenOperation), 2)),
+            (
+                Redrive,
+                when(world.sabotage == Some(Sabotage::RedrivenOperation), 2),
+            ),
         ];
-        let mut at = world.rng.u32(0..weights.iter().map(|(_, weight)| weight).sum());
+        let mut at = world
+            .rng
+            .u32(0..weights.iter().map(|(_, weight)| weight).sum());
         for (event, weight) in weights {
             if at < weight {
                 return event;
@@ -222,7 +253,11 @@ impl Schedule {
             Event::Time => {
                 let millis = {
                     let mut world = self.world.lock();
-                    if world.rng.u32(0..4) == 0 { 1000 } else { world.rng.u64(1..200) }
+                    if world.rng.u32(0..4) == 0 {
+                        1000
+                    } else {
+                        world.rng.u64(1..200)
+                    }
                 };
                 self.pass(Duration::from_millis(millis)).await;
             }
@@ -233,7 +268,9 @@ impl Schedule {
             Event::KillFollowerAgent => self.kill_follower_agent(),
             Event::StartFollower => {
                 if self.is_captured && !self.follower.is_running() {
-                    self.world.lock().note(|| "follower agent starts".to_owned());
+                    self.world
+                        .lock()
+                        .note(|| "follower agent starts".to_owned());
                     self.follower.start();
                 }
             }
@@ -306,7 +343,10 @@ impl Schedule {
             Event::FollowerRestart => {
                 self.faults += 1;
                 world.note(|| "follower cluster restarts".to_owned());
-                for mut call in world.calls.extract_if(.., |call| call.target == Target::Follower) {
+                for mut call in world
+                    .calls
+                    .extract_if(.., |call| call.target == Target::Follower)
+                {
                     call.finish(false);
                 }
                 world.follower.forget_deletions(true);
@@ -339,7 +379,8 @@ impl Schedule {
         self.is_captured |= written >= head_start;
     }
 
-    /// Somebody else writes to a document of the follower index; the leader changes it afterwards, so that it shows.
+    /// Somebody else writes to a document of the follower index; the leader changes it afterwards,
+    /// so that it shows.
     fn foreign_write(&mut self) {
         let mut world = self.world.lock();
         if !self.follower.is_following() || !world.group.is_serving() {
@@ -425,7 +466,8 @@ impl Schedule {
             world.calls.retain(|call| !call.is_abandoned());
         }
         for _ in 0..8 {
-            self.pass(crate::index::GC_DELETES / 8 + Duration::from_secs(1)).await;
+            self.pass(crate::index::GC_DELETES / 8 + Duration::from_secs(1))
+                .await;
             self.poll().await;
             self.finish_calls();
             self.poll().await;
@@ -457,7 +499,10 @@ impl Schedule {
                 world.group.rejoin(&mut world.rng, node);
             }
             world.group.settle();
-            world.kafka.producers.retain(|_, producer| !producer.is_orphan);
+            world
+                .kafka
+                .producers
+                .retain(|_, producer| !producer.is_orphan);
         }
         while self.writes_left > 0 {
             self.write();
@@ -496,18 +541,31 @@ impl Schedule {
     /// What keeps the schedule from its end.
     fn unfinished(&self) -> String {
         let mut world = self.world.lock();
-        let (settled, written) = (world.group.settled(), world.group.primary().ops.len() as i64 - 1);
+        let (settled, written) = (
+            world.group.settled(),
+            world.group.primary().ops.len() as i64 - 1,
+        );
         if self.writes_left > 0 || !self.is_captured || settled < written {
             return format!("{settled} of {written} operations are settled");
         }
         let topic = world.topic.clone();
-        let shipped = world.kafka.partition(&topic).reach().map_or(-1, |reach| reach.seq_no.0);
-        let applied = self.follower.place.progress.shards[0].follower_checkpoint().0;
+        let shipped = world
+            .kafka
+            .partition(&topic)
+            .reach()
+            .map_or(-1, |reach| reach.seq_no.0);
+        let applied = self.follower.place.progress.shards[0]
+            .follower_checkpoint()
+            .0;
         match self.follower.is_following() {
             _ if shipped < settled => format!("{shipped} of {settled} operations are in the log"),
             false => "the follower agent does not follow".to_owned(),
-            true if applied < settled => format!("{applied} of {settled} operations are in the follower index"),
-            true if !world.letters.is_empty() => format!("there are dead letters: {:?}", world.letters),
+            true if applied < settled => {
+                format!("{applied} of {settled} operations are in the follower index")
+            }
+            true if !world.letters.is_empty() => {
+                format!("there are dead letters: {:?}", world.letters)
+            }
             true => String::new(),
         }
     }
@@ -518,9 +576,12 @@ impl Schedule {
             // The schedule ends there: a user is to decide.
             (Some(_), _) => {}
             (None, Some((id, settled))) if self.follower.copies == 0 => {
-                // Only a later write of the leader shows it; otherwise it is for a verification to find.
+                // Only a later write of the leader shows it; otherwise it is for a verification to
+                // find.
                 if world.group.changed_since(id, *settled) {
-                    world.checks.fail(format!("nobody noticed that somebody else wrote to {id}"));
+                    world
+                        .checks
+                        .fail(format!("nobody noticed that somebody else wrote to {id}"));
                 }
             }
             _ => {
