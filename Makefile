@@ -1,12 +1,11 @@
-# The commands, and the checks of CI. `make demo KEEP=1` leaves the stack running. `make bench QUICK=1` is short, and leaves
-# docs/benchmarks alone; `make bench ONLY=speed,lag` runs some of its phases.
+# The commands, and the checks of CI. `make demo KEEP=1` leaves the stack running.
 
 RUN := deploy/dev/with-toolchain
 
 # Development commands leave out what only releases and benchmarks need.
 DEV := --locked --no-default-features
 
-.PHONY: demo test faults previous soak bench microbench check
+.PHONY: demo test faults previous soak bench compared microbench check
 
 demo:
 	@deploy/dev/demo $(if $(KEEP),--keep)
@@ -36,13 +35,21 @@ soak:
 	@$(RUN) cargo run --quiet --locked --release --package shardline-bench -- --soak $(or $(MINUTES),10) \
 		--output "$${CARGO_TARGET_DIR:-target}/soak"
 
-# Written to the target folder by a run that is not the whole one.
-BENCH_OUTPUT := $(if $(QUICK)$(ONLY),$${CARGO_TARGET_DIR:-target}/bench,docs/benchmarks)
+# `make bench QUICK=1` is short; `make bench ONLY=speed,lag` runs some phases; `make bench COMPARE=6cdee55 ONLY=…` builds that
+# commit and measures its agents in turns with those of the working tree. Only a whole run writes to docs/benchmarks.
+BENCH_OUTPUT := $(if $(QUICK)$(ONLY)$(COMPARE),$${CARGO_TARGET_DIR:-target}/bench,docs/benchmarks)
 
-bench: microbench
-	@$(RUN) cargo build --quiet --locked --release --workspace --bins
+bench: $(if $(COMPARE),compared,microbench)
+	@$(RUN) cargo build --locked --release --workspace --bins
 	@$(RUN) cargo run --quiet --locked --release --package shardline-bench -- --output $(BENCH_OUTPUT) \
-		--criterion "$${CARGO_TARGET_DIR:-target}/criterion" $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
+		$(if $(COMPARE),--compare target/compared/target/release,--criterion "$${CARGO_TARGET_DIR:-target}/criterion") \
+		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
+
+# The release build of another commit, for `make bench COMPARE=…`.
+compared:
+	@[ -e target/compared ] || git clone --quiet . target/compared
+	@cd target/compared && git fetch --quiet && git checkout --quiet $(COMPARE) && CARGO_TARGET_DIR=target \
+		../../$(RUN) cargo build --locked --release --package leader-agent --package follower-agent
 
 microbench:
 	@$(RUN) cargo bench --quiet --locked --package shardline-bench --bench hot_paths -- $(if $(QUICK),--quick)

@@ -2,6 +2,7 @@
 //! in one run.
 
 mod arena;
+mod compare;
 mod lag;
 mod phases;
 mod plot;
@@ -18,11 +19,12 @@ use std::process::Command;
 use anyhow::Result;
 use arena::Arena;
 use clap::{Parser, ValueEnum};
+use compare::Builds;
 use phases::{
     Size, backlog, broker_away, catch_up, fan_out, idle_shards, lag as lag_phase, micro, speed,
     verify,
 };
-use report::Report;
+use report::{Report, Section};
 
 #[derive(Parser)]
 struct Arguments {
@@ -38,6 +40,10 @@ struct Arguments {
     /// Instead: a mixed load for so long, with verification at intervals.
     #[arg(long, value_name = "MINUTES")]
     soak: Option<u64>,
+    /// Another build's agents, in this folder, are measured in turns with these: the outcome is a
+    /// table of ratios.
+    #[arg(long, value_name = "FOLDER", conflicts_with = "soak")]
+    compare: Option<PathBuf>,
     /// Where results.md, or soak.md, and its plots go.
     #[arg(long)]
     output: PathBuf,
@@ -110,22 +116,36 @@ async fn measure(arguments: &Arguments, size: Size, report: &mut Report) -> Resu
             continue;
         }
         eprintln!("== {phase:?}");
-        let section = match phase {
-            Phase::Lag => lag_phase::idle(&arena, size).await?,
-            Phase::LoadLag => lag_phase::under_load(&arena, size).await?,
-            Phase::Speed => speed::shared_cores(&arena, size).await?,
-            Phase::Split => speed::split_cores(&arena, size).await?,
-            Phase::Workloads => speed::workloads(&arena, size).await?,
-            Phase::CatchUp => catch_up::run(&arena, size).await?,
-            Phase::FanOut => fan_out::run(&arena, size).await?,
-            Phase::BrokerAway => broker_away::run(&arena, size).await?,
-            Phase::Backlog => backlog::run(&arena, size).await?,
-            Phase::IdleShards => idle_shards::run(&arena, size).await?,
-            Phase::Verify => verify::run(&arena, size).await?,
+        let section = match &arguments.compare {
+            None => phase.run(&arena, size).await?,
+            Some(theirs) => {
+                let builds = Builds::beside(&arena, theirs)?;
+                let once = Size { rounds: 1, ..size };
+                let run = async || phase.run(&arena, once).await;
+                compare::in_turns(&arena, &builds, size.rounds, run).await?
+            }
         };
         report.add([section])?;
     }
     arena.stack.stop().await
+}
+
+impl Phase {
+    async fn run(self, arena: &Arena, size: Size) -> Result<Section> {
+        match self {
+            Self::Lag => lag_phase::idle(arena, size).await,
+            Self::LoadLag => lag_phase::under_load(arena, size).await,
+            Self::Speed => speed::shared_cores(arena, size).await,
+            Self::Split => speed::split_cores(arena, size).await,
+            Self::Workloads => speed::workloads(arena, size).await,
+            Self::CatchUp => catch_up::run(arena, size).await,
+            Self::FanOut => fan_out::run(arena, size).await,
+            Self::BrokerAway => broker_away::run(arena, size).await,
+            Self::Backlog => backlog::run(arena, size).await,
+            Self::IdleShards => idle_shards::run(arena, size).await,
+            Self::Verify => verify::run(arena, size).await,
+        }
+    }
 }
 
 /// Lets the servers compile their code before anything is measured. Kafka needs thousands of

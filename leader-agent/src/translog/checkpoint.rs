@@ -1,9 +1,9 @@
 //! `translog.ckp` and `translog-N.ckp`: how far a shard's translog is durable, and its global
 //! checkpoint.
 //!
-//! Source: OpenSearch's `Checkpoint` class. Version 2 (Elasticsearch 6.0) and 3 (6.4 to OpenSearch
-//! 1) are big-endian, version 4 (OpenSearch 2 on, with Lucene 9) is little-endian; 2 has no
-//! `trimmedAboveSeqNo`. A Lucene footer follows.
+//! Source: OpenSearch's `Checkpoint` class. Versions 2 (Elasticsearch 6.0) and 3 (6.4 to
+//! OpenSearch 1.x) are big-endian, version 4 (OpenSearch 2 on, with Lucene 9) is little-endian; 2
+//! has no `trimmedAboveSeqNo`. A Lucene footer follows.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
