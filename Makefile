@@ -5,16 +5,25 @@ RUN := deploy/dev/with-toolchain
 # Development commands leave out what only releases and benchmarks need.
 DEV := --locked --no-default-features
 
-.PHONY: demo test faults previous soak bench compared microbench check
+.PHONY: demo test unit sim e2e mutants faults previous soak bench compared microbench check
 
 demo:
 	@deploy/dev/demo $(if $(KEEP),--keep)
 
-# The tests on real servers run one at a time: each fills two cores.
-test:
+test: unit sim e2e
+
+# Everything that needs no servers.
+unit:
+	@$(RUN) cargo test $(DEV) --workspace --exclude shardline-tests --exclude shardline-simulation
+
+# The agents' real code through thousands of schedules; `SHARDLINE_SIM_SEED=1234 make sim` replays one.
+sim:
+	@$(RUN) cargo test $(DEV) --package shardline-simulation
+
+# The tests on real servers, one at a time: each fills two cores. `make e2e ONLY=verify` runs one file of tests/tests.
+e2e:
 	@$(RUN) cargo build $(DEV) --workspace --bins
-	@$(RUN) cargo test $(DEV) --workspace --exclude shardline-tests
-	@$(RUN) cargo test $(DEV) --package shardline-tests -- --test-threads=1
+	@$(RUN) cargo test $(DEV) --package shardline-tests $(if $(ONLY),--test $(ONLY)) -- --test-threads=1
 
 # `make faults ONLY=SIGKILL` lets some of them happen.
 faults: previous
@@ -54,6 +63,17 @@ compared:
 microbench:
 	@$(RUN) cargo bench --quiet --locked --package shardline-bench --bench hot_paths -- $(if $(QUICK),--quick)
 
+# What the tests without servers do not notice: a sample of changes to what differs from BASE (all of the agents without it).
+SAMPLE ?= 1/20
+mutants:
+	@command -v cargo-mutants >/dev/null || $(RUN) cargo install --quiet --locked cargo-mutants
+	@git diff $(or $(BASE),$$(git hash-object -t tree /dev/null)) >"$${CARGO_TARGET_DIR:-target}/mutants.diff"
+	@$(RUN) cargo mutants --in-diff "$${CARGO_TARGET_DIR:-target}/mutants.diff" --shard $(SAMPLE) --sharding round-robin \
+		--output "$${CARGO_TARGET_DIR:-target}" --test-workspace=true \
+		--cargo-arg=--locked -- --workspace --exclude shardline-tests
+
 check:
 	@$(RUN) cargo fmt --all --check
 	@$(RUN) cargo clippy $(DEV) --workspace --all-targets -- -D warnings
+
+.NOTPARALLEL:
