@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::control::Entry;
-use crate::types::{ClusterUuid, IndexName};
+use crate::words::Entry;
+use crate::words::types::{ClusterUuid, IndexName};
 
 /// What stands for the leader index's name in a rule's `follower_index_pattern`.
 pub const LEADER_INDEX: &str = "{{leader_index}}";

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::control::Entry;
-use crate::types::{ClusterUuid, IndexName};
+use crate::words::Entry;
+use crate::words::types::{ClusterUuid, IndexName};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BulkOperation {

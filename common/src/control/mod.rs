@@ -8,18 +8,19 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::metadata::{IndexMetadata, MetadataVersions};
-use crate::record::FrameId;
-use crate::types::{
-    ClusterUuid, Epoch, ExternalVersion, IndexName, IndexUuid, Offset, SeqNo, ShardId, TopicName,
-};
+pub mod auto_follow;
+pub mod bulk;
+pub mod leader_stats;
+pub mod repository;
+pub mod verification;
 
-/// Something that lives under a key of a control topic.
-pub trait Entry: Serialize + for<'de> Deserialize<'de> {
-    /// The first segment of the key.
-    const KIND: &'static str;
-    fn key(&self) -> String;
-}
+pub use crate::words::Entry;
+
+use crate::words::metadata::{IndexMetadata, MetadataVersions};
+use crate::words::types::{
+    ClusterUuid, Epoch, ExternalVersion, FrameId, IndexName, IndexUuid, Nonce, Offset, SeqNo,
+    ShardId, TopicName,
+};
 
 /// `control.leader`: a leader agent and the node beside it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -165,8 +166,7 @@ pub struct AppliedMetadata {
     pub write_aliases: Map<String, Value>,
 }
 
-/// `control.leader`: the history of a shard that its partition holds. See
-/// [`crate::shard_stats::history`].
+/// `control.leader`: the history of a shard that its partition holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardHistory {
     pub cluster_uuid: ClusterUuid,
@@ -184,7 +184,7 @@ pub struct FillRequest {
     pub shard: ShardId,
     pub from: SeqNo,
     pub to: SeqNo,
-    pub nonce: String,
+    pub nonce: Nonce,
 }
 
 /// `control.follower`: what the agent that follows a shard asks of the one that looks after the

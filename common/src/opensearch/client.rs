@@ -11,8 +11,8 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 
-use crate::config::{ConfigError, OpenSearchConfig};
-use crate::lease::Lease;
+use crate::process::config::{ConfigError, OpenSearchConfig};
+use crate::process::lease::Lease;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -57,7 +57,7 @@ pub trait Transport: Send + Sync {
 struct Http {
     base: String,
     client: reqwest::Client,
-    login: Option<(String, Option<crate::config::Secret>)>,
+    login: Option<(String, Option<crate::process::config::Secret>)>,
 }
 
 impl Transport for Http {
@@ -72,7 +72,12 @@ impl Transport for Http {
                 .request(request.method, url)
                 .timeout(request.timeout);
             if let Some((name, password)) = &self.login {
-                http = http.basic_auth(name, password.as_ref().map(crate::config::Secret::reveal));
+                http = http.basic_auth(
+                    name,
+                    password
+                        .as_ref()
+                        .map(crate::process::config::Secret::reveal),
+                );
             }
             if let Some((content_type, bytes)) = request.body {
                 http = http
@@ -265,16 +270,6 @@ impl OpenSearch {
 
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, OpenSearchError> {
         self.json(Method::GET, path, None, REQUEST_TIMEOUT).await
-    }
-
-    /// A GET that the server may hold back for as long as `timeout`.
-    pub async fn long_poll<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        timeout: Duration,
-    ) -> Result<T, OpenSearchError> {
-        self.json(Method::GET, path, None, timeout + Duration::from_secs(10))
-            .await
     }
 
     /// These `fields` (a `filter_path`) of these `parts` of the cluster's state, with flat

@@ -1,5 +1,4 @@
-//! Verification: how documents of the two sides become comparable, and what their agents ask and
-//! answer.
+//! Verification: how documents of the two sides become comparable.
 //!
 //! A document's fingerprint covers its id, its routing, the leader's sequence number of the
 //! operation that made it what it is and, if asked for, its source. Documents are dealt into
@@ -7,250 +6,32 @@
 //! shard is scanned is of no matter.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use reqwest::Method;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use crate::control::Entry;
-use crate::metadata::IndexMetadata;
-use crate::opensearch::{OpenSearch, OpenSearchError, path_segment};
-use crate::scan::{Hit, ScanError, ShardScan, Stretch};
-use crate::types::{ClusterUuid, ExternalVersion, IndexName, IndexUuid, SeqNo, ShardId};
+use super::scan::{Hit, ScanError, ShardScan, Stretch};
+use super::{OpenSearch, OpenSearchError, path_segment};
+use crate::control::verification::{Digests, DocumentName, Fingerprint, How, Listing};
+use crate::words::types::{ExternalVersion, IndexName, SeqNo, ShardId};
 
-/// Documents that are listed at once, at most, unless they are of one bucket.
-const LISTED: usize = 50_000;
-const LEAST_BUCKETS: u64 = 256;
-const MOST_BUCKETS: u64 = 65_536;
-const DOCUMENTS_IN_A_BUCKET: u64 = 16;
+const BUCKETS_MIN: u64 = 256;
+const BUCKETS_MAX: u64 = 65_536;
+const DOCUMENTS_PER_BUCKET: u64 = 16;
 const STATES_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// `control.follower`: a question to the agent beside the primary of a leader shard; removed when
-/// it is answered.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Question {
-    pub leader_cluster: ClusterUuid,
-    pub leader_uuid: IndexUuid,
-    pub shard: ShardId,
-    /// Of one verification there is one question at a time about a shard.
-    pub verification: String,
-    pub nonce: String,
-    pub how: How,
-    pub ask: Ask,
-}
-
-/// How documents are compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct How {
-    /// Whether sources are compared, too.
-    pub content: bool,
-    /// No more are read on either side; 0 is no limit.
-    pub documents_per_second: u64,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Ask {
-    Metadata,
-    Digests { buckets: u32 },
-    Documents { buckets: u32, of: BTreeSet<u32> },
-    States { documents: Vec<DocumentName> },
-}
-
-/// `control.leader`: what became of a question; removed when the question is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Reply {
-    pub leader_cluster: ClusterUuid,
-    pub leader_uuid: IndexUuid,
-    pub shard: ShardId,
-    pub verification: String,
-    pub nonce: String,
-    pub answer: Answer,
-}
-
-/// What is told of documents is of their state when every operation up to the checkpoint had been
-/// carried out, and perhaps later ones.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Answer {
-    /// Scanning; so many documents have been read.
-    Working {
-        checkpoint: SeqNo,
-        documents: u64,
-    },
-    Failed {
-        reason: String,
-    },
-    Metadata(Box<IndexMetadata>),
-    Digests {
-        checkpoint: SeqNo,
-        digests: Digests,
-    },
-    Documents {
-        checkpoint: SeqNo,
-        listing: Listing,
-    },
-    States {
-        checkpoint: SeqNo,
-        states: Vec<Option<Fingerprint>>,
-    },
-}
-
-/// Enough to get a document by.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct DocumentName {
-    pub id: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub routing: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fingerprint {
-    pub seq_no: SeqNo,
-    pub hash: u64,
-}
-
-/// The digests of all buckets of a shard.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "WrittenDigests", into = "WrittenDigests")]
-pub struct Digests {
-    pub documents: u64,
-    sums: Vec<u64>,
-}
-
-/// Sums are written as base64 of little-endian numbers.
-#[derive(Serialize, Deserialize)]
-struct WrittenDigests {
-    documents: u64,
-    sums: String,
-}
-
-impl From<Digests> for WrittenDigests {
-    fn from(digests: Digests) -> Self {
-        let bytes: Vec<u8> = digests
-            .sums
-            .iter()
-            .flat_map(|sum| sum.to_le_bytes())
-            .collect();
-        Self {
-            documents: digests.documents,
-            sums: STANDARD.encode(bytes),
-        }
-    }
-}
-
-impl TryFrom<WrittenDigests> for Digests {
-    type Error = base64::DecodeError;
-
-    fn try_from(written: WrittenDigests) -> Result<Self, Self::Error> {
-        let bytes = STANDARD.decode(written.sums)?;
-        let (sums, _) = bytes.as_chunks::<8>();
-        Ok(Self {
-            documents: written.documents,
-            sums: sums.iter().copied().map(u64::from_le_bytes).collect(),
-        })
-    }
-}
-
-impl Digests {
-    fn new(buckets: u32) -> Self {
-        Self {
-            documents: 0,
-            sums: vec![0; buckets as usize],
-        }
-    }
-
-    fn add(&mut self, bucket: u32, fingerprint: Fingerprint) {
-        self.documents += 1;
-        let sum = &mut self.sums[bucket as usize];
-        *sum = sum.wrapping_add(fingerprint.hash);
-    }
-
-    /// The buckets in which the two sides differ.
-    pub fn differing(&self, other: &Self) -> BTreeSet<u32> {
-        let pairs = self.sums.iter().zip(&other.sums);
-        (0..)
-            .zip(pairs)
-            .filter(|(_, (one, other))| one != other)
-            .map(|(bucket, _)| bucket)
-            .collect()
-    }
-}
-
-/// The documents of some buckets: of all that are asked for and lie below `below`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Listing {
-    pub below: u32,
-    documents: BTreeMap<u32, Vec<(DocumentName, Fingerprint)>>,
-    #[serde(skip)]
-    count: usize,
-}
-
-impl Listing {
-    fn new(below: u32) -> Self {
-        Self {
-            below,
-            documents: BTreeMap::new(),
-            count: 0,
-        }
-    }
-
-    fn add(&mut self, bucket: u32, name: DocumentName, fingerprint: Fingerprint) {
-        if bucket >= self.below {
-            return;
-        }
-        self.documents
-            .entry(bucket)
-            .or_default()
-            .push((name, fingerprint));
-        self.count += 1;
-        if self.count > LISTED
-            && self.documents.len() > 1
-            && let Some((last, documents)) = self.documents.pop_last()
-        {
-            self.below = last;
-            self.count -= documents.len();
-        }
-    }
-
-    /// The documents that are not the same in the two, of buckets that both list.
-    pub fn differing(self, other: Self) -> Vec<DocumentName> {
-        let below = self.below.min(other.below);
-        let flat = |listing: Self| {
-            let buckets = listing
-                .documents
-                .into_iter()
-                .filter(move |(bucket, _)| *bucket < below);
-            buckets
-                .flat_map(|(_, documents)| documents)
-                .map(|(name, print)| (name.id.clone(), (name, print)))
-        };
-        let mut others: BTreeMap<String, (DocumentName, Fingerprint)> = flat(other).collect();
-        let mut differing = Vec::new();
-        for (id, (name, fingerprint)) in flat(self) {
-            match others.remove(&id) {
-                Some((_, other)) if other == fingerprint => {}
-                _ => differing.push(name),
-            }
-        }
-        differing.extend(others.into_values().map(|(name, _)| name));
-        differing
-    }
-}
 
 /// Into how many buckets a shard of so many documents is dealt.
 pub fn buckets_for(documents: u64) -> u32 {
-    let wanted = (documents / DOCUMENTS_IN_A_BUCKET).next_power_of_two();
+    let wanted = (documents / DOCUMENTS_PER_BUCKET).next_power_of_two();
     // At most 65,536.
-    wanted.clamp(LEAST_BUCKETS, MOST_BUCKETS) as u32
+    wanted.clamp(BUCKETS_MIN, BUCKETS_MAX) as u32
 }
 
 fn bucket_of(id: &str, buckets: u32) -> u32 {
@@ -538,82 +319,13 @@ struct FoundDocument<'a> {
     error: Option<Value>,
 }
 
-fn key_of(
-    kind: &str,
-    cluster: &ClusterUuid,
-    uuid: &IndexUuid,
-    verification: &str,
-    shard: ShardId,
-) -> String {
-    format!("{kind}/{cluster}/{uuid}/{verification}/{shard}")
-}
-
-impl Entry for Question {
-    const KIND: &'static str = "question";
-    fn key(&self) -> String {
-        key_of(
-            Self::KIND,
-            &self.leader_cluster,
-            &self.leader_uuid,
-            &self.verification,
-            self.shard,
-        )
-    }
-}
-
-impl Question {
-    pub fn reply_key(&self) -> String {
-        key_of(
-            Reply::KIND,
-            &self.leader_cluster,
-            &self.leader_uuid,
-            &self.verification,
-            self.shard,
-        )
-    }
-
-    pub fn reply(&self, answer: Answer) -> Reply {
-        Reply {
-            leader_cluster: self.leader_cluster.clone(),
-            leader_uuid: self.leader_uuid.clone(),
-            shard: self.shard,
-            verification: self.verification.clone(),
-            nonce: self.nonce.clone(),
-            answer,
-        }
-    }
-}
-
-impl Entry for Reply {
-    const KIND: &'static str = "reply";
-    fn key(&self) -> String {
-        key_of(
-            Self::KIND,
-            &self.leader_cluster,
-            &self.leader_uuid,
-            &self.verification,
-            self.shard,
-        )
-    }
-}
-
-impl Reply {
-    pub fn question_key(&self) -> String {
-        key_of(
-            Question::KIND,
-            &self.leader_cluster,
-            &self.leader_uuid,
-            &self.verification,
-            self.shard,
-        )
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::control::verification::LISTED_DOCUMENTS_MAX;
+    use crate::words::types::Epoch;
 
     fn name(id: &str) -> DocumentName {
         DocumentName {
@@ -686,9 +398,23 @@ mod tests {
     }
 
     #[test]
+    fn a_restored_document_has_its_own_number() {
+        let side = |version| {
+            Side::Follower {
+                restored_below: 1 << 44,
+            }
+            .seq_no(SeqNo(7), version)
+        };
+        assert_eq!(
+            (side(3), side(ExternalVersion::new(Epoch(1), SeqNo(5)).0)),
+            (SeqNo(7), SeqNo(5))
+        );
+    }
+
+    #[test]
     fn a_long_listing_ends_at_a_bucket() {
         let mut listing = Listing::new(8);
-        for n in 0..(2 * LISTED) {
+        for n in 0..(2 * LISTED_DOCUMENTS_MAX) {
             let id = n.to_string();
             listing.add(
                 bucket_of(&id, 8),
@@ -698,7 +424,7 @@ mod tests {
         }
         let listed: usize = listing.documents.values().map(Vec::len).sum();
         assert!(listing.below < 8 && listing.below > 1, "{}", listing.below);
-        assert!(listed <= LISTED, "{listed}");
+        assert!(listed <= LISTED_DOCUMENTS_MAX, "{listed}");
         assert!(
             listing
                 .documents

@@ -10,8 +10,8 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tracing::warn;
 
-use crate::opensearch::{OpenSearch, OpenSearchError, path_segment};
-use crate::types::{IndexName, PrimaryTerm, SeqNo, ShardId};
+use super::{OpenSearch, OpenSearchError, path_segment};
+use crate::words::types::{IndexName, PrimaryTerm, SeqNo, ShardId};
 
 /// What a page is meant to weigh, in bytes; the number of documents asked for follows from the last
 /// page's.

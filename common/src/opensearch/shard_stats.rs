@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 
-use crate::opensearch::{OpenSearch, OpenSearchError, path_segment};
-use crate::types::{IndexName, IndexUuid, SeqNo, ShardId};
+use super::{OpenSearch, OpenSearchError, path_segment};
+use crate::words::types::{IndexName, IndexUuid, SeqNo, ShardId};
 
 const FIELDS: &str = "indices.*.uuid,indices.*.shards.*.routing.primary,indices.*.shards.*.routing.state,indices.*.shards.*.seq_no";
 

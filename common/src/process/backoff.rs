@@ -7,8 +7,8 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder, Retryable};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-const FIRST: Duration = Duration::from_millis(250);
-const LAST: Duration = Duration::from_secs(10);
+const RETRY_DELAY_FIRST: Duration = Duration::from_millis(250);
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(10);
 
 /// Delays from `first` to `last`, without end.
 pub fn doubling(first: Duration, last: Duration) -> ExponentialBuilder {
@@ -25,9 +25,11 @@ pub async fn until_available<T, E: Display, F: Future<Output = Result<T, E>>>(
     attempt: impl FnMut() -> F,
     stop: &CancellationToken,
 ) -> Option<T> {
-    let attempts = attempt.retry(doubling(FIRST, LAST)).notify(|error, delay| {
-        warn!(%error, retry_in_ms = delay.as_millis() as u64, "{what} is not available yet");
-    });
+    let attempts = attempt
+        .retry(doubling(RETRY_DELAY_FIRST, RETRY_DELAY_MAX))
+        .notify(|error, delay| {
+            warn!(%error, retry_in_ms = delay.as_millis() as u64, "{what} is not available yet");
+        });
     stop.run_until_cancelled(attempts).await?.ok()
 }
 

@@ -7,14 +7,22 @@
 use std::time::{Duration, Instant, SystemTime};
 
 /// Timers may stand still for as long as this, and for an interval of looking.
-const TOLERATED: Duration = Duration::from_secs(3);
-const INTERVAL: Duration = Duration::from_secs(1);
+const STEP_BACK_TOLERATED: Duration = Duration::from_secs(3);
+const CLOCK_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Milliseconds since the epoch, by the wall clock.
+pub fn now_ms() -> i64 {
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+}
 
 /// Resolves when the wall clock was set back; by how much.
 pub async fn set_back() -> Duration {
     let mut before = (SystemTime::now(), Instant::now());
     loop {
-        tokio::time::sleep(INTERVAL).await;
+        tokio::time::sleep(CLOCK_CHECK_INTERVAL).await;
         let now = (SystemTime::now(), Instant::now());
         if let Some(step) = step_back(before, now) {
             return step;
@@ -29,7 +37,7 @@ fn step_back(before: (SystemTime, Instant), now: (SystemTime, Instant)) -> Optio
     let due = before.0 + now.1.duration_since(before.1);
     due.duration_since(now.0)
         .ok()
-        .filter(|step| *step > TOLERATED)
+        .filter(|step| *step > STEP_BACK_TOLERATED)
 }
 
 #[cfg(test)]

@@ -3,13 +3,13 @@
 use std::pin::pin;
 use std::time::Duration;
 
-const LONG: Duration = Duration::from_secs(5);
+const LATE_AFTER: Duration = Duration::from_secs(5);
 
 /// Does the work to its end. If it takes long, `when_late` is called meanwhile, such as to give up
 /// what others wait for.
 pub async fn noticing<T>(work: impl Future<Output = T>, when_late: impl FnOnce()) -> T {
     let mut work = pin!(work);
-    if let Ok(done) = tokio::time::timeout(LONG, &mut work).await {
+    if let Ok(done) = tokio::time::timeout(LATE_AFTER, &mut work).await {
         return done;
     }
     when_late();

@@ -11,9 +11,9 @@ use clap::Args;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock;
-use crate::config::{ConfigError, load};
-use crate::telemetry;
+use crate::process::clock;
+use crate::process::config::{ConfigError, load};
+use crate::process::telemetry;
 
 #[derive(Args)]
 pub struct LaunchArguments {

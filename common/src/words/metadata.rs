@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::types::{IndexName, IndexUuid};
+use crate::words::types::{IndexName, IndexUuid};
 
 /// What a follower needs to make and keep an index like the leader's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

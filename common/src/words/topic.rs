@@ -1,6 +1,6 @@
 //! Names of topics.
 
-use crate::types::{ClusterUuid, IndexName, IndexUuid, TopicName};
+use crate::words::types::{ClusterUuid, IndexName, IndexUuid, TopicName};
 
 /// Kafka's limit for a topic's name, in bytes.
 const MAX_NAME: usize = 249;

@@ -115,6 +115,21 @@ name! {
     TopicName
 }
 
+name! {
+    /// Tells one request from every other, so that an answer is matched to what it answers.
+    Nonce
+}
+name! {
+    /// Id of a snapshot of a leader index, in a repository.
+    SnapshotId
+}
+
+impl PartialEq<String> for Nonce {
+    fn eq(&self, other: &String) -> bool {
+        self.0 == *other
+    }
+}
+
 impl SeqNo {
     /// What a shard without operations has for a checkpoint.
     pub const NONE: Self = Self(-1);
@@ -174,12 +189,16 @@ impl ExternalVersion {
     }
 }
 
+/// Tells the records of one resync from those of another: two agents may overlap for a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct FrameId(pub i64);
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::verify::Side;
 
     #[test]
     fn a_higher_epoch_outranks_every_sequence_number_of_a_lower_one() {
@@ -211,15 +230,5 @@ mod tests {
     fn a_restored_document_has_its_own_number() {
         assert_eq!(ExternalVersion(1).epoch_above(Epoch(0)), Some(Epoch(1)));
         assert_eq!(ExternalVersion((1 << 62) - 1).epoch_above(Epoch(1)), None);
-        let side = |version| {
-            Side::Follower {
-                restored_below: 1 << 44,
-            }
-            .seq_no(SeqNo(7), version)
-        };
-        assert_eq!(
-            (side(3), side(ExternalVersion::new(Epoch(1), SeqNo(5)).0)),
-            (SeqNo(7), SeqNo(5))
-        );
     }
 }

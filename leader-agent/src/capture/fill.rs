@@ -4,25 +4,28 @@
 
 use std::time::Duration;
 
+use shardline_common::blocking::blocking;
+use shardline_common::clock::now_ms;
 use shardline_common::control::{Entry, FillRequest};
-use shardline_common::types::SeqNo;
+use shardline_common::tasks::changed_or_never;
+use shardline_common::types::{Nonce, SeqNo};
 use tokio::task::JoinError;
 use tokio::time::Instant;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use crate::blocking::blocking;
-use crate::capture::{Capture, CaptureError, Context, Files, Shard, now_ms, to_record};
+use super::{Capture, CaptureError, Context};
+use crate::node::Shard;
 use crate::publish::PublishError;
-use crate::resync::Missing;
+use crate::source::{Files, Missing, to_record};
 use crate::translog::{Operation, ShardTail, TailError};
 
 /// How long nothing may come before the others are given up.
-const PATIENCE: Duration = Duration::from_secs(3);
-const LOOK: Duration = Duration::from_millis(100);
+const FILL_SILENCE_MAX: Duration = Duration::from_secs(3);
+const FILL_POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a copy may take to learn that the primary's global checkpoint has gone up.
-const CATCH_UP: Duration = Duration::from_secs(10);
-const BATCH_BYTES: usize = 1024 * 1024;
+const CHECKPOINT_LAG_MAX: Duration = Duration::from_secs(10);
+const FILL_BATCH_BYTES: usize = 1024 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 enum FillError {
@@ -36,7 +39,7 @@ enum FillError {
 
 impl Capture<'_> {
     /// Has the agents beside other copies ship what is missing; whether they did.
-    pub async fn fill(&mut self, missing: &Missing) -> Result<bool, CaptureError> {
+    pub(super) async fn fill(&mut self, missing: &Missing) -> Result<bool, CaptureError> {
         let Shard { index, shard, .. } = self.shard;
         let (from, to) = (self.sent.next(), missing.to);
         let request = FillRequest {
@@ -45,7 +48,7 @@ impl Capture<'_> {
             shard: *shard,
             from,
             to,
-            nonce: Uuid::new_v4().to_string(),
+            nonce: Uuid::new_v4().to_string().into(),
         };
         self.context.board.post(&request).await?;
         let filled = self.await_fill(to).await;
@@ -64,8 +67,8 @@ impl Capture<'_> {
 
     async fn await_fill(&mut self, to: SeqNo) -> Result<bool, CaptureError> {
         let (mut reached, mut since) = (self.sent, Instant::now());
-        while since.elapsed() < PATIENCE {
-            tokio::time::sleep(LOOK).await;
+        while since.elapsed() < FILL_SILENCE_MAX {
+            tokio::time::sleep(FILL_POLL_INTERVAL).await;
             let Some(reach) = self
                 .context
                 .log
@@ -89,7 +92,12 @@ impl Capture<'_> {
 
 /// Beside a copy that is not the primary: ships what the primary's agent asks for, as far as it is
 /// held. Ends never.
-pub async fn serve(shard: &Shard, files: &Files, context: &Context, served: &mut String) {
+pub(super) async fn serve(
+    shard: &Shard,
+    files: &Files,
+    context: &Context,
+    served: &mut Option<Nonce>,
+) {
     let key = FillRequest::key_of(&context.cluster, &shard.uuid, shard.shard);
     let mut changes = context.board.changes();
     loop {
@@ -97,9 +105,9 @@ pub async fn serve(shard: &Shard, files: &Files, context: &Context, served: &mut
         let request = context
             .board
             .posted(&key)
-            .filter(|request| request.nonce != *served);
+            .filter(|request| Some(&request.nonce) != served.as_ref());
         if let Some(request) = request {
-            served.clone_from(&request.nonce);
+            *served = Some(request.nonce.clone());
             match ship(shard, files, context, &request).await {
                 Ok(shipped) if shipped > 0 => {
                     info!(index = %shard.index, shard = %shard.shard, shipped, from = %request.from, to = %request.to,
@@ -112,9 +120,7 @@ pub async fn serve(shard: &Shard, files: &Files, context: &Context, served: &mut
                 }
             }
         }
-        if changes.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
+        changed_or_never(&mut changes).await;
     }
 }
 
@@ -125,8 +131,8 @@ async fn ship(
     context: &Context,
     request: &FillRequest,
 ) -> Result<u64, FillError> {
-    let session = context.log.session();
-    let (mut next, until) = (request.from, Instant::now() + CATCH_UP);
+    let appender = context.log.appender();
+    let (mut next, until) = (request.from, Instant::now() + CHECKPOINT_LAG_MAX);
     'looks: while Instant::now() < until {
         // Opened anew for each look: this copy may be rolled back at any time, and only what stood
         // in its translog with the global checkpoint above it is certain.
@@ -142,7 +148,7 @@ async fn ship(
         };
         loop {
             let read = blocking(move || {
-                let operations = tail.next_batch(BATCH_BYTES)?.operations;
+                let operations = tail.next_batch(FILL_BATCH_BYTES)?.operations;
                 tail.put_down();
                 Ok::<_, TailError>((tail, operations))
             });
@@ -162,7 +168,7 @@ async fn ship(
                 .map(|operation| to_record(operation, timestamp_ms))
                 .collect();
             let sent = turn
-                .through(session.send(&shard.topic, shard.shard, &records))
+                .through(appender.send(&shard.topic, shard.shard, &records))
                 .await?;
             turn.end();
             sent.await?;
@@ -173,7 +179,7 @@ async fn ship(
         if next > request.to {
             break;
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(FILL_POLL_INTERVAL).await;
     }
     Ok((next.0 - request.from.0).unsigned_abs())
 }

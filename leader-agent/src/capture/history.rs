@@ -13,20 +13,21 @@ use shardline_common::shard_stats;
 use shardline_common::types::SeqNo;
 use tracing::warn;
 
-use crate::capture::{Capture, CaptureError, Never};
-use crate::settled;
+use super::{Capture, CaptureError, Never};
+use crate::scan::open_settled;
+use crate::source::is_same;
 
 /// Of the last operations that Kafka has, how many are looked for in the shard.
-const COMPARED: usize = 10_000;
+const TAIL_OPERATIONS_COMPARED_MAX: usize = 10_000;
 /// How long the nodes may take to say which history a shard has, when a capture begins.
-const PATIENCE: Duration = Duration::from_secs(5);
+const HISTORY_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Capture<'_> {
     /// At the beginning, which does not wait for other nodes of the cluster: the translog is beside
     /// the agent.
-    pub async fn begin_history(&mut self) -> Result<(), CaptureError> {
+    pub(super) async fn begin_history(&mut self) -> Result<(), CaptureError> {
         let (index, shard) = (&self.shard.index, self.shard.shard);
-        let checked = tokio::time::timeout(PATIENCE, self.check_history()).await;
+        let checked = tokio::time::timeout(HISTORY_ANSWER_TIMEOUT, self.check_history()).await;
         let unknown = match checked {
             Ok(Err(CaptureError::OpenSearch(error))) => error.to_string(),
             Ok(checked) => return checked,
@@ -37,7 +38,7 @@ impl Capture<'_> {
     }
 
     /// Compares the shard's history with the one that was noted, or notes it.
-    pub async fn check_history(&mut self) -> Result<(), CaptureError> {
+    async fn check_history(&mut self) -> Result<(), CaptureError> {
         let (context, shard) = (self.context, self.shard);
         let found = shard_stats::history(&context.opensearch, &shard.index, shard.shard).await?;
         let (history_uuid, now) = found.ok_or(CaptureError::NoPrimary)?;
@@ -69,17 +70,17 @@ impl Capture<'_> {
 
     /// Makes sure, before what a scan finds up to `to` is shipped behind Kafka's last operations,
     /// that the shard has had these.
-    pub async fn check_tail(&mut self, to: SeqNo) -> Result<(), CaptureError> {
+    pub(super) async fn check_tail(&mut self, to: SeqNo) -> Result<(), CaptureError> {
         self.check_history().await?;
         let (log, topic, shard) = (&self.context.log, &self.shard.topic, self.shard.shard);
         let Some(reach) = log.reach(topic, shard).await? else {
             return Ok(());
         };
         let mut shipped = log.last_operations(topic, shard, &reach).await?;
-        while shipped.len() > COMPARED {
+        while shipped.len() > TAIL_OPERATIONS_COMPARED_MAX {
             shipped.pop_first();
         }
-        let scan = settled::open(&self.context.opensearch, self.shard, to).await?;
+        let scan = open_settled(&self.context.opensearch, self.shard, to).await?;
         let has_others = has_others(&scan, &shipped).await;
         scan.close().await;
         if has_others? {
@@ -89,7 +90,7 @@ impl Capture<'_> {
     }
 
     /// Says in the log that the shard's history goes on from `to`, whatever the partition has.
-    pub async fn rewind(&mut self, to: SeqNo) -> Result<Never, CaptureError> {
+    pub(super) async fn rewind(&mut self, to: SeqNo) -> Result<Never, CaptureError> {
         let from = self.sent;
         warn!(index = %self.shard.index, shard = %self.shard.shard, %from, %to,
               "the shard lost operations that Kafka has: followers copy the index anew");
@@ -144,29 +145,4 @@ fn shown(hit: Hit) -> Operation {
             version,
         },
     }
-}
-
-/// Whether two operations under one sequence number are the same; one that a scan found has no
-/// source.
-pub fn is_same(one: &Operation, found: &Operation) -> bool {
-    let is_same_kind = match (&one.kind, &found.kind) {
-        (
-            OperationKind::Index {
-                id,
-                routing,
-                version,
-                ..
-            },
-            OperationKind::Index {
-                id: found_id,
-                source,
-                routing: found_routing,
-                version: found_version,
-            },
-        ) if source.is_empty() => {
-            (id, routing, version) == (found_id, found_routing, found_version)
-        }
-        (one, found) => one == found,
-    };
-    is_same_kind && one.primary_term == found.primary_term
 }

@@ -11,8 +11,8 @@ use shardline_common::types::SeqNo;
 use tokio::sync::mpsc;
 use tracing::info;
 
-use crate::capture::{Capture, CaptureError};
-use crate::settled;
+use super::{Capture, CaptureError};
+use crate::scan::open_settled;
 
 /// Passes on what followers ask of a shard's capture, each request once.
 pub struct Asking {
@@ -26,7 +26,7 @@ pub struct Asked {
     waiting: VecDeque<Redelivery>,
 }
 
-pub fn channel() -> (Asking, Asked) {
+pub fn redelivery_channel() -> (Asking, Asked) {
     let (sender, receiver) = mpsc::unbounded_channel();
     (
         Asking {
@@ -56,7 +56,7 @@ impl Asking {
 
 impl Asked {
     /// Resolves when there is something to do.
-    pub async fn wait(&mut self) {
+    pub(crate) async fn wait(&mut self) {
         if self.waiting.is_empty() {
             match self.receiver.recv().await {
                 Some(request) => self.waiting.push_back(request),
@@ -75,10 +75,10 @@ impl Asked {
 
 impl Capture<'_> {
     /// Ships what is asked for. What fails is done again by the next run of the capture.
-    pub async fn redeliver(&mut self, asked: &mut Asked) -> Result<(), CaptureError> {
+    pub(super) async fn redeliver(&mut self, asked: &mut Asked) -> Result<(), CaptureError> {
         while let Some(request) = asked.next() {
             self.settle(0).await?;
-            let scan = settled::open(&self.context.opensearch, self.shard, self.sent).await?;
+            let scan = open_settled(&self.context.opensearch, self.shard, self.sent).await?;
             let outcome = async {
                 let (from, to) = (self.sent.next(), self.sent);
                 info!(index = %self.shard.index, shard = %self.shard.shard, documents = request.ids.len(), "shipping again");

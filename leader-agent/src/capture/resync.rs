@@ -15,36 +15,20 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use crate::capture::{Capture, CaptureError};
-use crate::log::Pending;
-use crate::settled;
-use crate::snapshot::document;
+use super::{Capture, CaptureError};
+use crate::publish::Pending;
+use crate::scan::{document, open_settled};
+use crate::source::{Missing, Reason};
 
 /// Ids of a record, in bytes.
-const IDS_BYTES: usize = 256 * 1024;
+const IDS_RECORD_BYTES: usize = 256 * 1024;
 /// Pages, or records of ids, on their way to Kafka before the oldest is waited for.
-const IN_FLIGHT: usize = 2;
-
-/// What a frame is to bring: everything up to here.
-pub struct Missing {
-    pub to: SeqNo,
-    pub reason: Reason,
-    /// Whether the shard may have another history than Kafka by now.
-    pub is_to_be_checked: bool,
-}
-
-#[derive(PartialEq)]
-pub enum Reason {
-    /// The translog no longer has it.
-    Lost,
-    /// The source has nothing else. Deletions are found in complete frames only.
-    Poll { complete: bool },
-}
+const SENDS_IN_FLIGHT_MAX: usize = 2;
 
 impl Capture<'_> {
     /// Ships everything behind the partition's last operation up to `missing.to`, which the shard's
     /// global checkpoint has reached.
-    pub async fn resync(&mut self, missing: Missing) -> Result<(), CaptureError> {
+    pub(crate) async fn resync(&mut self, missing: Missing) -> Result<(), CaptureError> {
         if let Reason::Lost = missing.reason {
             self.context
                 .metrics
@@ -54,7 +38,7 @@ impl Capture<'_> {
             warn!(index = %self.shard.index, shard = %self.shard.shard, from = %self.sent.next(), to = %missing.to,
                   "resync: neither translog nor spool has these operations any more");
         }
-        let scan = settled::open(&self.context.opensearch, self.shard, missing.to).await?;
+        let scan = open_settled(&self.context.opensearch, self.shard, missing.to).await?;
         let resyncing = self
             .context
             .metrics
@@ -99,7 +83,7 @@ impl Capture<'_> {
     }
 
     /// Ships the documents that `pages` has; for a complete frame, the ids of all others, too.
-    pub async fn ship_frame(
+    pub(super) async fn ship_frame(
         &mut self,
         scan: &ShardScan<'_>,
         begin: ResyncBegin,
@@ -196,7 +180,7 @@ impl Capture<'_> {
                 bytes += id.len();
                 ids.push(id);
             }
-            if !ids.is_empty() && (last || bytes >= IDS_BYTES) {
+            if !ids.is_empty() && (last || bytes >= IDS_RECORD_BYTES) {
                 bytes = 0;
                 let record = self.record(Body::ResyncIds {
                     frame,
@@ -216,11 +200,11 @@ impl Capture<'_> {
         in_flight: &mut VecDeque<Pending>,
     ) -> Result<(), CaptureError> {
         in_flight.push_back(
-            self.session
+            self.appender
                 .send(&self.shard.topic, self.shard.shard, records)
                 .await?,
         );
-        while in_flight.len() > IN_FLIGHT {
+        while in_flight.len() > SENDS_IN_FLIGHT_MAX {
             let Some(oldest) = in_flight.pop_front() else {
                 break;
             };

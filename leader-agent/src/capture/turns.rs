@@ -5,54 +5,54 @@ use shardline_common::late::noticing;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Shards whose translogs are read, a batch each, until Kafka's queue has it.
-const READS: usize = 8;
+const TRANSLOG_READS_MAX: usize = 8;
 /// Shards that are scanned, a page each, until Kafka's queue has it.
-const PAGES: usize = 8;
+const SCAN_PAGES_MAX: usize = 8;
 
 /// Whoever waits gets a turn in the order of asking.
-pub struct Turns {
+pub struct FetchTurns {
     reads: Semaphore,
     pages: Semaphore,
 }
 
 /// Ends when it is dropped.
-pub struct Turn<'a>(Option<SemaphorePermit<'a>>);
+pub(crate) struct Turn<'a>(Option<SemaphorePermit<'a>>);
 
-impl Turns {
+impl FetchTurns {
     /// Unless others have all turns at this time.
-    pub fn try_read(&self) -> Option<Turn<'_>> {
+    pub(super) fn try_read(&self) -> Option<Turn<'_>> {
         self.reads
             .try_acquire()
             .ok()
             .map(|permit| Turn(Some(permit)))
     }
 
-    pub async fn read(&self) -> Turn<'_> {
+    pub(crate) async fn read(&self) -> Turn<'_> {
         Turn(self.reads.acquire().await.ok())
     }
 
-    pub async fn page(&self) -> Turn<'_> {
+    pub(crate) async fn page(&self) -> Turn<'_> {
         Turn(self.pages.acquire().await.ok())
     }
 }
 
 impl Turn<'_> {
-    pub fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         self.0 = None;
     }
 
     /// Does what the turn is for. It ends if that takes long: Kafka or the cluster may not answer,
     /// and others may be able to go on.
-    pub async fn through<T>(&mut self, work: impl Future<Output = T>) -> T {
+    pub(crate) async fn through<T>(&mut self, work: impl Future<Output = T>) -> T {
         noticing(work, || self.end()).await
     }
 }
 
-impl Default for Turns {
+impl Default for FetchTurns {
     fn default() -> Self {
         Self {
-            reads: Semaphore::new(READS),
-            pages: Semaphore::new(PAGES),
+            reads: Semaphore::new(TRANSLOG_READS_MAX),
+            pages: Semaphore::new(SCAN_PAGES_MAX),
         }
     }
 }
@@ -70,9 +70,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_waits_long_for_others_gives_the_turn_back() {
-        let turns = Turns::default();
+        let turns = FetchTurns::default();
         let stuck = async || turns.read().await.through(pending::<()>()).await;
-        let mut all_stuck = pin!(join_all((0..READS).map(|_| stuck())));
+        let mut all_stuck = pin!(join_all((0..TRANSLOG_READS_MAX).map(|_| stuck())));
         assert!(all_stuck.as_mut().now_or_never().is_none());
         assert!(turns.try_read().is_none());
         assert!(

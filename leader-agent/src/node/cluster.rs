@@ -7,20 +7,20 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
+use shardline_common::clock::now_ms;
 use shardline_common::control::NodeAnnouncement;
 use shardline_common::metadata::{IndexMetadata, MetadataVersions};
 use shardline_common::opensearch::{OpenSearch, OpenSearchError, StateOf, path_segment};
 use shardline_common::types::{ClusterUuid, IndexName, IndexUuid, PrimaryTerm, ShardId};
 
-use crate::capture::now_ms;
 use crate::config::Source;
 
 /// The node beside the agent, as it was when the agent started.
 #[derive(Clone, Debug)]
-pub struct LocalNode {
+pub(crate) struct LocalNode {
     pub id: String,
-    pub announcement: NodeAnnouncement,
-    pub data_paths: Vec<PathBuf>,
+    pub(crate) announcement: NodeAnnouncement,
+    pub(crate) data_paths: Vec<PathBuf>,
     /// Whether the agent reads the node's files, and is thus responsible for the node's shards;
     /// otherwise it is for all of the cluster's.
     pub source: Source,
@@ -28,37 +28,40 @@ pub struct LocalNode {
 
 /// One state of the cluster.
 #[derive(Clone, Debug, Default)]
-pub struct ClusterView {
+pub(crate) struct ClusterView {
     pub version: i64,
-    pub has_manager: bool,
+    pub(crate) has_manager: bool,
     /// Whether the node beside the agent is the elected cluster manager.
-    pub local_is_manager: bool,
+    pub(crate) local_is_manager: bool,
     /// Whether it is the cluster of the agent's node, and has this node.
-    pub is_nodes_own: bool,
-    pub indices: BTreeMap<IndexName, IndexView>,
+    pub(crate) is_nodes_own: bool,
+    pub(crate) indices: BTreeMap<IndexName, IndexView>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct IndexView {
+pub(crate) struct IndexView {
     pub name: IndexName,
     pub uuid: IndexUuid,
     pub open: bool,
     pub number_of_shards: u32,
     pub routing_num_shards: u32,
     pub versions: MetadataVersions,
-    pub aliases: Vec<String>,
-    pub hidden: bool,
+    pub(crate) aliases: Vec<String>,
+    pub(crate) hidden: bool,
     pub refusal: Option<String>,
     /// Whether shards have copies beside their primaries.
     pub has_replicas: bool,
     /// Shards whose primary is on the local node.
-    pub local_primaries: BTreeSet<ShardId>,
+    pub(crate) local_primaries: BTreeSet<ShardId>,
     /// Shards of which the local node has, or is getting, another copy.
-    pub local_replicas: BTreeSet<ShardId>,
+    pub(crate) local_replicas: BTreeSet<ShardId>,
 }
 
 impl LocalNode {
-    pub async fn ask(opensearch: &OpenSearch, source: Source) -> Result<Self, OpenSearchError> {
+    pub(crate) async fn ask(
+        opensearch: &OpenSearch,
+        source: Source,
+    ) -> Result<Self, OpenSearchError> {
         let root: Root = opensearch.get("/").await?;
         let path = "/_nodes/_local/settings,transport?flat_settings=true";
         let nodes: Nodes = opensearch.get(path).await?;
@@ -108,7 +111,7 @@ impl LocalNode {
         })
     }
 
-    pub fn cluster(&self) -> &ClusterUuid {
+    pub(crate) fn cluster(&self) -> &ClusterUuid {
         &self.announcement.cluster_uuid
     }
 }
@@ -116,13 +119,15 @@ impl LocalNode {
 impl ClusterView {
     /// The version of the state that the local node has, and whether the node is part of a cluster
     /// that has a manager. Cheap enough to ask several times a second.
-    pub async fn local_version(opensearch: &OpenSearch) -> Result<(i64, bool), OpenSearchError> {
+    pub(crate) async fn local_version(
+        opensearch: &OpenSearch,
+    ) -> Result<(i64, bool), OpenSearchError> {
         let path = "/_cluster/state/version,cluster_manager_node?local=true&filter_path=version,cluster_manager_node";
         let state: StateVersion = opensearch.get(path).await?;
         Ok((state.version, state.cluster_manager_node.is_some()))
     }
 
-    pub async fn ask(
+    pub(crate) async fn ask(
         opensearch: &OpenSearch,
         node: &LocalNode,
         of: StateOf,
@@ -152,7 +157,7 @@ impl ClusterView {
         })
     }
 
-    pub fn by_uuid(&self, uuid: &IndexUuid) -> Option<&IndexView> {
+    pub(crate) fn by_uuid(&self, uuid: &IndexUuid) -> Option<&IndexView> {
         self.indices.values().find(|index| index.uuid == *uuid)
     }
 }
@@ -272,7 +277,7 @@ fn refusal(name: &IndexName, index: &StateIndex, source: Source) -> Option<Strin
 
 /// What the local node's own cluster state says of one index: never behind what the node has
 /// indexed. `None` when the index is gone.
-pub async fn local_state(
+pub(crate) async fn local_state(
     opensearch: &OpenSearch,
     index: &IndexName,
     uuid: &IndexUuid,
@@ -291,14 +296,14 @@ pub async fn local_state(
     }))
 }
 
-pub struct LocalState {
+pub(crate) struct LocalState {
     pub versions: MetadataVersions,
     pub routing_num_shards: u32,
 }
 
 /// Under which the local node's own cluster state has a shard's primary; `None` when the index is
 /// gone.
-pub async fn primary_term(
+pub(crate) async fn primary_term(
     opensearch: &OpenSearch,
     index: &IndexName,
     shard: ShardId,
@@ -316,7 +321,7 @@ pub async fn primary_term(
 }
 
 /// Those of all shards of an index; `None` when it is gone.
-pub async fn primary_terms(
+pub(crate) async fn primary_terms(
     opensearch: &OpenSearch,
     index: &IndexName,
     uuid: &IndexUuid,
@@ -335,7 +340,7 @@ pub async fn primary_terms(
 }
 
 /// An index's metadata at the versions of `state` or newer.
-pub async fn fetch_metadata(
+pub(crate) async fn fetch_metadata(
     opensearch: &OpenSearch,
     index: &IndexName,
     uuid: &IndexUuid,

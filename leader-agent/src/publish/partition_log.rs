@@ -1,20 +1,18 @@
-//! What a capture needs of Kafka, and of the control topic. In production these are clients of
-//! Kafka; the simulation puts a log in memory in their place.
+//! What a capture needs of Kafka. In production this is a client of Kafka; the simulation puts a log
+//! in memory in its place.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use shardline_common::control::{FillRequest, ShardHistory};
-use shardline_common::kafka::{ControlError, ControlTopic, Reach, TopicError};
+use shardline_common::kafka::{Reach, TopicError};
 use shardline_common::record::{Operation, Record};
 use shardline_common::types::{Offset, SeqNo, ShardId, TopicName};
-use tokio::sync::watch;
 
-use crate::publish::PublishError;
+use super::PublishError;
 
 /// Partitions to which records are appended.
-pub trait Log: Send + Sync {
+pub trait PartitionLog: Send + Sync {
     /// See [`shardline_common::kafka::Kafka::reach`].
     fn reach<'a>(
         &'a self,
@@ -53,14 +51,14 @@ pub trait Log: Send + Sync {
     ) -> BoxFuture<'a, Result<(), TopicError>>;
 
     /// Begins to send.
-    fn session(&self) -> Arc<dyn Session>;
+    fn appender(&self) -> Arc<dyn Appender>;
 }
 
 /// Records that are sent one after the other. Those of one partition keep the order in which they
 /// were handed over, and what follows a record that is lost is lost too: so whoever has records on
-/// their way goes on in the same session, and after an error begins another one behind what the
+/// their way goes on with the same appender, and after an error begins another one behind what the
 /// partition has.
-pub trait Session: Send + Sync {
+pub trait Appender: Send + Sync {
     /// Hands records over, waiting while too much is on its way.
     fn send<'a>(
         &'a self,
@@ -73,52 +71,3 @@ pub trait Session: Send + Sync {
 /// Records on their way: resolves to the offset of the last one once the log has them all. They are
 /// on their way whether or not anybody waits for it.
 pub type Pending = BoxFuture<'static, Result<Offset, PublishError>>;
-
-/// What the agents beside a shard's copies tell each other: operations that they ask each other
-/// for, and the history that the partition holds.
-pub trait Board: Send + Sync {
-    fn post<'a>(&'a self, request: &'a FillRequest) -> BoxFuture<'a, Result<(), ControlError>>;
-
-    fn take_down<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(), ControlError>>;
-
-    fn posted(&self, key: &str) -> Option<FillRequest>;
-
-    fn history(&self, key: &str) -> Option<ShardHistory>;
-
-    fn note_history<'a>(
-        &'a self,
-        history: &'a ShardHistory,
-    ) -> BoxFuture<'a, Result<(), ControlError>>;
-
-    /// Resolves after the next change.
-    fn changes(&self) -> watch::Receiver<Offset>;
-}
-
-impl Board for ControlTopic {
-    fn post<'a>(&'a self, request: &'a FillRequest) -> BoxFuture<'a, Result<(), ControlError>> {
-        Box::pin(self.publish(request))
-    }
-
-    fn take_down<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(), ControlError>> {
-        Box::pin(self.remove(key))
-    }
-
-    fn posted(&self, key: &str) -> Option<FillRequest> {
-        self.get(key)
-    }
-
-    fn history(&self, key: &str) -> Option<ShardHistory> {
-        self.get(key)
-    }
-
-    fn note_history<'a>(
-        &'a self,
-        history: &'a ShardHistory,
-    ) -> BoxFuture<'a, Result<(), ControlError>> {
-        Box::pin(self.publish(history))
-    }
-
-    fn changes(&self) -> watch::Receiver<Offset> {
-        Self::changes(self)
-    }
-}

@@ -13,7 +13,7 @@ use shardline_common::record::{Body, Operation, Pack, Record, packs};
 use shardline_common::types::{Offset, SeqNo, ShardId, TopicName};
 use tokio::sync::Semaphore;
 
-use crate::log::{Log, Pending, Session};
+use super::partition_log::{Appender, PartitionLog, Pending};
 
 /// What all shards together may have on its way to Kafka, in KiB. One larger record takes all of
 /// it.
@@ -66,12 +66,12 @@ impl Publisher {
 
 /// Sends with one producer, even when others have renewed it meanwhile: the renewed one would take
 /// what follows records that the failed one has lost.
-struct Pinned {
+struct PinnedAppender {
     publisher: Publisher,
     producer: Producer,
 }
 
-impl Pinned {
+impl PinnedAppender {
     /// What records weigh is taken from the budget at once and comes back when Kafka has them,
     /// whether or not anybody waits for that. So shards that hold parts of the budget never wait
     /// for each other.
@@ -136,7 +136,7 @@ impl Pinned {
     }
 }
 
-impl Session for Pinned {
+impl Appender for PinnedAppender {
     fn send<'a>(
         &'a self,
         topic: &'a TopicName,
@@ -147,7 +147,7 @@ impl Session for Pinned {
     }
 }
 
-impl Log for Publisher {
+impl PartitionLog for Publisher {
     fn reach<'a>(
         &'a self,
         topic: &'a TopicName,
@@ -190,8 +190,8 @@ impl Log for Publisher {
         Box::pin(self.kafka.create_replication_topic(topic, shards))
     }
 
-    fn session(&self) -> Arc<dyn Session> {
-        Arc::new(Pinned {
+    fn appender(&self) -> Arc<dyn Appender> {
+        Arc::new(PinnedAppender {
             publisher: self.clone(),
             producer: self.producer.current(),
         })

@@ -14,29 +14,27 @@ use shardline_common::types::SeqNo;
 use tokio::time::Instant;
 use tracing::info;
 
-use crate::capture::Shard;
-use crate::cluster;
+use crate::node::{Shard, primary_term};
 
 /// How often the global checkpoint is looked at.
-const LOOK: Duration = Duration::from_millis(20);
+const CHECKPOINT_POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How long it may take to rise before another point in time is tried.
-const PATIENCE: Duration = Duration::from_secs(10);
-const RETRY: Duration = Duration::from_millis(500);
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
+const SETTLE_RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// Opens a point in time that shows every operation up to `at_least`, and only settled ones.
-pub async fn open<'a>(
+pub(crate) async fn open_settled<'a>(
     opensearch: &'a OpenSearch,
     shard: &Shard,
     at_least: SeqNo,
 ) -> Result<ShardScan<'a>, ScanError> {
     loop {
-        let term = cluster::primary_term(opensearch, &shard.index, shard.shard).await?;
+        let term = primary_term(opensearch, &shard.index, shard.shard).await?;
         let scan = ShardScan::refreshed(opensearch, &shard.index, shard.shard).await?;
         let settled = async {
             let reached = is_reached(opensearch, shard, at_least).await?;
             Ok::<_, OpenSearchError>(
-                reached
-                    && cluster::primary_term(opensearch, &shard.index, shard.shard).await? == term,
+                reached && primary_term(opensearch, &shard.index, shard.shard).await? == term,
             )
         };
         match settled.await {
@@ -47,7 +45,7 @@ pub async fn open<'a>(
             }
         }
         info!(index = %shard.index, shard = %shard.shard, "the primary changed during a scan, or does not settle; scanning again");
-        tokio::time::sleep(RETRY).await;
+        tokio::time::sleep(SETTLE_RETRY_DELAY).await;
     }
 }
 
@@ -58,7 +56,7 @@ async fn is_reached(
     at_least: SeqNo,
 ) -> Result<bool, OpenSearchError> {
     let (began, mut shown) = (Instant::now(), None);
-    while began.elapsed() < PATIENCE {
+    while began.elapsed() < SETTLE_TIMEOUT {
         if let Some(primary) = primaries(opensearch, &shard.index)
             .await?
             .shards
@@ -72,7 +70,7 @@ async fn is_reached(
                 return Ok(true);
             }
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(CHECKPOINT_POLL_INTERVAL).await;
     }
     Ok(false)
 }

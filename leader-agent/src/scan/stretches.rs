@@ -14,11 +14,11 @@ use shardline_common::types::SeqNo;
 
 /// Sequence numbers of a stretch, for [`Stretches::after`]. As many documents may come twice when a
 /// scan goes on.
-pub const LENGTH: i64 = 100_000;
+pub(crate) const STRETCH_LENGTH: i64 = 100_000;
 /// Dense is where at least one in so many sequence numbers is a document's.
-const DENSE: i64 = 4;
+const SEQ_NOS_PER_DOCUMENT_MAX: i64 = 4;
 
-pub struct Stretches<'a> {
+pub(crate) struct Stretches<'a> {
     scan: &'a ShardScan<'a>,
     length: i64,
     in_order: Pages<'a>,
@@ -36,7 +36,7 @@ struct Dense<'a> {
 impl<'a> Stretches<'a> {
     /// Goes on behind a scan whose last document was the one at `found`, or begins if there was
     /// none.
-    pub fn after(scan: &'a ShardScan<'a>, found: SeqNo, length: i64) -> Self {
+    pub(crate) fn after(scan: &'a ShardScan<'a>, found: SeqNo, length: i64) -> Self {
         let found = found.0.max(0);
         let from = SeqNo(found - found % length);
         Self {
@@ -48,7 +48,7 @@ impl<'a> Stretches<'a> {
     }
 
     /// The next documents; none at the end.
-    pub async fn next(&mut self) -> Result<Vec<Hit>, ScanError> {
+    pub(crate) async fn next(&mut self) -> Result<Vec<Hit>, ScanError> {
         while let Some(dense) = &mut self.dense {
             let page = dense.pages.next().await?;
             if !page.is_empty() {
@@ -92,7 +92,7 @@ impl<'a> Stretches<'a> {
 fn is_dense(documents: usize, from: SeqNo, to: SeqNo) -> bool {
     i64::try_from(documents)
         .unwrap_or(i64::MAX)
-        .saturating_mul(DENSE)
+        .saturating_mul(SEQ_NOS_PER_DOCUMENT_MAX)
         > to.0 - from.0
 }
 

@@ -18,18 +18,19 @@ use shardline_common::repository::{
     Outcome, Snapshot, SnapshotPosition, SnapshotRequest, is_final, snapshot_path,
 };
 use shardline_common::shard_stats::primaries;
+use shardline_common::tasks::changed_or_never;
 use shardline_common::types::{PrimaryTerm, SeqNo, ShardId};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::capture::{Shard, Shipped};
-use crate::cluster;
+use crate::capture::Shipped;
+use crate::node::{self, Shard};
 
-const LOOK: Duration = Duration::from_millis(200);
-const RETRY: Duration = Duration::from_secs(2);
+const SNAPSHOT_POLL_INTERVAL: Duration = Duration::from_millis(200);
+const SNAPSHOT_RETRY_DELAY: Duration = Duration::from_secs(2);
 /// How often a snapshot is begun anew that failed, or that primaries changed under.
-const ATTEMPTS: usize = 5;
+const SNAPSHOT_ATTEMPTS_MAX: usize = 5;
 
 #[derive(Debug, thiserror::Error)]
 enum MakeError {
@@ -58,7 +59,7 @@ impl MakeError {
 }
 
 /// Serves one request for one shard, until that is done.
-pub async fn serve(
+pub(crate) async fn serve_snapshot(
     shard: Shard,
     request: SnapshotRequest,
     opensearch: OpenSearch,
@@ -96,7 +97,7 @@ impl Maker<'_> {
             let (index, repository) = (&self.shard.index, &self.request.repository);
             warn!(%index, shard = %self.shard.shard, repository, %error, "a snapshot could not be made");
             given_up += usize::from(error.wants_another());
-            let told = if error.is_final() || given_up == ATTEMPTS {
+            let told = if error.is_final() || given_up == SNAPSHOT_ATTEMPTS_MAX {
                 self.tell(
                     BTreeMap::new(),
                     Some(Outcome::Failed {
@@ -113,7 +114,7 @@ impl Maker<'_> {
             if let Err(error) = told {
                 warn!(%index, repository, %error, "what became of a snapshot could not be written down");
             }
-            tokio::time::sleep(RETRY).await;
+            tokio::time::sleep(SNAPSHOT_RETRY_DELAY).await;
         }
     }
 
@@ -132,8 +133,10 @@ impl Maker<'_> {
                 .ok()
                 .and_then(|shipped| *shipped);
             let Shipped { seq_no, offset } = shipped.ok_or(MakeError::NoCapture)?;
-            let (id, leader_cluster) =
-                (self.request.id.clone(), self.request.leader_cluster.clone());
+            let (id, leader_cluster) = (
+                self.request.id.as_str().into(),
+                self.request.leader_cluster.clone(),
+            );
             let shard = self.shard.shard;
             self.table
                 .publish(&SnapshotPosition {
@@ -203,9 +206,7 @@ impl Maker<'_> {
             if self.positions().len() == self.shard.number_of_shards as usize {
                 return;
             }
-            if changes.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
+            changed_or_never(&mut changes).await;
         }
     }
 
@@ -216,7 +217,7 @@ impl Maker<'_> {
         outcome: Option<Outcome>,
     ) -> Result<Snapshot, MakeError> {
         let snapshot = Snapshot {
-            id: self.request.id.clone(),
+            id: self.request.id.as_str().into(),
             leader_cluster: self.request.leader_cluster.clone(),
             leader_uuid: self.request.leader_uuid.clone(),
             repository: self.request.repository.clone(),
@@ -233,7 +234,7 @@ impl Maker<'_> {
 
     async fn primary_terms(&self) -> Result<BTreeMap<ShardId, PrimaryTerm>, MakeError> {
         let terms =
-            cluster::primary_terms(self.opensearch, &self.shard.index, &self.shard.uuid).await?;
+            node::primary_terms(self.opensearch, &self.shard.index, &self.shard.uuid).await?;
         terms.ok_or(MakeError::IndexGone)
     }
 
@@ -272,7 +273,7 @@ impl Maker<'_> {
                     }
                 }
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(SNAPSHOT_POLL_INTERVAL).await;
         }
     }
 
@@ -300,7 +301,7 @@ impl Maker<'_> {
             {
                 return Ok(highest);
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(SNAPSHOT_POLL_INTERVAL).await;
         }
     }
 
@@ -318,19 +319,23 @@ impl Maker<'_> {
 }
 
 /// Deletes a snapshot that nobody wants any more, and what was written down about it.
-pub async fn clear(snapshot: Snapshot, opensearch: OpenSearch, table: ControlTopic) {
+pub(crate) async fn clear_snapshot(
+    snapshot: Snapshot,
+    opensearch: OpenSearch,
+    table: ControlTopic,
+) {
     let cleared = async {
-        delete(&opensearch, &snapshot.repository, &snapshot.id).await?;
+        delete(&opensearch, &snapshot.repository, snapshot.id.as_str()).await?;
         Ok::<_, MakeError>(table.remove(&snapshot.key()).await?)
     };
     match cleared.await {
         Ok(()) => info!(
             repository = snapshot.repository,
-            id = snapshot.id,
+            id = %snapshot.id,
             "snapshot deleted"
         ),
         Err(error) => {
-            warn!(repository = snapshot.repository, id = snapshot.id, %error, "a snapshot stays for now")
+            warn!(repository = snapshot.repository, id = %snapshot.id, %error, "a snapshot stays for now")
         }
     }
 }

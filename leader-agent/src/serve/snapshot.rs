@@ -10,29 +10,26 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use shardline_common::clock::now_ms;
 use shardline_common::kafka::TopicError;
 use shardline_common::opensearch::OpenSearchError;
-use shardline_common::record::{
-    Body, Operation, OperationKind, Record, SnapshotBegin, SnapshotEnd,
-};
-use shardline_common::scan::{Hit, ScanError, ShardScan};
+use shardline_common::record::{Body, Record, SnapshotBegin, SnapshotEnd};
+use shardline_common::scan::{ScanError, ShardScan};
 use shardline_common::types::{SeqNo, TopicName};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::capture::{Context, Shard, Shipped, now_ms};
-use crate::cluster;
-use crate::log::{Pending, Session};
-use crate::publish::PublishError;
-use crate::settled;
-use crate::stretches::Stretches;
+use crate::capture::{Context, Shipped};
+use crate::node::{self, Shard};
+use crate::publish::{Appender, Pending, PublishError};
+use crate::scan::{NoSource, Stretches, document, open_settled};
 
-const RETRY: Duration = Duration::from_secs(2);
+const SNAPSHOT_RETRY_DELAY: Duration = Duration::from_secs(2);
 
 #[derive(Debug, thiserror::Error)]
-pub enum SnapshotError {
+enum SnapshotError {
     #[error(transparent)]
     OpenSearch(#[from] OpenSearchError),
     #[error(transparent)]
@@ -47,32 +44,8 @@ pub enum SnapshotError {
     NoCapture,
 }
 
-/// A document that cannot be copied.
-#[derive(Debug, thiserror::Error)]
-#[error("document {id} has no _source: an index with _source disabled cannot be copied")]
-pub struct NoSource {
-    id: String,
-}
-
-/// The operation that made a document what it is.
-pub fn document(hit: Hit) -> Result<Operation, NoSource> {
-    let Some(source) = hit.source else {
-        return Err(NoSource { id: hit.id });
-    };
-    let kind = OperationKind::Index {
-        id: hit.id,
-        source,
-        routing: hit.routing,
-        version: hit.version,
-    };
-    Ok(Operation {
-        primary_term: hit.primary_term,
-        kind,
-    })
-}
-
 /// Scans until the snapshot is complete in `topic`, starting again after errors.
-pub async fn run(
+pub async fn copy_shard(
     shard: Shard,
     topic: TopicName,
     context: Arc<Context>,
@@ -84,7 +57,7 @@ pub async fn run(
             shard: &shard,
             topic: &topic,
             context: &context,
-            session: context.log.session(),
+            appender: context.log.appender(),
         };
         let outcome = tokio::select! {
             outcome = scan.run(shipped.clone()) => outcome,
@@ -97,7 +70,7 @@ pub async fn run(
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(RETRY) => {}
+            () = tokio::time::sleep(SNAPSHOT_RETRY_DELAY) => {}
             () = stop.cancelled() => return,
         }
     }
@@ -107,7 +80,7 @@ struct Scan<'a> {
     shard: &'a Shard,
     topic: &'a TopicName,
     context: &'a Context,
-    session: Arc<dyn Session>,
+    appender: Arc<dyn Appender>,
 }
 
 impl Scan<'_> {
@@ -136,7 +109,7 @@ impl Scan<'_> {
             }
         };
         let at_least = start.as_ref().map_or(position, |start| start.seq_no);
-        let scan = settled::open(&self.context.opensearch, self.shard, at_least).await?;
+        let scan = open_settled(&self.context.opensearch, self.shard, at_least).await?;
         let scanned = self.ship(&scan, start, &mut position).await;
         scan.close().await;
         let documents = scanned?;
@@ -177,10 +150,10 @@ impl Scan<'_> {
             &self.shard.index,
             &self.shard.uuid,
         );
-        let state = cluster::local_state(opensearch, index, uuid)
+        let state = node::local_state(opensearch, index, uuid)
             .await?
             .ok_or(SnapshotError::NoCapture)?;
-        let metadata = cluster::fetch_metadata(opensearch, index, uuid, &state).await?;
+        let metadata = node::fetch_metadata(opensearch, index, uuid, &state).await?;
         self.send(position, Body::Metadata(Box::new(metadata)))
             .await
     }
@@ -224,7 +197,7 @@ impl Scan<'_> {
                 });
             }
             in_flight.push_back(
-                turn.through(self.session.send(self.topic, self.shard.shard, &records))
+                turn.through(self.appender.send(self.topic, self.shard.shard, &records))
                     .await?,
             );
         }
@@ -246,7 +219,7 @@ impl Scan<'_> {
             body,
         };
         let sent = self
-            .session
+            .appender
             .send(self.topic, self.shard.shard, std::slice::from_ref(&record))
             .await?;
         sent.await?;

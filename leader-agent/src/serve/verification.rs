@@ -14,13 +14,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::capture::{Shard, Shipped};
-use crate::cluster;
+use crate::capture::Shipped;
+use crate::node::{self, Shard};
 
 /// How often a scan says how far it is.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
-const RETRY: Duration = Duration::from_secs(1);
-const ATTEMPTS: usize = 5;
+const PROGRESS_REPORT_INTERVAL: Duration = Duration::from_secs(1);
+const ANSWER_RETRY_DELAY: Duration = Duration::from_secs(1);
+const ANSWER_ATTEMPTS_MAX: usize = 5;
 
 #[derive(Debug, thiserror::Error)]
 enum VerifyError {
@@ -39,7 +39,7 @@ enum VerifyError {
 }
 
 /// Answers one question; what fails is tried again a few times, and then said.
-pub async fn answer(
+pub(crate) async fn answer_question(
     shard: Shard,
     question: Question,
     opensearch: OpenSearch,
@@ -56,7 +56,7 @@ pub async fn answer(
                     Err(error) => error,
                 };
             warn!(index = %shard.index, shard = %shard.shard, %error, "a verification's question could not be answered");
-            if attempt == ATTEMPTS {
+            if attempt == ANSWER_ATTEMPTS_MAX {
                 let answer = Answer::Failed {
                     reason: error.to_string(),
                 };
@@ -65,7 +65,7 @@ pub async fn answer(
                 }
                 return;
             }
-            tokio::time::sleep(RETRY).await;
+            tokio::time::sleep(ANSWER_RETRY_DELAY).await;
         }
     };
     tokio::select! {
@@ -93,10 +93,10 @@ async fn try_answer(
     };
     let answer = match &question.ask {
         Ask::Metadata => {
-            let state = cluster::local_state(opensearch, &shard.index, &shard.uuid).await?;
+            let state = node::local_state(opensearch, &shard.index, &shard.uuid).await?;
             let state = state.ok_or(VerifyError::IndexGone)?;
             Answer::Metadata(Box::new(
-                cluster::fetch_metadata(opensearch, &shard.index, &shard.uuid, &state).await?,
+                node::fetch_metadata(opensearch, &shard.index, &shard.uuid, &state).await?,
             ))
         }
         Ask::Digests { buckets } => {
@@ -159,7 +159,7 @@ async fn reporting<T>(
             if let Err(error) = leader_table.publish(&question.reply(answer)).await {
                 break error;
             }
-            tokio::time::sleep(PROGRESS_INTERVAL).await;
+            tokio::time::sleep(PROGRESS_REPORT_INTERVAL).await;
         }
     };
     tokio::select! {

@@ -16,14 +16,14 @@ use shardline_common::kafka::{ControlError, ControlTopic};
 use shardline_common::types::{ClusterUuid, IndexUuid, Offset};
 use tracing::info;
 
-use crate::cluster::{ClusterView, IndexView};
+use crate::node::{ClusterView, IndexView};
 
 /// How long an agent that is not beside the cluster manager waits for the one that is.
 const STAND_IN_DELAY: Duration = Duration::from_secs(3);
 /// Entries on their way to Kafka.
-const WRITES_AT_ONCE: usize = 500;
+const WRITES_IN_FLIGHT_MAX: usize = 500;
 
-pub struct Catalog {
+pub(crate) struct Catalog {
     cluster: ClusterUuid,
     leader_table: ControlTopic,
     follower_table: ControlTopic,
@@ -36,7 +36,7 @@ pub struct Catalog {
 
 /// What is to be done for the table to be up to date.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Announced {
+pub(crate) enum Announced {
     /// Nothing now.
     Done,
     /// A look at the cluster as its manager has it now: the one that this agent has may be behind,
@@ -45,7 +45,7 @@ pub enum Announced {
 }
 
 impl Catalog {
-    pub fn new(
+    pub(crate) fn new(
         cluster: ClusterUuid,
         leader_table: ControlTopic,
         follower_table: ControlTopic,
@@ -61,7 +61,7 @@ impl Catalog {
     }
 
     /// The refresh request of a follower that nobody has answered yet.
-    pub fn open_request(&self) -> Option<RefreshRequest> {
+    pub(crate) fn open_request(&self) -> Option<RefreshRequest> {
         let key = format!("{}/{}", RefreshRequest::KIND, self.cluster);
         let request: RefreshRequest = self.follower_table.get(&key)?;
         let answered: Option<Refreshed> =
@@ -71,7 +71,7 @@ impl Catalog {
     }
 
     /// Whether a request is for this agent to answer, with a view that is asked for from now on.
-    pub fn answers(&mut self, request: Option<&RefreshRequest>, view: &ClusterView) -> bool {
+    pub(crate) fn answers(&mut self, request: Option<&RefreshRequest>, view: &ClusterView) -> bool {
         let Some(RefreshRequest { nonce, .. }) = request else {
             return false;
         };
@@ -84,7 +84,7 @@ impl Catalog {
 
     /// Brings the table up to date with a view, then answers the request that came before it.
     /// Whoever stands in goes by a view of the manager's (`is_managers`).
-    pub async fn announce(
+    pub(crate) async fn announce(
         &mut self,
         view: &ClusterView,
         is_managers: bool,
@@ -119,7 +119,7 @@ impl Catalog {
         // Each has a key of its own, so their order does not matter.
         let written = futures::stream::iter(due)
             .map(|change| self.write(change))
-            .buffer_unordered(WRITES_AT_ONCE);
+            .buffer_unordered(WRITES_IN_FLIGHT_MAX);
         written.try_collect::<()>().await?;
         if let Some(RefreshRequest { nonce, .. }) = request {
             let answer = Refreshed {

@@ -15,11 +15,11 @@ const SPOOL_FOLDER: &str = "shardline-spool";
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a shard's spool stays that nothing needs: a copy that is moved away may come back, and
 /// so may a follower.
-pub const GRACE: Duration = Duration::from_secs(600);
+const UNNEEDED_SPOOL_GRACE: Duration = Duration::from_secs(600);
 /// What was not seen for longer than this may have been needed meanwhile.
-const LONGEST_BLINK: Duration = Duration::from_secs(60);
+const UNSEEN_MAX: Duration = Duration::from_secs(60);
 
-pub struct Spools {
+pub(super) struct Spools {
     limit_bytes: u64,
     by_data_path: HashMap<PathBuf, Spool>,
     unneeded: Unneeded,
@@ -27,7 +27,7 @@ pub struct Spools {
 }
 
 impl Spools {
-    pub fn new(limit_bytes: u64) -> Self {
+    pub(super) fn new(limit_bytes: u64) -> Self {
         Self {
             limit_bytes,
             by_data_path: HashMap::new(),
@@ -37,7 +37,7 @@ impl Spools {
     }
 
     /// The spool beside a data folder's shards.
-    pub fn of(&mut self, data_path: &Path) -> Result<&Spool, SpoolError> {
+    pub(super) fn of(&mut self, data_path: &Path) -> Result<&Spool, SpoolError> {
         if !self.by_data_path.contains_key(data_path) {
             let spool = Spool::open(&data_path.join(SPOOL_FOLDER), self.limit_bytes)?;
             self.by_data_path.insert(data_path.to_owned(), spool);
@@ -47,7 +47,7 @@ impl Spools {
     }
 
     /// The shards that have something in a spool, if it is time to look again.
-    pub fn look(&mut self, data_paths: &[PathBuf], now: Instant) -> Option<Vec<ShardKey>> {
+    pub(crate) fn look(&mut self, data_paths: &[PathBuf], now: Instant) -> Option<Vec<ShardKey>> {
         if self
             .looked
             .is_some_and(|looked| now.saturating_duration_since(looked) < LOOK_INTERVAL)
@@ -67,8 +67,8 @@ impl Spools {
         Some(self.by_data_path.values().flat_map(Spool::shards).collect())
     }
 
-    /// Keeps the limit, and removes what has been `unneeded` at every look for [`GRACE`].
-    pub async fn clean_up(&mut self, unneeded: Vec<ShardKey>, now: Instant) {
+    /// Keeps the limit, and removes what has been `unneeded` at every look for [`UNNEEDED_SPOOL_GRACE`].
+    pub(super) async fn clean_up(&mut self, unneeded: Vec<ShardKey>, now: Instant) {
         let expired = self.unneeded.expired(unneeded, now);
         let spools: Vec<Spool> = self.by_data_path.values().cloned().collect();
         let work = tokio::task::spawn_blocking(move || {
@@ -79,7 +79,7 @@ impl Spools {
         }
     }
 
-    pub fn report(&self, metrics: &Metrics) {
+    pub(super) fn report(&self, metrics: &Metrics) {
         for (data_path, spool) in &self.by_data_path {
             metrics.report_spool(&data_path.to_string_lossy(), spool.usage());
         }
@@ -125,12 +125,12 @@ struct Unneeded {
 }
 
 impl Unneeded {
-    /// Those among `unneeded` that were so at every look for [`GRACE`].
+    /// Those among `unneeded` that were so at every look for [`UNNEEDED_SPOOL_GRACE`].
     fn expired(&mut self, unneeded: Vec<ShardKey>, now: Instant) -> Vec<ShardKey> {
         if self
             .looked
             .replace(now)
-            .is_some_and(|looked| now.saturating_duration_since(looked) > LONGEST_BLINK)
+            .is_some_and(|looked| now.saturating_duration_since(looked) > UNSEEN_MAX)
         {
             self.since.clear();
         }
@@ -138,7 +138,7 @@ impl Unneeded {
         let mut expired = Vec::new();
         for key in unneeded {
             let since = before.get(&key).copied().unwrap_or(now);
-            if now.saturating_duration_since(since) >= GRACE {
+            if now.saturating_duration_since(since) >= UNNEEDED_SPOOL_GRACE {
                 expired.push(key);
             } else {
                 self.since.insert(key, since);
@@ -222,7 +222,7 @@ mod tests {
         let mut world = World::new();
         world.tend(&[1]).await;
         assert_eq!(world.used(), 2000);
-        world.pass(GRACE - LOOK_INTERVAL, &[1]).await;
+        world.pass(UNNEEDED_SPOOL_GRACE - LOOK_INTERVAL, &[1]).await;
         assert!(world.has("0"));
         world.pass(LOOK_INTERVAL, &[1]).await;
         assert!(!world.has("0") && world.has("1"));
@@ -232,9 +232,9 @@ mod tests {
     #[tokio::test]
     async fn a_shard_that_comes_back_keeps_its_spool() {
         let mut world = World::new();
-        world.pass(GRACE - LOOK_INTERVAL, &[1]).await;
+        world.pass(UNNEEDED_SPOOL_GRACE - LOOK_INTERVAL, &[1]).await;
         world.pass(LOOK_INTERVAL, &[0, 1]).await;
-        world.pass(GRACE, &[1]).await;
+        world.pass(UNNEEDED_SPOOL_GRACE, &[1]).await;
         assert!(world.has("0"));
         world.pass(LOOK_INTERVAL, &[1]).await;
         assert!(!world.has("0"));
@@ -244,8 +244,8 @@ mod tests {
     async fn time_in_which_nobody_looked_does_not_count() {
         let mut world = World::new();
         world.tend(&[1]).await;
-        world.now += GRACE * 3;
-        world.pass(GRACE, &[1]).await;
+        world.now += UNNEEDED_SPOOL_GRACE * 3;
+        world.pass(UNNEEDED_SPOOL_GRACE, &[1]).await;
         assert!(world.has("0"));
         world.pass(LOOK_INTERVAL, &[1]).await;
         assert!(!world.has("0"));

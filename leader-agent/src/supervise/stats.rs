@@ -19,22 +19,22 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::capture::Context;
-use crate::cluster::LocalNode;
 use crate::metrics::Metrics;
+use crate::node::LocalNode;
 
 /// How often what has changed is shared.
 const SHARE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Where every agent of the cluster finds the others' counters.
 #[derive(Clone)]
-pub struct Tables {
+pub(crate) struct Tables {
     pub cluster: ClusterUuid,
-    pub leader_table: ControlTopic,
-    pub follower_table: ControlTopic,
+    pub(crate) leader_table: ControlTopic,
+    pub(crate) follower_table: ControlTopic,
 }
 
 /// Shares what this agent has read, whenever it has changed, until told to stop.
-pub async fn share(
+pub(crate) async fn share(
     node: LocalNode,
     context: Arc<Context>,
     tables: Tables,
@@ -69,7 +69,7 @@ pub async fn share(
 
 /// `leader_stats` of the whole cluster, beside the agent's metrics; 503 until the agent knows its
 /// cluster.
-pub fn router(tables: Arc<std::sync::OnceLock<Tables>>) -> Router {
+pub(crate) fn router(tables: Arc<std::sync::OnceLock<Tables>>) -> Router {
     let stats = move || {
         let answer = match tables.get() {
             Some(tables) => answer(&LeaderStats::of_cluster(

@@ -11,8 +11,9 @@ use shardline_common::control::{
 use shardline_common::kafka::{ControlTopic, TopicError};
 use shardline_common::metadata::MetadataVersions;
 use shardline_common::repository::{Snapshot, SnapshotPosition, SnapshotRequest};
+use shardline_common::tasks::{StoppableTask, end_all};
 use shardline_common::topic::replication_topic;
-use shardline_common::types::{IndexName, IndexUuid, Offset, SeqNo, ShardId, TopicName};
+use shardline_common::types::{IndexName, IndexUuid, Offset, ShardId, SnapshotId, TopicName};
 use shardline_common::verify::{Question, Reply};
 use shardline_common::wildcard::wildcard_match;
 use tokio::sync::watch;
@@ -20,25 +21,15 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::blocking::blocking;
-use crate::capture::{self, Context, Files, Origin, Shard, Shipped};
-use crate::cluster::{self, ClusterView, IndexView, LocalNode, LocalState};
+use super::spools::Spools;
+use crate::capture::{Asking, Context, Shipped, hold_replica, redelivery_channel, ship_shard};
 use crate::config::{CaptureConfig, Source};
-use crate::fill;
-use crate::redeliver::{self, Asking};
-use crate::repository;
-use crate::snapshot;
-use crate::source::watch_checkpoints;
-use crate::spools::Spools;
-use crate::translog::{ShardKey, ShardTail};
-use crate::verify;
+use crate::node::{self, ClusterView, IndexView, LocalNode, LocalState, Shard};
+use crate::serve::{answer_question, clear_snapshot, copy_shard, serve_snapshot};
+use crate::source::{Files, Origin, watch_checkpoints};
+use crate::translog::ShardKey;
 
-/// How often an agent beside a replica asks Kafka what it may let go.
-const HOLD_INTERVAL: Duration = Duration::from_secs(5);
-const UNWATCHED_HOLD_INTERVAL: Duration = Duration::from_secs(1);
-const MISSING_FOLDER_INTERVAL: Duration = Duration::from_millis(50);
-
-pub struct Supervisor {
+pub(crate) struct Supervisor {
     node: LocalNode,
     context: Arc<Context>,
     leader_table: ControlTopic,
@@ -52,50 +43,26 @@ pub struct Supervisor {
     captures: HashMap<ShardKey, RunningCapture>,
     /// Indices of which metrics tell, with how many shards.
     counted: HashMap<IndexUuid, (IndexName, u32)>,
-    holds: HashMap<ShardKey, Task>,
-    snapshots: HashMap<(String, ShardId), Task>,
+    holds: HashMap<ShardKey, StoppableTask>,
+    snapshots: HashMap<(String, ShardId), StoppableTask>,
     bootstrap_topics: HashMap<String, TopicName>,
-    repository_snapshots: HashMap<(String, ShardId), Task>,
+    repository_snapshots: HashMap<(String, ShardId), StoppableTask>,
     /// Of snapshots in repositories, by id.
-    clearings: HashMap<String, JoinHandle<()>>,
+    clearings: HashMap<SnapshotId, JoinHandle<()>>,
     /// By nonce.
-    questions: HashMap<String, Task>,
+    questions: HashMap<String, StoppableTask>,
 }
 
 struct RunningCapture {
-    task: Task,
+    task: StoppableTask,
     shard: Shard,
     metadata: watch::Sender<MetadataVersions>,
     shipped: watch::Receiver<Option<Shipped>>,
     asking: Asking,
 }
 
-struct Task {
-    stop: CancellationToken,
-    handle: JoinHandle<()>,
-}
-
-impl Task {
-    fn spawn<F: Future<Output = ()> + Send + 'static>(
-        work: impl FnOnce(CancellationToken) -> F,
-    ) -> Self {
-        let stop = CancellationToken::new();
-        Self {
-            handle: tokio::spawn(work(stop.clone())),
-            stop,
-        }
-    }
-
-    async fn end(self) {
-        self.stop.cancel();
-        if let Err(error) = self.handle.await {
-            warn!(%error, "a shard's task did not end cleanly");
-        }
-    }
-}
-
 impl Supervisor {
-    pub fn new(
+    pub(crate) fn new(
         node: LocalNode,
         context: Arc<Context>,
         leader_table: ControlTopic,
@@ -133,7 +100,7 @@ impl Supervisor {
     }
 
     /// Starts what the view and the followers' wishes ask for, ends what they no longer do.
-    pub async fn reconcile(&mut self, view: &ClusterView) {
+    pub(crate) async fn reconcile(&mut self, view: &ClusterView) {
         let followed_at = self.follower_table.newest::<Subscription>();
         let followed: HashSet<IndexUuid> = self
             .follower_table
@@ -199,7 +166,7 @@ impl Supervisor {
         self.pass_on_redeliveries();
     }
 
-    pub async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         end_all(&mut self.questions, |_| true, |task| task).await;
         end_all(&mut self.snapshots, |_| true, |task| task).await;
         end_all(&mut self.repository_snapshots, |_| true, |task| task).await;
@@ -290,10 +257,10 @@ impl Supervisor {
             let shard = shard_of(index, id, &topic);
             let (sender, shipped) = watch::channel(None);
             let (metadata, newest) = watch::channel(index.versions);
-            let (asking, asked) = redeliver::channel();
+            let (asking, asked) = redelivery_channel();
             let context = Arc::clone(&self.context);
-            let task = Task::spawn(|stop| {
-                capture::run(shard.clone(), origin, context, sender, newest, asked, stop)
+            let task = StoppableTask::spawn(|stop| {
+                ship_shard(shard.clone(), origin, context, sender, newest, asked, stop)
             });
             self.captures.insert(
                 (index.uuid.clone(), id),
@@ -315,8 +282,10 @@ impl Supervisor {
                 continue;
             };
             let (shard, context) = (shard_of(index, id, &topic), Arc::clone(&self.context));
-            self.holds
-                .insert(key, Task::spawn(|stop| hold(shard, files, context, stop)));
+            self.holds.insert(
+                key,
+                StoppableTask::spawn(|stop| hold_replica(shard, files, context, stop)),
+            );
         }
         announced
     }
@@ -333,8 +302,7 @@ impl Supervisor {
             versions: index.versions,
             routing_num_shards: index.routing_num_shards,
         };
-        let metadata =
-            cluster::fetch_metadata(opensearch, &index.name, &index.uuid, &state).await?;
+        let metadata = node::fetch_metadata(opensearch, &index.name, &index.uuid, &state).await?;
         let cluster_uuid = self.node.cluster().clone();
         self.leader_table
             .publish(&CaptureEntry {
@@ -497,15 +465,8 @@ impl Supervisor {
                         let (shard, shipped) = (running.shard.clone(), running.shipped.clone());
                         let (opensearch, table) =
                             (self.context.opensearch.clone(), self.leader_table.clone());
-                        Task::spawn(|stop| {
-                            repository::serve(
-                                shard,
-                                request.clone(),
-                                opensearch,
-                                table,
-                                shipped,
-                                stop,
-                            )
+                        StoppableTask::spawn(|stop| {
+                            serve_snapshot(shard, request.clone(), opensearch, table, shipped, stop)
                         })
                     });
             }
@@ -518,19 +479,18 @@ impl Supervisor {
             };
             if snapshot.leader_cluster == *self.node.cluster()
                 && is_own
-                && !requests.contains_key(&snapshot.id)
+                && !requests.contains_key(snapshot.id.as_str())
             {
                 let (opensearch, table) =
                     (self.context.opensearch.clone(), self.leader_table.clone());
                 let clearing = self.clearings.entry(snapshot.id.clone());
-                clearing.or_insert_with(|| {
-                    tokio::spawn(repository::clear(snapshot, opensearch, table))
-                });
+                clearing
+                    .or_insert_with(|| tokio::spawn(clear_snapshot(snapshot, opensearch, table)));
             }
         }
         for position in self.leader_table.all::<SnapshotPosition>() {
             if position.leader_cluster == *self.node.cluster()
-                && !requests.contains_key(&position.id)
+                && !requests.contains_key(position.id.as_str())
                 && let Err(error) = self.leader_table.remove(&position.key()).await
             {
                 warn!(%error, "a position that nobody needs any more could not be removed");
@@ -568,8 +528,8 @@ impl Supervisor {
                 let (shard, shipped) = (running.shard.clone(), running.shipped.clone());
                 let (opensearch, table) =
                     (self.context.opensearch.clone(), self.leader_table.clone());
-                Task::spawn(|stop| {
-                    verify::answer(shard, question, opensearch, table, shipped, stop)
+                StoppableTask::spawn(|stop| {
+                    answer_question(shard, question, opensearch, table, shipped, stop)
                 })
             });
         }
@@ -631,7 +591,8 @@ impl Supervisor {
             info!(index = %running.shard.index, %shard, bootstrap = id, "snapshot started");
             let (shard, topic) = (running.shard.clone(), request.topic.clone());
             let (context, shipped) = (Arc::clone(&self.context), running.shipped.clone());
-            let task = Task::spawn(|stop| snapshot::run(shard, topic, context, shipped, stop));
+            let task =
+                StoppableTask::spawn(|stop| copy_shard(shard, topic, context, shipped, stop));
             self.snapshots.insert(key, task);
         }
         Ok(())
@@ -673,82 +634,4 @@ enum StartError {
     OpenSearch(#[from] shardline_common::opensearch::OpenSearchError),
     #[error(transparent)]
     Spool(#[from] crate::translog::SpoolError),
-}
-
-/// Beside a copy that is not the primary: keeps generations from deletion until Kafka has what is
-/// in them, so that this copy can be shipped from should it become the primary.
-pub async fn hold(shard: Shard, files: Files, context: Arc<Context>, stop: CancellationToken) {
-    let mut served = String::new();
-    loop {
-        // Generations are linked as they come.
-        let wake = context.watcher.watch(&files.translog, &files.spool);
-        let interval = if wake.is_watching() {
-            HOLD_INTERVAL
-        } else if files.translog.exists() {
-            UNWATCHED_HOLD_INTERVAL
-        } else {
-            MISSING_FOLDER_INTERVAL
-        };
-        let released = async {
-            while files.translog.exists() {
-                release(&shard, &files, &context).await;
-                tokio::time::sleep(interval).await;
-                if !wake.is_watching() {
-                    return;
-                }
-            }
-            tokio::time::sleep(interval).await;
-        };
-        tokio::select! {
-            () = released => {}
-            () = wake.lost() => {}
-            () = fill::serve(&shard, &files, &context, &mut served) => {}
-            () = stop.cancelled() => return,
-        }
-    }
-}
-
-/// Lets go of what Kafka has.
-async fn release(shard: &Shard, files: &Files, context: &Context) {
-    let reach = match context.log.reach(&shard.topic, shard.shard).await {
-        Ok(reach) => reach,
-        Err(error) => {
-            warn!(index = %shard.index, shard = %shard.shard, %error, "the shard's tail is unknown");
-            return;
-        }
-    };
-    let acked = reach.map_or(SeqNo::NONE, |reach| reach.seq_no);
-    let Files { translog, spool } = files.clone();
-    let held = blocking(move || {
-        let mut tail = ShardTail::open(&translog, spool, acked.next())?;
-        tail.release_up_to(acked)
-    });
-    match held.await {
-        Ok(Ok(())) => {}
-        // A recovery may be making it.
-        Ok(Err(_)) if !files.translog.exists() => {}
-        Ok(Err(error)) => {
-            warn!(index = %shard.index, shard = %shard.shard, %error, "replica not held")
-        }
-        Err(error) => warn!(%error, "holding a replica's translog did not come to an end"),
-    }
-}
-
-async fn end_all<K: Clone + Eq + std::hash::Hash, V>(
-    tasks: &mut HashMap<K, V>,
-    ended: impl Fn(&K) -> bool,
-    task_of: impl Fn(V) -> Task,
-) {
-    let keys: Vec<K> = tasks.keys().filter(|key| ended(key)).cloned().collect();
-    let ending: Vec<Task> = keys
-        .iter()
-        .filter_map(|key| tasks.remove(key))
-        .map(task_of)
-        .collect();
-    for task in &ending {
-        task.stop.cancel();
-    }
-    for task in ending {
-        task.end().await;
-    }
 }
