@@ -10,8 +10,8 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use follower_agent::apply::batch::{Batch, Target, bulk_body};
 use follower_agent::apply::routing::Spread;
 use follower_agent::apply::tracker::Tracker;
-use leader_agent::config::CaptureConfig;
-use leader_agent::translog::generation::GenerationFile;
+use leader_agent::CaptureConfig;
+use leader_agent::GenerationFile;
 use rdkafka::message::Headers;
 use shardline_common::record::{Body, Operation, OperationKind, Record, packs};
 use shardline_common::types::{Epoch, Generation, PrimaryTerm, SeqNo, ShardId};

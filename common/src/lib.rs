@@ -1,25 +1,50 @@
-//! What both agents share: the words of the domain, the record format, and the clients of Kafka and
-//! OpenSearch.
+//! What both agents share. Each folder may use those above it in this list, and none below:
+//! `words` and `process`, `record`, `control`, `kafka` and `opensearch`.
 
-pub mod auto_follow;
-pub mod backoff;
-pub mod bulk;
-pub mod clock;
-pub mod config;
+#![warn(unreachable_pub)]
+
 pub mod control;
 pub mod kafka;
-pub mod late;
-pub mod launch;
-pub mod leader_stats;
-pub mod lease;
-pub mod metadata;
 pub mod opensearch;
+mod process;
 pub mod record;
-pub mod repository;
-pub mod scan;
-pub mod shard_stats;
-pub mod telemetry;
-pub mod topic;
-pub mod types;
-pub mod verify;
-pub mod wildcard;
+mod words;
+
+pub use control::auto_follow;
+pub use control::bulk;
+pub use opensearch::scan;
+pub use opensearch::shard_stats;
+pub use process::backoff;
+pub use process::blocking;
+pub use process::clock;
+pub use process::config;
+pub use process::late;
+pub use process::launch;
+pub use process::lease;
+pub use process::tasks;
+pub use process::telemetry;
+pub use words::metadata;
+pub use words::topic;
+pub use words::types;
+pub use words::wildcard;
+
+/// What `leader_stats` shows: its entries, and how they are read from the control topics.
+pub mod leader_stats {
+    pub use crate::control::leader_stats::*;
+    pub use crate::kafka::followed_indices;
+}
+
+/// Copies through a snapshot repository: what the agents tell each other, and the paths of
+/// OpenSearch's API.
+pub mod repository {
+    pub use crate::control::repository::*;
+    pub use crate::opensearch::is_final;
+    pub use crate::opensearch::snapshot_path;
+    pub use crate::opensearch::verification_path;
+}
+
+/// Verification: what the agents ask and answer, and how a side's shard is read.
+pub mod verify {
+    pub use crate::control::verification::*;
+    pub use crate::opensearch::digests::*;
+}

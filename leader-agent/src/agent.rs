@@ -17,18 +17,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::capture::Context;
-use crate::catalog::{Announced, Catalog};
-use crate::cluster::{ClusterView, LocalNode};
+use crate::capture::{Context, FetchTurns};
 use crate::config::{LeaderConfig, Source};
 use crate::metrics::Metrics;
+use crate::node::{ClusterView, LocalNode, StateId};
 use crate::publish::Publisher;
-use crate::state_id::StateId;
-use crate::stats::{self, Tables};
-use crate::stretches;
-use crate::supervisor::Supervisor;
+use crate::scan::STRETCH_LENGTH;
+use crate::supervise::{self, Announced, Catalog, Supervisor, Tables};
 use crate::translog::TranslogWatcher;
-use crate::turns::Turns;
 
 /// How often the node is asked for its version of the cluster's state: a copy of a shard that is
 /// being made is to be held before its first flush. Followers' wishes arrive at once, through the
@@ -45,7 +41,7 @@ pub async fn run(config: LeaderConfig, stop: CancellationToken) -> anyhow::Resul
     let listener = telemetry::bind("admin.listen", config.admin.listen).await?;
     let tables = Arc::new(OnceLock::new());
     let routes = telemetry::admin_router(registry, readiness.clone())
-        .merge(stats::router(Arc::clone(&tables)));
+        .merge(supervise::router(Arc::clone(&tables)));
     let admin = tokio::spawn(telemetry::serve(listener, routes, stop.clone()));
     let work = follow_cluster(&config, metrics, readiness, &tables, stop.clone()).await;
     stop.cancel();
@@ -98,8 +94,8 @@ async fn follow_cluster(
         kafka,
         watcher: TranslogWatcher::start(),
         metrics,
-        turns: Turns::default(),
-        stretch: stretches::LENGTH,
+        turns: FetchTurns::default(),
+        stretch: STRETCH_LENGTH,
         heartbeat: Duration::from_secs(config.capture.heartbeat_seconds),
         cluster_seen: Mutex::new(Instant::now()),
         started: Instant::now(),
@@ -116,7 +112,7 @@ async fn follow_cluster(
     };
     // Set once, here.
     let _ = tables.set(own_tables.clone());
-    let sharing = tokio::spawn(stats::share(
+    let sharing = tokio::spawn(supervise::share(
         node.clone(),
         Arc::clone(&context),
         own_tables,

@@ -6,14 +6,14 @@ use serde::Deserialize;
 use shardline_common::config::{AdminConfig, ConfigError, KafkaConfig, OpenSearchConfig};
 
 /// The largest `capture.pack_bytes`.
-const MOST_PACKED: usize = 1024 * 1024;
+const PACK_BYTES_MAX: usize = 1024 * 1024;
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LeaderConfig {
     pub opensearch: OpenSearchConfig,
     pub kafka: KafkaConfig,
-    pub admin: AdminConfig,
+    pub(crate) admin: AdminConfig,
     #[serde(default)]
     pub capture: CaptureConfig,
 }
@@ -24,21 +24,21 @@ pub struct CaptureConfig {
     /// Where changes come from. All agents of a cluster use the same.
     pub source: Source,
     /// `poll` only: how often the shards' checkpoints are asked for, in seconds.
-    pub poll_seconds: u64,
+    pub(crate) poll_seconds: u64,
     /// `poll` only: how often deletions are looked for in a shard that changes, in seconds.
-    pub poll_sweep_seconds: u64,
+    pub(crate) poll_sweep_seconds: u64,
     /// Names or patterns (`logs-*`) of indices that are captured whether anybody follows them or
     /// not.
-    pub always: Vec<String>,
+    pub(crate) always: Vec<String>,
     /// Where the node's data folders are mounted for the agent, if not where the node itself has
     /// them (`path.data`).
-    pub data_paths: Vec<PathBuf>,
+    pub(crate) data_paths: Vec<PathBuf>,
     /// How much disk the spool may take, in MiB, per data folder: generations that OpenSearch has
     /// deleted and Kafka does not have yet. Past it the oldest are let go, and followers that
     /// needed them copy the index anew.
-    pub spool_limit_mib: u64,
+    pub(crate) spool_limit_mib: u64,
     /// How often an idle partition gets a heartbeat, in seconds.
-    pub heartbeat_seconds: u64,
+    pub(crate) heartbeat_seconds: u64,
     /// Operations that are captured together go into one Kafka record as far as they take so many
     /// bytes. 0: each into one of its own, as other tools can read them.
     pub pack_bytes: usize,
@@ -90,7 +90,7 @@ impl LeaderConfig {
                 expected,
             });
         }
-        if self.capture.pack_bytes > MOST_PACKED {
+        if self.capture.pack_bytes > PACK_BYTES_MAX {
             let (key, value) = ("capture.pack_bytes", self.capture.pack_bytes.to_string());
             return Err(ConfigError::BadValue {
                 key,

@@ -1,27 +1,35 @@
 //! The leader agent: captures the operations of the shards on one OpenSearch node into Kafka.
+//!
+//! Each folder may use those above it in this list, and none below: `translog`, `publish` and
+//! `node`; `source` and `scan`; `capture`; `serve`; `supervise`.
 
-pub mod agent;
-pub mod blocking;
-pub mod capture;
-pub mod catalog;
-pub mod cluster;
-pub mod config;
-pub mod fill;
-pub mod history;
-pub mod log;
-pub mod metrics;
-pub mod publish;
-pub mod redeliver;
-pub mod repository;
-pub mod resync;
-pub mod settled;
-pub mod snapshot;
-pub mod source;
-pub mod spools;
-pub mod state_id;
-pub mod stats;
-pub mod stretches;
-pub mod supervisor;
-pub mod translog;
-pub mod turns;
-pub mod verify;
+#![warn(unreachable_pub)]
+
+mod agent;
+mod capture;
+mod config;
+mod metrics;
+mod node;
+mod publish;
+mod scan;
+mod serve;
+mod source;
+mod supervise;
+mod translog;
+
+pub use agent::run;
+pub use config::{CaptureConfig, LeaderConfig, Source};
+// What the simulation, tests and benchmarks drive or put in the place of.
+pub use capture::{
+    Asked, Asking, Board, Context, FetchTurns, Shipped, hold_replica, redelivery_channel,
+    ship_shard,
+};
+pub use metrics::Metrics;
+pub use node::{Shard, StateId};
+pub use publish::{Appender, PartitionLog, Pending, PublishError, Publisher};
+pub use serve::copy_shard;
+pub use source::{Checkpoints, Files, Origin};
+pub use translog::{
+    Checkpoint, GenerationFile, Operation, OperationKind, ShardSpool, ShardTail, Spool, TailError,
+    TranslogWatcher,
+};

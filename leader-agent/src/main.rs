@@ -1,7 +1,7 @@
 //! Command line of the leader agent.
 
 use clap::Parser;
-use leader_agent::{agent, config::LeaderConfig};
+use leader_agent::LeaderConfig;
 use shardline_common::launch::{LaunchArguments, launch};
 use tokio::runtime::Builder;
 
@@ -31,6 +31,6 @@ fn main() -> anyhow::Result<()> {
     runtime.block_on(launch(
         Arguments::parse().launch,
         LeaderConfig::validate,
-        agent::run,
+        leader_agent::run,
     ))
 }

@@ -10,24 +10,24 @@ use prometheus::{
 pub struct Metrics {
     pub operations: IntCounterVec,
     pub bytes: IntCounterVec,
-    pub shipped_seq_no: IntGaugeVec,
+    pub(crate) shipped_seq_no: IntGaugeVec,
     pub global_checkpoint: IntGaugeVec,
-    pub fills: IntCounterVec,
-    pub resyncs: IntCounterVec,
-    pub resync_documents: IntCounterVec,
-    pub resyncing: IntGaugeVec,
+    pub(crate) fills: IntCounterVec,
+    pub(crate) resyncs: IntCounterVec,
+    pub(crate) resync_documents: IntCounterVec,
+    pub(crate) resyncing: IntGaugeVec,
     pub errors: IntCounterVec,
-    pub metadata_records: IntCounterVec,
-    pub snapshot_documents: IntCounterVec,
-    pub spool_bytes: IntGaugeVec,
-    pub spool_used_bytes: IntGaugeVec,
-    pub spool_limit_bytes: IntGaugeVec,
-    pub spool_let_go: IntCounterVec,
-    pub translog_bytes: IntGaugeVec,
-    pub translog_read_seconds: CounterVec,
-    pub scan_seconds: CounterVec,
-    pub captures: IntGauge,
-    pub cluster_errors: IntCounter,
+    pub(crate) metadata_records: IntCounterVec,
+    pub(crate) snapshot_documents: IntCounterVec,
+    pub(crate) spool_bytes: IntGaugeVec,
+    pub(crate) spool_used_bytes: IntGaugeVec,
+    pub(crate) spool_limit_bytes: IntGaugeVec,
+    pub(crate) spool_let_go: IntCounterVec,
+    pub(crate) translog_bytes: IntGaugeVec,
+    pub(crate) translog_read_seconds: CounterVec,
+    pub(crate) scan_seconds: CounterVec,
+    pub(crate) captures: IntGauge,
+    pub(crate) cluster_errors: IntCounter,
 }
 
 const SHARD: &[&str] = &["index", "shard"];
@@ -158,7 +158,7 @@ impl Metrics {
     }
 
     /// Takes a shard's gauges away when it is captured here no more.
-    pub fn forget_gauges(&self, labels: &[&str]) {
+    pub(crate) fn forget_gauges(&self, labels: &[&str]) {
         let gauges = [
             &self.shipped_seq_no,
             &self.global_checkpoint,
@@ -173,7 +173,7 @@ impl Metrics {
     }
 
     /// Takes a shard's counters away when its index is no more.
-    pub fn forget(&self, labels: &[&str]) {
+    pub(crate) fn forget(&self, labels: &[&str]) {
         let counters = [
             &self.operations,
             &self.bytes,

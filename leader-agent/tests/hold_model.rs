@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use leader_agent::translog::{ShardSpool, ShardTail, Spool, TailError};
+use leader_agent::{ShardSpool, ShardTail, Spool, TailError};
 use proptest::prelude::*;
 use shardline_common::types::{Generation, SeqNo, ShardId};
 

@@ -7,7 +7,7 @@ mod writer;
 use std::collections::BTreeMap;
 use std::fs;
 
-use leader_agent::translog::{OperationKind, ShardTail, Spool, TailError};
+use leader_agent::{OperationKind, ShardTail, Spool, TailError};
 use proptest::prelude::*;
 use shardline_common::types::{SeqNo, ShardId};
 use writer::{Generation, UUID, write_checkpoint, write_generation};

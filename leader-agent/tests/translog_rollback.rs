@@ -7,7 +7,7 @@ mod writer;
 use std::fs;
 use std::path::PathBuf;
 
-use leader_agent::translog::{OperationKind, ShardSpool, ShardTail, Spool, TailError};
+use leader_agent::{OperationKind, ShardSpool, ShardTail, Spool, TailError};
 use shardline_common::types::{self, SeqNo, ShardId};
 use writer::{Generation, UUID, write_checkpoint, write_generation};
 

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use leader_agent::translog::{Operation, OperationKind, ShardSpool, ShardTail, Spool, TailError};
+use leader_agent::{Operation, OperationKind, ShardSpool, ShardTail, Spool, TailError};
 use shardline_common::types::{SeqNo, ShardId};
 
 fn sample(name: &str) -> PathBuf {

@@ -19,9 +19,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{Group, Kafka, Outgoing, RenewedProducer, TopicError, assignment};
-use crate::backoff::until_available;
 use crate::control::Entry;
-use crate::types::{Offset, ShardId, TopicName};
+use crate::process::backoff::until_available;
+use crate::words::types::{Offset, ShardId, TopicName};
 
 const SHARD: ShardId = ShardId(0);
 /// After this nobody waits for a write any more.

@@ -1,6 +1,7 @@
 //! Kafka as both agents use it: client settings, topics, and reading single records.
 
 mod control_topic;
+mod leader_reads;
 mod producer;
 mod tail;
 
@@ -21,13 +22,14 @@ use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use tokio::sync::Semaphore;
 
 pub use control_topic::{ControlError, ControlTopic, Derived};
+pub use leader_reads::followed_indices;
 pub use producer::{Delivery, Group, Outgoing, Producer, RenewedProducer};
 use tail::run_begins;
 pub use tail::{LastOperations, REACH_RECORDS, Reach};
 
-use crate::config::{ConfigError, KafkaConfig};
+use crate::process::config::{ConfigError, KafkaConfig};
 use crate::record::{Operation, Record, RecordError};
-use crate::types::{Offset, SeqNo, ShardId, TopicName};
+use crate::words::types::{Offset, SeqNo, ShardId, TopicName};
 
 /// The largest record, in bytes: OpenSearch takes documents of up to `http.max_content_length` (100
 /// MB by default), and a broker takes requests of up to `socket.request.max.bytes` (100 MiB by

@@ -19,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tracing::warn;
 
 use super::Kafka;
-use crate::types::{Offset, ShardId, TopicName};
+use crate::words::types::{Offset, ShardId, TopicName};
 
 /// How long the reporting thread waits for reports before it looks whether anybody still uses the
 /// producer. Reports wake it at once.

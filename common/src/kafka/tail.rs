@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::record::{Body, FrameId, Operation, OperationKind, Record};
-use crate::types::{Offset, SeqNo};
+use crate::words::types::{Offset, SeqNo};
 
 /// How many of a partition's last records are asked how far it reaches.
 pub const REACH_RECORDS: i64 = 64;
@@ -125,7 +125,7 @@ pub(super) fn run_begins<E>(
 mod tests {
     use super::*;
     use crate::record::{ResyncBegin, ResyncEnd};
-    use crate::types::PrimaryTerm;
+    use crate::words::types::PrimaryTerm;
 
     fn operation(source: &'static str) -> Operation {
         let source = Bytes::from_static(source.as_bytes());

@@ -9,7 +9,7 @@ use rmp::decode::{NumValueReadError, ValueReadError};
 use rmp::{decode, encode};
 
 use super::{Body, Encoded, FORMAT, Operation, OperationKind, Record, RecordError, Written};
-use crate::types::{PrimaryTerm, SeqNo};
+use crate::words::types::{PrimaryTerm, SeqNo};
 
 /// The kind of these records.
 pub(super) const OP: &str = "operations";

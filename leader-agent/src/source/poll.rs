@@ -7,15 +7,14 @@ use std::time::Duration;
 
 use shardline_common::opensearch::{OpenSearch, OpenSearchError};
 use shardline_common::shard_stats::all_primaries;
+use shardline_common::tasks::changed_or_never;
 use shardline_common::types::{IndexUuid, SeqNo, ShardId};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{CATCH_UP, Change, ChangeSource};
-use crate::capture::CaptureError;
-use crate::resync::{Missing, Reason};
+use super::{CHECKPOINT_LAG_MAX, Change, ChangeSource, Missing, Reason, SourceError};
 
 /// The global checkpoints of all shards of the leader cluster.
 pub type Checkpoints = watch::Receiver<Known>;
@@ -28,7 +27,7 @@ pub struct Known {
 }
 
 /// Asks for the global checkpoints of all shards every `interval`, with one request.
-pub fn watch_checkpoints(
+pub(crate) fn watch_checkpoints(
     opensearch: OpenSearch,
     interval: Duration,
     stop: CancellationToken,
@@ -59,7 +58,7 @@ pub fn watch_checkpoints(
     receiver
 }
 
-pub struct PollSource {
+pub(crate) struct PollSource {
     shard: (IndexUuid, ShardId),
     checkpoints: Checkpoints,
     /// How often deletions are looked for, while the shard changes.
@@ -76,7 +75,7 @@ pub struct PollSource {
 
 impl PollSource {
     /// What was deleted before `sent` may not have been shipped: the first frame is complete.
-    pub fn open(
+    pub(crate) fn open(
         shard: (IndexUuid, ShardId),
         checkpoints: Checkpoints,
         sweep_interval: Duration,
@@ -104,7 +103,7 @@ impl ChangeSource for PollSource {
         self.global_checkpoint
     }
 
-    async fn next(&mut self, sent: SeqNo) -> Result<Change, CaptureError> {
+    async fn next(&mut self, sent: SeqNo) -> Result<Change, SourceError> {
         let (known, asked) = {
             let known = self.checkpoints.borrow_and_update();
             (known.checkpoints.get(&self.shard).copied(), known.asked)
@@ -120,7 +119,7 @@ impl ChangeSource for PollSource {
             // the primary learns the global checkpoint a moment later: an answer counts that was
             // asked for long after.
             let since = *self.behind_since.get_or_insert_with(Instant::now);
-            let is_rewound = asked >= since + CATCH_UP;
+            let is_rewound = asked >= since + CHECKPOINT_LAG_MAX;
             return Ok(if is_rewound {
                 Change::Rewound { to: now }
             } else {
@@ -147,7 +146,7 @@ impl ChangeSource for PollSource {
 
     fn put_down(&mut self) {}
 
-    async fn release(&mut self, _acked: SeqNo) -> Result<(), CaptureError> {
+    async fn release(&mut self, _acknowledged: SeqNo) -> Result<(), SourceError> {
         Ok(())
     }
 
@@ -168,12 +167,7 @@ impl ChangeSource for PollSource {
             }
         };
         tokio::select! {
-            changed = self.checkpoints.changed() => {
-                if changed.is_err() {
-                    // The agent is stopping.
-                    std::future::pending::<()>().await;
-                }
-            }
+            () = changed_or_never(&mut self.checkpoints) => {}
             () = sweep => {}
         }
     }
@@ -212,7 +206,7 @@ mod tests {
         };
         assert_eq!(rewound(source.next(SeqNo(9)).await), None);
         // The cluster has not been heard of since.
-        tokio::time::sleep(2 * CATCH_UP).await;
+        tokio::time::sleep(2 * CHECKPOINT_LAG_MAX).await;
         assert_eq!(rewound(source.next(SeqNo(9)).await), None);
         sender.send(known(5)).unwrap();
         assert_eq!(rewound(source.next(SeqNo(9)).await), Some(5));

@@ -5,15 +5,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::FutureExt;
+use shardline_common::blocking::blocking;
 use shardline_common::kafka::TopicError;
 use shardline_common::types::SeqNo;
 use tokio::time::Instant;
 
-use super::{CATCH_UP, Change, ChangeSource};
-use crate::blocking::blocking;
-use crate::capture::{CaptureError, to_operation};
-use crate::history::is_same;
-use crate::resync::{Missing, Reason};
+use super::{
+    CHECKPOINT_LAG_MAX, Change, ChangeSource, Missing, Reason, SourceError, is_same, to_operation,
+};
 use crate::translog::{
     Operation, ShardSpool, ShardTail, TailBatch, TailError, TranslogWatcher, Wake,
 };
@@ -22,9 +21,9 @@ const BATCH_BYTES: usize = 1024 * 1024;
 /// How often a translog is looked at that cannot be watched, unless the last look found something.
 /// One that can is looked at with every heartbeat, because watches are silent on network file
 /// systems.
-const SLOW_POLL: Duration = Duration::from_secs(1);
+const UNWATCHED_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-pub struct TranslogSource {
+pub(crate) struct TranslogSource {
     /// Away while a blocking task works with it.
     tail: Option<ShardTail>,
     folder: PathBuf,
@@ -49,13 +48,13 @@ impl TranslogSource {
     /// Opens the translog behind `sent`, or where it does not reach back that far, behind the
     /// global checkpoint. `last` gives the operation `sent`, if Kafka has it: asked only where the
     /// translog has it, too.
-    pub async fn open(
+    pub(crate) async fn open(
         folder: &Path,
         spool: ShardSpool,
         watcher: &TranslogWatcher,
         sent: SeqNo,
         last: impl Future<Output = Result<Option<shardline_common::record::Operation>, TopicError>>,
-    ) -> Result<Self, CaptureError> {
+    ) -> Result<Self, SourceError> {
         let wake = watcher.watch(folder, &spool);
         let open = |with_last| {
             let (translog, kept) = (folder.to_owned(), spool.clone());
@@ -91,7 +90,7 @@ impl TranslogSource {
             // A replica that has just become the primary learns the global checkpoint a moment
             // later.
             let since = *self.behind_since.get_or_insert_with(Instant::now);
-            return (since.elapsed() >= CATCH_UP).then_some(self.global_checkpoint);
+            return (since.elapsed() >= CHECKPOINT_LAG_MAX).then_some(self.global_checkpoint);
         }
         self.behind_since = None;
         if operations.is_empty() {
@@ -104,7 +103,7 @@ impl TranslogSource {
     }
 
     /// The next operations, or what only a scan can bring.
-    async fn read(&mut self, sent: SeqNo) -> Result<Result<TailBatch, Missing>, CaptureError> {
+    async fn read(&mut self, sent: SeqNo) -> Result<Result<TailBatch, Missing>, SourceError> {
         let mut is_open_anew = false;
         loop {
             if let Some(to) = self.missing.take() {
@@ -118,7 +117,7 @@ impl TranslogSource {
             let read =
                 move |tail: &mut ShardTail| tail.refresh().and_then(|()| tail.next_batch(bytes));
             match self.work(read).await {
-                Err(CaptureError::Translog(TailError::Gap { .. })) if !is_open_anew => {
+                Err(SourceError::Translog(TailError::Gap { .. })) if !is_open_anew => {
                     self.reopen(sent).await?
                 }
                 outcome => return Ok(Ok(outcome?)),
@@ -128,7 +127,7 @@ impl TranslogSource {
     }
 
     /// Looks anew whether the translog reaches back to what comes behind `sent`.
-    async fn reopen(&mut self, sent: SeqNo) -> Result<(), CaptureError> {
+    async fn reopen(&mut self, sent: SeqNo) -> Result<(), SourceError> {
         let (folder, spool) = (self.folder.clone(), self.spool.clone());
         let opened = blocking(move || open_tail(&folder, &spool, sent, false)).await??;
         (self.tail, self.missing, self.last) = (Some(opened.tail), opened.missing, None);
@@ -139,11 +138,11 @@ impl TranslogSource {
     async fn work<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut ShardTail) -> Result<T, TailError> + Send + 'static,
-    ) -> Result<T, CaptureError> {
+    ) -> Result<T, SourceError> {
         if let (true, Some(tail)) = (std::mem::take(&mut self.is_fresh), &mut self.tail) {
             return Ok(work(tail)?);
         }
-        let mut tail = self.tail.take().ok_or(CaptureError::Interrupted)?;
+        let mut tail = self.tail.take().ok_or(SourceError::Interrupted)?;
         let (tail, outcome) = blocking(move || {
             let outcome = work(&mut tail);
             (tail, outcome)
@@ -159,7 +158,7 @@ impl ChangeSource for TranslogSource {
         self.global_checkpoint
     }
 
-    async fn next(&mut self, sent: SeqNo) -> Result<Change, CaptureError> {
+    async fn next(&mut self, sent: SeqNo) -> Result<Change, SourceError> {
         // Changes until now are seen by reading.
         let _ = self.wake.notified().now_or_never();
         let batch = loop {
@@ -191,7 +190,7 @@ impl ChangeSource for TranslogSource {
         }
     }
 
-    async fn release(&mut self, acked: SeqNo) -> Result<(), CaptureError> {
+    async fn release(&mut self, acked: SeqNo) -> Result<(), SourceError> {
         if self
             .tail
             .as_ref()
@@ -215,7 +214,7 @@ impl ChangeSource for TranslogSource {
             self.wake.notified().await;
             self.is_fresh = true;
         } else if !self.is_busy {
-            tokio::time::sleep(SLOW_POLL).await;
+            tokio::time::sleep(UNWATCHED_POLL_INTERVAL).await;
         }
     }
 }

@@ -1,9 +1,9 @@
 //! `translog.ckp` and `translog-N.ckp`: how far a shard's translog is durable, and its global
 //! checkpoint.
 //!
-//! Source: OpenSearch's `Checkpoint` class. Versions 2 (Elasticsearch 6.0) and 3 (6.4 to
-//! OpenSearch 1.x) are big-endian, version 4 (OpenSearch 2 on, with Lucene 9) is little-endian; 2
-//! has no `trimmedAboveSeqNo`. A Lucene footer follows.
+//! Source: OpenSearch's `Checkpoint` class. Versions 2 (Elasticsearch 6.0) and 3 (Elasticsearch 6.4
+//! to OpenSearch 1.x) are big-endian, version 4 (OpenSearch 2 on, with Lucene 9) is little-endian;
+//! version 2 has no `trimmedAboveSeqNo`. A Lucene footer follows.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,10 +23,10 @@ pub struct Checkpoint {
     pub offset: u64,
     pub operations: i32,
     pub generation: Generation,
-    pub min_seq_no: SeqNo,
-    pub max_seq_no: SeqNo,
+    pub(super) min_seq_no: SeqNo,
+    pub(crate) max_seq_no: SeqNo,
     pub global_checkpoint: SeqNo,
-    pub min_generation: Generation,
+    pub(super) min_generation: Generation,
     /// Operations of this generation above here were rolled back.
     pub trimmed_above: Option<SeqNo>,
 }
@@ -43,7 +43,7 @@ pub enum CheckpointError {
 }
 
 impl CheckpointError {
-    pub fn is_missing(&self) -> bool {
+    pub(crate) fn is_missing(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
     }
 }

@@ -6,10 +6,10 @@
 
 use bytes::{Buf, Bytes};
 
-pub const CODEC_MAGIC: u32 = 0x3fd7_6c17;
-pub const FOOTER_MAGIC: u32 = !CODEC_MAGIC;
+pub(super) const CODEC_MAGIC: u32 = 0x3fd7_6c17;
+pub(super) const FOOTER_MAGIC: u32 = !CODEC_MAGIC;
 /// Footer magic, algorithm and checksum.
-pub const FOOTER_BYTES: usize = 16;
+pub(super) const FOOTER_BYTES: usize = 16;
 
 /// What does not fit the format.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,29 +36,33 @@ pub enum FormatError {
 }
 
 /// Reads primitives off the front of a stretch of a buffer, without ever reading past its end.
-pub struct Reader<'a> {
+pub(super) struct Reader<'a> {
     buffer: &'a Bytes,
     rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    pub fn new(buffer: &'a Bytes) -> Self {
+    pub(super) fn new(buffer: &'a Bytes) -> Self {
         Self::within(buffer, buffer)
     }
 
     /// Reads `stretch`, which is a part of `buffer`.
-    pub fn within(buffer: &'a Bytes, stretch: &'a [u8]) -> Self {
+    pub(super) fn within(buffer: &'a Bytes, stretch: &'a [u8]) -> Self {
         Self {
             buffer,
             rest: stretch,
         }
     }
 
-    pub fn remaining(&self) -> usize {
+    pub(super) fn remaining(&self) -> usize {
         self.rest.len()
     }
 
-    pub fn take(&mut self, count: usize, what: &'static str) -> Result<&'a [u8], FormatError> {
+    pub(super) fn take(
+        &mut self,
+        count: usize,
+        what: &'static str,
+    ) -> Result<&'a [u8], FormatError> {
         let (taken, rest) = self
             .rest
             .split_at_checked(count)
@@ -67,31 +71,31 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    pub fn u8(&mut self, what: &'static str) -> Result<u8, FormatError> {
+    pub(super) fn u8(&mut self, what: &'static str) -> Result<u8, FormatError> {
         Ok(self.take(1, what)?[0])
     }
 
-    pub fn i32(&mut self, what: &'static str) -> Result<i32, FormatError> {
+    pub(super) fn i32(&mut self, what: &'static str) -> Result<i32, FormatError> {
         Ok(self.take(4, what)?.get_i32())
     }
 
-    pub fn u32(&mut self, what: &'static str) -> Result<u32, FormatError> {
+    pub(super) fn u32(&mut self, what: &'static str) -> Result<u32, FormatError> {
         Ok(self.take(4, what)?.get_u32())
     }
 
-    pub fn i64(&mut self, what: &'static str) -> Result<i64, FormatError> {
+    pub(super) fn i64(&mut self, what: &'static str) -> Result<i64, FormatError> {
         Ok(self.take(8, what)?.get_i64())
     }
 
-    pub fn i32_le(&mut self, what: &'static str) -> Result<i32, FormatError> {
+    pub(super) fn i32_le(&mut self, what: &'static str) -> Result<i32, FormatError> {
         Ok(self.take(4, what)?.get_i32_le())
     }
 
-    pub fn i64_le(&mut self, what: &'static str) -> Result<i64, FormatError> {
+    pub(super) fn i64_le(&mut self, what: &'static str) -> Result<i64, FormatError> {
         Ok(self.take(8, what)?.get_i64_le())
     }
 
-    pub fn vint(&mut self, what: &'static str) -> Result<u32, FormatError> {
+    pub(super) fn vint(&mut self, what: &'static str) -> Result<u32, FormatError> {
         let mut value = 0u32;
         for shift in [0, 7, 14, 21, 28] {
             let byte = self.u8(what)?;
@@ -104,13 +108,13 @@ impl<'a> Reader<'a> {
     }
 
     /// Bytes behind a vint length; not copied.
-    pub fn byte_array(&mut self, what: &'static str) -> Result<Bytes, FormatError> {
+    pub(super) fn byte_array(&mut self, what: &'static str) -> Result<Bytes, FormatError> {
         let length = self.vint(what)? as usize;
         Ok(self.buffer.slice_ref(self.take(length, what)?))
     }
 
     /// A string. A surrogate without its other half, which is no character, becomes U+FFFD.
-    pub fn string(&mut self, what: &'static str) -> Result<String, FormatError> {
+    pub(super) fn string(&mut self, what: &'static str) -> Result<String, FormatError> {
         let units = self.vint(what)? as usize;
         let (plain, behind) = self
             .rest
@@ -128,7 +132,10 @@ impl<'a> Reader<'a> {
         Ok(String::from_utf16_lossy(&decoded))
     }
 
-    pub fn optional_string(&mut self, what: &'static str) -> Result<Option<String>, FormatError> {
+    pub(super) fn optional_string(
+        &mut self,
+        what: &'static str,
+    ) -> Result<Option<String>, FormatError> {
         match self.u8(what)? {
             0 => Ok(None),
             1 => self.string(what).map(Some),
@@ -154,7 +161,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A codec header: its version, if the name is `expected`.
-    pub fn codec_header(&mut self, expected: &'static str) -> Result<i32, FormatError> {
+    pub(super) fn codec_header(&mut self, expected: &'static str) -> Result<i32, FormatError> {
         let magic = self.u32("the codec header")?;
         if magic != CODEC_MAGIC {
             return Err(FormatError::NoHeader(magic));
@@ -175,7 +182,7 @@ mod tests {
     use super::*;
 
     /// As OpenSearch's `StreamOutput.writeString` does it.
-    pub fn encode_string(text: &str) -> Vec<u8> {
+    pub(super) fn encode_string(text: &str) -> Vec<u8> {
         let units: Vec<u16> = text.encode_utf16().collect();
         let mut bytes = encode_vint(units.len() as u32);
         for unit in units {
@@ -194,7 +201,7 @@ mod tests {
         bytes
     }
 
-    pub fn encode_vint(mut value: u32) -> Vec<u8> {
+    pub(super) fn encode_vint(mut value: u32) -> Vec<u8> {
         let mut bytes = Vec::new();
         while value >= 0x80 {
             bytes.push((value & 0x7f) as u8 | 0x80);

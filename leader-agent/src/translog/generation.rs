@@ -90,7 +90,7 @@ impl GenerationFile {
     }
 
     /// Whether this is the file that a path leads to now.
-    pub fn is_at(&self, path: &Path) -> bool {
+    pub(super) fn is_at(&self, path: &Path) -> bool {
         let id = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
         std::fs::metadata(path)
             .is_ok_and(|there| self.file.metadata().is_ok_and(|open| id(open) == id(there)))
@@ -140,7 +140,7 @@ impl GenerationFile {
     }
 
     /// Forgets what has been read ahead.
-    pub fn put_down(&mut self) {
+    pub(crate) fn put_down(&mut self) {
         self.buffer = Bytes::new();
     }
 

@@ -90,20 +90,15 @@ impl ShardSpool {
         self.shelf.account()
     }
 
-    /// Lets go of everything: a translog with another history has taken this one's place.
-    pub fn clear(&self) -> Result<(), SpoolError> {
-        self.release(Generation(i64::MAX))
-    }
-
     /// Disk that only this shard's spool takes, in bytes, as of the last change.
-    pub fn extra_bytes(&self) -> u64 {
+    pub(crate) fn extra_bytes(&self) -> u64 {
         self.shelf.held_bytes()
     }
 }
 
 impl Shelf {
     /// Keeps links in a folder, or, without one, open descriptors.
-    pub fn new(folder: Option<PathBuf>) -> Self {
+    pub(super) fn new(folder: Option<PathBuf>) -> Self {
         let store = folder.map_or_else(|| Store::Descriptors(Mutex::default()), Store::Links);
         Self {
             store,
@@ -112,19 +107,19 @@ impl Shelf {
         }
     }
 
-    pub fn held_bytes(&self) -> u64 {
+    pub(super) fn held_bytes(&self) -> u64 {
         self.held_bytes.load(Relaxed)
     }
 
     /// The generations that only the spool has.
-    pub fn held(&self) -> BTreeMap<Generation, Held> {
+    pub(super) fn held(&self) -> BTreeMap<Generation, Held> {
         let generations = self.generations().unwrap_or_default().into_iter();
         generations
             .filter_map(|generation| Some((generation, self.held_one(generation)?)))
             .collect()
     }
 
-    pub fn account(&self) -> Result<(), SpoolError> {
+    pub(super) fn account(&self) -> Result<(), SpoolError> {
         let held = self
             .generations()?
             .into_iter()
@@ -135,7 +130,7 @@ impl Shelf {
     }
 
     /// Lets go of one generation.
-    pub fn let_go(&self, generation: Generation) -> Result<(), SpoolError> {
+    pub(super) fn let_go(&self, generation: Generation) -> Result<(), SpoolError> {
         let _changing = self.changing.lock();
         self.remove_both(generation)
     }
@@ -279,12 +274,12 @@ fn open_once(file: &Path, name: &str, held: &mut BTreeMap<String, File>) -> io::
     Ok(())
 }
 
-pub fn file_name(generation: Generation, extension: &str) -> String {
+pub(super) fn file_name(generation: Generation, extension: &str) -> String {
     format!("translog-{generation}.{extension}")
 }
 
 /// The generations whose files are in a folder.
-pub fn list_generations(folder: &Path) -> io::Result<BTreeSet<Generation>> {
+pub(super) fn list_generations(folder: &Path) -> io::Result<BTreeSet<Generation>> {
     let mut generations = BTreeSet::new();
     for entry in std::fs::read_dir(folder)? {
         let name = entry?.file_name();

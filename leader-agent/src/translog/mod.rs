@@ -4,18 +4,22 @@
 //! deletes (`hold`) within a limit (`spool`), the ordered view of a shard (`tail`), and being told
 //! of changes (`watch`).
 
-pub mod checkpoint;
-pub mod codec;
-pub mod generation;
-pub mod hold;
-pub mod operation;
-pub mod spool;
-pub mod tail;
-pub mod watch;
+mod checkpoint;
+mod codec;
+mod generation;
+mod hold;
+mod operation;
+mod spool;
+mod tail;
+mod watch;
 
 pub use checkpoint::Checkpoint;
+pub use generation::GenerationFile;
 pub use hold::ShardSpool;
 pub use operation::{Operation, OperationKind};
-pub use spool::{ShardKey, Spool, SpoolError, Usage};
-pub use tail::{ShardTail, TailBatch, TailError};
-pub use watch::{TranslogWatcher, Wake};
+pub use spool::Spool;
+pub(crate) use spool::{ShardKey, SpoolError, Usage};
+pub(crate) use tail::TailBatch;
+pub use tail::{ShardTail, TailError};
+pub use watch::TranslogWatcher;
+pub(crate) use watch::Wake;

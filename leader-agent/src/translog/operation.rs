@@ -37,7 +37,7 @@ pub enum OperationKind {
 
 impl Operation {
     /// Reads the body of an operation, without its size and checksum. The source is not copied.
-    pub fn parse(mut reader: Reader<'_>) -> Result<Self, FormatError> {
+    pub(super) fn parse(mut reader: Reader<'_>) -> Result<Self, FormatError> {
         match reader.u8("the operation's type")? {
             // 1 was "create".
             1 | 2 => Self::index(&mut reader),

@@ -16,7 +16,7 @@ use tracing::warn;
 
 use super::hold::{ShardSpool, Shelf};
 
-pub type ShardKey = (IndexUuid, ShardId);
+pub(crate) type ShardKey = (IndexUuid, ShardId);
 
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
@@ -49,7 +49,7 @@ pub(super) struct Shared {
 pub struct Usage {
     /// Disk that generations take which only the spool still has.
     pub held_bytes: u64,
-    pub limit_bytes: u64,
+    pub(crate) limit_bytes: u64,
     /// Generations that were let go for the limit since the spool was opened.
     pub let_go: u64,
 }
@@ -135,7 +135,7 @@ impl Spool {
     }
 
     /// Sees what OpenSearch has deleted since a shard was last looked at, and keeps the limit.
-    pub fn recount(&self) -> Result<(), SpoolError> {
+    pub(crate) fn recount(&self) -> Result<(), SpoolError> {
         let shelves: Vec<Arc<Shelf>> = self.shared.shelves.lock().values().cloned().collect();
         shelves.iter().try_for_each(|shelf| shelf.account())?;
         self.shared.enforce_limit();

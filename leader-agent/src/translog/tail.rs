@@ -185,14 +185,14 @@ impl ShardTail {
     }
 
     /// Forgets what has been read ahead.
-    pub fn put_down(&mut self) {
+    pub(crate) fn put_down(&mut self) {
         for open in self.generations.values_mut() {
             open.file.put_down();
         }
     }
 
     /// What the generations take that are read or kept, in bytes.
-    pub fn size_bytes(&self) -> u64 {
+    pub(crate) fn size_bytes(&self) -> u64 {
         self.generations
             .values()
             .filter_map(|open| open.checkpoint)
@@ -201,7 +201,7 @@ impl ShardTail {
     }
 
     /// Whether [`Self::release_up_to`] would let anything go.
-    pub fn can_release(&self, acked: SeqNo) -> bool {
+    pub(crate) fn can_release(&self, acked: SeqNo) -> bool {
         self.generations
             .keys()
             .next()

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use tracing::warn;
 
 use super::hold::ShardSpool;
-use crate::blocking::in_background;
+use shardline_common::blocking::in_background;
 
 const EVENT_BUFFER_BYTES: usize = 16 * 1024;
 /// Linux's error numbers. inotify means its own limits by them: see inotify_add_watch(2) and
@@ -71,7 +71,7 @@ struct Watched {
 }
 
 /// Resolves after each change of one folder. The watch ends with it.
-pub struct Wake {
+pub(crate) struct Wake {
     notify: Arc<Notify>,
     lost: Arc<Notify>,
     descriptor: Option<WatchDescriptor>,
@@ -79,18 +79,18 @@ pub struct Wake {
 }
 
 impl Wake {
-    pub async fn notified(&self) {
+    pub(crate) async fn notified(&self) {
         self.notify.notified().await;
     }
 
     /// Resolves when the folder was removed. A recovery that copies files makes a new one in its
     /// place.
-    pub async fn lost(&self) {
+    pub(crate) async fn lost(&self) {
         self.lost.notified().await;
     }
 
     /// Whether changes are seen; otherwise the folder is to be polled.
-    pub fn is_watching(&self) -> bool {
+    pub(crate) fn is_watching(&self) -> bool {
         self.descriptor.is_some()
     }
 }
@@ -159,7 +159,7 @@ impl TranslogWatcher {
 
     /// Watches a shard's translog. The generations that it has, and those that OpenSearch begins
     /// from now on, are kept in the spool.
-    pub fn watch(&self, folder: &Path, spool: &ShardSpool) -> Wake {
+    pub(crate) fn watch(&self, folder: &Path, spool: &ShardSpool) -> Wake {
         let (notify, lost) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let watched = Watched {
             folder: folder.to_owned(),

@@ -4,8 +4,8 @@
 use std::fs;
 
 use bytes::Bytes;
-use leader_agent::translog::Checkpoint;
-use leader_agent::translog::generation::GenerationFile;
+use leader_agent::Checkpoint;
+use leader_agent::GenerationFile;
 use shardline_common::types::Generation;
 
 /// Reads the bytes as a generation: it ends, and every operation that it yields has the checksum

@@ -4,14 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use leader_agent::capture::{self, Context, Files, Origin, Shard, Shipped};
-use leader_agent::log::{Board, Log};
-use leader_agent::metrics::Metrics;
-use leader_agent::redeliver::{self, Asking};
-use leader_agent::state_id::StateId;
-use leader_agent::translog::{Spool, TranslogWatcher};
-use leader_agent::turns::Turns;
-use leader_agent::{snapshot, supervisor};
+use leader_agent::{
+    Asking, Board, Context, FetchTurns, Files, Metrics, Origin, PartitionLog, Shard, Shipped,
+    Spool, StateId, TranslogWatcher, copy_shard, hold_replica, redelivery_channel, ship_shard,
+};
 use parking_lot::Mutex;
 use prometheus::Registry;
 use shardline_common::config::KafkaConfig;
@@ -67,7 +63,7 @@ impl LeaderAgent {
             world: Arc::clone(world),
             producer,
         });
-        let (log, board): (Arc<dyn Log>, Arc<dyn Board>) = (Arc::clone(&log) as _, log);
+        let (log, board): (Arc<dyn PartitionLog>, Arc<dyn Board>) = (Arc::clone(&log) as _, log);
         let context = Arc::new(Context {
             opensearch: Wire::leader(world, node),
             state_id: StateId::new(Wire::leader(world, node)),
@@ -77,7 +73,7 @@ impl LeaderAgent {
             log,
             watcher: TranslogWatcher::blind(),
             metrics: Metrics::register(&Registry::new()).expect("metrics are registered once"),
-            turns: Turns::default(),
+            turns: FetchTurns::default(),
             stretch: STRETCH,
             heartbeat: HEARTBEAT,
             cluster_seen: Mutex::new(Instant::now()),
@@ -99,7 +95,7 @@ impl LeaderAgent {
         };
         let (shipped_sender, shipped) = watch::channel(None);
         let (metadata, newest) = watch::channel(MetadataVersions::default());
-        let (asking, asked) = redeliver::channel();
+        let (asking, asked) = redelivery_channel();
         let (of_task, stop) = (
             (shard.clone(), Arc::clone(&context)),
             CancellationToken::new(),
@@ -107,7 +103,7 @@ impl LeaderAgent {
         let task: BoxFuture<'static, ()> = match role {
             Role::Ships => {
                 let origin = Origin::Translog(files);
-                Box::pin(capture::run(
+                Box::pin(ship_shard(
                     of_task.0,
                     origin,
                     of_task.1,
@@ -117,7 +113,7 @@ impl LeaderAgent {
                     stop,
                 ))
             }
-            Role::Holds => Box::pin(supervisor::hold(of_task.0, files, of_task.1, stop)),
+            Role::Holds => Box::pin(hold_replica(of_task.0, files, of_task.1, stop)),
         };
         Self {
             role,
@@ -149,7 +145,7 @@ impl LeaderAgent {
                 Arc::clone(&self.context),
                 self.shipped.clone(),
             );
-            let task = snapshot::run(
+            let task = copy_shard(
                 shard,
                 topic.clone(),
                 context,

@@ -9,8 +9,7 @@ use std::task::{Poll, Waker};
 use follower_agent::ports::{Positioned, Unpacked};
 use futures::channel::oneshot;
 use futures::future::BoxFuture;
-use leader_agent::log::{Board, Log, Pending, Session};
-use leader_agent::publish::PublishError;
+use leader_agent::{Appender, Board, PartitionLog, Pending, PublishError};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Headers;
 use shardline_common::control::{Entry, FillRequest, ShardHistory};
@@ -212,7 +211,7 @@ pub async fn ask<T: Send + 'static>(
     answer.ok_or_else(|| away(topic))
 }
 
-impl Log for AgentsLog {
+impl PartitionLog for AgentsLog {
     fn reach<'a>(
         &'a self,
         topic: &'a TopicName,
@@ -295,7 +294,7 @@ impl Log for AgentsLog {
         Box::pin(ask(&self.world, topic, "creation", |_| ()))
     }
 
-    fn session(&self) -> Arc<dyn Session> {
+    fn appender(&self) -> Arc<dyn Appender> {
         let failures = self
             .world
             .lock()
@@ -304,7 +303,7 @@ impl Log for AgentsLog {
             .entry(self.producer)
             .or_default()
             .failures;
-        Arc::new(AgentsSession {
+        Arc::new(AgentsAppender {
             world: Arc::clone(&self.world),
             producer: self.producer,
             failures,
@@ -313,13 +312,13 @@ impl Log for AgentsLog {
 }
 
 /// Ends with the first failure of its producer.
-struct AgentsSession {
+struct AgentsAppender {
     world: Shared,
     producer: u64,
     failures: u32,
 }
 
-impl Session for AgentsSession {
+impl Appender for AgentsAppender {
     fn send<'a>(
         &'a self,
         topic: &'a TopicName,

@@ -1,0 +1,13 @@
+//! OpenSearch's REST API: the client, scans of a shard, statistics of shards, and the digests by
+//! which two copies of a shard are compared.
+
+mod client;
+pub mod digests;
+mod repository;
+pub mod scan;
+pub mod shard_stats;
+
+pub use client::{
+    OpenSearch, OpenSearchError, Request, StateOf, Transport, path_segment, proxy_client,
+};
+pub use repository::{is_final, snapshot_path, verification_path};

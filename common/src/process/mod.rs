@@ -1,0 +1,12 @@
+//! What a process needs, whatever it does: configuration, launch and end, logs and metrics, clocks,
+//! pauses between attempts, leases and tasks.
+
+pub mod backoff;
+pub mod blocking;
+pub mod clock;
+pub mod config;
+pub mod late;
+pub mod launch;
+pub mod lease;
+pub mod tasks;
+pub mod telemetry;

@@ -1,0 +1,11 @@
+//! The agent as a whole: which shards it ships, holds and copies, what it announces, and what it
+//! counts.
+
+mod catalog;
+mod spools;
+mod stats;
+mod supervisor;
+
+pub(crate) use catalog::{Announced, Catalog};
+pub(crate) use stats::{Tables, router, share};
+pub(crate) use supervisor::Supervisor;

@@ -1,0 +1,637 @@
+//! Decides which shards this agent ships, holds or copies, and keeps a task for each.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use shardline_common::control::{
+    BootstrapRequest, Capture as CaptureEntry, Entry, Redelivery, Subscription,
+};
+use shardline_common::kafka::{ControlTopic, TopicError};
+use shardline_common::metadata::MetadataVersions;
+use shardline_common::repository::{Snapshot, SnapshotPosition, SnapshotRequest};
+use shardline_common::tasks::{StoppableTask, end_all};
+use shardline_common::topic::replication_topic;
+use shardline_common::types::{IndexName, IndexUuid, Offset, ShardId, SnapshotId, TopicName};
+use shardline_common::verify::{Question, Reply};
+use shardline_common::wildcard::wildcard_match;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::spools::Spools;
+use crate::capture::{Asking, Context, Shipped, hold_replica, redelivery_channel, ship_shard};
+use crate::config::{CaptureConfig, Source};
+use crate::node::{self, ClusterView, IndexView, LocalNode, LocalState, Shard};
+use crate::serve::{answer_question, clear_snapshot, copy_shard, serve_snapshot};
+use crate::source::{Files, Origin, watch_checkpoints};
+use crate::translog::ShardKey;
+
+pub(crate) struct Supervisor {
+    node: LocalNode,
+    context: Arc<Context>,
+    leader_table: ControlTopic,
+    follower_table: ControlTopic,
+    always: Vec<String>,
+    /// Instead of the translogs, where those cannot be read.
+    poll: Option<Origin>,
+    spools: Spools,
+    /// The view and the newest entries with which every index was found to be announced.
+    announced: Option<(i64, Option<Offset>, Option<Offset>)>,
+    captures: HashMap<ShardKey, RunningCapture>,
+    /// Indices of which metrics tell, with how many shards.
+    counted: HashMap<IndexUuid, (IndexName, u32)>,
+    holds: HashMap<ShardKey, StoppableTask>,
+    snapshots: HashMap<(String, ShardId), StoppableTask>,
+    bootstrap_topics: HashMap<String, TopicName>,
+    repository_snapshots: HashMap<(String, ShardId), StoppableTask>,
+    /// Of snapshots in repositories, by id.
+    clearings: HashMap<SnapshotId, JoinHandle<()>>,
+    /// By nonce.
+    questions: HashMap<String, StoppableTask>,
+}
+
+struct RunningCapture {
+    task: StoppableTask,
+    shard: Shard,
+    metadata: watch::Sender<MetadataVersions>,
+    shipped: watch::Receiver<Option<Shipped>>,
+    asking: Asking,
+}
+
+impl Supervisor {
+    pub(crate) fn new(
+        node: LocalNode,
+        context: Arc<Context>,
+        leader_table: ControlTopic,
+        follower_table: ControlTopic,
+        config: &CaptureConfig,
+        stop: &CancellationToken,
+    ) -> Self {
+        let poll = (config.source == Source::Poll).then(|| {
+            let interval = Duration::from_secs(config.poll_seconds);
+            let checkpoints =
+                watch_checkpoints(context.opensearch.clone(), interval, stop.child_token());
+            Origin::Poll {
+                checkpoints,
+                sweep_interval: Duration::from_secs(config.poll_sweep_seconds),
+            }
+        });
+        Self {
+            poll,
+            node,
+            context,
+            leader_table,
+            follower_table,
+            always: config.always.clone(),
+            spools: Spools::new(config.spool_limit_mib.saturating_mul(1024 * 1024)),
+            announced: None,
+            captures: HashMap::new(),
+            counted: HashMap::new(),
+            holds: HashMap::new(),
+            snapshots: HashMap::new(),
+            bootstrap_topics: HashMap::new(),
+            repository_snapshots: HashMap::new(),
+            clearings: HashMap::new(),
+            questions: HashMap::new(),
+        }
+    }
+
+    /// Starts what the view and the followers' wishes ask for, ends what they no longer do.
+    pub(crate) async fn reconcile(&mut self, view: &ClusterView) {
+        let followed_at = self.follower_table.newest::<Subscription>();
+        let followed: HashSet<IndexUuid> = self
+            .follower_table
+            .all::<Subscription>()
+            .into_iter()
+            .filter(|subscription| subscription.leader_cluster == *self.node.cluster())
+            .map(|subscription| subscription.leader_uuid)
+            .collect();
+        let wanted: Vec<&IndexView> = view
+            .indices
+            .values()
+            .filter(|index| index.open && index.refusal.is_none())
+            .filter(|index| followed.contains(&index.uuid) || self.is_always_captured(index))
+            .collect();
+        let keys = |shards: &dyn Fn(&IndexView) -> BTreeSet<ShardId>| -> HashSet<ShardKey> {
+            let of = |index: &&IndexView| {
+                shards(index)
+                    .into_iter()
+                    .map(|shard| (index.uuid.clone(), shard))
+                    .collect::<Vec<_>>()
+            };
+            wanted.iter().flat_map(of).collect()
+        };
+        let primaries = keys(&|index| index.local_primaries.clone());
+        let replicas = keys(&|index| self.beside(index));
+        end_all(
+            &mut self.captures,
+            |key| !primaries.contains(key),
+            |capture| capture.task,
+        )
+        .await;
+        end_all(&mut self.holds, |key| !replicas.contains(key), |task| task).await;
+        self.forget_deleted(view);
+        let compared = (
+            view.version,
+            self.leader_table.newest::<CaptureEntry>(),
+            followed_at,
+        );
+        let is_announced = self.announced == Some(compared);
+        let mut all_started = true;
+        // What Kafka has to be asked for is left for later once it has not answered: it would hold
+        // up the other indices.
+        let mut kafka_answers = true;
+        for index in wanted {
+            if let Err(error) = self
+                .start_index(index, is_announced, &mut kafka_answers)
+                .await
+            {
+                warn!(index = %index.name, %error, "the index cannot be captured yet");
+                all_started = false;
+            }
+        }
+        all_started &= kafka_answers;
+        self.announced = all_started.then_some(compared);
+        self.context
+            .metrics
+            .captures
+            .set(i64::try_from(self.captures.len()).unwrap_or(i64::MAX));
+        self.tend_spools(view, &followed).await;
+        self.reconcile_snapshots().await;
+        self.reconcile_repository_snapshots(view).await;
+        self.reconcile_questions().await;
+        self.pass_on_redeliveries();
+    }
+
+    pub(crate) async fn stop(&mut self) {
+        end_all(&mut self.questions, |_| true, |task| task).await;
+        end_all(&mut self.snapshots, |_| true, |task| task).await;
+        end_all(&mut self.repository_snapshots, |_| true, |task| task).await;
+        end_all(&mut self.captures, |_| true, |capture| capture.task).await;
+        end_all(&mut self.holds, |_| true, |task| task).await;
+    }
+
+    fn forget_deleted(&mut self, view: &ClusterView) {
+        let there: HashSet<&IndexUuid> = view.indices.values().map(|index| &index.uuid).collect();
+        for (_, (name, shards)) in self.counted.extract_if(|uuid, _| !there.contains(uuid)) {
+            // Another one of that name counts on.
+            if !view.indices.contains_key(&name) {
+                (0..shards).for_each(|shard| {
+                    self.context
+                        .metrics
+                        .forget(&[name.as_str(), &shard.to_string()])
+                });
+            }
+        }
+    }
+
+    fn is_always_captured(&self, index: &IndexView) -> bool {
+        !index.name.as_str().starts_with('.')
+            && self
+                .always
+                .iter()
+                .any(|pattern| wildcard_match(pattern, index.name.as_str()))
+    }
+
+    async fn start_index(
+        &mut self,
+        index: &IndexView,
+        is_announced: bool,
+        kafka_answers: &mut bool,
+    ) -> Result<(), StartError> {
+        // Before anything that Kafka may hold up.
+        for id in &index.local_primaries {
+            if let Some(capture) = self.captures.get(&(index.uuid.clone(), *id)) {
+                let newest =
+                    |known: &mut _| std::mem::replace(known, index.versions) != index.versions;
+                capture.metadata.send_if_modified(newest);
+            }
+        }
+        let topic = replication_topic(
+            self.context.kafka.topic_prefix(),
+            &self.node.announcement.cluster_name,
+            &index.name,
+            &index.uuid,
+        );
+        let missing: Vec<ShardId> = index
+            .local_primaries
+            .iter()
+            .copied()
+            .filter(|shard| !self.captures.contains_key(&(index.uuid.clone(), *shard)))
+            .collect();
+        let mut announced = Ok(());
+        if !missing.is_empty() && *kafka_answers {
+            let made = self
+                .context
+                .kafka
+                .create_replication_topic(&topic, index.number_of_shards)
+                .await;
+            *kafka_answers = !matches!(made, Err(TopicError::Failed { .. }));
+            announced = made.map_err(StartError::from);
+        }
+        // One agent speaks for the index: the one beside the primary of its first shard.
+        if announced.is_ok()
+            && *kafka_answers
+            && !is_announced
+            && index.local_primaries.contains(&ShardId(0))
+        {
+            announced = self.announce(index, &topic).await;
+            *kafka_answers = !matches!(announced, Err(StartError::Control(_)));
+        }
+        // Whether or not Kafka answers: they hold what it does not have.
+        for id in missing {
+            let origin = match &self.poll {
+                Some(poll) => poll.clone(),
+                None => match self.locate(index, id)? {
+                    Some(files) => Origin::Translog(files),
+                    None => continue,
+                },
+            };
+            self.counted.insert(
+                index.uuid.clone(),
+                (index.name.clone(), index.number_of_shards),
+            );
+            let shard = shard_of(index, id, &topic);
+            let (sender, shipped) = watch::channel(None);
+            let (metadata, newest) = watch::channel(index.versions);
+            let (asking, asked) = redelivery_channel();
+            let context = Arc::clone(&self.context);
+            let task = StoppableTask::spawn(|stop| {
+                ship_shard(shard.clone(), origin, context, sender, newest, asked, stop)
+            });
+            self.captures.insert(
+                (index.uuid.clone(), id),
+                RunningCapture {
+                    task,
+                    shard,
+                    metadata,
+                    shipped,
+                    asking,
+                },
+            );
+        }
+        for id in self.beside(index) {
+            let key = (index.uuid.clone(), id);
+            if self.holds.contains_key(&key) {
+                continue;
+            }
+            let Some(files) = self.locate(index, id)? else {
+                continue;
+            };
+            let (shard, context) = (shard_of(index, id, &topic), Arc::clone(&self.context));
+            self.holds.insert(
+                key,
+                StoppableTask::spawn(|stop| hold_replica(shard, files, context, stop)),
+            );
+        }
+        announced
+    }
+
+    /// Writes the index's descriptor into the control topic when it is new or its metadata changed.
+    async fn announce(&self, index: &IndexView, topic: &TopicName) -> Result<(), StartError> {
+        let key = CaptureEntry::key_of(self.node.cluster(), &index.uuid);
+        let listed: Option<CaptureEntry> = self.leader_table.get(&key);
+        if listed.is_some_and(|listed| !index.versions.newer_than(listed.metadata.versions)) {
+            return Ok(());
+        }
+        let opensearch = &self.context.opensearch;
+        let state = LocalState {
+            versions: index.versions,
+            routing_num_shards: index.routing_num_shards,
+        };
+        let metadata = node::fetch_metadata(opensearch, &index.name, &index.uuid, &state).await?;
+        let cluster_uuid = self.node.cluster().clone();
+        self.leader_table
+            .publish(&CaptureEntry {
+                cluster_uuid,
+                topic: topic.clone(),
+                metadata,
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// The shards whose copies on this node are not their primaries. A node that starts again has
+    /// its copies on disk before it is told what to do with them.
+    fn beside(&self, index: &IndexView) -> BTreeSet<ShardId> {
+        if self.poll.is_some() {
+            return BTreeSet::new();
+        }
+        (0..index.number_of_shards)
+            .map(ShardId)
+            .filter(|shard| !index.local_primaries.contains(shard))
+            .filter(|shard| self.has_copy(index, *shard))
+            .collect()
+    }
+
+    fn data_path_of(&self, index: &IndexView, shard: ShardId) -> Option<&PathBuf> {
+        let relative = translog_of(index, shard);
+        self.node
+            .data_paths
+            .iter()
+            .find(|path| path.join(&relative).is_dir())
+    }
+
+    /// Finds a shard's translog on disk. `None` while the node has not made it yet.
+    fn locate(&mut self, index: &IndexView, id: ShardId) -> Result<Option<Files>, StartError> {
+        let relative = translog_of(index, id);
+        let Some(data_path) = self.data_path_of(index, id).cloned() else {
+            warn!(index = %index.name, shard = %id, data_paths = ?self.node.data_paths,
+                  "no translog of this shard below the data paths: set capture.data_paths if the agent sees them elsewhere");
+            return Ok(None);
+        };
+        let spool = self.spools.of(&data_path)?.shard(&index.uuid, id)?;
+        Ok(Some(Files {
+            translog: data_path.join(relative),
+            spool,
+        }))
+    }
+
+    /// A shard's spool is kept while the node has a copy of it and somebody follows its index.
+    /// Before the node has recovered the cluster's state, it knows no index at all.
+    async fn tend_spools(&mut self, view: &ClusterView, followed: &HashSet<IndexUuid>) {
+        if self.poll.is_some() {
+            return;
+        }
+        let now = Instant::now();
+        if let Some(mut shards) = self.spools.look(&self.node.data_paths, now) {
+            shards.retain(|key| !self.needs_spool(key, view, followed));
+            self.spools.clean_up(shards, now).await;
+        }
+        self.spools.report(&self.context.metrics);
+    }
+
+    fn needs_spool(
+        &self,
+        key: &ShardKey,
+        view: &ClusterView,
+        followed: &HashSet<IndexUuid>,
+    ) -> bool {
+        let (uuid, shard) = key;
+        let is_wanted =
+            |index: &IndexView| followed.contains(uuid) || self.is_always_captured(index);
+        view.indices.is_empty()
+            || self.captures.contains_key(key)
+            || self.holds.contains_key(key)
+            || view
+                .by_uuid(uuid)
+                .is_some_and(|index| is_wanted(index) && self.has_copy(index, *shard))
+    }
+
+    fn has_copy(&self, index: &IndexView, shard: ShardId) -> bool {
+        index.local_primaries.contains(&shard)
+            || index.local_replicas.contains(&shard)
+            || self.data_path_of(index, shard).is_some()
+    }
+
+    async fn reconcile_snapshots(&mut self) {
+        let requests: HashMap<String, BootstrapRequest> = self
+            .follower_table
+            .all::<BootstrapRequest>()
+            .into_iter()
+            .filter(|request| request.leader_cluster == *self.node.cluster())
+            .map(|request| (request.id.clone(), request))
+            .collect();
+        // One that has not begun yet waits for the capture that it was started with. A capture ends
+        // before these tasks are looked at, and another one of the same shard starts in a later
+        // call at the earliest.
+        let captures = &self.captures;
+        let is_wanted = |(id, shard): &(String, ShardId)| {
+            requests.get(id).is_some_and(|request| {
+                captures.contains_key(&(request.leader_uuid.clone(), *shard))
+            })
+        };
+        end_all(&mut self.snapshots, |key| !is_wanted(key), |task| task).await;
+        let withdrawn: Vec<String> = self
+            .bootstrap_topics
+            .keys()
+            .filter(|id| !requests.contains_key(*id))
+            .cloned()
+            .collect();
+        for id in withdrawn {
+            let Some(topic) = self.bootstrap_topics.remove(&id) else {
+                continue;
+            };
+            let kafka = self.context.kafka.clone();
+            // Nothing waits for it, and Kafka may not answer.
+            tokio::spawn(async move {
+                if let Err(error) = kafka.delete_topic(&topic).await {
+                    warn!(%topic, %error, "a bootstrap topic that nobody needs any more could not be deleted");
+                }
+            });
+        }
+        for (id, request) in requests {
+            if let Err(error) = self.start_snapshots(&id, &request).await {
+                warn!(bootstrap = id, %error, "a bootstrap cannot be served yet");
+                // It would hold up the other indices.
+                if let StartError::Topic(TopicError::Failed { .. }) = error {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Has snapshots made in repositories for those who ask, and deleted when nobody asks for them
+    /// any more.
+    async fn reconcile_repository_snapshots(&mut self, view: &ClusterView) {
+        let requests = self.follower_table.all::<SnapshotRequest>().into_iter();
+        let of_here = requests.filter(|request| request.leader_cluster == *self.node.cluster());
+        let requests: HashMap<String, SnapshotRequest> = of_here
+            .map(|request| (request.id.clone(), request))
+            .collect();
+        let captures = &self.captures;
+        let is_wanted = |(id, shard): &(String, ShardId)| {
+            requests.get(id).is_some_and(|request| {
+                captures.contains_key(&(request.leader_uuid.clone(), *shard))
+            })
+        };
+        end_all(
+            &mut self.repository_snapshots,
+            |key| !is_wanted(key),
+            |task| task,
+        )
+        .await;
+        for ((uuid, shard), running) in &self.captures {
+            for request in requests
+                .values()
+                .filter(|request| request.leader_uuid == *uuid)
+            {
+                self.repository_snapshots
+                    .entry((request.id.clone(), *shard))
+                    .or_insert_with(|| {
+                        let (shard, shipped) = (running.shard.clone(), running.shipped.clone());
+                        let (opensearch, table) =
+                            (self.context.opensearch.clone(), self.leader_table.clone());
+                        StoppableTask::spawn(|stop| {
+                            serve_snapshot(shard, request.clone(), opensearch, table, shipped, stop)
+                        })
+                    });
+            }
+        }
+        self.clearings.retain(|_, clearing| !clearing.is_finished());
+        for snapshot in self.leader_table.all::<Snapshot>() {
+            let is_own = match view.by_uuid(&snapshot.leader_uuid) {
+                Some(index) if index.open => index.local_primaries.contains(&ShardId(0)),
+                _ => view.local_is_manager,
+            };
+            if snapshot.leader_cluster == *self.node.cluster()
+                && is_own
+                && !requests.contains_key(snapshot.id.as_str())
+            {
+                let (opensearch, table) =
+                    (self.context.opensearch.clone(), self.leader_table.clone());
+                let clearing = self.clearings.entry(snapshot.id.clone());
+                clearing
+                    .or_insert_with(|| tokio::spawn(clear_snapshot(snapshot, opensearch, table)));
+            }
+        }
+        for position in self.leader_table.all::<SnapshotPosition>() {
+            if position.leader_cluster == *self.node.cluster()
+                && !requests.contains_key(position.id.as_str())
+                && let Err(error) = self.leader_table.remove(&position.key()).await
+            {
+                warn!(%error, "a position that nobody needs any more could not be removed");
+            }
+        }
+    }
+
+    /// Answers the questions of verifications about the shards that are captured here, each once.
+    async fn reconcile_questions(&mut self) {
+        let asked = self.follower_table.all::<Question>().into_iter();
+        let of_here = |question: &Question| {
+            question.leader_cluster == *self.node.cluster()
+                && self
+                    .captures
+                    .contains_key(&(question.leader_uuid.clone(), question.shard))
+        };
+        let asked: HashMap<String, Question> = asked
+            .filter(of_here)
+            .map(|question| (question.nonce.clone(), question))
+            .collect();
+        end_all(
+            &mut self.questions,
+            |nonce| !asked.contains_key(nonce),
+            |task| task,
+        )
+        .await;
+        for (nonce, question) in asked {
+            let Some(running) = self
+                .captures
+                .get(&(question.leader_uuid.clone(), question.shard))
+            else {
+                continue;
+            };
+            self.questions.entry(nonce).or_insert_with(|| {
+                let (shard, shipped) = (running.shard.clone(), running.shipped.clone());
+                let (opensearch, table) =
+                    (self.context.opensearch.clone(), self.leader_table.clone());
+                StoppableTask::spawn(|stop| {
+                    answer_question(shard, question, opensearch, table, shipped, stop)
+                })
+            });
+        }
+        for reply in self.leader_table.all::<Reply>() {
+            let is_own = self
+                .captures
+                .contains_key(&(reply.leader_uuid.clone(), reply.shard));
+            if is_own
+                && self
+                    .follower_table
+                    .get::<Question>(&reply.question_key())
+                    .is_none()
+                && let Err(error) = self.leader_table.remove(&reply.key()).await
+            {
+                warn!(%error, "a reply that nobody waits for could not be removed");
+            }
+        }
+    }
+
+    fn pass_on_redeliveries(&mut self) {
+        let mut asked: HashMap<ShardKey, Vec<Redelivery>> = HashMap::new();
+        for request in self.follower_table.all::<Redelivery>() {
+            if request.leader_cluster == *self.node.cluster() {
+                asked
+                    .entry((request.leader_uuid.clone(), request.shard))
+                    .or_default()
+                    .push(request);
+            }
+        }
+        for (key, capture) in &mut self.captures {
+            capture
+                .asking
+                .pass_on(asked.get(key).map_or(&[], Vec::as_slice));
+        }
+    }
+
+    async fn start_snapshots(
+        &mut self,
+        id: &str,
+        request: &BootstrapRequest,
+    ) -> Result<(), StartError> {
+        let metadata = CaptureEntry::key_of(self.node.cluster(), &request.leader_uuid);
+        let Some(capture) = self.leader_table.get::<CaptureEntry>(&metadata) else {
+            return Ok(());
+        };
+        for ((uuid, shard), running) in &self.captures {
+            let key = (id.to_owned(), *shard);
+            if *uuid != request.leader_uuid || self.snapshots.contains_key(&key) {
+                continue;
+            }
+            if !self.bootstrap_topics.contains_key(id) {
+                self.context
+                    .kafka
+                    .create_replication_topic(&request.topic, capture.metadata.number_of_shards)
+                    .await?;
+                self.bootstrap_topics
+                    .insert(id.to_owned(), request.topic.clone());
+            }
+            info!(index = %running.shard.index, %shard, bootstrap = id, "snapshot started");
+            let (shard, topic) = (running.shard.clone(), request.topic.clone());
+            let (context, shipped) = (Arc::clone(&self.context), running.shipped.clone());
+            let task =
+                StoppableTask::spawn(|stop| copy_shard(shard, topic, context, shipped, stop));
+            self.snapshots.insert(key, task);
+        }
+        Ok(())
+    }
+}
+
+/// Relative to the node's data path.
+fn translog_of(index: &IndexView, shard: ShardId) -> PathBuf {
+    [
+        "nodes",
+        "0",
+        "indices",
+        index.uuid.as_str(),
+        &shard.to_string(),
+        "translog",
+    ]
+    .iter()
+    .collect()
+}
+
+fn shard_of(index: &IndexView, shard: ShardId, topic: &TopicName) -> Shard {
+    Shard {
+        index: index.name.clone(),
+        uuid: index.uuid.clone(),
+        shard,
+        number_of_shards: index.number_of_shards,
+        has_replicas: index.has_replicas,
+        topic: topic.clone(),
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error(transparent)]
+    Topic(#[from] TopicError),
+    #[error(transparent)]
+    Control(#[from] shardline_common::kafka::ControlError),
+    #[error(transparent)]
+    OpenSearch(#[from] shardline_common::opensearch::OpenSearchError),
+    #[error(transparent)]
+    Spool(#[from] crate::translog::SpoolError),
+}
