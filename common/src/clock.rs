@@ -10,6 +10,14 @@ use std::time::{Duration, Instant, SystemTime};
 const TOLERATED: Duration = Duration::from_secs(3);
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// Milliseconds since the epoch, by the wall clock.
+pub fn now_ms() -> i64 {
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+}
+
 /// Resolves when the wall clock was set back; by how much.
 pub async fn set_back() -> Duration {
     let mut before = (SystemTime::now(), Instant::now());

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::metadata::{IndexMetadata, MetadataVersions};
-use crate::record::FrameId;
 use crate::types::{
-    ClusterUuid, Epoch, ExternalVersion, IndexName, IndexUuid, Offset, SeqNo, ShardId, TopicName,
+    ClusterUuid, Epoch, ExternalVersion, FrameId, IndexName, IndexUuid, Offset, SeqNo, ShardId,
+    TopicName,
 };
 
 /// Something that lives under a key of a control topic.

@@ -1,11 +1,16 @@
 //! What `leader_stats` shows: how much of a leader cluster's indices has been read for followers.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
+#[cfg(feature = "agent")]
+use std::collections::HashSet;
 use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
 
-use crate::control::{Entry, Subscription};
+use crate::control::Entry;
+#[cfg(feature = "agent")]
+use crate::control::Subscription;
+#[cfg(feature = "agent")]
 use crate::kafka::ControlTopic;
 use crate::types::{ClusterUuid, IndexName};
 
@@ -59,6 +64,7 @@ pub struct LeaderStats {
     pub index_stats: BTreeMap<IndexName, ReadCounters>,
 }
 
+#[cfg(feature = "agent")]
 impl LeaderStats {
     /// Of all agents beside a cluster's nodes together.
     pub fn of_cluster(
@@ -87,6 +93,7 @@ impl LeaderStats {
 }
 
 /// The indices of a leader cluster that somebody follows.
+#[cfg(feature = "agent")]
 pub fn followed_indices(
     cluster: &ClusterUuid,
     follower_table: &ControlTopic,
@@ -98,7 +105,7 @@ pub fn followed_indices(
         .collect()
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "agent"))]
 mod tests {
     use super::*;
 

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::metadata::IndexMetadata;
 use crate::types::{Offset, PrimaryTerm, SeqNo};
 
+pub use crate::types::FrameId;
+
 mod packed;
 
 pub use packed::{Pack, packs};
@@ -119,11 +121,6 @@ impl OperationKind {
         }
     }
 }
-
-/// Tells the records of one resync from those of another: two agents may overlap for a moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct FrameId(pub i64);
 
 /// What a resync is about to bring.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -174,6 +174,11 @@ impl ExternalVersion {
     }
 }
 
+/// Tells the records of one resync from those of another: two agents may overlap for a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct FrameId(pub i64);
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

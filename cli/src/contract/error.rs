@@ -1,14 +1,12 @@
 //! Errors as OpenSearch words them: one type that renders the recorded envelopes byte for byte.
 
-use axum::body::Body;
-use axum::response::{IntoResponse, Response};
+use std::fmt::Display;
+
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
+use shardline_common::opensearch::OpenSearchError;
 use shardline_common::types::IndexName;
-
-use super::render::{self, Rendering};
 
 /// The block that every followed index carries, as `_cluster/state/blocks` of the plugin shows it.
 const REPLICATION_BLOCK: &str = "FORBIDDEN/1000/index read-only(cross-cluster-replication)";
@@ -327,6 +325,21 @@ impl ApiError {
         )
     }
 
+    /// Something that the agent depends on does not answer, or refuses.
+    pub fn unavailable(error: &impl Display) -> Self {
+        Self::status_exception(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+    }
+
+    /// What the follower cluster said, passed on.
+    pub fn from_cluster(error: &OpenSearchError) -> Self {
+        let OpenSearchError::Refused { status, body, .. } = error else {
+            return Self::unavailable(error);
+        };
+        let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let json = HeaderValue::from_static("application/json; charset=UTF-8");
+        Self::raw(status, Some(json), body.to_string().into())
+    }
+
     /// An answer that the plugin gives without JSON.
     pub fn plain_text(status: StatusCode, text: &'static str) -> Self {
         let content_type = HeaderValue::from_static("text/plain; charset=UTF-8");
@@ -397,26 +410,35 @@ impl ApiError {
         }
     }
 
-    /// The answer in the caller's preferred rendering. Errors are never cut by `filter_path`.
-    pub fn respond(&self, rendering: &Rendering) -> Response {
-        let mut body = Map::new();
-        let mut allowed_method = None;
+    /// The methods that a path takes, where another one was tried.
+    pub fn allowed_methods(&self) -> Option<&str> {
         match &self.shape {
-            Shape::Raw { content_type, body } => {
-                return raw_response(self.status, content_type.as_ref(), body.clone());
-            }
+            Shape::Plain { allow, .. } => allow.as_deref(),
+            Shape::Envelope { .. } | Shape::Raw { .. } => None,
+        }
+    }
+
+    /// The answer as another server gave it, with its content type; `None` if it is this agent's
+    /// own.
+    pub fn passed_on(&self) -> Option<(Option<&HeaderValue>, &Bytes)> {
+        match &self.shape {
+            Shape::Raw { content_type, body } => Some((content_type.as_ref(), body)),
+            Shape::Envelope { .. } | Shape::Plain { .. } => None,
+        }
+    }
+
+    /// The answer's body; empty for one that is passed on.
+    pub fn to_json(&self) -> Value {
+        let mut body = Map::new();
+        match &self.shape {
+            Shape::Raw { .. } => {}
             Shape::Plain {
-                text,
-                with_status,
-                allow,
+                text, with_status, ..
             } => {
                 body.insert("error".to_owned(), Value::from(text.as_str()));
                 if *with_status {
                     body.insert("status".to_owned(), json!(self.status.as_u16()));
                 }
-                allowed_method = allow
-                    .as_deref()
-                    .and_then(|allow| HeaderValue::from_str(allow).ok());
             }
             Shape::Envelope { cause, root } => {
                 let root = root.as_ref().unwrap_or(cause).without_cause();
@@ -430,28 +452,6 @@ impl ApiError {
                 body.insert("status".to_owned(), json!(self.status.as_u16()));
             }
         }
-        let mut response =
-            render::answer(self.status, &Value::Object(body), &rendering.unfiltered());
-        if let Some(method) = allowed_method {
-            response.headers_mut().insert(ALLOW, method);
-        }
-        response
+        Value::Object(body)
     }
-}
-
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        self.respond(&Rendering::default())
-    }
-}
-
-fn raw_response(status: StatusCode, content_type: Option<&HeaderValue>, body: Bytes) -> Response {
-    let mut response = Response::new(Body::from(body));
-    *response.status_mut() = status;
-    if let Some(content_type) = content_type {
-        response
-            .headers_mut()
-            .insert(CONTENT_TYPE, content_type.clone());
-    }
-    response
 }

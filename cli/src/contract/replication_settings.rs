@@ -1,10 +1,13 @@
 //! The plugin's cluster settings: keys, defaults and ranges, and the words for a value out of
 //! range.
 
+use std::collections::BTreeMap;
+
+use futures::future::BoxFuture;
 use http::StatusCode;
 
-use crate::api::error::{ApiError, Cause};
-use crate::api::units;
+use super::error::{ApiError, Cause};
+use super::units;
 
 /// What a value must be; bounds are inclusive and in OpenSearch's own notation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,6 +232,16 @@ fn check_range(
         Some(most) if number > parse(key, most)? => out_of_range("<=", most),
         _ => Ok(()),
     }
+}
+
+/// Keeps the `plugins.replication.*` settings for all agents of the follower cluster.
+pub trait SettingsStore: Send + Sync + 'static {
+    /// The settings that were set, without defaults.
+    fn get(&self) -> BTreeMap<String, String>;
+
+    /// Sets (`Some`) and resets (`None`) checked settings, all or none.
+    fn put(&self, changes: BTreeMap<String, Option<String>>)
+    -> BoxFuture<'_, Result<(), ApiError>>;
 }
 
 #[cfg(test)]

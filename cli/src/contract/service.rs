@@ -12,11 +12,11 @@ use shardline_common::types::{IndexName, ShardId};
 
 use super::auto_follow::{RuleName, RuleRequest};
 use super::bulk::{BulkRequest, TaskStatus};
+use super::dead_letters::DeadLetterList;
 use super::error::ApiError;
 use super::request::{PauseRequest, ResumeRequest, StartRequest, UpdateRequest};
 use super::stats::{AutoFollowStats, FollowerStats};
-use crate::dead_letters::DeadLetter;
-use crate::verify::{Verification, VerifyRequest};
+use super::verify::{VerificationStatus, VerifyRequest};
 
 /// Carries out the calls of the control API. Requests have passed the checks that need neither
 /// cluster nor state.
@@ -66,13 +66,13 @@ pub trait ReplicationService: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<String, ApiError>>;
 
     /// The one under way, or the last one.
-    fn verification(&self, follower: &IndexName) -> Result<Verification, ApiError>;
+    fn verification(&self, follower: &IndexName) -> Result<VerificationStatus, ApiError>;
 
     /// Ends it, if it is under way.
     fn forget_verification(&self, follower: IndexName) -> BoxFuture<'_, Result<(), ApiError>>;
 
     /// What the follower index refuses, the oldest first.
-    fn dead_letters(&self, follower: &IndexName) -> Result<Vec<DeadLetter>, ApiError>;
+    fn dead_letters(&self, follower: &IndexName) -> Result<DeadLetterList, ApiError>;
 
     /// Has them all delivered again; how many they are.
     fn replay_dead_letters(&self, follower: IndexName) -> BoxFuture<'_, Result<usize, ApiError>>;

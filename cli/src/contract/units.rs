@@ -1,8 +1,9 @@
 //! Durations and sizes as OpenSearch writes them (`30s`, `10mb`), with its words for what it cannot
 //! read.
 
-use super::error::{ApiError, Cause};
 use http::StatusCode;
+
+use super::error::{ApiError, Cause};
 
 const NANOS_PER_MILLI: i128 = 1_000_000;
 const TIME_UNITS: [(&str, i128); 7] = [

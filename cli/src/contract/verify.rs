@@ -1,19 +1,28 @@
 //! `_verify`: its body, and what it answers.
 
 use serde::{Deserialize, Serialize};
-use shardline_common::types::IndexName;
+use shardline_common::types::{IndexName, ShardId};
 use shardline_common::verify::How;
 
 use super::error::ApiError;
 use super::object_parser::{Field, ObjectParser};
-use crate::progress::now_ms;
-use crate::verify::{Findings, Verification, VerificationState, VerifyRequest};
 
 const VERIFY: ObjectParser = ObjectParser {
     name: "VerifyReplicationRequestParser",
     fields: &["repair", "content", "documents_per_second"],
 };
 const DOCUMENTS_PER_SECOND: u64 = 100_000;
+/// Ids of a kind that are shown; all are counted.
+const SHOWN: usize = 100;
+
+/// What a user asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyRequest {
+    /// Whether an index that differs is copied anew.
+    pub repair: bool,
+    #[serde(flatten)]
+    pub how: How,
+}
 
 impl VerifyRequest {
     /// An empty body is as good as an empty object.
@@ -68,21 +77,79 @@ pub struct VerificationStatus {
     pub before_repair: Option<Findings>,
 }
 
-impl From<Verification> for VerificationStatus {
-    fn from(verification: Verification) -> Self {
-        Self {
-            verification_id: verification.id,
-            follower_index: verification.follower_index,
-            state: verification.state,
-            reason: verification.reason,
-            start_time: verification.start_time,
-            running_time: verification.end_time.unwrap_or_else(now_ms) - verification.start_time,
-            content: verification.request.how.content,
-            shards_total: verification.shards_total,
-            shards_done: verification.shards_done,
-            documents_read: verification.documents_read,
-            found: verification.found,
-            before_repair: verification.before_repair,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VerificationState {
+    Comparing,
+    Repairing,
+    Equal,
+    Different,
+    Failed,
+}
+
+impl VerificationState {
+    pub fn is_done(self) -> bool {
+        matches!(self, Self::Equal | Self::Different | Self::Failed)
+    }
+}
+
+/// How the two sides differ.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Findings {
+    /// That the leader has, up to the checkpoints of its shards.
+    pub documents: u64,
+    pub missing: Named,
+    pub extra: Named,
+    pub different: Named,
+    /// Documents that changed whenever they were looked at.
+    pub unclear: u64,
+    /// Shards with so many differences that not all were looked for.
+    pub cut_short: Vec<ShardId>,
+    pub metadata: Vec<String>,
+}
+
+impl Findings {
+    pub fn is_equal(&self) -> bool {
+        self.missing.count + self.extra.count + self.different.count == 0
+            && self.metadata.is_empty()
+    }
+
+    /// Takes over what was found elsewhere.
+    pub fn add(&mut self, other: Self) {
+        self.documents += other.documents;
+        for (own, other) in [
+            (&mut self.missing, other.missing),
+            (&mut self.extra, other.extra),
+            (&mut self.different, other.different),
+        ] {
+            own.count += other.count;
+            own.ids.extend(other.ids);
+            own.ids.truncate(SHOWN);
+        }
+        self.unclear += other.unclear;
+        self.cut_short.extend(other.cut_short);
+        self.metadata.extend(other.metadata);
+    }
+
+    /// Whether a document differs, and not only metadata.
+    pub fn has_documents(&self) -> bool {
+        self.missing.count + self.extra.count + self.different.count > 0
+    }
+}
+
+/// Documents of a kind: how many, and the first of them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Named {
+    pub count: u64,
+    pub ids: Vec<String>,
+}
+
+impl Named {
+    /// Counts a document.
+    pub fn add(&mut self, id: String) {
+        self.count += 1;
+        if self.ids.len() < SHOWN {
+            self.ids.push(id);
         }
     }
 }

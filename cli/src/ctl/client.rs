@@ -11,7 +11,7 @@ use shardline_common::opensearch::{OpenSearch, OpenSearchError};
 
 use super::CtlError;
 use super::arguments::Connection;
-use crate::api::routes::BASE;
+use crate::contract::BASE;
 
 /// Longer than an agent takes for any call.
 const TIMEOUT: Duration = Duration::from_secs(120);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::Method;
 use serde_json::{Map, Value, json};
+use shardline_common::clock::now_ms;
 use shardline_common::opensearch::path_segment;
 
 use super::arguments::{
@@ -12,8 +13,7 @@ use super::arguments::{
 use super::client::Client;
 use super::output::Output;
 use super::{CtlError, tables, wait};
-use crate::progress::now_ms;
-use crate::verify::VerificationState;
+use crate::contract::verify::VerificationState;
 
 pub async fn run(arguments: CtlArguments) -> Result<(), CtlError> {
     let cli = Cli {

@@ -8,11 +8,11 @@ use shardline_common::leader_stats::{LeaderStats, ReadCounters};
 
 use super::text;
 use super::text::{ago, bytes, count, millis};
-use crate::api::bulk::TaskStatus;
-use crate::api::dead_letters::DeadLetterList;
-use crate::api::service::{FollowedStatus, ShardReplicationDetails, SyncingDetails};
-use crate::api::stats::{AutoFollowStats, FollowerCounters, FollowerStats};
-use crate::api::verify::VerificationStatus;
+use crate::contract::bulk::TaskStatus;
+use crate::contract::dead_letters::DeadLetterList;
+use crate::contract::service::{FollowedStatus, ShardReplicationDetails, SyncingDetails};
+use crate::contract::stats::{AutoFollowStats, FollowerCounters, FollowerStats};
+use crate::contract::verify::VerificationStatus;
 
 /// Answer of `_status` without an index and of `_bulk_status`.
 #[derive(Deserialize)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use indicatif::{FormattedDuration, HumanBytes, HumanCount};
 
-use crate::api::service::{BootstrapDetails, ReplicationStatus};
+use crate::contract::service::{BootstrapDetails, ReplicationStatus};
 
 pub fn count(number: impl TryInto<u64>) -> String {
     number

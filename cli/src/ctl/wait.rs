@@ -9,9 +9,9 @@ use shardline_common::opensearch::path_segment;
 use super::CtlError;
 use super::client::{Client, unexpected};
 use super::tables::word;
-use crate::api::bulk::TaskStatus;
-use crate::api::service::{FollowedStatus, ReplicationState};
-use crate::api::verify::VerificationStatus;
+use crate::contract::bulk::TaskStatus;
+use crate::contract::service::{FollowedStatus, ReplicationState};
+use crate::contract::verify::VerificationStatus;
 
 const POLL: Duration = Duration::from_millis(250);
 const GONE: &str = "REPLICATION NOT IN PROGRESS";

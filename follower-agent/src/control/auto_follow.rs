@@ -6,23 +6,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use shardline::contract::auto_follow::{RuleName, RuleRequest};
+use shardline::contract::error::Cause;
+use shardline::contract::service::ReplicationState;
+use shardline::contract::stats::{AutoFollowStats, RuleStats};
+use shardline::contract::{ApiError, names};
 use shardline_common::auto_follow::{AutoFollowRule, RuleProgress, StartFailure, StoredProgress};
+use shardline_common::clock::now_ms;
 use shardline_common::control::{CatalogEntry, Entry, NodeAnnouncement};
 use shardline_common::types::IndexName;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::api::auto_follow::{RuleName, RuleRequest};
-use crate::api::error::Cause;
-use crate::api::service::ReplicationState;
-use crate::api::stats::{AutoFollowStats, RuleStats};
-use crate::api::{ApiError, names};
+use super::subscriptions::{Subscriptions, refuse_leaders_settings};
 use crate::index::check_settings;
-use crate::leaders::{from_cluster, from_control};
-use crate::progress::now_ms;
-use crate::replication::{Replication, refuse_leaders_settings};
-use crate::slots::Slot;
+use crate::membership::Slot;
 
 /// Changes of the leader's catalogue come in bursts.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -35,10 +34,13 @@ const COPY_POLL: Duration = Duration::from_millis(500);
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Makes a rule; it is carried out from then on.
-pub async fn create(replication: &Replication, request: RuleRequest) -> Result<(), ApiError> {
-    replication.leaders().resolve(&request.leader_alias).await?;
+pub async fn create(subscriptions: &Subscriptions, request: RuleRequest) -> Result<(), ApiError> {
+    subscriptions
+        .leaders()
+        .resolve(&request.leader_alias)
+        .await?;
     let rule = AutoFollowRule {
-        follower_cluster: replication.cluster().clone(),
+        follower_cluster: subscriptions.cluster().clone(),
         leader_alias: request.leader_alias,
         name: request.name,
         pattern: request.pattern,
@@ -46,8 +48,8 @@ pub async fn create(replication: &Replication, request: RuleRequest) -> Result<(
         settings: request.settings.into_iter().collect(),
     };
     let key = rule.key();
-    let _one_at_a_time = replication.lock(&key).await;
-    if replication
+    let _one_at_a_time = subscriptions.lock(&key).await;
+    if subscriptions
         .follower_table()
         .get::<AutoFollowRule>(&key)
         .is_some()
@@ -55,14 +57,14 @@ pub async fn create(replication: &Replication, request: RuleRequest) -> Result<(
         return Err(already_there(&rule));
     }
     refuse_leaders_settings(&rule.settings)?;
-    check_settings(replication.opensearch(), &rule.settings)
+    check_settings(subscriptions.opensearch(), &rule.settings)
         .await
-        .map_err(|error| from_cluster(&error))?;
-    replication
+        .map_err(|error| ApiError::from_cluster(&error))?;
+    subscriptions
         .follower_table()
         .publish(&rule)
         .await
-        .map_err(|error| from_control(&error))?;
+        .map_err(|error| ApiError::unavailable(&error))?;
     info!(
         rule = rule.name,
         leader = rule.leader_alias,
@@ -72,11 +74,11 @@ pub async fn create(replication: &Replication, request: RuleRequest) -> Result<(
     Ok(())
 }
 
-pub async fn delete(replication: &Replication, rule: RuleName) -> Result<(), ApiError> {
+pub async fn delete(subscriptions: &Subscriptions, rule: RuleName) -> Result<(), ApiError> {
     let RuleName { leader_alias, name } = rule;
-    let key = AutoFollowRule::key_of(replication.cluster(), &leader_alias, &name);
-    let _one_at_a_time = replication.lock(&key).await;
-    if replication
+    let key = AutoFollowRule::key_of(subscriptions.cluster(), &leader_alias, &name);
+    let _one_at_a_time = subscriptions.lock(&key).await;
+    if subscriptions
         .follower_table()
         .get::<AutoFollowRule>(&key)
         .is_none()
@@ -84,11 +86,11 @@ pub async fn delete(replication: &Replication, rule: RuleName) -> Result<(), Api
         let reason = format!("Autofollow replication rule {leader_alias}:{name} does not exist");
         return Err(ApiError::generic(reason));
     }
-    replication
+    subscriptions
         .follower_table()
         .remove(&key)
         .await
-        .map_err(|error| from_control(&error))?;
+        .map_err(|error| ApiError::unavailable(&error))?;
     info!(
         rule = name,
         leader = leader_alias,
@@ -97,14 +99,14 @@ pub async fn delete(replication: &Replication, rule: RuleName) -> Result<(), Api
     Ok(())
 }
 
-pub fn stats(replication: &Replication) -> AutoFollowStats {
+pub fn stats(subscriptions: &Subscriptions) -> AutoFollowStats {
     let of_rule = |rule: AutoFollowRule| RuleStats {
-        progress: stored_progress(replication, &rule.key()),
+        progress: stored_progress(subscriptions, &rule.key()),
         name: rule.name,
         pattern: rule.pattern,
         leader_alias: rule.leader_alias,
     };
-    AutoFollowStats::of(rules(replication).map(of_rule).collect())
+    AutoFollowStats::of(rules(subscriptions).map(of_rule).collect())
 }
 
 /// The words are the plugin's.
@@ -121,16 +123,16 @@ fn already_there(rule: &AutoFollowRule) -> ApiError {
     ApiError::from_cause(http::StatusCode::INTERNAL_SERVER_ERROR, cause)
 }
 
-fn rules(replication: &Replication) -> impl Iterator<Item = AutoFollowRule> {
-    let all = replication
+fn rules(subscriptions: &Subscriptions) -> impl Iterator<Item = AutoFollowRule> {
+    let all = subscriptions
         .follower_table()
         .all::<AutoFollowRule>()
         .into_iter();
-    all.filter(|rule| rule.follower_cluster == *replication.cluster())
+    all.filter(|rule| rule.follower_cluster == *subscriptions.cluster())
 }
 
-fn stored_progress(replication: &Replication, rule: &str) -> RuleProgress {
-    let stored: Option<StoredProgress> = replication
+fn stored_progress(subscriptions: &Subscriptions, rule: &str) -> RuleProgress {
+    let stored: Option<StoredProgress> = subscriptions
         .follower_table()
         .get(&StoredProgress::key_of(rule));
     stored.map(|stored| stored.progress).unwrap_or_default()
@@ -152,16 +154,17 @@ impl Running {
 }
 
 /// Keeps a task for each rule, until told to stop.
-pub async fn run(replication: Arc<Replication>, stop: CancellationToken) {
+pub async fn run(subscriptions: Arc<Subscriptions>, stop: CancellationToken) {
     let mut running: HashMap<String, Running> = HashMap::new();
-    let mut changes = replication.follower_table().changes();
-    let mut slots = replication.slots().changes();
+    let mut changes = subscriptions.follower_table().changes();
+    let mut slots = subscriptions.slots().changes();
     loop {
         changes.mark_unchanged();
         // One of a cluster's agents carries them out.
-        let is_holder = replication.slots().holds(Slot::CLUSTER);
-        let there: BTreeMap<String, AutoFollowRule> =
-            rules(&replication).map(|rule| (rule.key(), rule)).collect();
+        let is_holder = subscriptions.slots().holds(Slot::CLUSTER);
+        let there: BTreeMap<String, AutoFollowRule> = rules(&subscriptions)
+            .map(|rule| (rule.key(), rule))
+            .collect();
         let mut wanted = if is_holder {
             there.clone()
         } else {
@@ -180,7 +183,7 @@ pub async fn run(replication: Arc<Replication>, stop: CancellationToken) {
             one.end().await;
             // Another rule of that name begins anew.
             if there.get(&key) != Some(&rule)
-                && let Err(error) = replication
+                && let Err(error) = subscriptions
                     .follower_table()
                     .remove(&StoredProgress::key_of(&key))
                     .await
@@ -191,7 +194,7 @@ pub async fn run(replication: Arc<Replication>, stop: CancellationToken) {
         wanted.retain(|key, _| !running.contains_key(key));
         for (key, rule) in wanted {
             let stop = stop.child_token();
-            let runner = Runner::new(Arc::clone(&replication), rule.clone());
+            let runner = Runner::new(Arc::clone(&subscriptions), rule.clone());
             let task = tokio::spawn(runner.run(stop.clone()));
             running.insert(key, Running { rule, stop, task });
         }
@@ -208,7 +211,7 @@ pub async fn run(replication: Arc<Replication>, stop: CancellationToken) {
 
 /// Carries out one rule.
 struct Runner {
-    replication: Arc<Replication>,
+    subscriptions: Arc<Subscriptions>,
     rule: AutoFollowRule,
     progress: RuleProgress,
     written: RuleProgress,
@@ -222,10 +225,10 @@ struct Runner {
 }
 
 impl Runner {
-    fn new(replication: Arc<Replication>, rule: AutoFollowRule) -> Self {
-        let progress = stored_progress(&replication, &rule.key());
+    fn new(subscriptions: Arc<Subscriptions>, rule: AutoFollowRule) -> Self {
+        let progress = stored_progress(&subscriptions, &rule.key());
         Self {
-            replication,
+            subscriptions,
             rule,
             written: progress.clone(),
             progress,
@@ -238,7 +241,7 @@ impl Runner {
     }
 
     async fn run(mut self, stop: CancellationToken) {
-        let leader_table = self.replication.leaders().leader_table.clone();
+        let leader_table = self.subscriptions.leaders().leader_table.clone();
         let mut changes = leader_table.changes();
         // The alias leads to a cluster by its nodes.
         let newest = || {
@@ -287,7 +290,7 @@ impl Runner {
     async fn look(&mut self) {
         self.progress.last_execution_time = now_ms();
         let alias = &self.rule.leader_alias;
-        let cluster = match self.replication.leaders().resolve(alias).await {
+        let cluster = match self.subscriptions.leaders().resolve(alias).await {
             Ok(cluster) => cluster,
             Err(error) => {
                 self.progress.num_failed_leader_calls += 1;
@@ -296,11 +299,11 @@ impl Runner {
             }
         };
         let matching = self
-            .replication
+            .subscriptions
             .leaders()
             .matching(&cluster, &self.rule.pattern);
         let names: HashSet<&IndexName> = matching.iter().map(|entry| &entry.index).collect();
-        let followed = self.replication.followed_indices();
+        let followed = self.subscriptions.followed_indices();
         // One that is followed now, or whose name is taken, is not to be started any more.
         let is_open = |index: &IndexName| {
             names.contains(index) && !followed.contains(&self.rule.follower_index(index))
@@ -320,7 +323,7 @@ impl Runner {
             .cloned()
             .collect();
         if !candidates.is_empty() {
-            match self.replication.local_indices().await {
+            match self.subscriptions.local_indices().await {
                 // An index of that name, ordinary or once followed, stays what it is.
                 Ok(local) => {
                     let is_free =
@@ -341,22 +344,22 @@ impl Runner {
     /// Starts as many as the setting allows; one that is being copied keeps its place.
     fn fill_places(&mut self) {
         let is_going = |follower: &IndexName| {
-            let status = self.replication.status_of(follower, false).status;
+            let status = self.subscriptions.status_of(follower, false).status;
             matches!(
                 status,
                 ReplicationState::Running | ReplicationState::Bootstrapping
             )
         };
         self.copying.retain(is_going);
-        let places = self.replication.settings().auto_follow_jobs();
+        let places = self.subscriptions.settings().auto_follow_jobs();
         while self.starting.len() + self.copying.len() < places {
             let Some(entry) = self.queue.pop_front() else {
                 return;
             };
             self.starting.insert(entry.index.clone());
-            let (replication, rule) = (Arc::clone(&self.replication), self.rule.clone());
+            let (subscriptions, rule) = (Arc::clone(&self.subscriptions), self.rule.clone());
             self.starts.spawn(async move {
-                let outcome = start(&replication, &rule, entry.clone()).await;
+                let outcome = start(&subscriptions, &rule, entry.clone()).await;
                 (entry, outcome)
             });
         }
@@ -372,7 +375,7 @@ impl Runner {
                 self.progress.failures.remove(index);
             }
             // A start that took too long goes on by itself.
-            Err(error) if !self.replication.followed_indices().contains(&follower) => {
+            Err(error) if !self.subscriptions.followed_indices().contains(&follower) => {
                 let attempts = self
                     .progress
                     .failures
@@ -380,7 +383,7 @@ impl Runner {
                     .map_or(0, |failure| failure.attempts)
                     + 1;
                 let delay = FIRST_RETRY * 2_u32.saturating_pow(attempts - 1);
-                let delay = delay.min(self.replication.settings().auto_follow_retry());
+                let delay = delay.min(self.subscriptions.settings().auto_follow_retry());
                 warn!(rule = self.rule.name, %index, %error, attempts, retry_in_s = delay.as_secs(), "auto-follow failed");
                 let next_attempt =
                     now_ms() + i64::try_from(delay.as_millis()).unwrap_or(i64::MAX / 2);
@@ -421,7 +424,7 @@ impl Runner {
         let retry = retry.map_or(Duration::MAX, |ms| {
             Duration::from_millis(u64::try_from(ms).unwrap_or_default())
         });
-        self.replication
+        self.subscriptions
             .settings()
             .auto_follow_interval()
             .min(retry)
@@ -448,7 +451,7 @@ impl Runner {
             progress: self.progress.clone(),
         };
         self.written_at = Instant::now();
-        match self.replication.follower_table().publish(&stored).await {
+        match self.subscriptions.follower_table().publish(&stored).await {
             Ok(()) => self.written = stored.progress,
             Err(error) => {
                 warn!(rule = self.rule.name, %error, "an auto-follow rule's statistics are not written down")
@@ -458,7 +461,7 @@ impl Runner {
 }
 
 async fn start(
-    replication: &Replication,
+    subscriptions: &Subscriptions,
     rule: &AutoFollowRule,
     entry: CatalogEntry,
 ) -> Result<(), ApiError> {
@@ -469,7 +472,7 @@ async fn start(
         return Err(ApiError::validation(&problems));
     }
     let body = json!({"leader_alias": rule.leader_alias, "leader_index": entry.index, "settings": rule.settings});
-    replication
+    subscriptions
         .own_gateway()
         .call(http::Method::PUT, &follower, "_start", &body)
         .await

@@ -12,7 +12,11 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use http::Method;
 use serde_json::{Value, json};
+use shardline::contract::ApiError;
+use shardline::contract::bulk::{BulkRequest, TaskStatus};
+use shardline::contract::service::{ReplicationState, ReplicationStatus};
 use shardline_common::bulk::{BulkCancellation, BulkOperation, BulkTask, FailedIndex};
+use shardline_common::clock::now_ms;
 use shardline_common::control::{Entry, Subscription, SubscriptionState};
 use shardline_common::opensearch::StateOf;
 use shardline_common::types::IndexName;
@@ -22,13 +26,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use crate::api::ApiError;
-use crate::api::bulk::{BulkRequest, TaskStatus};
-use crate::api::service::{ReplicationState, ReplicationStatus};
-use crate::leaders::{from_cluster, from_control};
-use crate::progress::now_ms;
-use crate::replication::Replication;
-use crate::slots::Slot;
+use super::subscriptions::Subscriptions;
+use crate::membership::Slot;
 
 const PAUSE_REASON: &str = "bulk_pause";
 /// How often an operation is tried that failed for something that may pass.
@@ -62,23 +61,23 @@ impl TaskIds {
 
 /// Finds the indices of a task and writes it down; it is carried out from then on. Returns its id.
 pub async fn begin(
-    replication: &Replication,
+    subscriptions: &Subscriptions,
     ids: &TaskIds,
     operation: BulkOperation,
     request: BulkRequest,
 ) -> Result<String, ApiError> {
-    let _one_at_a_time = replication.lock(BulkTask::KIND).await;
+    let _one_at_a_time = subscriptions.lock(BulkTask::KIND).await;
     let is_same = |task: &BulkTask| {
         task.operation == operation && task.pattern == request.pattern && !task.is_done()
     };
-    if tasks(replication).any(|task| is_same(&task)) {
+    if tasks(subscriptions).any(|task| is_same(&task)) {
         let words =
             "A bulk replication task is already running. Only one bulk task is allowed at a time.";
         return Err(ApiError::resource_already_exists(words));
     }
     let matching = match operation {
-        BulkOperation::Start => on_leader(replication, &request).await?,
-        _ => on_follower(replication, &request).await?,
+        BulkOperation::Start => on_leader(subscriptions, &request).await?,
+        _ => on_follower(subscriptions, &request).await?,
     };
     if matching.is_empty() {
         let place = if operation == BulkOperation::Start {
@@ -93,13 +92,13 @@ pub async fn begin(
         return Err(ApiError::resource_not_found(reason));
     }
     let local = if operation == BulkOperation::Start {
-        local_indices(replication).await?
+        local_indices(subscriptions).await?
     } else {
         HashSet::new()
     };
     let (mut pending, mut failed) = (Vec::new(), Vec::new());
     for index in matching {
-        match objection(replication, operation, &index, &local) {
+        match objection(subscriptions, operation, &index, &local) {
             Some(failure_reason) => failed.push(FailedIndex {
                 index,
                 failure_reason,
@@ -115,7 +114,7 @@ pub async fn begin(
         return Err(ApiError::illegal_argument(reasons.join("; ")));
     }
     let task = BulkTask {
-        follower_cluster: replication.cluster().clone(),
+        follower_cluster: subscriptions.cluster().clone(),
         id: ids.next(),
         operation,
         pattern: request.pattern,
@@ -126,11 +125,11 @@ pub async fn begin(
         num_cancelled: 0,
         failed,
     };
-    replication
+    subscriptions
         .follower_table()
         .publish(&task)
         .await
-        .map_err(|error| from_control(&error))?;
+        .map_err(|error| ApiError::unavailable(&error))?;
     info!(
         task = task.id,
         ?operation,
@@ -141,12 +140,12 @@ pub async fn begin(
     Ok(task.id)
 }
 
-pub fn task_status(replication: &Replication, id: &str) -> Result<TaskStatus, ApiError> {
-    find(replication, id).map(TaskStatus::from)
+pub fn task_status(subscriptions: &Subscriptions, id: &str) -> Result<TaskStatus, ApiError> {
+    find(subscriptions, id).map(TaskStatus::from)
 }
 
 /// What is under way is finished; what has not begun is not done.
-pub async fn cancel(replication: &Replication, id: &str) -> Result<(), ApiError> {
+pub async fn cancel(subscriptions: &Subscriptions, id: &str) -> Result<(), ApiError> {
     let is_id = id
         .split_once(':')
         .is_some_and(|(node, number)| !node.is_empty() && number.parse::<i64>().is_ok());
@@ -156,31 +155,31 @@ pub async fn cancel(replication: &Replication, id: &str) -> Result<(), ApiError>
             "Invalid task_id format",
         ));
     }
-    if find(replication, id)?.is_done() {
+    if find(subscriptions, id)?.is_done() {
         return Err(unknown_task(id));
     }
     let cancellation = BulkCancellation {
-        follower_cluster: replication.cluster().clone(),
+        follower_cluster: subscriptions.cluster().clone(),
         id: id.to_owned(),
     };
-    replication
+    subscriptions
         .follower_table()
         .publish(&cancellation)
         .await
-        .map_err(|error| from_control(&error))
+        .map_err(|error| ApiError::unavailable(&error))
 }
 
 /// The status of every index that matches: of those that are followed, and of the others that are
 /// open.
 pub async fn status(
-    replication: &Replication,
+    subscriptions: &Subscriptions,
     pattern: String,
 ) -> Result<Vec<(IndexName, ReplicationStatus)>, ApiError> {
     let request = BulkRequest {
         pattern,
         ..BulkRequest::default()
     };
-    let mut indices = on_follower(replication, &request).await?;
+    let mut indices = on_follower(subscriptions, &request).await?;
     indices.sort_by_cached_key(|index| {
         let number = index
             .as_str()
@@ -190,19 +189,19 @@ pub async fn status(
     });
     Ok(indices
         .into_iter()
-        .map(|index| (index.clone(), replication.status_of(&index, false)))
+        .map(|index| (index.clone(), subscriptions.status_of(&index, false)))
         .collect())
 }
 
-fn tasks(replication: &Replication) -> impl Iterator<Item = BulkTask> {
-    let all = replication.follower_table().all::<BulkTask>().into_iter();
-    all.filter(|task| task.follower_cluster == *replication.cluster())
+fn tasks(subscriptions: &Subscriptions) -> impl Iterator<Item = BulkTask> {
+    let all = subscriptions.follower_table().all::<BulkTask>().into_iter();
+    all.filter(|task| task.follower_cluster == *subscriptions.cluster())
 }
 
-fn find(replication: &Replication, id: &str) -> Result<BulkTask, ApiError> {
-    let task = replication
+fn find(subscriptions: &Subscriptions, id: &str) -> Result<BulkTask, ApiError> {
+    let task = subscriptions
         .follower_table()
-        .get(&BulkTask::key_of(replication.cluster(), id));
+        .get(&BulkTask::key_of(subscriptions.cluster(), id));
     task.ok_or_else(|| unknown_task(id))
 }
 
@@ -211,10 +210,10 @@ fn unknown_task(id: &str) -> ApiError {
 }
 
 async fn on_leader(
-    replication: &Replication,
+    subscriptions: &Subscriptions,
     request: &BulkRequest,
 ) -> Result<Vec<IndexName>, ApiError> {
-    let leaders = replication.leaders();
+    let leaders = subscriptions.leaders();
     let cluster = leaders
         .resolve(request.leader_alias.as_deref().unwrap_or_default())
         .await?;
@@ -231,15 +230,15 @@ async fn on_leader(
 /// Open indices of the follower cluster, and indices that are followed though they are not there
 /// (yet).
 async fn on_follower(
-    replication: &Replication,
+    subscriptions: &Subscriptions,
     request: &BulkRequest,
 ) -> Result<Vec<IndexName>, ApiError> {
     let fields = "metadata.indices.*.state,metadata.indices.*.aliases,metadata.indices.*.settings.index.hidden";
-    let state = replication
+    let state = subscriptions
         .opensearch()
         .cluster_state(StateOf::Manager, "metadata", fields)
         .await;
-    let state: Value = state.map_err(|error| from_cluster(&error))?;
+    let state: Value = state.map_err(|error| ApiError::from_cluster(&error))?;
     let matches = |name: &str, index: &Value, pattern: &str| {
         let aliases = index["aliases"]
             .as_array()
@@ -252,7 +251,7 @@ async fn on_follower(
                 .chain(aliases)
                 .any(|name| wildcard_match(pattern, name))
     };
-    let mut indices: HashMap<IndexName, Value> = replication
+    let mut indices: HashMap<IndexName, Value> = subscriptions
         .followed_indices()
         .iter()
         .map(|index| (index.clone(), Value::Null))
@@ -282,20 +281,20 @@ async fn on_follower(
     Ok(found)
 }
 
-async fn local_indices(replication: &Replication) -> Result<HashSet<IndexName>, ApiError> {
-    let indices = replication
+async fn local_indices(subscriptions: &Subscriptions) -> Result<HashSet<IndexName>, ApiError> {
+    let indices = subscriptions
         .local_indices()
         .await
-        .map_err(|error| from_cluster(&error))?;
+        .map_err(|error| ApiError::from_cluster(&error))?;
     Ok(indices
         .into_iter()
-        .chain(replication.followed_indices().iter().cloned())
+        .chain(subscriptions.followed_indices().iter().cloned())
         .collect())
 }
 
 /// Why the operation would be refused for an index as it is now.
 fn objection(
-    replication: &Replication,
+    subscriptions: &Subscriptions,
     operation: BulkOperation,
     index: &IndexName,
     local: &HashSet<IndexName>,
@@ -305,7 +304,7 @@ fn objection(
             format!("Can't use same index again for replication. Delete the index:{index}")
         });
     }
-    let Some(subscription) = replication.subscription(index) else {
+    let Some(subscription) = subscriptions.subscription(index) else {
         return Some(format!("No replication in progress for index:{index}"));
     };
     match (operation, subscription.state) {
@@ -327,25 +326,25 @@ struct Running {
 }
 
 /// Carries out what is written down, until told to stop.
-pub async fn run(replication: Arc<Replication>, stop: CancellationToken) {
-    let table = replication.follower_table().clone();
+pub async fn run(subscriptions: Arc<Subscriptions>, stop: CancellationToken) {
+    let table = subscriptions.follower_table().clone();
     let mut changes = table.changes();
-    let mut slots = replication.slots().changes();
+    let mut slots = subscriptions.slots().changes();
     let mut running: HashMap<String, Running> = HashMap::new();
     loop {
         changes.mark_unchanged();
         running.retain(|_, task| !task.worker.is_finished());
         // One of a cluster's agents carries them out.
-        let is_holder = replication.slots().holds(Slot::CLUSTER);
+        let is_holder = subscriptions.slots().holds(Slot::CLUSTER);
         if !is_holder {
             running.values().for_each(|task| task.moved.cancel());
         }
-        for task in tasks(&replication).filter(|task| is_holder && !task.is_done()) {
-            let cancellation = BulkCancellation::key_of(replication.cluster(), &task.id);
+        for task in tasks(&subscriptions).filter(|task| is_holder && !task.is_done()) {
+            let cancellation = BulkCancellation::key_of(subscriptions.cluster(), &task.id);
             let running = running.entry(task.id.clone()).or_insert_with(|| {
                 let (cancelled, moved) = (CancellationToken::new(), stop.child_token());
                 let worker = tokio::spawn(work(
-                    Arc::clone(&replication),
+                    Arc::clone(&subscriptions),
                     task,
                     cancelled.clone(),
                     moved.clone(),
@@ -375,7 +374,7 @@ pub async fn run(replication: Arc<Replication>, stop: CancellationToken) {
 
 /// Carries out one task; what it has not come to when the agent stops is for the next one.
 async fn work(
-    replication: Arc<Replication>,
+    subscriptions: Arc<Subscriptions>,
     mut task: BulkTask,
     cancelled: CancellationToken,
     stop: CancellationToken,
@@ -386,15 +385,15 @@ async fn work(
         .take_until(cancelled.cancelled())
         .take_until(stop.cancelled())
         .map(|index| {
-            let (replication, alias) = (Arc::clone(&replication), alias.clone());
+            let (subscriptions, alias) = (Arc::clone(&subscriptions), alias.clone());
             // To its end, whatever becomes of this task: an operation must not be broken off
             // half-way.
             tokio::spawn(async move {
-                let outcome = carry_out(&replication, operation, &index, alias.as_deref()).await;
+                let outcome = carry_out(&subscriptions, operation, &index, alias.as_deref()).await;
                 (index, outcome)
             })
         })
-        .buffer_unordered(replication.settings().bulk_batch());
+        .buffer_unordered(subscriptions.settings().bulk_batch());
     let mut steps = std::pin::pin!(steps);
     let mut written = Instant::now();
     while let Some(step) = steps.next().await {
@@ -414,14 +413,14 @@ async fn work(
             }),
         }
         if written.elapsed() >= PROGRESS_INTERVAL && !task.is_done() {
-            write(&replication, &task).await;
+            write(&subscriptions, &task).await;
             written = Instant::now();
         }
     }
     if cancelled.is_cancelled() {
         task.num_cancelled += std::mem::take(&mut task.pending).len() as u64;
     }
-    write(&replication, &task).await;
+    write(&subscriptions, &task).await;
     if task.is_done() {
         let (succeeded, failed, cancelled) =
             (task.num_success, task.failed.len(), task.num_cancelled);
@@ -429,23 +428,23 @@ async fn work(
             task = task.id,
             succeeded, failed, cancelled, "bulk task done"
         );
-        tidy_up(&replication, &task).await;
+        tidy_up(&subscriptions, &task).await;
     }
 }
 
-async fn write(replication: &Replication, task: &BulkTask) {
-    if let Err(error) = replication.follower_table().publish(task).await {
+async fn write(subscriptions: &Subscriptions, task: &BulkTask) {
+    if let Err(error) = subscriptions.follower_table().publish(task).await {
         warn!(task = task.id, %error, "the progress of a bulk task could not be written down");
     }
 }
 
 /// Takes away what a finished task needs no more, and the oldest of the finished tasks.
-async fn tidy_up(replication: &Replication, task: &BulkTask) {
-    let mut finished: Vec<BulkTask> = tasks(replication).filter(BulkTask::is_done).collect();
+async fn tidy_up(subscriptions: &Subscriptions, task: &BulkTask) {
+    let mut finished: Vec<BulkTask> = tasks(subscriptions).filter(BulkTask::is_done).collect();
     finished.sort_by_key(|task| std::cmp::Reverse(task.start_time));
     let forgotten = finished.into_iter().skip(REMEMBERED).map(|task| task.key());
-    let cancellation = BulkCancellation::key_of(replication.cluster(), &task.id);
-    let is_cancelled = replication
+    let cancellation = BulkCancellation::key_of(subscriptions.cluster(), &task.id);
+    let is_cancelled = subscriptions
         .follower_table()
         .get::<BulkCancellation>(&cancellation)
         .is_some();
@@ -454,7 +453,7 @@ async fn tidy_up(replication: &Replication, task: &BulkTask) {
         .into_iter()
         .chain(forgotten)
     {
-        if let Err(error) = replication.follower_table().remove(&key).await {
+        if let Err(error) = subscriptions.follower_table().remove(&key).await {
             warn!(key, %error, "what is left of a bulk task stays behind");
         }
     }
@@ -462,7 +461,7 @@ async fn tidy_up(replication: &Replication, task: &BulkTask) {
 
 /// Brings one index where the task wants it.
 async fn carry_out(
-    replication: &Replication,
+    subscriptions: &Subscriptions,
     operation: BulkOperation,
     index: &IndexName,
     alias: Option<&str>,
@@ -479,11 +478,11 @@ async fn carry_out(
     };
     let mut attempt = 1;
     loop {
-        let outcome = replication
+        let outcome = subscriptions
             .own_gateway()
             .call(method.clone(), index, action, &body)
             .await;
-        let subscription = replication.subscription(index);
+        let subscription = subscriptions.subscription(index);
         let Err(error) = outcome else { break };
         if is_reached(operation, subscription.as_ref(), alias) {
             break;
@@ -495,7 +494,7 @@ async fn carry_out(
         tokio::time::sleep(RETRY).await;
     }
     match operation {
-        BulkOperation::Start | BulkOperation::Resume => confirm(replication, index).await,
+        BulkOperation::Start | BulkOperation::Resume => confirm(subscriptions, index).await,
         BulkOperation::Stop | BulkOperation::Pause => Ok(()),
     }
 }
@@ -521,10 +520,10 @@ fn is_reached(
 }
 
 /// Waits until the index is under way.
-async fn confirm(replication: &Replication, index: &IndexName) -> Result<(), String> {
-    let deadline = Instant::now() + replication.settings().bulk_patience();
+async fn confirm(subscriptions: &Subscriptions, index: &IndexName) -> Result<(), String> {
+    let deadline = Instant::now() + subscriptions.settings().bulk_patience();
     loop {
-        let status = replication.status_of(index, false);
+        let status = subscriptions.status_of(index, false);
         match status.status {
             ReplicationState::Syncing | ReplicationState::Bootstrapping => return Ok(()),
             ReplicationState::Running if Instant::now() < deadline => {
@@ -532,7 +531,7 @@ async fn confirm(replication: &Replication, index: &IndexName) -> Result<(), Str
             }
             ReplicationState::Running => {
                 return Err(
-                    "Timed out waiting for replication to confirm started. Replication may still be in progress \
+                    "Timed out waiting for subscriptions to confirm started. Subscriptions may still be in progress \
                             — check index status."
                         .to_owned(),
                 );

@@ -5,17 +5,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use shardline::contract::ReplicationService;
+use shardline::contract::request::ResumeRequest;
 use shardline_common::control::{CatalogEntry, Subscription, SubscriptionState};
 use shardline_common::kafka::ControlTopic;
 use shardline_common::types::IndexName;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::api::ReplicationService;
-use crate::api::request::ResumeRequest;
-use crate::index::FollowerIndex;
-use crate::replication::Replication;
-use crate::state::STOPPING;
+use super::subscriptions::Subscriptions;
+use crate::index::{IndexAdmin, STOPPING};
 
 /// How often what could not be done is tried again.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -34,19 +33,19 @@ fn deleted_reason(follower: &IndexName, leader: &IndexName) -> String {
 }
 
 pub async fn run(
-    replication: Arc<Replication>,
+    subscriptions: Arc<Subscriptions>,
     leader_table: ControlTopic,
     stop: CancellationToken,
 ) {
     let mut changes = leader_table.changes();
-    let mut slots = replication.slots().changes();
+    let mut slots = subscriptions.slots().changes();
     loop {
         let seen = leader_table.newest::<CatalogEntry>();
-        for subscription in replication.subscriptions() {
+        for subscription in subscriptions.all() {
             // Another agent sees to the others.
-            if replication.looks_after(&subscription.follower_index) {
+            if subscriptions.looks_after(&subscription.follower_index) {
                 tokio::select! {
-                    () = check(&replication, &leader_table, &subscription) => {}
+                    () = check(&subscriptions, &leader_table, &subscription) => {}
                     () = stop.cancelled() => return,
                 }
             }
@@ -62,7 +61,7 @@ pub async fn run(
 }
 
 async fn check(
-    replication: &Replication,
+    subscriptions: &Subscriptions,
     leader_table: &ControlTopic,
     subscription: &Subscription,
 ) {
@@ -77,16 +76,17 @@ async fn check(
         .filter(|entry| entry.uuid == subscription.leader_uuid);
     match (entry, subscription.state) {
         (None, SubscriptionState::Paused)
-            if subscription.reason == STOPPING && replication.settings().deletes_with_leader() =>
+            if subscription.reason == STOPPING
+                && subscriptions.settings().deletes_with_leader() =>
         {
-            delete(replication, subscription).await;
+            delete(subscriptions, subscription).await;
         }
         (None, SubscriptionState::Running) => {
             warn!(index = %follower_index, leader = %leader_index, "the leader index was deleted");
-            match replication.settings().deletes_with_leader() {
-                true => delete(replication, subscription).await,
+            match subscriptions.settings().deletes_with_leader() {
+                true => delete(subscriptions, subscription).await,
                 false => {
-                    replication
+                    subscriptions
                         .auto_pause(subscription, deleted_reason(follower_index, leader_index))
                         .await
                 }
@@ -94,7 +94,7 @@ async fn check(
         }
         (Some(entry), SubscriptionState::Running) if !entry.open => {
             info!(index = %follower_index, leader = %leader_index, "the leader index was closed");
-            replication
+            subscriptions
                 .auto_pause(subscription, closed_reason(follower_index))
                 .await;
         }
@@ -102,7 +102,7 @@ async fn check(
             if entry.open && subscription.reason == closed_reason(follower_index) =>
         {
             info!(index = %follower_index, leader = %leader_index, "the leader index is open again");
-            if let Err(error) = replication
+            if let Err(error) = subscriptions
                 .resume(follower_index.clone(), ResumeRequest::default())
                 .await
             {
@@ -114,14 +114,14 @@ async fn check(
 }
 
 /// As `plugins.replication.replicate.delete_index` asks for.
-async fn delete(replication: &Replication, subscription: &Subscription) {
+async fn delete(subscriptions: &Subscriptions, subscription: &Subscription) {
     let name = &subscription.follower_index;
-    let index = FollowerIndex::new(
-        replication.opensearch().clone(),
+    let index = IndexAdmin::new(
+        subscriptions.opensearch().clone(),
         name.clone(),
         subscription.settings.clone(),
     );
-    if let Err(error) = replication.stop(name.clone()).await {
+    if let Err(error) = subscriptions.stop(name.clone()).await {
         warn!(index = %name, %error, "the follower index is not deleted, as it could not be stopped");
     } else if let Err(error) = index.delete().await {
         warn!(index = %name, %error, "the follower index could not be deleted with its leader index");

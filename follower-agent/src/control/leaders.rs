@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
+use shardline::contract::ApiError;
 use shardline_common::control::{CatalogEntry, Entry, NodeAnnouncement, RefreshRequest, Refreshed};
-use shardline_common::kafka::{ControlError, ControlTopic};
-use shardline_common::opensearch::{OpenSearch, OpenSearchError};
+use shardline_common::kafka::ControlTopic;
+use shardline_common::opensearch::OpenSearch;
 use shardline_common::types::{ClusterUuid, IndexName};
 use shardline_common::wildcard::wildcard_match;
 use uuid::Uuid;
-
-use crate::api::ApiError;
 
 /// How long a leader cluster's agents have to bring the catalogue up to date.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -52,7 +51,7 @@ impl Leaders {
             .opensearch
             .get("/_cluster/settings?flat_settings=true")
             .await
-            .map_err(|error| from_cluster(&error))?;
+            .map_err(|error| ApiError::from_cluster(&error))?;
         let mut seeds = Vec::new();
         for key in [
             format!("cluster.remote.{alias}.seeds"),
@@ -145,7 +144,7 @@ impl Leaders {
         self.follower_table
             .publish(&request)
             .await
-            .map_err(|error| from_control(&error))?;
+            .map_err(|error| ApiError::unavailable(&error))?;
         let key = format!("{}/{cluster}", Refreshed::KIND);
         // A later request's answer is as good, and the only one where several came at once.
         let mut accepted = HashSet::from([nonce]);
@@ -195,25 +194,6 @@ fn same_address(seed: &str, announced: &str) -> bool {
             .map(|(_, port)| format!("{name}:{port}"))
     });
     normal(seed) == normal(rest) || by_name.is_some_and(|by_name| by_name == seed)
-}
-
-/// What the follower cluster said, passed on.
-pub fn from_cluster(error: &OpenSearchError) -> ApiError {
-    match error {
-        OpenSearchError::Refused { status, body, .. } => {
-            let status = http::StatusCode::from_u16(*status)
-                .unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
-            let json = http::HeaderValue::from_static("application/json; charset=UTF-8");
-            ApiError::raw(status, Some(json), body.to_string().into())
-        }
-        other => {
-            ApiError::status_exception(http::StatusCode::SERVICE_UNAVAILABLE, other.to_string())
-        }
-    }
-}
-
-pub fn from_control(error: &ControlError) -> ApiError {
-    ApiError::status_exception(http::StatusCode::SERVICE_UNAVAILABLE, error.to_string())
 }
 
 #[cfg(test)]

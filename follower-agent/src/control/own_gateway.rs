@@ -3,11 +3,9 @@
 
 use http::Method;
 use serde_json::{Value, json};
+use shardline::contract::error::Cause;
+use shardline::contract::{ApiError, BASE};
 use shardline_common::types::IndexName;
-
-use crate::api::ApiError;
-use crate::api::error::Cause;
-use crate::api::routes::BASE;
 
 #[derive(Clone)]
 pub struct OwnGateway {

@@ -1,9 +1,9 @@
 //! `follower_stats` of what this agent follows.
 
+use shardline::contract::stats::{FollowerCounters, FollowerStats};
 use shardline_common::control::{Subscription, SubscriptionState};
 
-use crate::api::stats::{FollowerCounters, FollowerStats};
-use crate::followed::Phase;
+use crate::index::Phase;
 use crate::metrics::Metrics;
 use crate::progress::IndexProgress;
 

@@ -2,16 +2,17 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use shardline_common::control::{Subscription, SubscriptionState};
-use shardline_common::types::ShardId;
-
-use crate::api::ReplicationStatus;
-use crate::api::service::{
+use shardline::contract::ReplicationStatus;
+use shardline::contract::service::{
     BootstrapDetails, HeldUpDetails, LagDetails, ReplicationState, ResyncDetails,
     ShardReplicationDetails, SyncingDetails,
 };
-use crate::followed::Phase;
-use crate::progress::{IndexProgress, Recovery, ShardProgress, now_ms};
+use shardline_common::clock::now_ms;
+use shardline_common::control::{Subscription, SubscriptionState};
+use shardline_common::types::ShardId;
+
+use crate::index::Phase;
+use crate::progress::{IndexProgress, Recovery, ShardProgress};
 
 pub fn of(subscription: &Subscription, phase: Option<Phase>, verbose: bool) -> ReplicationStatus {
     let mut status = ReplicationStatus {

@@ -15,15 +15,14 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HOST, HeaderName};
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
+use shardline::contract::{ApiError, BASE};
 use shardline_common::types::IndexName;
 use tokio::time::Instant;
 use tracing::debug;
 
-use crate::api::ApiError;
-use crate::api::query::{Query, decode_component};
-use crate::api::routes::BASE;
-use crate::group::Group;
-use crate::slots::{Slot, Slots};
+use super::api::query::{Query, decode_component};
+use crate::http::api::render;
+use crate::membership::{Group, Slot, Slots};
 
 /// Marks a call that was passed on. In the answer: the agent did not carry it out, as it does not
 /// hold the slot.
@@ -87,7 +86,10 @@ pub async fn route(State(peers): State<Arc<Peers>>, request: Request, next: Next
     }
     let rendering = Query::parse(request.uri().query()).rendering();
     if request.headers().contains_key(&PASSED_ON) {
-        let mut response = unavailable("this agent does not look after it").respond(&rendering);
+        let mut response = render::refusal(
+            &unavailable("this agent does not look after it"),
+            &rendering,
+        );
         response
             .headers_mut()
             .insert(PASSED_ON, HeaderValue::from_static("elsewhere"));
@@ -95,7 +97,7 @@ pub async fn route(State(peers): State<Arc<Peers>>, request: Request, next: Next
     }
     let (parts, body) = request.into_parts();
     let Ok(body) = axum::body::to_bytes(body, MAX_BODY).await else {
-        return ApiError::too_large(MAX_BODY).respond(&rendering);
+        return render::refusal(&ApiError::too_large(MAX_BODY), &rendering);
     };
     if is_cluster_settings(&parts.method, parts.uri.path()) && !may_be_ours(&parts, &body) {
         return next.run(Request::from_parts(parts, Body::from(body))).await;
@@ -110,7 +112,7 @@ pub async fn route(State(peers): State<Arc<Peers>>, request: Request, next: Next
             Passed::Elsewhere(reason) => reason,
         };
         if Instant::now() >= until {
-            return unavailable(&reason).respond(&rendering);
+            return render::refusal(&unavailable(&reason), &rendering);
         }
         debug!(slot = slot.0, reason, "a call is not passed on yet");
         tokio::time::sleep(RETRY).await;
@@ -153,9 +155,10 @@ impl Peers {
                     "the agent at {} stopped answering ({error}); it may have carried the call out",
                     holder.address
                 );
-                return Passed::Answer(Box::new(
-                    unavailable(&reason).respond(&Query::parse(None).rendering()),
-                ));
+                return Passed::Answer(Box::new(render::refusal(
+                    &unavailable(&reason),
+                    &Query::parse(None).rendering(),
+                )));
             }
         };
         if answer.headers().contains_key(&PASSED_ON) {

@@ -51,7 +51,7 @@ pub fn not_to_change<'a>(
 
 /// A copy that is being loaded into the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Load {
+pub enum IndexLoad {
     /// Into an empty index.
     Fresh,
     /// Over an index that users read: they see it as it was until the load is complete.
@@ -60,7 +60,7 @@ pub enum Load {
     Restore,
 }
 
-impl Load {
+impl IndexLoad {
     /// Of documents, through Kafka.
     pub fn of_documents(in_place: bool) -> Self {
         if in_place { Self::InPlace } else { Self::Fresh }
@@ -94,15 +94,15 @@ pub struct Found {
     pub number_of_shards: u32,
 }
 
-pub struct FollowerIndex {
+pub struct IndexAdmin {
     pub opensearch: OpenSearch,
     pub name: IndexName,
     /// The user's settings, which win over the leader's.
     pub overrides: Map<String, Value>,
-    load: Mutex<Option<Load>>,
+    load: Mutex<Option<IndexLoad>>,
 }
 
-impl FollowerIndex {
+impl IndexAdmin {
     pub fn new(opensearch: OpenSearch, name: IndexName, overrides: Map<String, Value>) -> Self {
         Self {
             opensearch,
@@ -212,12 +212,12 @@ impl FollowerIndex {
     }
 
     /// From now on the index has, or is made with, the settings for a load.
-    pub fn loading(&self, load: Load) {
+    pub fn loading(&self, load: IndexLoad) {
         *self.load.lock() = Some(load);
     }
 
     /// Gives an index that exists the settings for a load.
-    pub async fn begin_load(&self, load: Load) -> Result<(), OpenSearchError> {
+    pub async fn begin_load(&self, load: IndexLoad) -> Result<(), OpenSearchError> {
         self.loading(load);
         let _: Value = self
             .opensearch
@@ -415,7 +415,11 @@ impl FollowerIndex {
             Value::String(GC_DELETES.1.to_owned()),
         );
         settings.extend(self.overrides.clone());
-        let load = self.load.lock().map(Load::settings).unwrap_or_default();
+        let load = self
+            .load
+            .lock()
+            .map(IndexLoad::settings)
+            .unwrap_or_default();
         settings.extend(
             load.iter()
                 .map(|(key, value)| ((*key).to_owned(), json!(value))),

@@ -12,24 +12,24 @@ use shardline_common::topic::bootstrap_topic;
 use shardline_common::types::{Epoch, ShardId};
 use tokio_util::sync::CancellationToken;
 
-use crate::bootstrap;
-use crate::checkpoint::Copy;
-use crate::copy::Index;
-use crate::followed::{End, Followed, Phase};
-use crate::index::{FollowerIndex, Found, Load};
-use crate::progress::IndexProgress;
-use crate::restore::{self, Restore, RestoreError, Restored};
-use crate::state::Command;
+use super::admin::{Found, IndexAdmin, IndexLoad};
+use super::followed_copy::FollowedCopy;
+use super::phase::Phase;
+use super::restore::{self, Restore, RestoreError, Restored};
+use super::state::Command;
+use super::task::{End, IndexTask};
+use crate::progress::{IndexProgress, LoadState};
+use crate::shard;
 
-impl Followed {
+impl IndexTask {
     /// Writes down that the index is to be copied anew, so that a crash from here on does not
     /// forget it.
     pub(crate) async fn ask_for_copy(
         &self,
-        index: &Index,
+        index: &FollowedCopy,
         stop: &CancellationToken,
     ) -> Result<(), End> {
-        let requests = &self.shared.requests;
+        let requests = &self.context.requests;
         if let Some(given_up) = &self.subscription.bootstrap {
             requests
                 .withdraw(&self.subscription.leader_cluster, given_up)
@@ -51,7 +51,7 @@ impl Followed {
                     .await?
             }
         };
-        self.shared
+        self.context
             .transition(
                 &self.subscription,
                 Command::Bootstrap {
@@ -84,7 +84,7 @@ impl Followed {
         self.phase
             .send_replace(Phase::Bootstrapping(Arc::clone(&index.progress)));
         let is_restore = self
-            .shared
+            .context
             .requests
             .for_files(&self.subscription.leader_cluster, id)
             .is_some();
@@ -98,7 +98,7 @@ impl Followed {
     async fn copy_while_held(
         &self,
         id: &str,
-        index: &Arc<Index>,
+        index: &Arc<FollowedCopy>,
         metadata: &IndexMetadata,
         stop: &CancellationToken,
     ) -> Result<(), End> {
@@ -121,10 +121,10 @@ impl Followed {
                 copied => copied?,
             };
             let is_restored = matches!(command, Command::Restored { .. });
-            self.shared.transition(&self.subscription, command).await?;
+            self.context.transition(&self.subscription, command).await?;
             // The request for a topic stays for others to share, until it is tidied away.
             if is_restored {
-                self.shared
+                self.context
                     .requests
                     .withdraw(&self.subscription.leader_cluster, id)
                     .await?;
@@ -138,16 +138,16 @@ impl Followed {
     async fn copy_once(
         &self,
         id: &str,
-        index: &Arc<Index>,
+        index: &Arc<FollowedCopy>,
         metadata: &IndexMetadata,
     ) -> Result<Command, End> {
         // Nobody writes to the index any more, on whatever agent.
-        let now = *self.shared.follower_table.changes().borrow();
-        self.shared
+        let now = *self.context.follower_table.changes().borrow();
+        self.context
             .group
-            .acted_on(now, &self.shared.slots_of(&self.subscription))
+            .acted_on(now, &self.context.slots_of(&self.subscription))
             .await;
-        let (requests, leader) = (&self.shared.requests, &self.subscription.leader_cluster);
+        let (requests, leader) = (&self.context.requests, &self.subscription.leader_cluster);
         match requests.for_files(leader, id) {
             Some(request) => self.restore(&request, index, metadata).await,
             None if requests.is_asked(leader, id) => Ok(Command::Bootstrapped {
@@ -167,7 +167,7 @@ impl Followed {
     /// The subscription as it is now.
     fn latest(&self) -> Option<Subscription> {
         let latest = self
-            .shared
+            .context
             .follower_table
             .get::<Subscription>(&self.subscription.key());
         latest.filter(|latest| latest.id == self.subscription.id)
@@ -177,7 +177,7 @@ impl Followed {
     async fn restore(
         &self,
         request: &SnapshotRequest,
-        index: &Arc<Index>,
+        index: &Arc<FollowedCopy>,
         metadata: &IndexMetadata,
     ) -> Result<Command, End> {
         index.checkpoints.forget(&self.subscription.id)?;
@@ -205,21 +205,20 @@ impl Followed {
     async fn load(
         &self,
         id: &str,
-        index: &Arc<Index>,
+        index: &Arc<FollowedCopy>,
         metadata: &IndexMetadata,
     ) -> Result<Vec<Checkpoint>, End> {
-        let shared = &self.shared;
+        let context = &self.context;
         let copy = self.begin_copy(index, metadata, id).await?;
         let topic = bootstrap_topic(&index.topic, id);
         let loads = (0..metadata.number_of_shards).map(ShardId).map(|shard| {
             let destination = self.destination(index, metadata, shard);
-            let load =
-                bootstrap::load(Arc::clone(index), destination, topic.clone(), copy.in_place);
+            let load = shard::load(Arc::clone(index), destination, topic.clone(), copy.in_place);
             let reported = index.report_on(&topic, shard);
             async move {
                 let _reported = reported;
                 load.await.map_err(|error| self.shard_end(shard, error))?;
-                let saved = shared.checkpoints.load(&index.key, shard)?;
+                let saved = context.checkpoints.load(&index.key, shard)?;
                 saved.ok_or_else(|| {
                     End::Asked(format!(
                         "the checkpoint behind the snapshot of shard {shard} is gone"
@@ -235,18 +234,18 @@ impl Followed {
         Ok(from)
     }
 
-    async fn finish_load(&self, index: &Index, metadata: &IndexMetadata) -> Result<(), End> {
+    async fn finish_load(&self, index: &FollowedCopy, metadata: &IndexMetadata) -> Result<(), End> {
         // The user's settings may have been changed since this task began, and so may the leader's.
         let metadata = self
-            .shared
+            .context
             .newest_metadata(&self.subscription)
             .unwrap_or_else(|| metadata.clone());
         let overrides = self.latest().map_or_else(
             || self.subscription.settings.clone(),
             |latest| latest.settings,
         );
-        let follower = FollowerIndex::new(
-            self.shared.opensearch.clone(),
+        let follower = IndexAdmin::new(
+            self.context.opensearch.clone(),
             index.follower.name.clone(),
             overrides,
         );
@@ -256,10 +255,10 @@ impl Followed {
     /// Makes the index ready for a copy, or finds a copy that was broken off.
     async fn begin_copy(
         &self,
-        index: &Index,
+        index: &FollowedCopy,
         metadata: &IndexMetadata,
         id: &str,
-    ) -> Result<Copy, End> {
+    ) -> Result<LoadState, End> {
         let found = index.follower.found().await?;
         let is_other = |found: &Found| {
             !index.is_copy(&found.uuid) || found.number_of_shards != metadata.number_of_shards
@@ -270,13 +269,15 @@ impl Followed {
         let exists = found.is_some();
         let broken_off = index.checkpoints.load_copy(&index.key)?;
         if let Some(copy) = broken_off.filter(|copy| exists && copy.bootstrap == id) {
-            index.follower.loading(Load::of_documents(copy.in_place));
+            index
+                .follower
+                .loading(IndexLoad::of_documents(copy.in_place));
             return Ok(copy);
         }
         index.checkpoints.forget(&self.subscription.id)?;
         index.dead_letters.clear().await?;
         let in_place = exists && !index.follower.is_empty().await?;
-        let load = Load::of_documents(in_place);
+        let load = IndexLoad::of_documents(in_place);
         if exists {
             let applied = index.apply_metadata(ShardId(0), metadata).await;
             applied.map_err(|error| self.shard_end(ShardId(0), error))?;
@@ -285,7 +286,7 @@ impl Followed {
             index.follower.loading(load);
             self.create(index, metadata).await?;
         }
-        let copy = Copy {
+        let copy = LoadState {
             bootstrap: id.to_owned(),
             in_place,
         };

@@ -19,21 +19,20 @@ use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::apply::pipeline::Limits;
-use crate::checkpoint::{Checkpoint, CheckpointError, CheckpointStore, furthest};
-use crate::dead_letters::LetterBox;
-use crate::followed::Shared;
-use crate::index::{FollowerIndex, Found};
-use crate::ports::FollowedIndex;
-use crate::positions::{Committed, Partition, copy_key};
-use crate::progress::{IndexProgress, ShardProgress};
-use crate::settings::ControlSettings;
-use crate::shard::ShardError;
-use crate::slots::Slot;
-use crate::stream::{PartitionStream, StreamError};
+use super::admin::{Found, IndexAdmin};
+use super::context::AgentContext;
+use super::letter_box::LetterBox;
+use super::settings::ControlSettings;
+use crate::membership::{Committed, Partition, Slot, copy_key};
+use crate::progress::{
+    Checkpoint, CheckpointError, CheckpointStore, IndexProgress, ShardProgress, furthest,
+};
+use crate::read::{PartitionStream, StreamError};
+use crate::shard::{ShardError, ShardPorts};
+use crate::write::Limits;
 
-pub struct Index {
-    pub shared: Arc<Shared>,
+pub struct FollowedCopy {
+    pub context: Arc<AgentContext>,
     cluster: ClusterUuid,
     subscription: String,
     /// Of the leader's descriptor of the index, in the control topic.
@@ -42,29 +41,29 @@ pub struct Index {
     /// Under which positions of this copy are kept.
     pub key: String,
     pub topic: TopicName,
-    pub follower: FollowerIndex,
+    pub follower: IndexAdmin,
     pub kafka: Kafka,
     pub dead_letters: LetterBox,
     pub checkpoints: CheckpointStore,
     pub progress: Arc<IndexProgress>,
     /// The highest number that each follower shard has given to an operation, as last asked.
-    pub given_away: watch::Sender<HashMap<ShardId, SeqNo>>,
+    pub highest_assigned: watch::Sender<HashMap<ShardId, SeqNo>>,
     /// Cancelled once the follower index is found to be gone, or to be another one.
     pub gone: CancellationToken,
     /// Held while metadata is brought over.
     applying: Mutex<()>,
 }
 
-impl Index {
+impl FollowedCopy {
     pub fn new(
-        shared: Arc<Shared>,
+        context: Arc<AgentContext>,
         subscription: &Subscription,
         copy: IndexCopy,
         topic: TopicName,
-        follower: FollowerIndex,
+        follower: IndexAdmin,
         progress: Arc<IndexProgress>,
     ) -> Self {
-        let dead_letters = shared.letter_box(subscription).of(topic.clone());
+        let dead_letters = LetterBox::new(&context, subscription).of(topic.clone());
         Self {
             cluster: subscription.follower_cluster.clone(),
             subscription: subscription.id.clone(),
@@ -73,20 +72,20 @@ impl Index {
             copy,
             topic,
             follower,
-            kafka: shared.kafka.clone(),
+            kafka: context.kafka.clone(),
             dead_letters,
-            checkpoints: shared.checkpoints.clone(),
+            checkpoints: context.checkpoints.clone(),
             progress,
-            given_away: watch::Sender::default(),
+            highest_assigned: watch::Sender::default(),
             gone: CancellationToken::new(),
             applying: Mutex::new(()),
-            shared,
+            context,
         }
     }
 
     /// As they are now.
     pub fn settings(&self) -> ControlSettings {
-        ControlSettings::new(self.shared.follower_table.clone(), self.cluster.clone())
+        ControlSettings::new(self.context.follower_table.clone(), self.cluster.clone())
     }
 
     fn partition(&self, shard: ShardId) -> Partition {
@@ -98,7 +97,7 @@ impl Index {
     pub async fn recover(&self, shard: ShardId) -> Result<Option<Checkpoint>, ShardError> {
         let partition = self.partition(shard);
         let mut committed = self
-            .shared
+            .context
             .group
             .committed(std::slice::from_ref(&partition))
             .await?;
@@ -123,16 +122,16 @@ impl Index {
     /// RocksDB first, Kafka behind it: what is committed never runs ahead.
     pub fn save(&self, shard: ShardId, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
         self.checkpoints.save(&self.key, shard, checkpoint)?;
-        self.shared
+        self.context
             .positions
             .reached(&self.partition(shard), &self.key, *checkpoint);
         Ok(())
     }
 
     fn begin_reports(&self, partition: &Partition, slot: Slot, found: Committed) {
-        let subscriptions = self.shared.subscription_ids();
+        let subscriptions = self.context.subscription_ids();
         let progress = Arc::clone(&self.progress);
-        self.shared
+        self.context
             .positions
             .begin(partition, slot, found, &subscriptions, &self.key, progress);
     }
@@ -147,7 +146,7 @@ impl Index {
             Committed::default(),
         );
         Reporting {
-            shared: Arc::clone(&self.shared),
+            context: Arc::clone(&self.context),
             partition,
         }
     }
@@ -155,7 +154,7 @@ impl Index {
     /// The metadata that the follower index has.
     fn applied(&self) -> Option<AppliedMetadata> {
         let key = AppliedMetadata::key_of(&self.cluster, &self.follower.name);
-        let applied = self.shared.follower_table.get::<AppliedMetadata>(&key);
+        let applied = self.context.follower_table.get::<AppliedMetadata>(&key);
         applied
             .filter(|found| found.subscription == self.subscription && found.copy == self.copy.id)
     }
@@ -189,7 +188,7 @@ impl Index {
 
     /// Forgets which index holds the copy, since another one is about to.
     pub async fn forget_made(&self) -> Result<(), ControlError> {
-        self.shared
+        self.context
             .follower_table
             .remove(&AppliedMetadata::key_of(&self.cluster, &self.follower.name))
             .await
@@ -231,7 +230,7 @@ impl Index {
             settings,
             write_aliases,
         };
-        Ok(self.shared.follower_table.publish(&applied).await?)
+        Ok(self.context.follower_table.publish(&applied).await?)
     }
 
     /// Brings metadata over that the follower index does not have yet: the agent that holds the
@@ -243,7 +242,7 @@ impl Index {
     ) -> Result<(), ShardError> {
         while metadata.versions.newer_than(self.applied_versions()) {
             let Some(claim) = self
-                .shared
+                .context
                 .slots
                 .try_claim(Slot::of_index(&self.follower.name))
             else {
@@ -283,7 +282,7 @@ impl Index {
             copy: self.copy.id.clone(),
             ask,
         };
-        let (key, table) = (request.key(), &self.shared.follower_table);
+        let (key, table) = (request.key(), &self.context.follower_table);
         let mut changes = table.changes();
         table.publish(&request).await?;
         while table.get::<ShardRequest>(&key).is_some() {
@@ -296,13 +295,13 @@ impl Index {
 
     /// What is asked for this index.
     pub fn requests(&self) -> Vec<ShardRequest> {
-        self.shared
+        self.context
             .follower_table
             .below(&ShardRequest::prefix_of(&self.cluster, &self.follower.name))
     }
 }
 
-impl FollowedIndex for Index {
+impl ShardPorts for FollowedCopy {
     type Records = PartitionStream;
 
     fn name(&self) -> &IndexName {
@@ -317,8 +316,8 @@ impl FollowedIndex for Index {
         &self.progress.shards[shard.0 as usize]
     }
 
-    fn given_away(&self) -> watch::Receiver<HashMap<ShardId, SeqNo>> {
-        self.given_away.subscribe()
+    fn highest_assigned(&self) -> watch::Receiver<HashMap<ShardId, SeqNo>> {
+        self.highest_assigned.subscribe()
     }
 
     fn limits(&self) -> Limits {
@@ -345,7 +344,7 @@ impl FollowedIndex for Index {
     }
 
     fn announced_metadata(&self) -> Option<IndexMetadata> {
-        self.shared
+        self.context
             .leader_table
             .get::<Capture>(&self.descriptor)
             .map(|capture| capture.metadata)
@@ -391,21 +390,21 @@ impl FollowedIndex for Index {
         known: Range<Offset>,
     ) -> Result<PartitionStream, StreamError> {
         let streams = if *topic == self.topic {
-            &self.shared.streams
+            &self.context.streams
         } else {
-            &self.shared.copies
+            &self.context.copies
         };
         streams.open(topic, shard, known).await
     }
 }
 
 struct Reporting {
-    shared: Arc<Shared>,
+    context: Arc<AgentContext>,
     partition: Partition,
 }
 
 impl Drop for Reporting {
     fn drop(&mut self) {
-        self.shared.positions.end(&self.partition);
+        self.context.positions.end(&self.partition);
     }
 }

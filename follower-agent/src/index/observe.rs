@@ -1,5 +1,5 @@
 //! Asks the follower cluster now and then how many operations the shards of a followed index have
-//! had, for [`crate::foreign`], and whether it still is the same index.
+//! had, for [`crate::shard::foreign`], and whether it still is the same index.
 
 use std::time::Duration;
 
@@ -8,20 +8,20 @@ use shardline_common::types::ShardId;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::copy::Index;
-use crate::slots::Slot;
+use super::followed_copy::FollowedCopy;
+use crate::membership::Slot;
 
 const INTERVAL: Duration = Duration::from_secs(5);
 /// Between two questions of an agent: with many indices, each is asked about more rarely.
 const BETWEEN_QUESTIONS: Duration = Duration::from_millis(20);
 
 /// Runs until stopped.
-pub async fn run(index: &Index, stop: &CancellationToken) {
+pub async fn run(index: &FollowedCopy, stop: &CancellationToken) {
     let shards = || (0..).map(ShardId).take(index.progress.shards.len());
     let has_shards = || {
         shards().any(|shard| {
             index
-                .shared
+                .context
                 .slots
                 .holds(Slot::of_shard(&index.topic, shard))
         })
@@ -38,7 +38,7 @@ pub async fn run(index: &Index, stop: &CancellationToken) {
                             .shards
                             .into_iter()
                             .map(|(shard, primary)| (shard, primary.max_seq_no));
-                        index.given_away.send_replace(highest.collect());
+                        index.highest_assigned.send_replace(highest.collect());
                     }
                     Err(error)
                         if error.is_not_found()
@@ -51,7 +51,7 @@ pub async fn run(index: &Index, stop: &CancellationToken) {
                     }
                 }
             }
-            let indices = u32::try_from(index.shared.subscription_ids().len()).unwrap_or(u32::MAX);
+            let indices = u32::try_from(index.context.subscription_ids().len()).unwrap_or(u32::MAX);
             tokio::time::sleep(INTERVAL.max(BETWEEN_QUESTIONS.saturating_mul(indices))).await;
         }
     };

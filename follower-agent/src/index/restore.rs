@@ -22,8 +22,8 @@ use shardline_common::scan::{ScanError, ShardScan, Stretch};
 use shardline_common::types::{Epoch, ExternalVersion, IndexName, SeqNo, ShardId};
 use tracing::{info, warn};
 
-use crate::copy::Index;
-use crate::index::Load;
+use super::admin::IndexLoad;
+use super::followed_copy::FollowedCopy;
 use crate::progress::Recovery;
 
 const LOOK: Duration = Duration::from_millis(250);
@@ -75,7 +75,7 @@ pub struct Restored {
 }
 
 pub struct Restore<'a> {
-    pub index: &'a Index,
+    pub index: &'a FollowedCopy,
     pub request: &'a SnapshotRequest,
     pub metadata: &'a IndexMetadata,
 }
@@ -105,7 +105,7 @@ impl Restore<'_> {
 
     /// Where the streams go on behind the snapshot, once it is complete.
     async fn snapshot(&self) -> Result<Vec<Checkpoint>, RestoreError> {
-        let table = &self.index.shared.leader_table;
+        let table = &self.index.context.leader_table;
         let key = Snapshot::key_of(&self.request.leader_cluster, &self.request.id);
         let mut changes = table.changes();
         loop {
@@ -161,7 +161,11 @@ impl Restore<'_> {
             is_restoring: true,
             ..request.clone()
         };
-        self.index.shared.follower_table.publish(&restoring).await?;
+        self.index
+            .context
+            .follower_table
+            .publish(&restoring)
+            .await?;
         self.index.forget_made().await?;
         info!(index = %follower.name, repository = request.repository, "restoring a snapshot");
         let body = json!({
@@ -172,7 +176,7 @@ impl Restore<'_> {
             "rename_pattern": ".+",
             // A replacement of regular expressions.
             "rename_replacement": follower.name.as_str().replace('$', "\\$"),
-            "index_settings": Load::Restore.settings(),
+            "index_settings": IndexLoad::Restore.settings(),
             "ignore_index_settings": NOT_RESTORED,
         });
         let path = format!(
@@ -191,7 +195,7 @@ impl Restore<'_> {
     /// Removes what was restored; the request is withdrawn, so that another attempt is another
     /// snapshot's.
     pub async fn give_up(&self) -> Result<(), RestoreError> {
-        let (table, key) = (&self.index.shared.follower_table, self.request.key());
+        let (table, key) = (&self.index.context.follower_table, self.request.key());
         if table
             .get::<SnapshotRequest>(&key)
             .is_some_and(|request| request.is_restoring)
@@ -277,7 +281,7 @@ async fn newest_version(
 }
 
 /// Keeps progress up to date with what the follower cluster says of the restore.
-pub async fn show(index: &Index) {
+pub async fn show(index: &FollowedCopy) {
     loop {
         if let Ok(recoveries) = recoveries(&index.follower.opensearch, &index.follower.name).await {
             for recovery in recoveries

@@ -7,14 +7,12 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use shardline::contract::replication_settings::{ReplicationSetting, SettingsStore};
+use shardline::contract::{ApiError, units};
 use shardline_common::control::ReplicationSettings;
 use shardline_common::kafka::ControlTopic;
 use shardline_common::types::ClusterUuid;
 use tokio::sync::Mutex;
-
-use crate::api::{ApiError, units};
-use crate::gateway::{ReplicationSetting, SettingsStore};
-use crate::leaders::from_control;
 
 const MOST_WRITERS: usize = 16;
 const MOST_OPERATIONS: u64 = 5_000;
@@ -136,7 +134,7 @@ impl SettingsStore for ControlSettings {
             self.table
                 .publish(&entry)
                 .await
-                .map_err(|error| from_control(&error))
+                .map_err(|error| ApiError::unavailable(&error))
         }
         .boxed()
     }

@@ -8,21 +8,21 @@ use shardline_common::opensearch::OpenSearchError;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::apply::bulk::Destination;
-use crate::copy::Index;
+use super::followed_copy::FollowedCopy;
+use crate::membership::Slot;
 use crate::shard::{self, ShardError};
-use crate::slots::Slot;
+use crate::write::Destination;
 
 /// How long after a request was taken up, or could not be made, the shard is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Runs until stopped. What a shard cannot solve itself is asked of the agent that looks after the
 /// index, which then changes the subscription, and that ends this task.
-pub async fn run(index: Arc<Index>, destination: Destination, stop: CancellationToken) {
+pub async fn run(index: Arc<FollowedCopy>, destination: Destination, stop: CancellationToken) {
     let shard = destination.target.shard;
     while !stop.is_cancelled() {
         let claim = tokio::select! {
-            claim = index.shared.slots.claim(Slot::of_shard(&index.topic, shard)) => claim,
+            claim = index.context.slots.claim(Slot::of_shard(&index.topic, shard)) => claim,
             () = stop.cancelled() => return,
         };
         let until = stop.child_token();
@@ -55,7 +55,7 @@ pub async fn run(index: Arc<Index>, destination: Destination, stop: Cancellation
 }
 
 async fn follow(
-    index: &Arc<Index>,
+    index: &Arc<FollowedCopy>,
     destination: &Destination,
     stop: &CancellationToken,
 ) -> Option<ShardError> {
@@ -83,7 +83,7 @@ async fn follow(
 }
 
 /// Whether the follower index is the one that was followed. It is open then.
-async fn is_there(index: &Index) -> Result<bool, OpenSearchError> {
+async fn is_there(index: &FollowedCopy) -> Result<bool, OpenSearchError> {
     let found = index.found().await?;
     if found.as_ref().is_some_and(|found| found.is_closed) {
         // Such as by an agent that was ended while it changed settings.
@@ -92,7 +92,7 @@ async fn is_there(index: &Index) -> Result<bool, OpenSearchError> {
     Ok(found.is_some())
 }
 
-fn ask(index: &Index, destination: &Destination, error: &ShardError) -> Ask {
+fn ask(index: &FollowedCopy, destination: &Destination, error: &ShardError) -> Ask {
     match error {
         ShardError::IndexGone(_) => Ask::Pause {
             reason: error.to_string(),

@@ -4,36 +4,30 @@
 //! asks for the snapshot of an earlier one, under the same id. So a request stays for a while after
 //! its snapshot is loaded.
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use shardline_common::clock::now_ms;
 use shardline_common::control::{BootstrapRequest, Entry, Subscription};
 use shardline_common::kafka::{ControlError, ControlTopic};
 use shardline_common::repository::SnapshotRequest;
 use shardline_common::topic::bootstrap_topic;
 use shardline_common::types::{ClusterUuid, TopicName};
-use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 use uuid::Uuid;
-
-use crate::progress::now_ms;
-use crate::replication::Replication;
-use crate::slots::Slot;
 
 /// A request is in the table before the subscription that it is for says so.
 const LEAST_AGE: Duration = Duration::from_secs(30);
-const TIDY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The requests of a follower cluster.
 #[derive(Clone)]
-pub struct Requests {
+pub struct SnapshotRequests {
     pub table: ControlTopic,
     pub cluster: ClusterUuid,
     /// How old a snapshot may be that is shared.
     pub share_within: Duration,
 }
 
-impl Requests {
+impl SnapshotRequests {
     /// Asks for a snapshot of the subscription's index, which is shipped by `topic`; gives its id.
     pub async fn ask(
         &self,
@@ -155,7 +149,7 @@ impl Requests {
     }
 
     /// Withdraws what none of the cluster's subscriptions needs and nobody will share any more.
-    async fn tidy(&self, subscriptions: &[Subscription]) -> Result<(), ControlError> {
+    pub async fn tidy(&self, subscriptions: &[Subscription]) -> Result<(), ControlError> {
         let is_needed = |id: &String| {
             subscriptions
                 .iter()
@@ -177,28 +171,6 @@ impl Requests {
             }
         }
         Ok(())
-    }
-}
-
-/// Tidies until stopped; one agent does it for its cluster.
-pub async fn run(replication: Arc<Replication>, stop: CancellationToken) {
-    let tidying = async {
-        loop {
-            tokio::time::sleep(TIDY_INTERVAL).await;
-            if replication.slots().holds(Slot::CLUSTER)
-                && let Err(error) = replication
-                    .shared()
-                    .requests
-                    .tidy(&replication.subscriptions())
-                    .await
-            {
-                warn!(%error, "a request for a snapshot that nobody needs any more could not be withdrawn");
-            }
-        }
-    };
-    tokio::select! {
-        () = tidying => {}
-        () = stop.cancelled() => {}
     }
 }
 

@@ -5,198 +5,31 @@
 //! metadata over, changes its subscription. Each shard is followed by the agent that holds the
 //! shard's slot, and by nobody while the index is made or copied.
 
-use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use futures::future::join_all;
-use serde::Deserialize;
 use serde_json::Value;
-use shardline_common::control::{AppliedMetadata, Ask, Capture, Entry, IndexCopy, Subscription};
-use shardline_common::kafka::{ControlError, ControlTopic, Derived, Kafka};
-use shardline_common::lease::Lease;
+use shardline_common::control::{Ask, Capture, Entry, IndexCopy, Subscription};
+use shardline_common::kafka::ControlError;
 use shardline_common::metadata::IndexMetadata;
-use shardline_common::opensearch::{OpenSearch, OpenSearchError};
-use shardline_common::types::{IndexName, ShardId, TopicName};
-use tokio::sync::{Mutex, watch};
+use shardline_common::opensearch::OpenSearchError;
+use shardline_common::types::{IndexName, ShardId};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use uuid::Uuid;
 
-use crate::apply::batch::Target;
-use crate::apply::bulk::Destination;
-use crate::apply::pipeline::Memory;
-use crate::apply::routing::Spread;
-use crate::checkpoint::{CheckpointError, CheckpointStore};
-use crate::copy::Index;
-use crate::group::Group;
-use crate::index::FollowerIndex;
-use crate::metrics::Metrics;
-use crate::observe;
-use crate::positions::Positions;
-use crate::progress::IndexProgress;
-use crate::requests::Requests;
-use crate::restore::RestoreError;
+use super::admin::IndexAdmin;
+use super::context::{AgentContext, TransitionError};
+use super::followed_copy::FollowedCopy;
+use super::phase::Phase;
+use super::restore::RestoreError;
+use super::state::Command;
+use super::{observe, shard_task};
+use crate::membership::{Claim, Slot};
+use crate::progress::{CheckpointError, IndexProgress};
 use crate::shard::ShardError;
-use crate::shard_task;
-use crate::slots::{Claim, Slot, Slots};
-use crate::state::{self, Command, Refusal};
-use crate::stream::Streams;
-
-/// What every followed index needs of its agent.
-pub struct Shared {
-    /// Writes only while the lease lasts.
-    pub opensearch: OpenSearch,
-    pub kafka: Kafka,
-    pub streams: Streams,
-    /// Of bootstrap topics.
-    pub copies: Streams,
-    pub checkpoints: CheckpointStore,
-    pub slots: Arc<Slots>,
-    pub positions: Arc<Positions>,
-    pub group: Arc<Group>,
-    pub lease: Lease,
-    pub leader_table: ControlTopic,
-    pub follower_table: ControlTopic,
-    pub requests: Requests,
-    /// The snapshot repository of followers that do not name one.
-    pub repository: Option<String>,
-    pub dead_letters: ControlTopic,
-    /// See [`Self::subscription_ids`].
-    pub subscription_ids: Derived<HashSet<String>>,
-    /// What the batches of all shards share.
-    pub memory: Arc<Memory>,
-    pub metrics: Arc<Metrics>,
-    /// Held while a subscription is read, changed and written.
-    pub changing: Mutex<()>,
-}
-
-/// Why a subscription was not changed.
-#[derive(Debug, thiserror::Error)]
-pub enum TransitionError {
-    #[error("the subscription's state refuses it: {0:?}")]
-    Refused(Refusal),
-    #[error("another follower agent looks after the index now")]
-    Elsewhere,
-    #[error(transparent)]
-    Control(#[from] ControlError),
-}
-
-impl Shared {
-    /// Applies a command to a subscription and writes the outcome into the control topic. With
-    /// `id`, only while it still is that subscription. Only the agent that holds the index's slot
-    /// may, so that no two changes cross.
-    pub async fn transition(
-        &self,
-        current: &Subscription,
-        command: Command,
-    ) -> Result<Option<Subscription>, TransitionError> {
-        let key = current.key();
-        let _held = self.changing.lock().await;
-        let claim = self
-            .slots
-            .try_claim(Slot::of_index(&current.follower_index));
-        let _claim = claim
-            .filter(|_| self.lease.is_valid())
-            .ok_or(TransitionError::Elsewhere)?;
-        let latest = self
-            .follower_table
-            .get::<Subscription>(&key)
-            .filter(|found| found.id == current.id);
-        let next = state::apply(latest.as_ref(), command).map_err(TransitionError::Refused)?;
-        match &next {
-            Some(next) => self.follower_table.publish(next).await?,
-            None => self.follower_table.remove(&key).await?,
-        }
-        Ok(next)
-    }
-
-    /// Writes down a new subscription.
-    pub async fn begin(&self, subscription: &Subscription) -> Result<(), TransitionError> {
-        let _held = self.changing.lock().await;
-        let claim = self
-            .slots
-            .try_claim(Slot::of_index(&subscription.follower_index));
-        let _claim = claim
-            .filter(|_| self.lease.is_valid())
-            .ok_or(TransitionError::Elsewhere)?;
-        Ok(self.follower_table.publish(subscription).await?)
-    }
-
-    /// The leader's descriptor of a subscription's index; its agents write it once they have seen
-    /// the subscription.
-    pub fn capture(&self, subscription: &Subscription) -> Option<Capture> {
-        self.leader_table.get(&Capture::key_of(
-            &subscription.leader_cluster,
-            &subscription.leader_uuid,
-        ))
-    }
-
-    /// The ids of all subscriptions, from memory while these do not change.
-    pub fn subscription_ids(&self) -> Arc<HashSet<String>> {
-        let id = |subscription: Subscription| subscription.id;
-        self.subscription_ids.get(&self.follower_table, |all| {
-            all.into_iter().map(id).collect()
-        })
-    }
-
-    /// The replication topic of a subscription's leader index.
-    pub fn topic(&self, subscription: &Subscription) -> Option<TopicName> {
-        let key = Capture::key_of(&subscription.leader_cluster, &subscription.leader_uuid);
-        self.leader_table
-            .part::<CaptureTopic>(&key)
-            .map(|found| found.topic)
-    }
-
-    /// What metadata a subscription's follower index has.
-    pub fn applied(&self, subscription: &Subscription) -> Option<AppliedMetadata> {
-        let key =
-            AppliedMetadata::key_of(&subscription.follower_cluster, &subscription.follower_index);
-        self.follower_table
-            .get::<AppliedMetadata>(&key)
-            .filter(|applied| applied.subscription == subscription.id)
-    }
-
-    /// The leader's metadata, with newer settings than the descriptor's if the stream or a copy has
-    /// brought them.
-    pub fn newest_metadata(&self, subscription: &Subscription) -> Option<IndexMetadata> {
-        let mut metadata = self.capture(subscription)?.metadata;
-        if let Some(applied) = self.applied(subscription)
-            && applied.versions.settings > metadata.versions.settings
-            && !applied.settings.is_empty()
-        {
-            metadata.versions.settings = applied.versions.settings;
-            metadata.settings = applied.settings;
-        }
-        Some(metadata)
-    }
-
-    /// The slots of everybody who may write to a subscription's index.
-    pub fn slots_of(&self, subscription: &Subscription) -> BTreeSet<Slot> {
-        let mut slots = BTreeSet::from([Slot::of_index(&subscription.follower_index)]);
-        if let Some(capture) = self.capture(subscription) {
-            let shards = (0..capture.metadata.number_of_shards).map(ShardId);
-            slots.extend(shards.map(|shard| Slot::of_shard(&capture.topic, shard)));
-        }
-        slots
-    }
-}
-
-/// What of a [`Capture`] is needed often: the rest may be a large mapping.
-#[derive(Deserialize)]
-struct CaptureTopic {
-    topic: TopicName,
-}
-
-/// What a followed index is doing.
-#[derive(Clone, Debug)]
-pub enum Phase {
-    /// Waiting for the leader's agents, or making the follower index.
-    Starting,
-    Bootstrapping(Arc<IndexProgress>),
-    Syncing(Arc<IndexProgress>),
-    /// The follower cluster refused to make the index.
-    Refused(Arc<OpenSearchError>),
-}
+use crate::write::{Destination, Spread, Target};
 
 /// Why the task ended by itself.
 #[derive(Debug, thiserror::Error)]
@@ -248,13 +81,13 @@ impl End {
     }
 }
 
-pub struct Followed {
-    pub shared: Arc<Shared>,
+pub struct IndexTask {
+    pub context: Arc<AgentContext>,
     pub subscription: Subscription,
     pub phase: watch::Sender<Phase>,
 }
 
-impl Followed {
+impl IndexTask {
     /// Follows until stopped, or until it cannot go on.
     pub async fn run(self, stop: CancellationToken) -> Result<(), End> {
         let capture = tokio::select! {
@@ -269,10 +102,10 @@ impl Followed {
     }
 
     async fn capture(&self) -> Capture {
-        let mut changes = self.shared.leader_table.changes();
+        let mut changes = self.context.leader_table.changes();
         loop {
             changes.mark_unchanged();
-            if let Some(capture) = self.shared.capture(&self.subscription) {
+            if let Some(capture) = self.context.capture(&self.subscription) {
                 return capture;
             }
             if changes.changed().await.is_err() {
@@ -286,15 +119,15 @@ impl Followed {
         copy: &IndexCopy,
         capture: &Capture,
         progress: Arc<IndexProgress>,
-    ) -> Arc<Index> {
-        let (shared, subscription) = (&self.shared, &self.subscription);
+    ) -> Arc<FollowedCopy> {
+        let (context, subscription) = (&self.context, &self.subscription);
         let (name, overrides) = (
             subscription.follower_index.clone(),
             subscription.settings.clone(),
         );
-        let follower = FollowerIndex::new(shared.opensearch.clone(), name, overrides);
-        Arc::new(Index::new(
-            Arc::clone(shared),
+        let follower = IndexAdmin::new(context.opensearch.clone(), name, overrides);
+        Arc::new(FollowedCopy::new(
+            Arc::clone(context),
             subscription,
             copy.clone(),
             capture.topic.clone(),
@@ -306,7 +139,7 @@ impl Followed {
     /// Waits until this agent holds the index's slot; none when stopped before.
     pub(crate) async fn hold(&self, stop: &CancellationToken) -> Option<Claim> {
         tokio::select! {
-            claim = self.shared.slots.claim(Slot::of_index(&self.subscription.follower_index)) => Some(claim),
+            claim = self.context.slots.claim(Slot::of_index(&self.subscription.follower_index)) => Some(claim),
             () = stop.cancelled() => None,
         }
     }
@@ -330,7 +163,7 @@ impl Followed {
             }
             drop(claim);
             // This changes the subscription, which ends this task.
-            self.shared
+            self.context
                 .transition(&self.subscription, Command::Made { copy })
                 .await?;
             stop.cancelled().await;
@@ -339,7 +172,7 @@ impl Followed {
         Ok(())
     }
 
-    async fn make_index(&self, index: &Index, metadata: &IndexMetadata) -> Result<(), End> {
+    async fn make_index(&self, index: &FollowedCopy, metadata: &IndexMetadata) -> Result<(), End> {
         // It may be there from an attempt that was broken off.
         if index.follower.exists().await? {
             let applied = index.apply_metadata(ShardId(0), metadata).await;
@@ -348,7 +181,11 @@ impl Followed {
         self.create(index, metadata).await
     }
 
-    pub(crate) async fn create(&self, index: &Index, metadata: &IndexMetadata) -> Result<(), End> {
+    pub(crate) async fn create(
+        &self,
+        index: &FollowedCopy,
+        metadata: &IndexMetadata,
+    ) -> Result<(), End> {
         match index.follower.create(metadata).await {
             Err(error) if !error.retryable() => {
                 let error = Arc::new(error);
@@ -415,7 +252,7 @@ impl Followed {
     /// cannot go on.
     async fn serve_requests(
         &self,
-        index: &Index,
+        index: &FollowedCopy,
         stop: &CancellationToken,
     ) -> Result<Option<()>, End> {
         while let Some(claim) = self.hold(stop).await {
@@ -429,8 +266,8 @@ impl Followed {
         Ok(None)
     }
 
-    async fn serve_until_copy(&self, index: &Index) -> Result<(), End> {
-        let table = &self.shared.follower_table;
+    async fn serve_until_copy(&self, index: &FollowedCopy) -> Result<(), End> {
+        let table = &self.context.follower_table;
         let mut changes = table.changes();
         loop {
             changes.mark_unchanged();
@@ -466,7 +303,7 @@ impl Followed {
 
     pub(crate) fn destination(
         &self,
-        index: &Index,
+        index: &FollowedCopy,
         metadata: &IndexMetadata,
         shard: ShardId,
     ) -> Destination {
@@ -475,7 +312,7 @@ impl Followed {
             .get("index.routing_partition_size")
             .and_then(Value::as_str);
         Destination {
-            opensearch: self.shared.opensearch.clone(),
+            opensearch: self.context.opensearch.clone(),
             index: self.subscription.follower_index.clone(),
             target: Target {
                 shard,
@@ -488,9 +325,9 @@ impl Followed {
                         .unwrap_or(1),
                 },
             },
-            metrics: Arc::clone(&self.shared.metrics),
+            metrics: Arc::clone(&self.context.metrics),
             progress: Arc::clone(&index.progress),
-            memory: Arc::clone(&self.shared.memory),
+            memory: Arc::clone(&self.context.memory),
             dead_letters: Arc::new(index.dead_letters.clone()),
         }
     }

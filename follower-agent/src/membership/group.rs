@@ -27,8 +27,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::positions::{Committed, Partition, Positions};
-use crate::slots::{SLOTS, Slot, Slots};
+use super::{Committed, Partition, Positions, SLOTS, Slot, Slots};
 
 /// After this time without a word from a member Kafka gives its slots to others. The least that
 /// brokers allow by default.

@@ -10,9 +10,8 @@ use serde::{Deserialize, Serialize};
 use shardline_common::types::{Offset, ShardId, TopicName};
 use tracing::warn;
 
-use crate::checkpoint::Checkpoint;
-use crate::progress::{IndexProgress, ShardReport};
-use crate::slots::Slot;
+use super::Slot;
+use crate::progress::{Checkpoint, IndexProgress, ShardReport};
 
 /// Kafka takes 4,096 bytes (`offset.metadata.max.bytes`).
 const MAX_METADATA: usize = 4_000;
@@ -268,7 +267,7 @@ mod tests {
         assert!(positions.changed().is_empty());
         positions.not_committed([partition.clone()]);
         assert_eq!(positions.changed().len(), 1);
-        progress.shards[0].heard(SeqNo(9), 0);
+        progress.shards[0].note_heard(SeqNo(9), 0);
         assert_eq!(positions.changed()[0].1.0["s/1"].report.leader, SeqNo(9));
         positions.forget(&BTreeSet::from([Slot(6)]));
         positions.reached(&partition, "s/1", checkpoint(5));

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use rocksdb::{DB, Options, WriteBatch};
 use serde::{Deserialize, Serialize};
-pub use shardline_common::control::Checkpoint;
 use shardline_common::record::SnapshotBegin;
 use shardline_common::types::{Offset, SeqNo, ShardId};
+
+pub use shardline_common::control::Checkpoint;
 
 /// The one to go on from: both are true, so the further one. RocksDB's may be behind when its
 /// folder was set back or another agent had the shard meanwhile; Kafka's when the agent died before
@@ -29,7 +30,7 @@ pub fn furthest(
 
 /// A copy of a whole index that is being loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Copy {
+pub struct LoadState {
     pub bootstrap: String,
     /// Whether the index held documents before, which are then swept at the end.
     pub in_place: bool,
@@ -37,7 +38,7 @@ pub struct Copy {
 
 /// How far the copy of a shard is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ShardCopy {
+pub struct ShardLoad {
     /// The next record of the bootstrap topic to read.
     pub offset: Offset,
     pub begin: SnapshotBegin,
@@ -105,11 +106,11 @@ impl CheckpointStore {
     }
 
     /// The copy under way: how it was begun, and how far each shard is.
-    pub fn load_copy(&self, subscription: &str) -> Result<Option<Copy>, CheckpointError> {
+    pub fn load_copy(&self, subscription: &str) -> Result<Option<LoadState>, CheckpointError> {
         self.read(&format!("{subscription}/copy"))
     }
 
-    pub fn save_copy(&self, subscription: &str, copy: &Copy) -> Result<(), CheckpointError> {
+    pub fn save_copy(&self, subscription: &str, copy: &LoadState) -> Result<(), CheckpointError> {
         self.write(&format!("{subscription}/copy"), copy)
     }
 
@@ -117,7 +118,7 @@ impl CheckpointStore {
         &self,
         subscription: &str,
         shard: ShardId,
-    ) -> Result<Option<ShardCopy>, CheckpointError> {
+    ) -> Result<Option<ShardLoad>, CheckpointError> {
         self.read(&format!("{subscription}/copy/{shard}"))
     }
 
@@ -125,7 +126,7 @@ impl CheckpointStore {
         &self,
         subscription: &str,
         shard: ShardId,
-        copy: &ShardCopy,
+        copy: &ShardLoad,
     ) -> Result<(), CheckpointError> {
         self.write(&format!("{subscription}/copy/{shard}"), copy)
     }

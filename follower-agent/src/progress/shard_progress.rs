@@ -2,10 +2,10 @@
 //! metrics.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use shardline_common::clock::now_ms;
 use shardline_common::types::{SeqNo, ShardId};
 
 use crate::metrics::Metrics;
@@ -167,7 +167,7 @@ impl ShardProgress {
     }
 
     /// A record was read: the leader is at least at `checkpoint`.
-    pub fn heard(&self, checkpoint: SeqNo, timestamp_ms: i64) {
+    pub fn note_heard(&self, checkpoint: SeqNo, timestamp_ms: i64) {
         self.leader_checkpoint.fetch_max(checkpoint.0, Relaxed);
         self.last_record_ms.store(timestamp_ms, Relaxed);
         if checkpoint > SeqNo::NONE {
@@ -178,7 +178,7 @@ impl ShardProgress {
     /// The leader is at `checkpoint`: [`SeqNo::NONE`] says that the shard is empty. It will be
     /// heard of again within `next_within_ms`.
     pub fn heartbeat(&self, checkpoint: SeqNo, timestamp_ms: i64, next_within_ms: i64) {
-        self.heard(checkpoint, timestamp_ms);
+        self.note_heard(checkpoint, timestamp_ms);
         self.next_within_ms.store(next_within_ms, Relaxed);
         self.heard.store(true, Relaxed);
     }
@@ -198,7 +198,7 @@ impl ShardProgress {
     }
 
     /// An operation captured at this time waits to be applied.
-    pub fn pending(&self, timestamp_ms: i64) {
+    pub fn note_pending(&self, timestamp_ms: i64) {
         let older = |known| {
             Some(if known == 0 {
                 timestamp_ms
@@ -210,13 +210,13 @@ impl ShardProgress {
     }
 
     /// `next_pending_ms` is the capture time of the oldest operation still waiting, 0 when none is.
-    pub fn applied(&self, checkpoint: SeqNo, next_pending_ms: i64) {
+    pub fn note_applied(&self, checkpoint: SeqNo, next_pending_ms: i64) {
         self.follower_checkpoint.store(checkpoint.0, Relaxed);
         self.oldest_pending_ms.store(next_pending_ms, Relaxed);
     }
 
     pub fn resync_began(&self, from: SeqNo, to: SeqNo, cause: String, total: u64) {
-        self.heard(to, now_ms());
+        self.note_heard(to, now_ms());
         *self.resync.lock() = Some(Resync {
             from,
             to,
@@ -241,7 +241,7 @@ impl ShardProgress {
     }
 
     /// Why writes are not taken at this time; `None`: they are.
-    pub fn held_up(&self, reason: Option<String>) {
+    pub fn set_blocked(&self, reason: Option<String>) {
         *self.held_up.lock() = reason;
     }
 
@@ -282,7 +282,7 @@ impl ShardProgress {
     }
 
     /// Takes over what the agent reports that has the shard.
-    pub fn reported(&self, report: ShardReport) {
+    pub fn take_report(&self, report: ShardReport) {
         self.follower_checkpoint.store(report.follower.0, Relaxed);
         self.leader_checkpoint.store(report.leader.0, Relaxed);
         self.loaded.store(report.snapshot.is_none(), Relaxed);
@@ -363,13 +363,6 @@ impl ShardProgress {
             .with_label_values(&labels)
             .set(self.lag_millis() as f64 / 1000.0);
     }
-}
-
-pub fn now_ms() -> i64 {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

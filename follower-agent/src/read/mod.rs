@@ -1,6 +1,7 @@
 //! Reads partitions, each as a stream of its own, over as few Kafka connections as possible.
 
 mod partition;
+mod records;
 mod turns;
 
 use std::collections::HashSet;
@@ -19,9 +20,10 @@ use shardline_common::types::{Offset, ShardId, TopicName};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use self::turns::Turns;
+use self::turns::FetchTurns;
 
 pub use self::partition::PartitionStream;
+pub use self::records::{Positioned, Records, Unpacked, before_more};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
@@ -68,7 +70,7 @@ struct Member {
 pub struct Streams {
     settings: ClientConfig,
     members: Arc<Mutex<Vec<Member>>>,
-    turns: Arc<Turns>,
+    turns: Arc<FetchTurns>,
     stop: CancellationToken,
 }
 
@@ -96,7 +98,7 @@ impl Streams {
         Self {
             settings,
             members: Arc::default(),
-            turns: Arc::new(Turns::new(waiting)),
+            turns: Arc::new(FetchTurns::new(waiting)),
             stop,
         }
     }

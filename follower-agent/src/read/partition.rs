@@ -22,12 +22,12 @@ use shardline_common::types::Offset;
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
+use super::records::{Positioned, Records, Unpacked};
 use super::turns::{
-    A_RECORD, Distance, FAR_BEHIND, LEAST_FAR, NEAR, OF_THE_MEAN, SILENT_TURN, Turn, Turns,
+    A_RECORD, Distance, FAR_BEHIND, FetchTurns, LEAST_FAR, NEAR, OF_THE_MEAN, SILENT_TURN, Turn,
     far_behind,
 };
 use super::{Member, Partition, StreamError, Streams};
-use crate::ports::{Positioned, Records, Unpacked};
 
 /// How long Kafka may take to tell who leads a topic's partitions.
 const LEADERS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,7 +46,7 @@ pub struct PartitionStream {
     unpacked: Unpacked,
     /// What a Kafka record weighs, in bytes.
     mean: i64,
-    turns: Arc<Turns>,
+    turns: Arc<FetchTurns>,
     /// Whether it has been near its end since it was opened.
     was_near: bool,
     /// How long a turn may be in which nothing comes.

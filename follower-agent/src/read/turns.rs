@@ -34,7 +34,7 @@ pub const SILENT_TURN: Duration = Duration::from_secs(2);
 pub const LONGEST_SILENCE: Duration = Duration::from_secs(30);
 
 /// What partitions wait for that are behind.
-pub struct Turns {
+pub struct FetchTurns {
     /// In bytes. Many partitions are a little behind when an agent starts.
     short: Arc<Semaphore>,
     /// Of partitions that are far behind when they are opened. They do not hold up those that fall
@@ -54,7 +54,7 @@ pub enum Distance {
     },
 }
 
-impl Turns {
+impl FetchTurns {
     /// `waiting` counts who waits.
     pub fn new(waiting: IntGauge) -> Self {
         let of = |turns| Arc::new(Semaphore::new(turns));

@@ -5,25 +5,21 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use shardline_common::kafka::{ControlError, TopicError};
-use shardline_common::opensearch::OpenSearchError;
+use shardline_common::clock::now_ms;
 use shardline_common::record::{Body, FrameId, Operation, OperationKind, Record, ResyncBegin};
-use shardline_common::scan::ScanError;
-use shardline_common::types::{ExternalVersion, IndexName, Offset, SeqNo, ShardId};
+use shardline_common::types::{ExternalVersion, Offset, SeqNo, ShardId};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::apply::batch::Batch;
-use crate::apply::bulk::{ApplyError, Destination};
-use crate::apply::pipeline::{Applied, Pipeline};
-use crate::apply::tracker::{Hole, Tracker, Verdict};
-use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::foreign::Ledger;
-use crate::group::GroupError;
-use crate::ports::{FollowedIndex, Positioned, Records, before_more};
-use crate::stream::StreamError;
-use crate::sweep::sweep;
+use super::error::ShardError;
+use super::foreign::Ledger;
+use super::ports::ShardPorts;
+use super::sweep::sweep;
+use super::tracker::{Hole, Tracker, Verdict};
+use crate::progress::Checkpoint;
+use crate::read::{Positioned, Records, StreamError, before_more};
+use crate::write::{Applied, ApplyError, Batch, Destination, Pipeline};
 
 /// How often the position of an idle shard is saved, so that it does not fall behind Kafka's
 /// retention.
@@ -32,69 +28,9 @@ const IDLE_SAVE: Duration = Duration::from_secs(10);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 const STREAM_RETRY: Duration = Duration::from_millis(500);
 
-#[derive(Debug, thiserror::Error)]
-pub enum ShardError {
-    #[error(transparent)]
-    Hole(#[from] Hole),
-    #[error(transparent)]
-    Stream(#[from] StreamError),
-    #[error(transparent)]
-    Topic(#[from] TopicError),
-    #[error(transparent)]
-    Apply(#[from] ApplyError),
-    #[error("the leader's metadata is refused by the follower index: {0}")]
-    Metadata(OpenSearchError),
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    #[error(transparent)]
-    Scan(#[from] ScanError),
-    #[error(
-        "the leader's shard lost operations that were followed: its history goes on from {to}, not from {from}"
-    )]
-    Rewound { from: SeqNo, to: SeqNo },
-    #[error("the leader no longer has operations {from} to {to} in its log")]
-    Gap { from: SeqNo, to: SeqNo },
-    #[error(
-        "the follower index [{0}] is gone, or another one of that name is there: delete what is there, and stop and start"
-    )]
-    IndexGone(IndexName),
-    #[error(transparent)]
-    Control(#[from] ControlError),
-    #[error(transparent)]
-    Group(#[from] GroupError),
-}
-
-impl ShardError {
-    /// Whether copying the index anew is the way on.
-    pub fn needs_copy(&self) -> bool {
-        matches!(
-            self,
-            Self::Hole(_)
-                | Self::Gap { .. }
-                | Self::Rewound { .. }
-                | Self::Stream(StreamError::PositionLost { .. })
-        )
-    }
-
-    /// Whether trying again from the checkpoint may help.
-    pub fn retryable(&self) -> bool {
-        match self {
-            Self::Stream(StreamError::Kafka { .. } | StreamError::Skipped { .. }) => true,
-            Self::Topic(error) => !matches!(error, TopicError::Record { .. }),
-            Self::Control(_) | Self::Group(_) => true,
-            // A full disk, as a rule.
-            Self::Checkpoint(error) => matches!(error, CheckpointError::Access { .. }),
-            Self::Scan(error) => error.retryable(),
-            Self::Metadata(error) => error.retryable(),
-            Self::Apply(error) => error.retryable(),
-            _ => false,
-        }
-    }
-}
-
 /// Follows the shard until stopped, trying again after what may pass. What comes back is for
 /// somebody else to solve.
-pub async fn follow<I: FollowedIndex>(
+pub async fn follow<I: ShardPorts>(
     index: Arc<I>,
     destination: Destination,
     stop: CancellationToken,
@@ -137,7 +73,7 @@ pub async fn follow<I: FollowedIndex>(
             return Err(error);
         }
         if matches!(error, ShardError::Checkpoint(_)) {
-            index.progress(shard).held_up(Some(error.to_string()));
+            index.progress(shard).set_blocked(Some(error.to_string()));
         }
         warn!(index = %index.name(), %shard, %error, "shard stopped; starting again from its checkpoint");
         tokio::select! {
@@ -148,7 +84,7 @@ pub async fn follow<I: FollowedIndex>(
 }
 
 async fn follow_once(
-    index: &impl FollowedIndex,
+    index: &impl ShardPorts,
     destination: &Destination,
     highest: SeqNo,
     stop: &CancellationToken,
@@ -168,11 +104,11 @@ async fn follow_once(
     let end = reach.map_or(checkpoint.offset, |reach| reach.end);
     info!(index = %index.name(), %shard, after = %checkpoint.seq_no, offset = %checkpoint.offset, "following");
     let progress = index.progress(shard);
-    progress.applied(checkpoint.seq_no, 0);
-    progress.heard(tail, crate::progress::now_ms());
+    progress.note_applied(checkpoint.seq_no, 0);
+    progress.note_heard(tail, now_ms());
     if tail > checkpoint.seq_no {
         // When it was captured is not known before it is read, which may take its turn.
-        progress.pending(crate::progress::now_ms());
+        progress.note_pending(now_ms());
     }
     let mut stream = index
         .open(index.topic(), shard, checkpoint.offset..end)
@@ -208,7 +144,7 @@ async fn follow_once(
 
 /// The highest operation that anybody with a later checkpoint than this agent's can have written:
 /// somebody may have read a resync, which is ahead of the operations before and behind it.
-async fn highest_in_log(index: &impl FollowedIndex, shard: ShardId) -> Result<SeqNo, ShardError> {
+async fn highest_in_log(index: &impl ShardPorts, shard: ShardId) -> Result<SeqNo, ShardError> {
     let checkpoint = start(index, shard, index.recover(shard).await?).await?;
     let end = index.watermarks(index.topic(), shard).await?.high;
     let mut highest = checkpoint.highest;
@@ -238,7 +174,7 @@ async fn highest_in_log(index: &impl FollowedIndex, shard: ShardId) -> Result<Se
 /// Where to read from: the checkpoint's offset, or if the partition has moved on, its first record,
 /// provided that nothing lies between.
 async fn start(
-    index: &impl FollowedIndex,
+    index: &impl ShardPorts,
     shard: ShardId,
     saved: Option<Checkpoint>,
 ) -> Result<Checkpoint, ShardError> {
@@ -328,7 +264,7 @@ fn lie_behind(
     Ok(())
 }
 
-struct Follower<'a, I: FollowedIndex> {
+struct Follower<'a, I: ShardPorts> {
     index: &'a I,
     shard: ShardId,
     tracker: Tracker,
@@ -361,13 +297,13 @@ struct Frame {
     ids: Vec<String>,
 }
 
-impl<I: FollowedIndex> Follower<'_, I> {
+impl<I: ShardPorts> Follower<'_, I> {
     async fn run(
         &mut self,
         stream: &mut I::Records,
         destination: &Destination,
     ) -> Result<(), ShardError> {
-        let mut given_away = self.index.given_away();
+        let mut highest_assigned = self.index.highest_assigned();
         loop {
             // A batch that could grow waits for the requests before it, so that requests become
             // larger as load does.
@@ -382,9 +318,9 @@ impl<I: FollowedIndex> Follower<'_, I> {
                     self.applied(applied?, destination)?;
                     continue;
                 }
-                Ok(()) = given_away.changed() => {
-                    let highest = given_away.borrow_and_update().get(&self.shard).copied();
-                    self.ledger.given_away(highest.unwrap_or(SeqNo::NONE), Instant::now());
+                Ok(()) = highest_assigned.changed() => {
+                    let highest = highest_assigned.borrow_and_update().get(&self.shard).copied();
+                    self.ledger.highest_assigned(highest.unwrap_or(SeqNo::NONE), Instant::now());
                     self.note_foreign_writes()?;
                     continue;
                 }
@@ -420,7 +356,7 @@ impl<I: FollowedIndex> Follower<'_, I> {
         let progress = self.index.progress(self.shard);
         match body {
             Body::Operation(operation) => {
-                progress.heard(seq_no, timestamp_ms);
+                progress.note_heard(seq_no, timestamp_ms);
                 if self.tracker.operation(seq_no)? == Verdict::Repeat {
                     return Ok(());
                 }
@@ -466,7 +402,7 @@ impl<I: FollowedIndex> Follower<'_, I> {
         if self.batch.is_empty() {
             self.batch_since_ms = timestamp_ms;
         }
-        self.index.progress(self.shard).pending(timestamp_ms);
+        self.index.progress(self.shard).note_pending(timestamp_ms);
         self.batch.add(seq_no, operation.kind);
     }
 
@@ -526,7 +462,7 @@ impl<I: FollowedIndex> Follower<'_, I> {
         self.save()?;
         let next_pending = self.waiting.front().copied().unwrap_or_default();
         let progress = self.index.progress(self.shard);
-        progress.applied(applied.seq_no, next_pending);
+        progress.note_applied(applied.seq_no, next_pending);
         let labels = [self.index.name().as_str(), &self.shard.to_string()];
         destination
             .metrics
@@ -547,7 +483,7 @@ impl<I: FollowedIndex> Follower<'_, I> {
         let index = self.index;
         let progress = index.progress(self.shard);
         let (reached, next) = (record.seq_no, Offset(offset.0 + 1));
-        progress.heard(reached, record.timestamp_ms);
+        progress.note_heard(reached, record.timestamp_ms);
         match record.body {
             Body::Gap { .. } if reached > self.tracker.last() => {
                 return Err(ShardError::Gap {
@@ -604,7 +540,7 @@ impl<I: FollowedIndex> Follower<'_, I> {
                 self.checkpoint.offset = next;
                 self.save()?;
                 self.end_frame()?;
-                progress.applied(reached, 0);
+                progress.note_applied(reached, 0);
             }
             // Its beginning was not read.
             Body::ResyncEnd(_) => self.tracker.marker(reached)?,

@@ -75,14 +75,14 @@ impl Ledger {
                 .filter(|seq_no| *seq_no > above),
         );
         match own.iter().max() {
-            Some(highest) => self.given_away(*highest, now),
+            Some(highest) => self.highest_assigned(*highest, now),
             None => self.judge(now),
         }
     }
 
     /// Numbers up to this one have been given away; every request that may have got one of them has
     /// been started.
-    pub fn given_away(&mut self, highest: SeqNo, now: Instant) {
+    pub fn highest_assigned(&mut self, highest: SeqNo, now: Instant) {
         if highest.0 > self.highest {
             self.highest = highest.0;
             match self.due.back_mut() {
@@ -197,14 +197,14 @@ mod tests {
                     }
                     Step::Finish => finish(&mut ledger, &mut under_way, &mut next, now),
                     Step::Foreign => { foreign.insert(number(&mut next)); }
-                    Step::Ask => ledger.given_away(SeqNo(next - 1), now),
+                    Step::Ask => ledger.highest_assigned(SeqNo(next - 1), now),
                 }
                 prop_assert!(ledger.foreign() <= foreign.len() as u64);
             }
             while !under_way.is_empty() {
                 finish(&mut ledger, &mut under_way, &mut next, now);
             }
-            ledger.given_away(SeqNo(next - 1), now);
+            ledger.highest_assigned(SeqNo(next - 1), now);
             prop_assert_eq!(ledger.foreign(), foreign.len() as u64);
         }
     }
@@ -213,12 +213,12 @@ mod tests {
     fn a_lost_answer_is_forgiven_for_a_while() {
         let start = Instant::now();
         let mut ledger = Ledger::new(3, start);
-        ledger.given_away(SeqNo(9), start);
+        ledger.highest_assigned(SeqNo(9), start);
         let later = start + DOUBT;
         ledger.request_started();
         ledger.request_finished(&[SeqNo(12)], true, later);
         assert_eq!(ledger.foreign(), 3);
-        ledger.given_away(SeqNo(13), later + DOUBT);
+        ledger.highest_assigned(SeqNo(13), later + DOUBT);
         assert_eq!(ledger.foreign(), 4);
     }
 
@@ -226,10 +226,10 @@ mod tests {
     fn what_was_there_before_is_not_foreign() {
         let start = Instant::now();
         let mut ledger = Ledger::new(0, start);
-        ledger.given_away(SeqNo(99), start + DOUBT);
-        ledger.given_away(SeqNo(99), start + DOUBT);
+        ledger.highest_assigned(SeqNo(99), start + DOUBT);
+        ledger.highest_assigned(SeqNo(99), start + DOUBT);
         assert_eq!(ledger.foreign(), 0);
-        ledger.given_away(SeqNo(100), start + DOUBT);
+        ledger.highest_assigned(SeqNo(100), start + DOUBT);
         assert_eq!(ledger.foreign(), 1);
     }
 }

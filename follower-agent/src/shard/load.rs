@@ -10,15 +10,12 @@ use shardline_common::record::{Body, RecordError};
 use shardline_common::types::{Offset, SeqNo, ShardId, TopicName};
 use tracing::info;
 
-use crate::apply::batch::Batch;
-use crate::apply::bulk::Destination;
-use crate::apply::pipeline::{Applied, Pipeline};
-use crate::checkpoint::{Checkpoint, ShardCopy};
+use super::sweep::sweep;
+use super::{ShardError, ShardPorts};
 use crate::metrics::Metrics;
-use crate::ports::{FollowedIndex, Positioned, Records, before_more};
-use crate::shard::ShardError;
-use crate::stream::StreamError;
-use crate::sweep::sweep;
+use crate::progress::{Checkpoint, ShardLoad};
+use crate::read::{Positioned, Records, StreamError, before_more};
+use crate::write::{Applied, Batch, Destination, Pipeline};
 
 /// How often a bootstrap topic that is not there yet is looked for.
 const TOPIC_POLL: Duration = Duration::from_millis(200);
@@ -26,7 +23,7 @@ const STREAM_RETRY: Duration = Duration::from_millis(500);
 
 /// Loads one shard's snapshot and saves the checkpoint behind it. `in_place` says that the shard
 /// held documents before: those that the snapshot does not have are deleted.
-pub async fn load<I: FollowedIndex>(
+pub async fn load<I: ShardPorts>(
     index: Arc<I>,
     destination: Destination,
     topic: TopicName,
@@ -44,7 +41,7 @@ pub async fn load<I: FollowedIndex>(
 }
 
 async fn load_once(
-    index: &impl FollowedIndex,
+    index: &impl ShardPorts,
     destination: &Destination,
     topic: &TopicName,
     in_place: bool,
@@ -97,7 +94,7 @@ async fn load_once(
     Ok(())
 }
 
-async fn wait_for_topic(index: &impl FollowedIndex, topic: &TopicName, shard: ShardId) {
+async fn wait_for_topic(index: &impl ShardPorts, topic: &TopicName, shard: ShardId) {
     while index.watermarks(topic, shard).await.is_err() {
         tokio::time::sleep(TOPIC_POLL).await;
     }
@@ -113,19 +110,19 @@ enum Taken {
     End(Checkpoint),
 }
 
-struct Loader<'a, I: FollowedIndex> {
+struct Loader<'a, I: ShardPorts> {
     index: &'a I,
     shard: ShardId,
     pipeline: Pipeline,
     /// What is acknowledged. Its beginning is the first that was read: see [`SnapshotBegin`].
-    copy: Option<ShardCopy>,
+    copy: Option<ShardLoad>,
     /// The highest sequence number that may stand in the follower index.
     highest: SeqNo,
     in_place: bool,
     metrics: Arc<Metrics>,
 }
 
-impl<I: FollowedIndex> Loader<'_, I> {
+impl<I: ShardPorts> Loader<'_, I> {
     async fn run(&mut self, stream: &mut I::Records) -> Result<Checkpoint, ShardError> {
         let (mut batch, mut behind) = (Batch::default(), Offset(0));
         loop {
@@ -205,7 +202,7 @@ impl<I: FollowedIndex> Loader<'_, I> {
         match body {
             Body::SnapshotBegin(begin) => {
                 progress.documents_total.store(begin.documents, Relaxed);
-                self.copy.get_or_insert(ShardCopy {
+                self.copy.get_or_insert(ShardLoad {
                     offset: Offset(0),
                     begin,
                     highest: SeqNo::NONE,
@@ -218,7 +215,7 @@ impl<I: FollowedIndex> Loader<'_, I> {
                 batch.add(seq_no, operation.kind);
             }
             Body::SnapshotEnd(end) => {
-                let ShardCopy { begin, .. } =
+                let ShardLoad { begin, .. } =
                     self.copy.as_ref().ok_or_else(|| self.no_beginning())?;
                 let highest = self.highest.max(end.max_seq_no).max(begin.seq_no);
                 let (seq_no, offset) = (begin.seq_no, begin.offset);

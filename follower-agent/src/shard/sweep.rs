@@ -9,16 +9,14 @@ use shardline_common::scan::{Hit, ShardScan, Stretch};
 use shardline_common::types::{ExternalVersion, SeqNo};
 use tracing::info;
 
-use crate::apply::batch::Write;
-use crate::apply::bulk::{ApplyError, Destination};
-use crate::ports::FollowedIndex;
-use crate::shard::ShardError;
+use super::{ShardError, ShardPorts};
+use crate::write::{ApplyError, Destination, Write};
 
 /// Deletes the documents that the scan, complete up to `newest`, did not name. Returns how many.
 /// May be repeated as long as the names are there: whoever calls it forgets them once it has noted
 /// that the sweep is done.
 pub async fn sweep(
-    index: &impl FollowedIndex,
+    index: &impl ShardPorts,
     destination: &Destination,
     newest: SeqNo,
     highest: SeqNo,
@@ -33,7 +31,7 @@ pub async fn sweep(
 }
 
 async fn delete_unnamed(
-    index: &impl FollowedIndex,
+    index: &impl ShardPorts,
     destination: &Destination,
     scan: &ShardScan<'_>,
     newest: SeqNo,

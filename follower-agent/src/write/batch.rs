@@ -8,9 +8,9 @@ use serde::Serialize;
 use shardline_common::record::OperationKind;
 use shardline_common::types::{Epoch, ExternalVersion, SeqNo, ShardId};
 
-use super::bulk::Rejection;
+use super::json_line::to_json_line;
+use super::outcome::Rejection;
 use super::routing::Spread;
-use super::source::to_json_line;
 
 /// One write of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]

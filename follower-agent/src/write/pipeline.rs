@@ -6,7 +6,6 @@
 //! follower index remembers a deletion.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -14,8 +13,9 @@ use futures::stream::FuturesOrdered;
 use shardline_common::types::{Offset, SeqNo};
 
 use super::batch::Batch;
-use super::bulk::{ApplyError, Destination, Written};
+use super::outcome::{ApplyError, Written};
 use super::pace::Pace;
+use super::request::Destination;
 
 /// Everything up to here is in the follower index.
 #[derive(Debug)]
@@ -48,26 +48,6 @@ pub struct Limits {
     pub requests: usize,
     /// Of a request.
     pub operations: u64,
-}
-
-/// What all shards' batches of an agent may weigh together, in bytes of ids and sources. Many
-/// shards get smaller requests.
-const MEMORY: usize = 32 * 1024 * 1024;
-const LARGEST_BATCH: usize = 4 * 1024 * 1024;
-const SMALLEST_BATCH: usize = 128 * 1024;
-
-/// Counts the pipelines of an agent that have requests under way: they share its memory.
-#[derive(Default)]
-pub struct Memory {
-    busy: AtomicUsize,
-}
-
-impl Memory {
-    /// How large a batch may be where `requests` are under way while the next one is made.
-    fn of_a_batch(&self, requests: usize) -> usize {
-        let batches = self.busy.load(Relaxed).max(1) * (requests + 1);
-        (MEMORY / batches).clamp(SMALLEST_BATCH, LARGEST_BATCH)
-    }
 }
 
 impl Pipeline {
@@ -117,7 +97,7 @@ impl Pipeline {
         self.ids.extend(ids.iter().cloned());
         let destination = self.destination.clone();
         if self.is_idle() {
-            destination.memory.busy.fetch_add(1, Relaxed);
+            destination.memory.begin_requests();
         }
         self.under_way.push_back(Box::pin(async move {
             let (writes, unreadable) = batch.into_parts();
@@ -145,7 +125,7 @@ impl Pipeline {
         match self.under_way.next().await {
             Some(finished) => {
                 if self.is_idle() {
-                    self.destination.memory.busy.fetch_sub(1, Relaxed);
+                    self.destination.memory.end_requests();
                 }
                 let finished = finished?;
                 for id in &finished.ids {
@@ -175,7 +155,7 @@ impl Pipeline {
 impl Drop for Pipeline {
     fn drop(&mut self) {
         if !self.is_idle() {
-            self.destination.memory.busy.fetch_sub(1, Relaxed);
+            self.destination.memory.end_requests();
         }
     }
 }

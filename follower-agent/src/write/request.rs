@@ -7,17 +7,16 @@ use std::time::{Duration, Instant};
 
 use backon::BackoffBuilder as _;
 use bytes::Bytes;
-use futures::future::BoxFuture;
 use reqwest::Method;
 use serde::Deserialize;
 use shardline_common::backoff::doubling;
-use shardline_common::kafka::ControlError;
 use shardline_common::opensearch::{OpenSearch, OpenSearchError, path_segment};
-use shardline_common::types::{ExternalVersion, IndexName, SeqNo, ShardId};
+use shardline_common::types::{ExternalVersion, IndexName, SeqNo};
 use tracing::warn;
 
 use super::batch::{Target, Write, bulk_body};
-use super::pipeline::Memory;
+use super::memory::Memory;
+use super::outcome::{ApplyError, DeadLetters, Refused, Rejection, Written};
 use crate::metrics::Metrics;
 use crate::progress::IndexProgress;
 
@@ -30,82 +29,6 @@ const PRIMARY_TIMEOUT: &str = "30s";
 /// The status of a full queue, of indexing pressure, of a circuit breaker and of the block that a
 /// full disk sets.
 const OVERLOAD: u16 = 429;
-
-/// A document that the follower index will never take as it is.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "document [{id}] at seq_no {seq_no} is refused by the follower index: [{error_type}] {reason}"
-)]
-pub struct Rejection {
-    pub id: String,
-    pub seq_no: SeqNo,
-    pub error_type: String,
-    pub reason: String,
-}
-
-/// Why a shard cannot go on.
-#[derive(Debug, thiserror::Error)]
-pub enum ApplyError {
-    #[error(transparent)]
-    Rejected(Rejection),
-    #[error(
-        "{0}; the index has {1} dead letters, and no more are kept: mend what is refused, and replay them"
-    )]
-    TooManyDeadLetters(Rejection, usize),
-    #[error("a dead letter cannot be written down: {0}")]
-    DeadLetters(#[from] ControlError),
-    #[error(
-        "document [{id}] at seq_no {seq_no} stands in the follower index with version {found}, which this replication \
-         cannot have written (at most {highest}): something else writes to the index"
-    )]
-    ForeignWrite {
-        id: String,
-        seq_no: SeqNo,
-        found: i64,
-        highest: i64,
-    },
-    #[error("the follower index is gone")]
-    IndexGone,
-    #[error(transparent)]
-    OpenSearch(#[from] OpenSearchError),
-}
-
-impl ApplyError {
-    pub fn retryable(&self) -> bool {
-        match self {
-            Self::OpenSearch(error) => error.retryable(),
-            Self::DeadLetters(_) => true,
-            _ => false,
-        }
-    }
-}
-
-/// An operation on a document.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Refused {
-    pub id: String,
-    pub seq_no: SeqNo,
-}
-
-/// Where documents are written down that the follower index refuses for good.
-pub trait DeadLetters: Send + Sync {
-    /// Returns once they are; or why the shard is to stop for them.
-    fn keep(
-        &self,
-        shard: ShardId,
-        rejected: Vec<Rejection>,
-    ) -> BoxFuture<'_, Result<(), ApplyError>>;
-
-    /// The operations of a shard that are written down.
-    fn kept(&self, shard: ShardId) -> Vec<Refused>;
-
-    /// These operations are of the past: the same or a later one on their documents got through.
-    fn resolve(
-        &self,
-        shard: ShardId,
-        refused: Vec<Refused>,
-    ) -> BoxFuture<'_, Result<(), ApplyError>>;
-}
 
 /// What an item's status and error mean.
 #[derive(Debug, PartialEq, Eq)]
@@ -145,17 +68,6 @@ struct ItemError {
     error_type: String,
     #[serde(default)]
     reason: String,
-}
-
-/// What the follower cluster said of a request's writes.
-#[derive(Debug, Default)]
-pub struct Written {
-    /// The follower shard's own numbers of them; a write that was there already has none.
-    pub seq_nos: Vec<SeqNo>,
-    /// Whether something was sent again: what was sent before may have got numbers too.
-    pub repeated: bool,
-    /// Whether anything was refused for overload.
-    pub throttled: bool,
 }
 
 /// A shard of a follower index to which batches are sent.
@@ -227,7 +139,7 @@ impl Destination {
         if let Some(reason) = &reason {
             warn!(index = %self.index, shard = %self.target.shard, reason, "the follower cluster does not take writes; trying again");
         }
-        self.progress.shards[self.target.shard.0 as usize].held_up(reason);
+        self.progress.shards[self.target.shard.0 as usize].set_blocked(reason);
     }
 
     /// Sends a request and counts how it went.

@@ -7,6 +7,14 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::{Map, Value, json};
+use shardline::contract::auto_follow::{RuleName, RuleRequest};
+use shardline::contract::bulk::{BulkRequest, TaskStatus};
+use shardline::contract::dead_letters::DeadLetterList;
+use shardline::contract::request::{PauseRequest, ResumeRequest, StartRequest, UpdateRequest};
+use shardline::contract::service::FollowedStatus;
+use shardline::contract::stats::{AutoFollowStats, FollowerStats};
+use shardline::contract::verify::{VerificationStatus, VerifyRequest};
+use shardline::contract::{ApiError, ReplicationService, ReplicationStatus};
 use shardline_common::bulk::BulkOperation;
 use shardline_common::control::{
     AppliedMetadata, CatalogEntry, Entry, ShardRequest, Subscription, SubscriptionState,
@@ -19,30 +27,23 @@ use shardline_common::wildcard::wildcard_match;
 use tracing::warn;
 use uuid::Uuid;
 
-use super::Replication;
+use super::Subscriptions;
 use super::tasks::StartFailure;
-use crate::api::auto_follow::{RuleName, RuleRequest};
-use crate::api::bulk::{BulkRequest, TaskStatus};
-use crate::api::request::{PauseRequest, ResumeRequest, StartRequest, UpdateRequest};
-use crate::api::service::FollowedStatus;
-use crate::api::stats::{AutoFollowStats, FollowerStats};
-use crate::api::{ApiError, ReplicationService, ReplicationStatus};
-use crate::bulk;
-use crate::checkpoint::Copy;
-use crate::dead_letters::{self, DeadLetter};
-use crate::followed::TransitionError;
-use crate::index::{FollowerIndex, Load, check_settings, not_to_change, not_to_override};
-use crate::leaders::{from_cluster, from_control};
-use crate::positions::copy_key;
-use crate::state::{Command, Refusal, STOPPING, USER_INITIATED};
-use crate::verify::{self, Verification, VerifyRequest};
-use crate::{auto_follow, stats, status};
+use crate::control::bulk_tasks;
+use crate::control::verify::{self, Verification};
+use crate::control::{auto_follow, dead_letters, stats, status};
+use crate::index::{
+    Command, IndexAdmin, IndexLoad, LetterBox, Refusal, STOPPING, TransitionError, USER_INITIATED,
+    check_settings, not_to_change, not_to_override,
+};
+use crate::membership::copy_key;
+use crate::progress::LoadState;
 
 /// How long a call waits for all agents to comply: longer than it takes to notice that one is gone.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(25);
 const WRITTEN_DOWN: &str = "written down";
 
-impl Replication {
+impl Subscriptions {
     async fn do_start(
         &self,
         follower: IndexName,
@@ -58,7 +59,7 @@ impl Replication {
         let overrides = request.settings.into_iter().collect();
         let repository = request
             .repository
-            .or_else(|| self.shared.repository.clone());
+            .or_else(|| self.context.repository.clone());
         let repository = repository.filter(|repository| !repository.is_empty());
         self.follow(
             follower,
@@ -93,16 +94,19 @@ impl Replication {
             ));
         }
         refuse_leaders_settings(&overrides)?;
-        let index = FollowerIndex::new(self.shared.opensearch.clone(), follower.clone(), overrides);
+        let index = IndexAdmin::new(self.context.opensearch.clone(), follower.clone(), overrides);
         if let Some(repository) = &repository {
             let verified = self
-                .shared
+                .context
                 .opensearch
                 .post::<Value>(&verification_path(repository), &json!({}))
                 .await;
-            verified.map_err(|error| from_cluster(&error))?;
+            verified.map_err(|error| ApiError::from_cluster(&error))?;
         }
-        let taken = index.exists().await.map_err(|e| from_cluster(&e))?
+        let taken = index
+            .exists()
+            .await
+            .map_err(|e| ApiError::from_cluster(&e))?
             || self.subscription(&follower).is_some();
         if taken {
             return Err(ApiError::index_taken(&follower));
@@ -125,12 +129,11 @@ impl Replication {
             copy: None,
         };
         // Those of an earlier index of that name.
-        self.shared
-            .letter_box(&subscription)
+        LetterBox::new(&self.context, &subscription)
             .clear()
             .await
-            .map_err(|error| from_control(&error))?;
-        self.shared
+            .map_err(|error| ApiError::unavailable(&error))?;
+        self.context
             .begin(&subscription)
             .await
             .map_err(|error| transition_error(error, &follower))?;
@@ -148,7 +151,7 @@ impl Replication {
             .subscription(&follower)
             .ok_or_else(|| refused(Refusal::NotInProgress, &follower))?;
         // It is forgotten last: a stop that is cut off, or fails, is asked for again.
-        let halted = self.shared.transition(&subscription, Command::Halt).await;
+        let halted = self.context.transition(&subscription, Command::Halt).await;
         halted.map_err(|error| transition_error(error, &follower))?;
         self.settled(&subscription, STOPPING).await?;
         // A copy may have become complete meanwhile.
@@ -159,7 +162,7 @@ impl Replication {
             Some(id) => self
                 .give_up_copy(&subscription, id)
                 .await
-                .map_err(|error| from_cluster(&error))?,
+                .map_err(|error| ApiError::from_cluster(&error))?,
             None => self.give_back_aliases(&subscription).await,
         }
         self.remove(&subscription).await
@@ -168,13 +171,16 @@ impl Replication {
     async fn give_back_aliases(&self, subscription: &Subscription) {
         let follower = &subscription.follower_index;
         let write_aliases = self
-            .shared
+            .context
             .applied(subscription)
             .map(|applied| applied.write_aliases)
             .unwrap_or_default();
         if !write_aliases.is_empty() {
-            let index =
-                FollowerIndex::new(self.shared.opensearch.clone(), follower.clone(), Map::new());
+            let index = IndexAdmin::new(
+                self.context.opensearch.clone(),
+                follower.clone(),
+                Map::new(),
+            );
             if let Err(error) = index.give_back(write_aliases).await {
                 // Such as when another index is the write index by now.
                 warn!(index = %follower, %error, "its aliases do not write to the index as they did on the leader");
@@ -182,18 +188,18 @@ impl Replication {
         }
     }
 
-    fn copy_under_way(&self, subscription: &Subscription, id: &str) -> Option<Copy> {
+    fn copy_under_way(&self, subscription: &Subscription, id: &str) -> Option<LoadState> {
         let files = self
-            .shared
+            .context
             .requests
             .for_files(&subscription.leader_cluster, id);
         if files.is_some_and(|request| request.is_restoring) {
-            return Some(Copy {
+            return Some(LoadState {
                 bootstrap: id.to_owned(),
                 in_place: false,
             });
         }
-        self.shared
+        self.context
             .checkpoints
             .load_copy(&copy_key(&subscription.id, id))
             .unwrap_or_default()
@@ -211,11 +217,11 @@ impl Replication {
             subscription.follower_index.clone(),
             subscription.settings.clone(),
         );
-        let index = FollowerIndex::new(self.shared.opensearch.clone(), name, overrides);
+        let index = IndexAdmin::new(self.context.opensearch.clone(), name, overrides);
         if subscription.is_partial || copy.is_some_and(|copy| !copy.in_place) {
             return index.delete().await;
         }
-        match self.shared.newest_metadata(subscription) {
+        match self.context.newest_metadata(subscription) {
             Some(metadata) if index.exists().await? => match index.finish_load(&metadata).await {
                 // Such as a setting that it cannot have, or a block: no reason to keep the
                 // replication.
@@ -232,31 +238,30 @@ impl Replication {
     /// Removes a subscription; nobody follows it any more when this returns.
     async fn remove(&self, subscription: &Subscription) -> Result<(), ApiError> {
         let follower = &subscription.follower_index;
-        let stopped = self.shared.transition(subscription, Command::Stop).await;
+        let stopped = self.context.transition(subscription, Command::Stop).await;
         stopped.map_err(|error| transition_error(error, follower))?;
         let applied = AppliedMetadata::key_of(&subscription.follower_cluster, follower);
         let verification = Verification::key_of(&subscription.follower_cluster, follower);
         for key in [applied, verification] {
-            self.shared
+            self.context
                 .follower_table
                 .remove(&key)
                 .await
-                .map_err(|error| from_control(&error))?;
+                .map_err(|error| ApiError::unavailable(&error))?;
         }
         if let Some(id) = &subscription.bootstrap {
             let withdrawn = self
-                .shared
+                .context
                 .requests
                 .withdraw(&subscription.leader_cluster, id)
                 .await;
-            withdrawn.map_err(|error| from_control(&error))?;
+            withdrawn.map_err(|error| ApiError::unavailable(&error))?;
         }
         self.settled(subscription, WRITTEN_DOWN).await?;
-        self.shared
-            .letter_box(subscription)
+        LetterBox::new(&self.context, subscription)
             .clear()
             .await
-            .map_err(|error| from_control(&error))
+            .map_err(|error| ApiError::unavailable(&error))
     }
 
     async fn do_pause(&self, follower: IndexName, request: PauseRequest) -> Result<(), ApiError> {
@@ -265,7 +270,7 @@ impl Replication {
             .subscription(&follower)
             .ok_or_else(|| refused(Refusal::NotInProgress, &follower))?;
         let paused = self
-            .shared
+            .context
             .transition(
                 &current,
                 Command::Pause {
@@ -295,16 +300,16 @@ impl Replication {
             return Err(ApiError::index_not_found(current.leader_index.as_str()));
         }
         // What shards asked before it was paused was for the cause of that.
-        let table = &self.shared.follower_table;
+        let table = &self.context.follower_table;
         for request in
             table.below::<ShardRequest>(&ShardRequest::prefix_of(&self.cluster, &follower))
         {
             table
                 .remove(&request.key())
                 .await
-                .map_err(|error| from_control(&error))?;
+                .map_err(|error| ApiError::unavailable(&error))?;
         }
-        let resumed = self.shared.transition(&current, Command::Resume).await;
+        let resumed = self.context.transition(&current, Command::Resume).await;
         resumed.map_err(|error| transition_error(error, &follower))?;
         self.started(&follower, false)
             .await
@@ -323,8 +328,8 @@ impl Replication {
                 format!("setting [{key}] can be given to _start only: an index is made with it");
             return Err(ApiError::illegal_argument(reason));
         }
-        let index = FollowerIndex::new(
-            self.shared.opensearch.clone(),
+        let index = IndexAdmin::new(
+            self.context.opensearch.clone(),
             follower.clone(),
             overrides.clone(),
         );
@@ -333,22 +338,27 @@ impl Replication {
             .as_ref()
             .and_then(|id| self.copy_under_way(&subscription, id))
         {
-            index.loading(Load::of_documents(copy.in_place));
+            index.loading(IndexLoad::of_documents(copy.in_place));
         }
         // The follower cluster is the judge of settings; only what it takes is kept.
-        match self.shared.newest_metadata(&subscription) {
-            Some(metadata) if index.exists().await.map_err(|error| from_cluster(&error))? => {
+        match self.context.newest_metadata(&subscription) {
+            Some(metadata)
+                if index
+                    .exists()
+                    .await
+                    .map_err(|error| ApiError::from_cluster(&error))? =>
+            {
                 let replaced = index
                     .replace_overrides(&subscription.settings, &metadata)
                     .await;
-                replaced.map_err(|error| from_cluster(&error))?;
+                replaced.map_err(|error| ApiError::from_cluster(&error))?;
             }
-            _ => check_settings(&self.shared.opensearch, &overrides)
+            _ => check_settings(&self.context.opensearch, &overrides)
                 .await
-                .map_err(|error| from_cluster(&error))?,
+                .map_err(|error| ApiError::from_cluster(&error))?,
         }
         let updated = self
-            .shared
+            .context
             .transition(
                 &subscription,
                 Command::Update {
@@ -366,7 +376,7 @@ impl Replication {
         follower: &IndexName,
         until_restored: bool,
     ) -> Result<(), StartFailure> {
-        let now = *self.shared.follower_table.changes().borrow();
+        let now = *self.context.follower_table.changes().borrow();
         // It ends with the agent only.
         let _ = self.acted.subscribe().wait_for(|acted| *acted >= now).await;
         self.tasks.started(follower, until_restored).await
@@ -374,10 +384,10 @@ impl Replication {
 
     /// Waits until every agent does what the control topic says now about a subscription.
     async fn settled(&self, subscription: &Subscription, so_far: &str) -> Result<(), ApiError> {
-        let now = *self.shared.follower_table.changes().borrow();
-        let slots = self.shared.slots_of(subscription);
+        let now = *self.context.follower_table.changes().borrow();
+        let slots = self.context.slots_of(subscription);
         let settled =
-            tokio::time::timeout(SETTLE_TIMEOUT, self.shared.group.acted_on(now, &slots)).await;
+            tokio::time::timeout(SETTLE_TIMEOUT, self.context.group.acted_on(now, &slots)).await;
         settled.map_err(|_| {
             let seconds = SETTLE_TIMEOUT.as_secs();
             let reason = format!(
@@ -388,7 +398,7 @@ impl Replication {
     }
 }
 
-impl ReplicationService for Replication {
+impl ReplicationService for Subscriptions {
     fn start(
         &self,
         follower: IndexName,
@@ -443,15 +453,15 @@ impl ReplicationService for Replication {
         verify::begin(self, follower, request).boxed()
     }
 
-    fn verification(&self, follower: &IndexName) -> Result<Verification, ApiError> {
-        verify::last(self, follower)
+    fn verification(&self, follower: &IndexName) -> Result<VerificationStatus, ApiError> {
+        verify::last(self, follower).map(VerificationStatus::from)
     }
 
     fn forget_verification(&self, follower: IndexName) -> BoxFuture<'_, Result<(), ApiError>> {
         async move { verify::forget(self, &follower).await }.boxed()
     }
 
-    fn dead_letters(&self, follower: &IndexName) -> Result<Vec<DeadLetter>, ApiError> {
+    fn dead_letters(&self, follower: &IndexName) -> Result<DeadLetterList, ApiError> {
         dead_letters::list(self, follower)
     }
 
@@ -461,7 +471,7 @@ impl ReplicationService for Replication {
 
     fn statuses(&self, pattern: &str, verbose: bool) -> Vec<(IndexName, FollowedStatus)> {
         let mut statuses = Vec::new();
-        for subscription in self.subscriptions() {
+        for subscription in self.all() {
             let follower = subscription.follower_index.clone();
             if wildcard_match(pattern, follower.as_str()) {
                 let phase = self.phase(&follower);
@@ -492,37 +502,37 @@ impl ReplicationService for Replication {
         operation: BulkOperation,
         request: BulkRequest,
     ) -> BoxFuture<'_, Result<String, ApiError>> {
-        bulk::begin(self, &self.task_ids, operation, request).boxed()
+        bulk_tasks::begin(self, &self.task_ids, operation, request).boxed()
     }
 
     fn bulk_status(
         &self,
         pattern: String,
     ) -> BoxFuture<'_, Result<Vec<(IndexName, ReplicationStatus)>, ApiError>> {
-        bulk::status(self, pattern).boxed()
+        bulk_tasks::status(self, pattern).boxed()
     }
 
     fn task_status(&self, id: &str) -> Result<TaskStatus, ApiError> {
-        bulk::task_status(self, id)
+        bulk_tasks::task_status(self, id)
     }
 
     fn cancel_task(&self, id: String) -> BoxFuture<'_, Result<(), ApiError>> {
-        async move { bulk::cancel(self, &id).await }.boxed()
+        async move { bulk_tasks::cancel(self, &id).await }.boxed()
     }
 
     fn leader_stats(&self) -> LeaderStats {
         LeaderStats::of_cluster(
             &self.cluster,
-            &self.shared.leader_table,
-            &self.shared.follower_table,
+            &self.context.leader_table,
+            &self.context.follower_table,
         )
     }
 
     fn follower_stats(&self) -> FollowerStats {
         let mut stats = FollowerStats::default();
-        for subscription in self.subscriptions() {
+        for subscription in self.all() {
             let phase = self.phase(&subscription.follower_index);
-            stats::add(&mut stats, &self.shared.metrics, &subscription, phase);
+            stats::add(&mut stats, &self.context.metrics, &subscription, phase);
         }
         stats
     }
@@ -549,7 +559,7 @@ pub fn refuse_leaders_settings(overrides: &Map<String, Value>) -> Result<(), Api
 fn transition_error(error: TransitionError, follower: &IndexName) -> ApiError {
     match error {
         TransitionError::Refused(refusal) => refused(refusal, follower),
-        TransitionError::Control(error) => from_control(&error),
+        TransitionError::Control(error) => ApiError::unavailable(&error),
         TransitionError::Elsewhere => {
             let reason = format!("another follower agent looks after [{follower}] now; try again");
             ApiError::status_exception(http::StatusCode::SERVICE_UNAVAILABLE, reason)

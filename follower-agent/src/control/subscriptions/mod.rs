@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde_json::Value;
+use shardline::contract::ReplicationStatus;
 use shardline_common::control::{Subscription, SubscriptionState};
 use shardline_common::kafka::{ControlTopic, Derived};
 use shardline_common::opensearch::{OpenSearch, OpenSearchError, StateOf};
@@ -19,22 +20,18 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::tasks::Tasks;
-use crate::api::ReplicationStatus;
-use crate::bulk::TaskIds;
-use crate::followed::{Phase, Shared};
-use crate::leaders::Leaders;
-use crate::locks::EntryLocks;
-use crate::own_gateway::OwnGateway;
-use crate::positions::copy_key;
-use crate::settings::ControlSettings;
-use crate::slots::{Slot, Slots};
-use crate::state::Command;
-use crate::{status, verify};
+use crate::control::bulk_tasks::TaskIds;
+use crate::control::leaders::Leaders;
+use crate::control::locks::EntryLocks;
+use crate::control::own_gateway::OwnGateway;
+use crate::control::{status, verify};
+use crate::index::{AgentContext, Command, ControlSettings, LetterBox, Phase};
+use crate::membership::{Slot, Slots, copy_key};
 
 pub use self::calls::refuse_leaders_settings;
 
-pub struct Replication {
-    shared: Arc<Shared>,
+pub struct Subscriptions {
+    context: Arc<AgentContext>,
     leaders: Leaders,
     cluster: ClusterUuid,
     tasks: Tasks,
@@ -52,10 +49,10 @@ pub struct Replication {
     stop: CancellationToken,
 }
 
-impl Replication {
+impl Subscriptions {
     /// `acted` is told how far the tasks are with the control topic.
     pub fn new(
-        shared: Arc<Shared>,
+        context: Arc<AgentContext>,
         leaders: Leaders,
         settings: ControlSettings,
         own_gateway: OwnGateway,
@@ -65,10 +62,10 @@ impl Replication {
     ) -> Arc<Self> {
         let followed = Derived::default();
         let task_ids = TaskIds::default();
-        let tasks = Tasks::new(Arc::clone(&shared), stop.clone());
+        let tasks = Tasks::new(Arc::clone(&context), stop.clone());
         let (known, calls) = (Mutex::default(), EntryLocks::default());
         Arc::new(Self {
-            shared,
+            context,
             leaders,
             cluster,
             tasks,
@@ -99,13 +96,13 @@ impl Replication {
         &self.own_gateway
     }
 
-    pub fn shared(&self) -> &Arc<Shared> {
-        &self.shared
+    pub fn context(&self) -> &Arc<AgentContext> {
+        &self.context
     }
 
     /// What follower agents have written.
     pub fn follower_table(&self) -> &ControlTopic {
-        &self.shared.follower_table
+        &self.context.follower_table
     }
 
     /// Held by whoever changes an entry of the control topic.
@@ -115,16 +112,16 @@ impl Replication {
 
     /// The follower cluster.
     pub fn opensearch(&self) -> &OpenSearch {
-        &self.shared.opensearch
+        &self.context.opensearch
     }
 
     /// Keeps a task for each subscription that runs, in the state in which the control topic has
     /// it.
     pub async fn run(&self) {
-        let mut changes = self.shared.follower_table.changes();
+        let mut changes = self.context.follower_table.changes();
         loop {
             let position = *changes.borrow_and_update();
-            let subscriptions = self.subscriptions();
+            let subscriptions = self.all();
             self.tasks.keep(&subscriptions).await;
             self.forget_stopped(&subscriptions);
             self.acted.send_replace(position);
@@ -143,10 +140,10 @@ impl Replication {
             .map(|subscription| subscription.id.as_str())
             .collect();
         for (id, (follower, shards)) in known.extract_if(|id, _| !ids.contains(id.as_str())) {
-            if let Err(error) = self.shared.checkpoints.forget(&id) {
+            if let Err(error) = self.context.checkpoints.forget(&id) {
                 warn!(index = %follower, %error, "checkpoints of a stopped index stay behind; they do no harm");
             }
-            self.shared.metrics.forget(follower.as_str(), shards);
+            self.context.metrics.forget(follower.as_str(), shards);
             info!(index = %follower, "no longer followed");
         }
         for subscription in subscriptions {
@@ -154,33 +151,33 @@ impl Replication {
                 .entry(subscription.id.clone())
                 .or_insert_with(|| (subscription.follower_index.clone(), 0));
             if *shards == 0 {
-                let capture = self.shared.capture(subscription);
+                let capture = self.context.capture(subscription);
                 *shards = capture.map_or(0, |capture| capture.metadata.number_of_shards);
             }
         }
     }
 
     pub fn slots(&self) -> &Slots {
-        &self.shared.slots
+        &self.context.slots
     }
 
     /// Whether this agent looks after an index: makes it, copies it, and changes its subscription.
     pub fn looks_after(&self, follower: &IndexName) -> bool {
-        self.shared.slots.holds(Slot::of_index(follower))
+        self.context.slots.holds(Slot::of_index(follower))
     }
 
     /// Takes over what other agents report of the shards that they have.
     pub async fn hear_others(&self) {
         let mut partitions = HashMap::new();
         for (subscription, phase) in self.tasks.phases() {
-            let Some(topic) = self.shared.topic(&subscription) else {
+            let Some(topic) = self.context.topic(&subscription) else {
                 continue;
             };
             let (topic, copy, progress) =
                 match (&phase, &subscription.bootstrap, &subscription.copy) {
                     (_, Some(id), _)
                         if self
-                            .shared
+                            .context
                             .requests
                             .for_files(&subscription.leader_cluster, id)
                             .is_some() =>
@@ -198,7 +195,7 @@ impl Replication {
                     Phase::Bootstrapping(_) => Slot::of_index(&subscription.follower_index),
                     _ => Slot::of_shard(&topic, shard),
                 };
-                if !self.shared.slots.holds(slot) {
+                if !self.context.slots.holds(slot) {
                     let of = (copy_key(&subscription.id, copy), Arc::clone(progress));
                     partitions
                         .entry((topic.clone(), shard))
@@ -211,14 +208,14 @@ impl Replication {
             return;
         }
         let asked: Vec<_> = partitions.keys().cloned().collect();
-        let committed = match self.shared.group.committed(&asked).await {
+        let committed = match self.context.group.committed(&asked).await {
             Ok(committed) => committed,
             Err(error) => return warn!(%error, "what other agents report is not known"),
         };
         for (partition, committed) in committed {
             for (key, progress) in partitions.remove(&partition).unwrap_or_default() {
                 if let Some(position) = committed.0.get(&key) {
-                    progress.shards[partition.1.0 as usize].reported(position.report.clone());
+                    progress.shards[partition.1.0 as usize].take_report(position.report.clone());
                 }
             }
         }
@@ -230,8 +227,8 @@ impl Replication {
     }
 
     /// The subscriptions of this follower cluster.
-    pub fn subscriptions(&self) -> Vec<Subscription> {
-        let all = self.shared.follower_table.all::<Subscription>();
+    pub fn all(&self) -> Vec<Subscription> {
+        let all = self.context.follower_table.all::<Subscription>();
         all.into_iter()
             .filter(|subscription| subscription.follower_cluster == self.cluster)
             .collect()
@@ -239,7 +236,7 @@ impl Replication {
 
     /// Writes what `/metrics` shows of progress.
     pub fn export_metrics(&self) {
-        for subscription in self.subscriptions() {
+        for subscription in self.all() {
             let index = subscription.follower_index.as_str();
             let phase = self.phase(&subscription.follower_index);
             let state = match (&subscription.state, &phase) {
@@ -248,26 +245,26 @@ impl Replication {
                 (_, Some(Phase::Bootstrapping(_))) => 2,
                 _ => 1,
             };
-            self.shared
+            self.context
                 .metrics
                 .state
                 .with_label_values(&[index])
                 .set(state);
             let dead_letters =
                 i64::try_from(self.dead_letters_of(&subscription)).unwrap_or(i64::MAX);
-            self.shared
+            self.context
                 .metrics
                 .dead_letters
                 .with_label_values(&[index])
                 .set(dead_letters);
             verify::export(self, &subscription);
             if let Some(Phase::Syncing(progress) | Phase::Bootstrapping(progress)) = phase
-                && let Some(topic) = self.shared.topic(&subscription)
+                && let Some(topic) = self.context.topic(&subscription)
             {
                 for (shard, progress) in (0..).map(ShardId).zip(&progress.shards) {
-                    match self.shared.slots.holds(Slot::of_shard(&topic, shard)) {
-                        true => progress.export(&self.shared.metrics, index, shard),
-                        false => self.shared.metrics.forget_progress(index, shard),
+                    match self.context.slots.holds(Slot::of_shard(&topic, shard)) {
+                        true => progress.export(&self.context.metrics, index, shard),
+                        false => self.context.metrics.forget_progress(index, shard),
                     }
                 }
             }
@@ -277,7 +274,7 @@ impl Replication {
     /// Stops following at the agent's own decision.
     pub async fn auto_pause(&self, subscription: &Subscription, reason: String) {
         if let Err(error) = self
-            .shared
+            .context
             .transition(subscription, Command::AutoPause { reason })
             .await
         {
@@ -290,7 +287,7 @@ impl Replication {
     }
 
     pub fn subscription(&self, follower: &IndexName) -> Option<Subscription> {
-        self.shared.follower_table.get(&self.key(follower))
+        self.context.follower_table.get(&self.key(follower))
     }
 
     /// What the index is doing, if it is running.
@@ -301,7 +298,7 @@ impl Replication {
     /// The indices that are followed, from memory while nothing changes.
     pub fn followed_indices(&self) -> Arc<HashSet<IndexName>> {
         self.followed
-            .get(&self.shared.follower_table, |all: Vec<Subscription>| {
+            .get(&self.context.follower_table, |all: Vec<Subscription>| {
                 let own = all
                     .into_iter()
                     .filter(|subscription| subscription.follower_cluster == self.cluster);
@@ -313,7 +310,7 @@ impl Replication {
     /// The indices that the follower cluster has.
     pub async fn local_indices(&self) -> Result<HashSet<IndexName>, OpenSearchError> {
         let state: Value = self
-            .shared
+            .context
             .opensearch
             .cluster_state(StateOf::Manager, "metadata", "metadata.indices.*.state")
             .await?;
@@ -328,7 +325,7 @@ impl Replication {
     }
 
     fn dead_letters_of(&self, subscription: &Subscription) -> usize {
-        self.shared.letter_box(subscription).count()
+        LetterBox::new(&self.context, subscription).count()
     }
 
     fn status_in(

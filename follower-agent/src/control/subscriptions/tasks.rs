@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use shardline::contract::ApiError;
 use shardline_common::backoff::Restarts;
 use shardline_common::control::{Subscription, SubscriptionState};
 use shardline_common::opensearch::OpenSearchError;
@@ -15,10 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::api::ApiError;
-use crate::followed::{Followed, Phase, Shared};
-use crate::leaders::from_cluster;
-use crate::state::Command;
+use crate::index::{AgentContext, Command, IndexTask, Phase};
 
 /// How long `_start` and `_resume` wait for the index to get going, as the plugin does.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -27,7 +25,7 @@ const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(5);
 
 pub struct Tasks {
-    shared: Arc<Shared>,
+    context: Arc<AgentContext>,
     running: Mutex<HashMap<IndexName, Running>>,
     stop: CancellationToken,
 }
@@ -41,9 +39,9 @@ struct Running {
 }
 
 impl Tasks {
-    pub fn new(shared: Arc<Shared>, stop: CancellationToken) -> Self {
+    pub fn new(context: Arc<AgentContext>, stop: CancellationToken) -> Self {
         Self {
-            shared,
+            context,
             running: Mutex::default(),
             stop,
         }
@@ -88,7 +86,7 @@ impl Tasks {
         info!(index = %follower, leader = %subscription.leader_index, "following");
         let stop = self.stop.child_token();
         let task = keep_following(
-            Arc::clone(&self.shared),
+            Arc::clone(&self.context),
             subscription.clone(),
             phase.clone(),
             stop.clone(),
@@ -179,7 +177,7 @@ pub enum StartFailure {
 impl StartFailure {
     pub fn into_api_error(self) -> ApiError {
         match self {
-            Self::Refused(error) => from_cluster(&error),
+            Self::Refused(error) => ApiError::from_cluster(&error),
             Self::Timeout => {
                 ApiError::illegal_state("Timed out when waiting for persistent task after 30s")
             }
@@ -218,15 +216,15 @@ async fn end(tasks: Vec<Running>) {
 /// Runs an index's task, again and again while its errors may pass; pauses the index when they do
 /// not.
 async fn keep_following(
-    shared: Arc<Shared>,
+    context: Arc<AgentContext>,
     subscription: Subscription,
     phase: watch::Sender<Phase>,
     stop: CancellationToken,
 ) {
     let mut restarts = Restarts::new(FIRST_RETRY, LAST_RETRY);
     loop {
-        let followed = Followed {
-            shared: Arc::clone(&shared),
+        let followed = IndexTask {
+            context: Arc::clone(&context),
             subscription: subscription.clone(),
             phase: phase.clone(),
         };
@@ -241,7 +239,7 @@ async fn keep_following(
             let command = Command::AutoPause {
                 reason: format!("AutoPaused: [{end}]"),
             };
-            match shared.transition(&subscription, command).await {
+            match context.transition(&subscription, command).await {
                 Ok(_) => return,
                 Err(error) => warn!(%index, %error, "the pause could not be written down"),
             }

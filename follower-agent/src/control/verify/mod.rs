@@ -4,6 +4,7 @@
 //! A verification lives in the control topic; the agent that looks after the index carries it out,
 //! from the beginning if another one had begun.
 
+mod entry;
 mod judge;
 mod shard;
 
@@ -12,12 +13,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use shardline::contract::ApiError;
+use shardline::contract::verify::{Findings, VerificationState, VerifyRequest};
+use shardline_common::clock::now_ms;
 use shardline_common::control::{AppliedMetadata, Ask, Entry, ShardRequest, Subscription};
 use shardline_common::kafka::ControlTopic;
 use shardline_common::metadata::{IndexMetadata, MetadataVersions};
-use shardline_common::types::{ClusterUuid, IndexName, ShardId};
-use shardline_common::verify::{DocumentName, How, Question};
+use shardline_common::types::{IndexName, ShardId};
+use shardline_common::verify::{How, Question};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -25,159 +28,36 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use self::shard::{Comparison, VerifyError, leader_metadata};
-use crate::api::ApiError;
-use crate::followed::{Phase, Shared};
-use crate::index::FollowerIndex;
-use crate::leaders::from_control;
-use crate::progress::{IndexProgress, now_ms};
-use crate::replication::Replication;
-use crate::slots::Slot;
+use crate::control::subscriptions::Subscriptions;
+use crate::index::{AgentContext, IndexAdmin, Phase};
+use crate::membership::Slot;
+use crate::progress::IndexProgress;
 
-/// Ids of a kind that are shown; all are counted.
-const SHOWN: usize = 100;
+pub(crate) use self::entry::Verification;
+
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(250);
 /// How long the follower may take to bring metadata over before it counts as different.
 const METADATA_PATIENCE: Duration = Duration::from_secs(30);
 
-/// What a user asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VerifyRequest {
-    /// Whether an index that differs is copied anew.
-    pub repair: bool,
-    #[serde(flatten)]
-    pub how: How,
-}
-
-/// `control.follower`: the last verification of an index.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Verification {
-    pub follower_cluster: ClusterUuid,
-    pub follower_index: IndexName,
-    /// Of which start of the replication.
-    pub subscription: String,
-    pub id: String,
-    pub request: VerifyRequest,
-    pub state: VerificationState,
-    /// Why it failed.
-    pub reason: Option<String>,
-    /// Milliseconds since the epoch.
-    pub start_time: i64,
-    pub end_time: Option<i64>,
-    pub shards_total: u32,
-    pub shards_done: u32,
-    /// Read so far, on both sides together.
-    pub documents_read: u64,
-    pub found: Findings,
-    /// What had been found when a repair began.
-    pub before_repair: Option<Findings>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum VerificationState {
-    Comparing,
-    Repairing,
-    Equal,
-    Different,
-    Failed,
-}
-
-impl VerificationState {
-    pub fn is_done(self) -> bool {
-        matches!(self, Self::Equal | Self::Different | Self::Failed)
-    }
-}
-
-/// How the two sides differ.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Findings {
-    /// That the leader has, up to the checkpoints of its shards.
-    pub documents: u64,
-    pub missing: Named,
-    pub extra: Named,
-    pub different: Named,
-    /// Documents that changed whenever they were looked at.
-    pub unclear: u64,
-    /// Shards with so many differences that not all were looked for.
-    pub cut_short: Vec<ShardId>,
-    pub metadata: Vec<String>,
-}
-
-impl Findings {
-    pub fn is_equal(&self) -> bool {
-        self.missing.count + self.extra.count + self.different.count == 0
-            && self.metadata.is_empty()
-    }
-
-    fn add(&mut self, other: Self) {
-        self.documents += other.documents;
-        for (own, other) in [
-            (&mut self.missing, other.missing),
-            (&mut self.extra, other.extra),
-            (&mut self.different, other.different),
-        ] {
-            own.count += other.count;
-            own.ids.extend(other.ids);
-            own.ids.truncate(SHOWN);
-        }
-        self.unclear += other.unclear;
-        self.cut_short.extend(other.cut_short);
-        self.metadata.extend(other.metadata);
-    }
-
-    fn has_documents(&self) -> bool {
-        self.missing.count + self.extra.count + self.different.count > 0
-    }
-}
-
-/// Documents of a kind: how many, and the first of them.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Named {
-    pub count: u64,
-    pub ids: Vec<String>,
-}
-
-impl Named {
-    fn add(&mut self, name: DocumentName) {
-        self.count += 1;
-        if self.ids.len() < SHOWN {
-            self.ids.push(name.id);
-        }
-    }
-}
-
-impl Entry for Verification {
-    const KIND: &'static str = "verification";
-    fn key(&self) -> String {
-        Self::key_of(&self.follower_cluster, &self.follower_index)
-    }
-}
-
-impl Verification {
-    pub fn key_of(cluster: &ClusterUuid, index: &IndexName) -> String {
-        format!("{}/{cluster}/{index}", Self::KIND)
-    }
-}
-
 /// Writes down that an index is to be verified; returns the verification's id.
 pub async fn begin(
-    replication: &Replication,
+    subscriptions: &Subscriptions,
     index: IndexName,
     request: VerifyRequest,
 ) -> Result<String, ApiError> {
-    let key = Verification::key_of(replication.cluster(), &index);
-    let _one_at_a_time = replication.lock(&key).await;
-    let subscription = replication.subscription(&index).ok_or_else(|| {
+    let key = Verification::key_of(subscriptions.cluster(), &index);
+    let _one_at_a_time = subscriptions.lock(&key).await;
+    let subscription = subscriptions.subscription(&index).ok_or_else(|| {
         ApiError::illegal_argument(format!("No replication in progress for index:{index}"))
     })?;
-    let Some(Phase::Syncing(progress)) = replication.phase(&index) else {
+    let Some(Phase::Syncing(progress)) = subscriptions.phase(&index) else {
         let reason = format!(
             "Index {index} is not SYNCING; its status says what it is. Verify it when it is"
         );
         return Err(ApiError::illegal_argument(reason));
     };
-    let table = replication.follower_table();
+    let table = subscriptions.follower_table();
     if table
         .get::<Verification>(&key)
         .is_some_and(|last| !last.state.is_done() && last.subscription == subscription.id)
@@ -187,7 +67,7 @@ pub async fn begin(
         return Err(ApiError::resource_already_exists(reason));
     }
     let verification = Verification {
-        follower_cluster: replication.cluster().clone(),
+        follower_cluster: subscriptions.cluster().clone(),
         follower_index: index,
         subscription: subscription.id,
         id: Uuid::new_v4().simple().to_string(),
@@ -205,26 +85,26 @@ pub async fn begin(
     table
         .publish(&verification)
         .await
-        .map_err(|error| from_control(&error))?;
+        .map_err(|error| ApiError::unavailable(&error))?;
     Ok(verification.id)
 }
 
-pub fn last(replication: &Replication, index: &IndexName) -> Result<Verification, ApiError> {
-    let last = replication
+pub fn last(subscriptions: &Subscriptions, index: &IndexName) -> Result<Verification, ApiError> {
+    let last = subscriptions
         .follower_table()
-        .get(&Verification::key_of(replication.cluster(), index));
+        .get(&Verification::key_of(subscriptions.cluster(), index));
     last.ok_or_else(|| ApiError::resource_not_found(format!("Index {index} has not been verified")))
 }
 
 /// Shows in the metrics what the last verification found, where the index is looked after.
-pub fn export(replication: &Replication, subscription: &Subscription) {
+pub fn export(subscriptions: &Subscriptions, subscription: &Subscription) {
     let index = &subscription.follower_index;
     let (metric, labels) = (
-        &replication.shared().metrics.verified_equal,
+        &subscriptions.context().metrics.verified_equal,
         &[index.as_str()],
     );
-    let is_ours = replication.shared().slots.holds(Slot::of_index(index));
-    let last = last(replication, index)
+    let is_ours = subscriptions.context().slots.holds(Slot::of_index(index));
+    let last = last(subscriptions, index)
         .ok()
         .filter(|last| last.subscription == subscription.id && is_ours);
     match last.map(|last| last.state) {
@@ -241,20 +121,20 @@ pub fn export(replication: &Replication, subscription: &Subscription) {
 }
 
 /// Ends the verification that is under way, and forgets the last one.
-pub async fn forget(replication: &Replication, index: &IndexName) -> Result<(), ApiError> {
-    let key = last(replication, index)?.key();
-    let _one_at_a_time = replication.lock(&key).await;
-    replication
+pub async fn forget(subscriptions: &Subscriptions, index: &IndexName) -> Result<(), ApiError> {
+    let key = last(subscriptions, index)?.key();
+    let _one_at_a_time = subscriptions.lock(&key).await;
+    subscriptions
         .follower_table()
         .remove(&key)
         .await
-        .map_err(|error| from_control(&error))
+        .map_err(|error| ApiError::unavailable(&error))
 }
 
 /// What is verified, and where its agents tell of it.
 struct Subject {
-    replication: Arc<Replication>,
-    shared: Arc<Shared>,
+    subscriptions: Arc<Subscriptions>,
+    context: Arc<AgentContext>,
     subscription: Subscription,
     verification: String,
 }
@@ -263,7 +143,7 @@ impl Subject {
     /// Documents with lower versions came from a snapshot repository.
     fn restored_below(&self) -> i64 {
         let latest = self
-            .replication
+            .subscriptions
             .subscription(&self.subscription.follower_index);
         latest
             .as_ref()
@@ -272,7 +152,7 @@ impl Subject {
     }
 
     fn progress(&self) -> Option<Arc<IndexProgress>> {
-        match self.replication.phase(&self.subscription.follower_index) {
+        match self.subscriptions.phase(&self.subscription.follower_index) {
             Some(Phase::Syncing(progress)) => Some(progress),
             _ => None,
         }
@@ -285,22 +165,22 @@ struct Running {
 }
 
 /// Carries out what is written down, until told to stop.
-pub async fn run(replication: Arc<Replication>, stop: CancellationToken) {
-    let table = replication.follower_table().clone();
-    let (mut changes, mut slots) = (table.changes(), replication.slots().changes());
+pub async fn run(subscriptions: Arc<Subscriptions>, stop: CancellationToken) {
+    let table = subscriptions.follower_table().clone();
+    let (mut changes, mut slots) = (table.changes(), subscriptions.slots().changes());
     let mut running: HashMap<String, Running> = HashMap::new();
     loop {
         changes.mark_unchanged();
         let verifications = table.all::<Verification>();
-        if replication.slots().holds(Slot::CLUSTER) {
+        if subscriptions.slots().holds(Slot::CLUSTER) {
             withdraw_questions(&table, &verifications).await;
         }
         let verifications = verifications.into_iter();
         let wanted: HashMap<String, Verification> = verifications
             .filter(|verification| {
-                verification.follower_cluster == *replication.cluster()
+                verification.follower_cluster == *subscriptions.cluster()
                     && !verification.state.is_done()
-                    && replication.looks_after(&verification.follower_index)
+                    && subscriptions.looks_after(&verification.follower_index)
             })
             .map(|verification| (verification.id.clone(), verification))
             .collect();
@@ -314,7 +194,7 @@ pub async fn run(replication: Arc<Replication>, stop: CancellationToken) {
             running.entry(id).or_insert_with(|| {
                 let stop = stop.child_token();
                 let worker =
-                    tokio::spawn(work(Arc::clone(&replication), verification, stop.clone()));
+                    tokio::spawn(work(Arc::clone(&subscriptions), verification, stop.clone()));
                 Running { stop, worker }
             });
         }
@@ -351,20 +231,20 @@ async fn withdraw_questions(table: &ControlTopic, verifications: &[Verification]
 }
 
 async fn work(
-    replication: Arc<Replication>,
+    subscriptions: Arc<Subscriptions>,
     mut verification: Verification,
     stop: CancellationToken,
 ) {
     let index = verification.follower_index.clone();
-    let subscription = replication
+    let subscription = subscriptions
         .subscription(&index)
         .filter(|found| found.id == verification.subscription);
     let carried_out = async {
         let subscription = subscription.ok_or(VerifyError::NotSyncing)?;
-        let shared = Arc::clone(replication.shared());
+        let context = Arc::clone(subscriptions.context());
         let subject = Subject {
-            replication: Arc::clone(&replication),
-            shared,
+            subscriptions: Arc::clone(&subscriptions),
+            context,
             subscription,
             verification: verification.id.clone(),
         };
@@ -392,13 +272,13 @@ async fn work(
     } = &verification.found;
     let (missing, extra, different) = (missing.count, extra.count, different.count);
     info!(%index, state = ?verification.state, reason = verification.reason, documents, missing, extra, different, "verified");
-    write(&replication, &verification).await;
+    write(&subscriptions, &verification).await;
 }
 
 /// An entry that is gone was removed by the user.
-async fn write(replication: &Replication, verification: &Verification) {
-    let table = replication.follower_table();
-    let _one_at_a_time = replication.lock(&verification.key()).await;
+async fn write(subscriptions: &Subscriptions, verification: &Verification) {
+    let table = subscriptions.follower_table();
+    let _one_at_a_time = subscriptions.lock(&verification.key()).await;
     let current = table.get::<Verification>(&verification.key());
     if current.is_some_and(|current| current.id == verification.id)
         && let Err(error) = table.publish(verification).await
@@ -413,7 +293,7 @@ async fn carry_out(subject: &Subject, verification: &mut Verification) -> Result
         return Ok(());
     }
     verification.state = VerificationState::Repairing;
-    write(&subject.replication, verification).await;
+    write(&subject.subscriptions, verification).await;
     repair(subject, verification).await?;
     verification.before_repair = Some(std::mem::take(&mut verification.found));
     verification.state = VerificationState::Comparing;
@@ -437,7 +317,7 @@ async fn compare(subject: &Subject, verification: &mut Verification) -> Result<(
         let progress = async {
             loop {
                 verification.documents_read = read.load(Relaxed);
-                write(&subject.replication, verification).await;
+                write(&subject.subscriptions, verification).await;
                 tokio::time::sleep(PROGRESS_INTERVAL).await;
             }
         };
@@ -461,10 +341,10 @@ async fn differing_metadata(
     let until = Instant::now() + METADATA_PATIENCE;
     loop {
         let leader = leader_metadata(subject, how).await?;
-        let table = &subject.shared.follower_table;
+        let table = &subject.context.follower_table;
         let index = &subject.subscription.follower_index;
         let applied = table.get::<AppliedMetadata>(&AppliedMetadata::key_of(
-            subject.replication.cluster(),
+            subject.subscriptions.cluster(),
             index,
         ));
         let is_old = applied.is_none_or(|applied| leader.versions.newer_than(applied.versions));
@@ -478,16 +358,16 @@ async fn differing_metadata(
     }
 }
 
-fn follower_index(subject: &Subject) -> FollowerIndex {
+fn follower_index(subject: &Subject) -> IndexAdmin {
     let latest = subject
-        .replication
+        .subscriptions
         .subscription(&subject.subscription.follower_index);
     let settings = latest.map_or_else(
         || subject.subscription.settings.clone(),
         |latest| latest.settings,
     );
-    FollowerIndex::new(
-        subject.shared.opensearch.clone(),
+    IndexAdmin::new(
+        subject.context.opensearch.clone(),
         subject.subscription.follower_index.clone(),
         settings,
     )
@@ -508,7 +388,7 @@ async fn repair(subject: &Subject, verification: &Verification) -> Result<(), Ve
     let index = &subject.subscription.follower_index;
     let current = || {
         subject
-            .replication
+            .subscriptions
             .subscription(index)
             .filter(|found| found.id == verification.subscription)
     };
@@ -516,7 +396,7 @@ async fn repair(subject: &Subject, verification: &Verification) -> Result<(), Ve
         .and_then(|current| current.copy)
         .ok_or(VerifyError::NotSyncing)?;
     let request = ShardRequest {
-        follower_cluster: subject.replication.cluster().clone(),
+        follower_cluster: subject.subscriptions.cluster().clone(),
         follower_index: index.clone(),
         shard: ShardId(0),
         subscription: verification.subscription.clone(),
@@ -525,7 +405,7 @@ async fn repair(subject: &Subject, verification: &Verification) -> Result<(), Ve
             reason: "a verification found differences".to_owned(),
         },
     };
-    subject.shared.follower_table.publish(&request).await?;
+    subject.context.follower_table.publish(&request).await?;
     loop {
         let latest = current().ok_or(VerifyError::NotSyncing)?;
         let is_copied = latest.copy.is_some_and(|latest| latest.id != copy.id);

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use serde_json::Value;
+use shardline::contract::verify::Findings;
 use shardline_common::control::Entry;
 use shardline_common::kafka::ControlError;
 use shardline_common::metadata::IndexMetadata;
@@ -18,8 +19,8 @@ use shardline_common::verify::{
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::Subject;
 use super::judge::{Sight, State, Verdict};
-use super::{Findings, Subject};
 
 /// How long no leader agent may say anything.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -76,7 +77,7 @@ impl<'a> Asked<'a> {
             how,
             ask,
         };
-        subject.shared.follower_table.publish(&question).await?;
+        subject.context.follower_table.publish(&question).await?;
         Ok(Self {
             subject,
             question,
@@ -89,7 +90,7 @@ impl<'a> Asked<'a> {
         &self,
         mut wanted: impl FnMut(Answer) -> Option<T>,
     ) -> Result<T, VerifyError> {
-        let table = &self.subject.shared.leader_table;
+        let table = &self.subject.context.leader_table;
         let (key, shard) = (self.question.reply_key(), self.question.shard);
         let mut changes = table.changes();
         let (mut silent_since, mut last) = (Instant::now(), 0);
@@ -138,7 +139,7 @@ impl<'a> Asked<'a> {
     async fn done(self) -> Result<(), VerifyError> {
         Ok(self
             .subject
-            .shared
+            .context
             .follower_table
             .remove(&self.question.key())
             .await?)
@@ -158,7 +159,7 @@ pub struct Comparison<'a> {
 impl Comparison<'_> {
     fn own(&self) -> Reader<'_> {
         Reader {
-            opensearch: &self.subject.shared.opensearch,
+            opensearch: &self.subject.context.opensearch,
             index: &self.subject.subscription.follower_index,
             shard: self.shard,
             side: Side::Follower {
@@ -206,7 +207,7 @@ impl Comparison<'_> {
     async fn count(&self) -> Result<u64, VerifyError> {
         let index = path_segment(self.subject.subscription.follower_index.as_str());
         let path = format!("/{index}/_count?preference=_shards:{}", self.shard);
-        let counted: Value = self.subject.shared.opensearch.get(&path).await?;
+        let counted: Value = self.subject.context.opensearch.get(&path).await?;
         Ok(counted["count"].as_u64().unwrap_or_default())
     }
 
@@ -283,9 +284,9 @@ impl Comparison<'_> {
                         unclear.push((name, after));
                         continue;
                     }
-                    Verdict::Missing => self.findings.missing.add(name),
-                    Verdict::Extra => self.findings.extra.add(name),
-                    Verdict::Different => self.findings.different.add(name),
+                    Verdict::Missing => self.findings.missing.add(name.id),
+                    Verdict::Extra => self.findings.extra.add(name.id),
+                    Verdict::Different => self.findings.different.add(name.id),
                 }
                 found += 1;
             }

@@ -5,20 +5,20 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use shardline::contract::auto_follow::RuleBody;
+use shardline::contract::bulk::BulkBody;
+use shardline::contract::error::ApiError;
+use shardline::contract::request::{
+    PauseRequest, ResumeRequest, StartBody, StopRequest, UpdateRequest,
+};
+use shardline::contract::service::ReplicationService;
+use shardline::contract::verify::VerifyRequest;
 use shardline_common::bulk::BulkOperation;
 use shardline_common::types::IndexName;
 
-use super::auto_follow::RuleBody;
-use super::bulk::BulkBody;
-use super::dead_letters::DeadLetterList;
-use super::error::ApiError;
 use super::openapi;
 use super::query::Query;
-use super::request::{PauseRequest, ResumeRequest, StartBody, StopRequest, UpdateRequest};
 use super::routes::{CLUSTER_MANAGER_TIMEOUT, Endpoint, Route};
-use super::service::ReplicationService;
-use super::verify::VerificationStatus;
-use crate::verify::VerifyRequest;
 
 /// A call whose request has been read; what is left are checks on content, and the deed.
 pub enum Call {
@@ -157,14 +157,11 @@ pub async fn carry_out(
             return Ok(json!({"acknowledged": true, "verification_id": id}));
         }
         Call::Verification => {
-            return print(&VerificationStatus::from(service.verification(&follower)?));
+            return print(&service.verification(&follower)?);
         }
         Call::ForgetVerification => service.forget_verification(follower).await?,
         Call::DeadLetters => {
-            return print(&DeadLetterList::new(
-                follower.clone(),
-                service.dead_letters(&follower)?,
-            ));
+            return print(&service.dead_letters(&follower)?);
         }
         Call::ReplayDeadLetters => {
             let documents = service.replay_dead_letters(follower).await?;

@@ -2,8 +2,7 @@
 //! answers.
 
 use serde_json::Value;
-
-use super::error::ApiError;
+use shardline::contract::error::ApiError;
 
 const DOCUMENT: &str = include_str!("openapi.yaml");
 

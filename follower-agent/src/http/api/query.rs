@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use percent_encoding::percent_decode_str;
+use shardline::contract::error::ApiError;
+use shardline::contract::{suggest, units};
 
-use super::error::ApiError;
 use super::filter::PathFilter;
 use super::render::{Format, Rendering};
-use super::{suggest, units};
 
 /// Parameters that every route takes.
 pub const COMMON: [&str; 7] = [

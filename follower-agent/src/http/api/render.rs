@@ -5,11 +5,12 @@ use std::io;
 
 use axum::body::Body;
 use axum::response::Response;
-use http::header::CONTENT_TYPE;
+use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 use serde_json::ser::Formatter;
+use shardline::contract::ApiError;
 
 use super::filter::PathFilter;
 
@@ -64,6 +65,27 @@ pub fn answer(status: StatusCode, body: &Value, rendering: &Rendering) -> Respon
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// An error as the caller wants it. Errors are never cut by `filter_path`.
+pub fn refusal(error: &ApiError, rendering: &Rendering) -> Response {
+    if let Some((content_type, body)) = error.passed_on() {
+        let mut response = Response::new(Body::from(body.clone()));
+        *response.status_mut() = error.status();
+        if let Some(content_type) = content_type {
+            let headers = response.headers_mut();
+            headers.insert(CONTENT_TYPE, content_type.clone());
+        }
+        return response;
+    }
+    let mut response = answer(error.status(), &error.to_json(), &rendering.unfiltered());
+    let allowed = error
+        .allowed_methods()
+        .and_then(|methods| HeaderValue::from_str(methods).ok());
+    if let Some(methods) = allowed {
+        response.headers_mut().insert(ALLOW, methods);
+    }
     response
 }
 

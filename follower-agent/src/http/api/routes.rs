@@ -9,16 +9,15 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use http::StatusCode;
 use http::request::Parts;
+use shardline::contract::BASE;
+use shardline::contract::error::ApiError;
+use shardline::contract::service::ReplicationService;
 use shardline_common::bulk::BulkOperation;
 
 use super::calls;
-use super::error::ApiError;
 use super::query::{Query, decode_component};
 use super::render::{self, Format, Rendering};
-use super::service::ReplicationService;
 
-/// Path under which all routes lie.
-pub const BASE: &str = "/_plugins/_replication/";
 /// Largest body of a control call, in bytes.
 const MAX_BODY: usize = 10 << 20;
 pub(super) const CLUSTER_MANAGER_TIMEOUT: &str = "cluster_manager_timeout";
@@ -228,22 +227,12 @@ impl Route {
     }
 }
 
-/// The control API alone; the gateway serves the same routes beside the follower cluster's own.
-pub fn router(service: Arc<dyn ReplicationService>) -> Router {
-    Router::new().fallback(serve).with_state(service)
-}
-
-async fn serve(State(service): State<Arc<dyn ReplicationService>>, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
-    handle(service.as_ref(), &parts, body).await
-}
-
 /// Answers one request to a path below [`BASE`].
 pub async fn handle(service: &dyn ReplicationService, parts: &Parts, body: Body) -> Response {
     let query = Query::parse(parts.uri.query());
     match answer(service, parts, &query, body).await {
         Ok(response) => response,
-        Err(error) => error.respond(&query.rendering()),
+        Err(error) => render::refusal(&error, &query.rendering()),
     }
 }
 

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use axum::body::Body;
 use axum::response::Response;
 use serde_json::Value;
+use shardline::contract::ApiError;
 
 use super::by_query::first_value;
 use super::classify::Scope;
 use super::{Call, Gateway, inspect};
-use crate::api::ApiError;
 
 impl Gateway {
     /// `PUT /{index}/_alias/{name}` and its kin; the body's `index` outranks the path's, so both

@@ -6,10 +6,9 @@ use std::ops::Range;
 
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
-
-use crate::api::ApiError;
-use crate::api::error::Cause;
-use crate::api::object_parser::{Members, text_of};
+use shardline::contract::ApiError;
+use shardline::contract::error::Cause;
+use shardline::contract::object_parser::{Members, text_of};
 
 /// What an item does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

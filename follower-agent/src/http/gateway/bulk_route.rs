@@ -8,13 +8,13 @@ use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use serde_json::Value;
+use shardline::contract::ApiError;
 
 use super::bulk::{self, Item};
 use super::classify::Scope;
 use super::{Call, Gateway, inspect};
-use crate::api::ApiError;
-use crate::api::query::Query;
-use crate::api::render;
+use crate::http::api::query::Query;
+use crate::http::api::render;
 
 /// Parameters that shape an answer; the gateway applies them itself to an answer that it has to
 /// read.

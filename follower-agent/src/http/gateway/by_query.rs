@@ -13,12 +13,12 @@ use bytes::Bytes;
 use http::StatusCode;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
+use shardline::contract::error::ApiError;
+use shardline::contract::syntax_error;
 
 use super::classify::{ByQueryOperation, Scope};
 use super::{Call, Gateway, inspect};
-use crate::api::error::ApiError;
-use crate::api::render;
-use crate::api::syntax_error;
+use crate::http::api::render;
 
 /// Parameters of a by-query request that say which documents match.
 const SELECTING: [&str; 12] = [

@@ -3,7 +3,7 @@
 
 use http::Method;
 
-use crate::api::query::Query;
+use crate::http::api::query::Query;
 
 /// What the gateway does with a request.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,32 +9,21 @@ use std::collections::BTreeMap;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use futures::future::BoxFuture;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde_json::{Map, Value, json};
+use shardline::contract::ApiError;
+use shardline::contract::replication_settings::{REPLICATION_SETTINGS, ReplicationSetting};
+use shardline::contract::settings::scalar_text;
+use shardline_common::wildcard::wildcard_match;
 
 use super::bulk_route::without_shaping;
-use super::setting_values::{REPLICATION_SETTINGS, ReplicationSetting};
 use super::{Call, Gateway, inspect};
-use crate::api::ApiError;
-use crate::api::calls::is_json;
-use crate::api::render;
-use crate::api::settings::scalar_text;
-use shardline_common::wildcard::wildcard_match;
+use crate::http::api::calls::is_json;
+use crate::http::api::render;
 
 const PREFIX: &str = "plugins.replication.";
 const SECTIONS: [&str; 2] = ["persistent", "transient"];
-
-/// Keeps the `plugins.replication.*` settings for all agents of the follower cluster.
-pub trait SettingsStore: Send + Sync + 'static {
-    /// The settings that were set, without defaults.
-    fn get(&self) -> BTreeMap<String, String>;
-
-    /// Sets (`Some`) and resets (`None`) checked settings, all or none.
-    fn put(&self, changes: BTreeMap<String, Option<String>>)
-    -> BoxFuture<'_, Result<(), ApiError>>;
-}
 
 type Changes = BTreeMap<String, Option<String>>;
 

@@ -8,10 +8,10 @@ use flate2::read::MultiGzDecoder;
 use http::StatusCode;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::request::Parts;
+use shardline::contract::ApiError;
 
-use crate::api::ApiError;
-use crate::api::calls::is_json;
-use crate::api::query::Query;
+use crate::http::api::calls::is_json;
+use crate::http::api::query::Query;
 
 /// Most that is held of one body, packed or unpacked, in bytes.
 pub const LIMIT: usize = 200 << 20;

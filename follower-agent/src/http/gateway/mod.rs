@@ -14,7 +14,6 @@ mod cluster_settings;
 mod inspect;
 mod paths;
 mod resolve;
-mod setting_values;
 mod upstream;
 
 use std::collections::HashSet;
@@ -29,17 +28,17 @@ use http::StatusCode;
 use http::request::Parts;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
+use shardline::contract::replication_settings::SettingsStore;
+use shardline::contract::{ApiError, ReplicationService};
 use shardline_common::types::IndexName;
 use tokio::sync::Mutex;
 
-pub use cluster_settings::SettingsStore;
-pub use setting_values::{REPLICATION_SETTINGS, ReplicationSetting, SettingKind};
-pub use upstream::Upstream;
-
-use crate::api::query::Query;
-use crate::api::{ApiError, ReplicationService, routes};
+use crate::http::api::query::Query;
+use crate::http::api::{render, routes};
 use classify::{RequestKind, Scope, Target, classify};
 use resolve::{Aliases, Coverage};
+
+pub use upstream::Upstream;
 
 /// How long an answer about aliases may be used.
 const ALIASES_VALID: Duration = Duration::from_secs(1);
@@ -82,7 +81,7 @@ async fn serve(State(gateway): State<Arc<Gateway>>, request: Request) -> Respons
     let query = Query::parse(parts.uri.query());
     match gateway.answer(&parts, &query, body).await {
         Ok(response) => response,
-        Err(error) => error.respond(&query.rendering()),
+        Err(error) => render::refusal(&error, &query.rendering()),
     }
 }
 

@@ -1,8 +1,9 @@
 //! Paths as a decision needs them: cut at slashes and percent-decoded once; what cannot be
 //! forwarded faithfully is refused.
 
-use crate::api::ApiError;
-use crate::api::query::decode_component;
+use shardline::contract::ApiError;
+
+use crate::http::api::query::decode_component;
 
 /// The decoded segments of a path; empty ones are left out.
 ///

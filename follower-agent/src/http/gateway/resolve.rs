@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde_json::Value;
 use shardline_common::types::IndexName;
+use shardline_common::wildcard::wildcard_match;
 
 use super::classify::Scope;
-use shardline_common::wildcard::wildcard_match;
 
 /// Aliases of the follower cluster, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

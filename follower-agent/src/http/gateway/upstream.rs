@@ -14,9 +14,9 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use reqwest::{Client, Url};
+use shardline::contract::ApiError;
 
 use super::paths;
-use crate::api::ApiError;
 
 /// How long the gateway waits for an answer to a question of its own.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);

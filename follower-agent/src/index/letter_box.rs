@@ -11,6 +11,7 @@ use std::collections::{BTreeSet, HashMap};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+use shardline_common::clock::now_ms;
 use shardline_common::control::{Entry, Redelivery, Subscription};
 use shardline_common::kafka::{ControlError, ControlTopic};
 use shardline_common::record::FrameId;
@@ -18,13 +19,8 @@ use shardline_common::types::{ClusterUuid, IndexName, SeqNo, ShardId, TopicName}
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use crate::api::ApiError;
-use crate::apply::bulk::{ApplyError, DeadLetters, Refused, Rejection};
-use crate::followed::Shared;
-use crate::leaders::from_control;
-use crate::progress::now_ms;
-use crate::replication::Replication;
-use crate::settings::ControlSettings;
+use super::{AgentContext, ControlSettings};
+use crate::write::{ApplyError, DeadLetters, Refused, Rejection};
 
 /// Of an index. All of them are in every agent's memory.
 pub const MOST: usize = 1_000;
@@ -79,21 +75,20 @@ pub struct LetterBox {
     topic: Option<TopicName>,
 }
 
-impl Shared {
-    pub fn letter_box(&self, subscription: &Subscription) -> LetterBox {
+impl LetterBox {
+    /// The letters of a subscription's index, as `context`'s agent has them.
+    pub fn new(context: &AgentContext, subscription: &Subscription) -> Self {
         let cluster = subscription.follower_cluster.clone();
-        LetterBox {
-            table: self.dead_letters.clone(),
-            requests: self.follower_table.clone(),
-            settings: ControlSettings::new(self.follower_table.clone(), cluster.clone()),
+        Self {
+            table: context.dead_letters.clone(),
+            requests: context.follower_table.clone(),
+            settings: ControlSettings::new(context.follower_table.clone(), cluster.clone()),
             cluster,
             index: subscription.follower_index.clone(),
             topic: None,
         }
     }
-}
 
-impl LetterBox {
     /// For what is refused of this topic's records.
     pub fn of(self, topic: TopicName) -> Self {
         Self {
@@ -171,7 +166,7 @@ impl LetterBox {
     }
 
     /// Asks the leader's agents for the documents; how many they are.
-    async fn replay(&self, subscription: &Subscription) -> Result<usize, ControlError> {
+    pub async fn replay(&self, subscription: &Subscription) -> Result<usize, ControlError> {
         let mut by_shard: HashMap<ShardId, BTreeSet<String>> = HashMap::new();
         for letter in self.all() {
             by_shard.entry(letter.shard).or_default().insert(letter.id);
@@ -261,30 +256,4 @@ impl DeadLetters for LetterBox {
         }
         .boxed()
     }
-}
-
-fn letter_box(
-    replication: &Replication,
-    index: &IndexName,
-) -> Result<(LetterBox, Subscription), ApiError> {
-    let subscription = replication.subscription(index).ok_or_else(|| {
-        ApiError::illegal_argument(format!("No replication in progress for index:{index}"))
-    })?;
-    Ok((replication.shared().letter_box(&subscription), subscription))
-}
-
-/// The dead letters of an index, the oldest first.
-pub fn list(replication: &Replication, index: &IndexName) -> Result<Vec<DeadLetter>, ApiError> {
-    let mut letters = letter_box(replication, index)?.0.all();
-    letters.sort_by_key(|letter| letter.timestamp_ms);
-    Ok(letters)
-}
-
-/// Has them all delivered again; how many they are.
-pub async fn replay(replication: &Replication, index: &IndexName) -> Result<usize, ApiError> {
-    let (letters, subscription) = letter_box(replication, index)?;
-    letters
-        .replay(&subscription)
-        .await
-        .map_err(|error| from_control(&error))
 }
