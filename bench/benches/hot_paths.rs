@@ -7,9 +7,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use follower_agent::apply::batch::{Batch, Target, bulk_body};
-use follower_agent::apply::routing::Spread;
-use follower_agent::apply::tracker::Tracker;
+use follower_agent::{Batch, Spread, Target, Tracker, bulk_body};
 use leader_agent::CaptureConfig;
 use leader_agent::GenerationFile;
 use rdkafka::message::Headers;

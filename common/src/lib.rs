@@ -4,9 +4,11 @@
 #![warn(unreachable_pub)]
 
 pub mod control;
+#[cfg(feature = "agent")]
 pub mod kafka;
 pub mod opensearch;
 mod process;
+#[cfg(feature = "agent")]
 pub mod record;
 mod words;
 
@@ -19,9 +21,11 @@ pub use process::blocking;
 pub use process::clock;
 pub use process::config;
 pub use process::late;
+#[cfg(feature = "agent")]
 pub use process::launch;
 pub use process::lease;
 pub use process::tasks;
+#[cfg(feature = "agent")]
 pub use process::telemetry;
 pub use words::metadata;
 pub use words::topic;
@@ -31,6 +35,7 @@ pub use words::wildcard;
 /// What `leader_stats` shows: its entries, and how they are read from the control topics.
 pub mod leader_stats {
     pub use crate::control::leader_stats::*;
+    #[cfg(feature = "agent")]
     pub use crate::kafka::followed_indices;
 }
 

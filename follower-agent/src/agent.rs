@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use axum::response::Html;
-use axum::routing::get;
-use axum::{Json, Router, middleware};
+use axum::middleware;
 use base64::Engine as _;
 use prometheus::Registry;
 use serde::Deserialize;
+use shardline::contract::ReplicationService;
 use shardline_common::backoff::until_available;
 use shardline_common::config::{OpenSearchConfig, Secret};
 use shardline_common::kafka::{ControlError, ControlTopic, Derived, Kafka};
@@ -24,24 +23,19 @@ use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::api::ReplicationService;
-use crate::checkpoint::CheckpointStore;
 use crate::config::FollowerConfig;
-use crate::followed::Shared;
-use crate::gateway::{self, Upstream};
-use crate::group::{Group, Membership};
-use crate::leader_watch;
-use crate::leaders::Leaders;
+use crate::control::{
+    Leaders, OwnGateway, Subscriptions, auto_follow, bulk_tasks, leader_watch, tidy_requests,
+    verify,
+};
+use crate::http::gateway::{self, Upstream};
+use crate::http::page;
+use crate::http::peers::{self, Peers};
+use crate::index::{AgentContext, ControlSettings, SnapshotRequests};
+use crate::membership::{Group, Membership, Positions, Slots};
 use crate::metrics::Metrics;
-use crate::own_gateway::OwnGateway;
-use crate::peers::{self, Peers};
-use crate::positions::Positions;
-use crate::replication::Replication;
-use crate::requests::Requests;
-use crate::settings::ControlSettings;
-use crate::slots::Slots;
-use crate::stream::Streams;
-use crate::{auto_follow, bulk, requests, verify};
+use crate::progress::CheckpointStore;
+use crate::read::Streams;
 
 /// How long requests through the gateway may take to end when the agent stops.
 const GATEWAY_GRACE: Duration = Duration::from_secs(10);
@@ -63,7 +57,7 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
     let end = CancellationToken::new();
     let page = Arc::new(std::sync::OnceLock::new());
     let routes =
-        telemetry::admin_router(registry, readiness.clone()).merge(page_router(Arc::clone(&page)));
+        telemetry::admin_router(registry, readiness.clone()).merge(page::router(Arc::clone(&page)));
     let admin = tokio::spawn(telemetry::serve(admin, routes, end.clone()));
     let Some(cluster) = wait_for_cluster(&opensearch, &stop).await else {
         return Ok(());
@@ -106,13 +100,13 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
     };
     let (group, rebalances) = Group::join(&kafka, membership)?;
     let share_within = Duration::from_secs(config.bootstrap.share_seconds);
-    let requests = Requests {
+    let requests = SnapshotRequests {
         table: follower_table.clone(),
         cluster: cluster.clone(),
         share_within,
     };
     let reading = kafka.consumer(&format!("{prefix}.{cluster}"));
-    let shared = Arc::new(Shared {
+    let context = Arc::new(AgentContext {
         requests,
         repository: config.bootstrap.repository.clone(),
         opensearch: opensearch.clone().under(lease.clone()),
@@ -147,8 +141,8 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
         config.gateway.own_address(),
         proxy_client(&config.opensearch)?,
     );
-    let replication = Replication::new(
-        shared,
+    let subscriptions = Subscriptions::new(
+        context,
         leaders,
         settings.clone(),
         own_gateway,
@@ -157,40 +151,40 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
         stop.clone(),
     );
     let following = tokio::spawn({
-        let replication = Arc::clone(&replication);
-        async move { replication.run().await }
+        let subscriptions = Arc::clone(&subscriptions);
+        async move { subscriptions.run().await }
     });
     let left = CancellationToken::new();
     let member = tokio::spawn({
         let (group, left) = (Arc::clone(&group), left.clone());
         async move { group.run(rebalances, left).await }
     });
-    let service: Arc<dyn ReplicationService> = replication.clone();
+    let service: Arc<dyn ReplicationService> = subscriptions.clone();
     let upstream = upstream(&config.opensearch)?;
     let peers = Arc::new(Peers {
         slots,
         group,
         client: proxy_client(&config.opensearch)?,
     });
-    let gateway = gateway::router(service, Arc::new(settings), upstream)
+    let gateway = gateway::router(Arc::clone(&service), Arc::new(settings), upstream)
         .layer(middleware::from_fn_with_state(peers, peers::route));
     let front = tokio::spawn(telemetry::serve(front, gateway, stop.clone()));
-    let rules = tokio::spawn(auto_follow::run(Arc::clone(&replication), stop.clone()));
-    let tasks = tokio::spawn(bulk::run(Arc::clone(&replication), stop.clone()));
-    let verifications = tokio::spawn(verify::run(Arc::clone(&replication), stop.clone()));
-    let tidying = tokio::spawn(requests::run(Arc::clone(&replication), stop.clone()));
+    let rules = tokio::spawn(auto_follow::run(Arc::clone(&subscriptions), stop.clone()));
+    let tasks = tokio::spawn(bulk_tasks::run(Arc::clone(&subscriptions), stop.clone()));
+    let verifications = tokio::spawn(verify::run(Arc::clone(&subscriptions), stop.clone()));
+    let tidying = tokio::spawn(tidy_requests::run(Arc::clone(&subscriptions), stop.clone()));
     let watch = tokio::spawn(leader_watch::run(
-        Arc::clone(&replication),
+        Arc::clone(&subscriptions),
         leader_table,
         stop.clone(),
     ));
     // Set once, here.
-    let _ = page.set(Arc::clone(&replication));
+    let _ = page.set(service);
     readiness.ready();
     info!(gateway = %config.gateway.listen, admin = %config.admin.listen, "ready");
     while !stop.is_cancelled() {
-        replication.hear_others().await;
-        replication.export_metrics();
+        subscriptions.hear_others().await;
+        subscriptions.export_metrics();
         tokio::select! {
             () = tokio::time::sleep(METRICS_INTERVAL) => {}
             () = stop.cancelled() => {}
@@ -200,7 +194,7 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
     following
         .await
         .context("the control topic's follower panicked")?;
-    replication.shut_down().await;
+    subscriptions.shut_down().await;
     left.cancel();
     member
         .await
@@ -235,30 +229,6 @@ fn upstream(config: &OpenSearchConfig) -> anyhow::Result<Upstream> {
     let mut header = http::HeaderValue::try_from(format!("Basic {login}"))?;
     header.set_sensitive(true);
     Ok(upstream.with_authorization(header))
-}
-
-/// The page that shows what is followed, and what it reads.
-fn page_router(replication: Arc<std::sync::OnceLock<Arc<Replication>>>) -> Router {
-    let indices = move || {
-        let replication = replication.get().cloned();
-        async move {
-            let mut statuses = Vec::new();
-            if let Some(replication) = replication {
-                for subscription in replication.subscriptions() {
-                    statuses.extend(
-                        replication
-                            .status(subscription.follower_index, true)
-                            .await
-                            .ok(),
-                    );
-                }
-            }
-            Json(statuses)
-        }
-    };
-    Router::new()
-        .route("/", get(|| async { Html(include_str!("page.html")) }))
-        .route("/indices", get(indices))
 }
 
 fn open_checkpoints(data_dir: &Path) -> anyhow::Result<CheckpointStore> {

@@ -1,43 +1,38 @@
 //! The follower agent: applies what the leader's agents publish, and is the front door of the
-//! follower cluster.
+//! follower cluster. docs/architecture.md says what each folder is for and which may use which.
 
-pub mod agent;
-pub mod api;
-pub mod apply;
-pub mod auto_follow;
-pub mod bootstrap;
-pub mod bulk;
-pub mod checkpoint;
-pub mod config;
-pub mod copy;
-pub mod copying;
-pub mod ctl;
-pub mod dead_letters;
-pub mod followed;
-pub mod foreign;
-pub mod gateway;
-pub mod group;
-pub mod index;
-pub mod leader_watch;
-pub mod leaders;
-pub mod locks;
-pub mod metrics;
-pub mod observe;
-pub mod own_gateway;
-pub mod peers;
-pub mod ports;
-pub mod positions;
-pub mod progress;
-pub mod replication;
-pub mod requests;
-pub mod restore;
-pub mod settings;
-pub mod shard;
-pub mod shard_task;
-pub mod slots;
-pub mod state;
-pub mod stats;
-pub mod status;
-pub mod stream;
-pub mod sweep;
-pub mod verify;
+#![warn(unreachable_pub)]
+
+mod agent;
+mod config;
+mod control;
+mod http;
+mod index;
+mod membership;
+mod metrics;
+mod progress;
+mod read;
+mod shard;
+mod write;
+
+pub use agent::run;
+pub use config::FollowerConfig;
+
+// What tests, the simulation and the benchmarks put together in other ways than the agent does.
+pub use http::api::openapi;
+pub use http::api::query::COMMON;
+pub use http::api::render::{Rendering, refusal};
+pub use http::api::routes::ROUTES;
+pub use http::gateway::{Upstream, router as gateway};
+pub use index::IndexAdmin;
+pub use membership::{Committed, Positions, Slot, copy_key};
+pub use metrics::Metrics;
+pub use progress::{
+    Checkpoint, CheckpointError, CheckpointStore, IndexProgress, ShardProgress, furthest,
+};
+pub use read::{Positioned, Records, StreamError, Streams, Unpacked};
+pub use shard::{ShardError, ShardPorts, Tracker, follow, load};
+pub use write::{
+    ApplyError, Batch, DeadLetters, Destination, Limits, Refused, Rejection, Spread, Target,
+    bulk_body,
+};

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use follower_agent::ctl::{self, CtlArguments};
-use follower_agent::{agent, config::FollowerConfig};
+use follower_agent::FollowerConfig;
+use shardline::CtlArguments;
 use shardline_common::launch::{LaunchArguments, launch};
 
 /// Batches are made by some threads and freed by others, and glibc keeps what each thread has freed
@@ -34,9 +34,14 @@ enum Command {
 async fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     match arguments.command {
-        Some(Command::Ctl(arguments)) => Ok(ctl::run(arguments).await),
+        Some(Command::Ctl(arguments)) => Ok(shardline::run(arguments).await),
         None => {
-            launch(arguments.launch, FollowerConfig::validate, agent::run).await?;
+            launch(
+                arguments.launch,
+                FollowerConfig::validate,
+                follower_agent::run,
+            )
+            .await?;
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -6,7 +6,6 @@ use prometheus::{
     register_int_counter_vec_with_registry, register_int_gauge_vec_with_registry,
     register_int_gauge_with_registry,
 };
-
 use shardline_common::types::ShardId;
 
 pub struct Metrics {

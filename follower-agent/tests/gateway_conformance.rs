@@ -9,6 +9,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 use serde_json::ser::Formatter;
 use serde_json::{Value, json};
+
 use support::{FakeService, World};
 
 #[derive(Deserialize)]

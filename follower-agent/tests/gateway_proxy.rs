@@ -8,6 +8,7 @@ use std::io::Write;
 
 use futures::StreamExt;
 use serde_json::{Value, json};
+
 use support::{BLOCK, FakeService, Stub, World, block_error};
 
 fn blocked(index: &str) -> Value {

@@ -6,24 +6,24 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use follower_agent::api::bulk::TaskStatus;
-use follower_agent::api::openapi;
-use follower_agent::api::query::COMMON;
-use follower_agent::api::routes::{BASE, ROUTES};
-use follower_agent::api::service::{
+use follower_agent::{COMMON, ROUTES, openapi};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use shardline::contract::BASE;
+use shardline::contract::bulk::TaskStatus;
+use shardline::contract::service::{
     BootstrapDetails, FollowedStatus, HeldUpDetails, LagDetails, ReplicationState, ResyncDetails,
     ShardReplicationDetails, SyncingDetails,
 };
-use follower_agent::api::stats::{AutoFollowStats, FollowerCounters, FollowerStats, RuleStats};
-use follower_agent::api::verify::VerificationStatus;
-use follower_agent::api::{ApiError, ReplicationStatus};
-use follower_agent::verify::{Findings, Named, VerificationState};
-use serde::Serialize;
-use serde_json::{Map, Value, json};
+use shardline::contract::stats::{AutoFollowStats, FollowerCounters, FollowerStats, RuleStats};
+use shardline::contract::verify::VerificationStatus;
+use shardline::contract::verify::{Findings, Named, VerificationState};
+use shardline::contract::{ApiError, ReplicationStatus};
 use shardline_common::auto_follow::{RuleProgress, StartFailure};
 use shardline_common::bulk::{BulkOperation, BulkTask, FailedIndex};
 use shardline_common::leader_stats::{LeaderStats, ReadCounters};
 use shardline_common::types::ShardId;
+
 use support::{FakeService, World};
 
 /// The document, with what a look into it needs.
@@ -436,8 +436,8 @@ async fn the_gateway_serves_the_document_and_answers_as_it_says() {
         document.check_answer(method, &path, status, &answer);
     }
     // Errors of a depth and shape that no recording has.
-    let inner = follower_agent::api::error::Cause::new("inner", "why");
-    let cause = follower_agent::api::error::Cause::new("outer", "what").with_cause(inner);
+    let inner = shardline::contract::error::Cause::new("inner", "why");
+    let cause = shardline::contract::error::Cause::new("outer", "what").with_cause(inner);
     for error in [
         ApiError::from_cause(http::StatusCode::BAD_REQUEST, cause),
         ApiError::index_not_found("x"),
@@ -445,7 +445,7 @@ async fn the_gateway_serves_the_document_and_answers_as_it_says() {
         ApiError::method_not_allowed("/x", "GET", "POST"),
         ApiError::no_handler("/x", "GET"),
     ] {
-        let response = error.respond(&Default::default());
+        let response = follower_agent::refusal(&error, &Default::default());
         let body = axum::body::to_bytes(response.into_body(), usize::MAX)
             .await
             .unwrap();

@@ -5,8 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use follower_agent::ports::Records;
-use follower_agent::stream::Streams;
+use follower_agent::{Records, Streams};
 use prometheus::IntGauge;
 use serde_json::json;
 use shardline_common::types::ShardId;

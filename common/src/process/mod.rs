@@ -6,7 +6,9 @@ pub mod blocking;
 pub mod clock;
 pub mod config;
 pub mod late;
+#[cfg(feature = "agent")]
 pub mod launch;
 pub mod lease;
 pub mod tasks;
+#[cfg(feature = "agent")]
 pub mod telemetry;

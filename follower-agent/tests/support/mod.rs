@@ -9,23 +9,24 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::response::Response;
-use follower_agent::api::auto_follow::{RuleName, RuleRequest};
-use follower_agent::api::bulk::{BulkRequest, TaskStatus};
-use follower_agent::api::service::{FollowedStatus, LagDetails, ReplicationState, SyncingDetails};
-use follower_agent::api::stats::{AutoFollowStats, FollowerStats};
-use follower_agent::api::{
-    ApiError, PauseRequest, ReplicationService, ReplicationStatus, ResumeRequest, StartRequest,
-    UpdateRequest,
-};
-use follower_agent::dead_letters::DeadLetter;
-use follower_agent::gateway::{self, SettingsStore, Upstream};
-use follower_agent::verify::{Verification, VerifyRequest};
+use follower_agent::{Upstream, gateway};
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
 use serde_json::{Value, json};
+use shardline::contract::auto_follow::{RuleName, RuleRequest};
+use shardline::contract::bulk::{BulkRequest, TaskStatus};
+use shardline::contract::dead_letters::{DeadLetterList, Letter};
+use shardline::contract::replication_settings::SettingsStore;
+use shardline::contract::service::{FollowedStatus, LagDetails, ReplicationState, SyncingDetails};
+use shardline::contract::stats::{AutoFollowStats, FollowerStats};
+use shardline::contract::verify::{VerificationStatus, VerifyRequest};
+use shardline::contract::{
+    ApiError, PauseRequest, ReplicationService, ReplicationStatus, ResumeRequest, StartRequest,
+    UpdateRequest,
+};
 use shardline_common::bulk::BulkOperation;
 use shardline_common::leader_stats::LeaderStats;
-use shardline_common::types::{IndexName, SeqNo, ShardId};
+use shardline_common::types::{IndexName, ShardId};
 use shardline_common::wildcard::wildcard_match;
 
 pub const BLOCK: &str = "blocked by: [FORBIDDEN/1000/index read-only(cross-cluster-replication)];";
@@ -187,7 +188,7 @@ impl ReplicationService for FakeService {
         ready(self.with(&follower, |_| Ok("verification".to_owned()))).boxed()
     }
 
-    fn verification(&self, follower: &IndexName) -> Result<Verification, ApiError> {
+    fn verification(&self, follower: &IndexName) -> Result<VerificationStatus, ApiError> {
         Err(ApiError::resource_not_found(format!(
             "Index {follower} has not been verified"
         )))
@@ -197,20 +198,21 @@ impl ReplicationService for FakeService {
         ready(self.verification(&follower).map(drop)).boxed()
     }
 
-    fn dead_letters(&self, follower: &IndexName) -> Result<Vec<DeadLetter>, ApiError> {
-        let letter = DeadLetter {
-            follower_cluster: "c".into(),
-            follower_index: follower.clone(),
-            topic: "t".into(),
-            shard: ShardId(0),
-            seq_no: SeqNo(7),
+    fn dead_letters(&self, follower: &IndexName) -> Result<DeadLetterList, ApiError> {
+        let letter = Letter {
             id: "a".to_owned(),
+            shard_id: 0,
+            seq_no: 7,
+            topic: "t".into(),
             error_type: "mapper_parsing_exception".to_owned(),
             reason: "why".to_owned(),
-            timestamp_ms: 1,
-            redelivery: None,
+            refused_at: 1,
         };
-        self.with(follower, |_| Ok(vec![letter]))
+        let list = DeadLetterList {
+            follower_index: follower.clone(),
+            dead_letters: vec![letter],
+        };
+        self.with(follower, |_| Ok(list))
     }
 
     fn replay_dead_letters(&self, follower: IndexName) -> BoxFuture<'_, Result<usize, ApiError>> {
@@ -420,7 +422,7 @@ impl World {
             .build()
             .unwrap();
         let upstream = Upstream::new(upstream.parse().unwrap(), client.clone());
-        let router = gateway::router(
+        let router = gateway(
             Arc::new(service),
             Arc::new(FakeSettings::default()),
             upstream,

@@ -3,8 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use follower_agent::apply::bulk::Refused;
-use follower_agent::checkpoint::Checkpoint;
+use follower_agent::{Checkpoint, Refused};
 use shardline_common::record::{Body, Operation, OperationKind, Record};
 use shardline_common::types::{Epoch, ExternalVersion, SeqNo};
 

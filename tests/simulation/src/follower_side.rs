@@ -3,13 +3,10 @@
 
 use std::sync::Arc;
 
-use follower_agent::apply::batch::Target as WriteTarget;
-use follower_agent::apply::bulk::{ApplyError, Destination};
-use follower_agent::apply::routing::Spread;
-use follower_agent::checkpoint::CheckpointStore;
-use follower_agent::metrics::Metrics;
-use follower_agent::shard::{self, ShardError};
-use follower_agent::{bootstrap, positions::Committed};
+use follower_agent::{
+    ApplyError, CheckpointStore, Committed, Destination, Metrics, ShardError, Spread,
+    Target as WriteTarget, follow, load,
+};
 use futures::future::BoxFuture;
 use shardline_common::topic::bootstrap_topic;
 use shardline_common::types::{Epoch, TopicName};
@@ -97,12 +94,8 @@ impl FollowerSide {
         };
         let place = Arc::clone(&self.place);
         self.task = Some(match &self.stage {
-            Stage::Following => {
-                Box::pin(shard::follow(place, destination, CancellationToken::new()))
-            }
-            Stage::Loading(topic) => {
-                Box::pin(bootstrap::load(place, destination, topic.clone(), true))
-            }
+            Stage::Following => Box::pin(follow(place, destination, CancellationToken::new())),
+            Stage::Loading(topic) => Box::pin(load(place, destination, topic.clone(), true)),
         });
     }
 

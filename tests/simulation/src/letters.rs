@@ -1,6 +1,6 @@
 //! Dead letters in the simulated log: written down, taken off, and asked for again.
 
-use follower_agent::apply::bulk::{ApplyError, DeadLetters, Refused, Rejection};
+use follower_agent::{ApplyError, DeadLetters, Refused, Rejection};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use shardline_common::control::Redelivery;

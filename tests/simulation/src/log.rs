@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
-use follower_agent::ports::{Positioned, Unpacked};
+use follower_agent::{Positioned, Unpacked};
 use futures::channel::oneshot;
 use futures::future::BoxFuture;
 use leader_agent::{Appender, Board, PartitionLog, Pending, PublishError};

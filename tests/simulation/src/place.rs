@@ -6,15 +6,11 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::task::Poll;
 
-use follower_agent::apply::pipeline::Limits;
-use follower_agent::checkpoint::{Checkpoint, CheckpointError, CheckpointStore, furthest};
-use follower_agent::index::FollowerIndex;
-use follower_agent::ports::{FollowedIndex, Positioned, Records};
-use follower_agent::positions::{Positions, copy_key};
-use follower_agent::progress::{IndexProgress, ShardProgress};
-use follower_agent::shard::ShardError;
-use follower_agent::slots::Slot;
-use follower_agent::stream::StreamError;
+use follower_agent::{
+    Checkpoint, CheckpointError, CheckpointStore, IndexAdmin, IndexProgress, Limits, Positioned,
+    Positions, Records, ShardError, ShardPorts, ShardProgress, Slot, StreamError, copy_key,
+    furthest,
+};
 use shardline_common::kafka::{Reach, TopicError, Watermarks};
 use shardline_common::metadata::IndexMetadata;
 use shardline_common::record::{FrameId, Record};
@@ -40,8 +36,8 @@ pub struct Place {
     topic: TopicName,
     /// Where the copy's stream begins.
     from: Option<Checkpoint>,
-    follower: FollowerIndex,
-    given_away: watch::Sender<HashMap<ShardId, SeqNo>>,
+    follower: IndexAdmin,
+    highest_assigned: watch::Sender<HashMap<ShardId, SeqNo>>,
 }
 
 impl Place {
@@ -57,13 +53,9 @@ impl Place {
             epoch,
             topic: world.lock().topic.clone(),
             from: None,
-            follower: FollowerIndex::new(
-                Wire::follower(world),
-                name.clone(),
-                serde_json::Map::new(),
-            ),
+            follower: IndexAdmin::new(Wire::follower(world), name.clone(), serde_json::Map::new()),
             name,
-            given_away: watch::Sender::default(),
+            highest_assigned: watch::Sender::default(),
         }
     }
 
@@ -96,7 +88,7 @@ impl Place {
     }
 }
 
-impl FollowedIndex for Place {
+impl ShardPorts for Place {
     type Records = PartitionRecords;
 
     fn name(&self) -> &IndexName {
@@ -111,8 +103,8 @@ impl FollowedIndex for Place {
         &self.progress.shards[0]
     }
 
-    fn given_away(&self) -> watch::Receiver<HashMap<ShardId, SeqNo>> {
-        self.given_away.subscribe()
+    fn highest_assigned(&self) -> watch::Receiver<HashMap<ShardId, SeqNo>> {
+        self.highest_assigned.subscribe()
     }
 
     fn limits(&self) -> Limits {

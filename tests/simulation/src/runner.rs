@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use follower_agent::checkpoint::CheckpointStore;
-use follower_agent::metrics::Metrics;
+use follower_agent::{CheckpointStore, Metrics};
 use parking_lot::Mutex;
 use prometheus::Registry;
 

@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fastrand::Rng;
-use follower_agent::apply::bulk::Refused;
-use follower_agent::positions::Committed;
+use follower_agent::{Committed, Refused};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use reqwest::StatusCode;
@@ -22,7 +21,7 @@ use shardline_common::types::TopicName;
 use crate::calls::{Call, Target, call};
 use crate::check::Checks;
 use crate::group::{Group, Op};
-use crate::index::{FollowerIndex, Mood, Scans};
+use crate::index::{IndexAdmin, Mood, Scans};
 use crate::log::{Kafka, Posted};
 use crate::plan::Plan;
 use crate::sabotage::Sabotage;
@@ -45,7 +44,7 @@ pub struct World {
     pub kafka: Kafka,
     pub topic: TopicName,
     pub board: Posted,
-    pub follower: FollowerIndex,
+    pub follower: IndexAdmin,
     pub scans: Scans,
     pub calls: Vec<Call>,
     /// Positions committed to Kafka.
@@ -80,9 +79,9 @@ impl World {
             kafka: Kafka::default(),
             topic: "shardline.leader.books.ibhFku_5fA".into(),
             board: Posted::default(),
-            follower: FollowerIndex {
+            follower: IndexAdmin {
                 refuses: plan_refuses,
-                ..FollowerIndex::default()
+                ..IndexAdmin::default()
             },
             scans: Scans::default(),
             calls: Vec::new(),

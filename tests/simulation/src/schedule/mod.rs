@@ -8,8 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use follower_agent::checkpoint::CheckpointStore;
-use follower_agent::metrics::Metrics;
+use follower_agent::{CheckpointStore, Metrics};
 
 use crate::calls::Target;
 use crate::follower_side::FollowerSide;

@@ -1,9 +1,0 @@
-//! From records of a partition to acknowledged writes in the follower index.
-
-pub mod batch;
-pub mod bulk;
-pub mod pace;
-pub mod pipeline;
-pub mod routing;
-pub mod source;
-pub mod tracker;

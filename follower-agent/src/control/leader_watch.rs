@@ -1,0 +1,131 @@
+//! Watches what becomes of the leader indices: a closed one pauses its followers until it is open
+//! again, a deleted one for good, or is followed into its grave if
+//! `plugins.replication.replicate.delete_index` says so.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shardline::contract::ReplicationService;
+use shardline::contract::request::ResumeRequest;
+use shardline_common::control::{CatalogEntry, Subscription, SubscriptionState};
+use shardline_common::kafka::ControlTopic;
+use shardline_common::types::IndexName;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::subscriptions::Subscriptions;
+use crate::index::{IndexAdmin, STOPPING};
+
+/// How often what could not be done is tried again.
+const INTERVAL: Duration = Duration::from_secs(30);
+
+/// Reasons as the plugin words them; the first also marks a pause that ends by itself.
+fn closed_reason(follower: &IndexName) -> String {
+    format!(
+        "AutoPaused:  + [[{follower}][0] - org.opensearch.indices.IndexClosedException - \"closed\"], "
+    )
+}
+
+fn deleted_reason(follower: &IndexName, leader: &IndexName) -> String {
+    format!(
+        "AutoPaused:  + [[{follower}][0] - org.opensearch.index.IndexNotFoundException - \"no such index [{leader}]\"], "
+    )
+}
+
+pub async fn run(
+    subscriptions: Arc<Subscriptions>,
+    leader_table: ControlTopic,
+    stop: CancellationToken,
+) {
+    let mut changes = leader_table.changes();
+    let mut slots = subscriptions.slots().changes();
+    loop {
+        let seen = leader_table.newest::<CatalogEntry>();
+        for subscription in subscriptions.all() {
+            // Another agent sees to the others.
+            if subscriptions.looks_after(&subscription.follower_index) {
+                tokio::select! {
+                    () = check(&subscriptions, &leader_table, &subscription) => {}
+                    () = stop.cancelled() => return,
+                }
+            }
+        }
+        tokio::select! {
+            // Most changes are of other things.
+            changed = changes.wait_for(|_| leader_table.newest::<CatalogEntry>() != seen) => if changed.is_err() { return },
+            () = slots.next() => {}
+            () = tokio::time::sleep(INTERVAL) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+async fn check(
+    subscriptions: &Subscriptions,
+    leader_table: &ControlTopic,
+    subscription: &Subscription,
+) {
+    let Subscription {
+        follower_index,
+        leader_index,
+        ..
+    } = subscription;
+    let key = CatalogEntry::key_of(&subscription.leader_cluster, leader_index);
+    let entry = leader_table
+        .get::<CatalogEntry>(&key)
+        .filter(|entry| entry.uuid == subscription.leader_uuid);
+    match (entry, subscription.state) {
+        (None, SubscriptionState::Paused)
+            if subscription.reason == STOPPING
+                && subscriptions.settings().deletes_with_leader() =>
+        {
+            delete(subscriptions, subscription).await;
+        }
+        (None, SubscriptionState::Running) => {
+            warn!(index = %follower_index, leader = %leader_index, "the leader index was deleted");
+            match subscriptions.settings().deletes_with_leader() {
+                true => delete(subscriptions, subscription).await,
+                false => {
+                    subscriptions
+                        .auto_pause(subscription, deleted_reason(follower_index, leader_index))
+                        .await
+                }
+            }
+        }
+        (Some(entry), SubscriptionState::Running) if !entry.open => {
+            info!(index = %follower_index, leader = %leader_index, "the leader index was closed");
+            subscriptions
+                .auto_pause(subscription, closed_reason(follower_index))
+                .await;
+        }
+        (Some(entry), SubscriptionState::Paused)
+            if entry.open && subscription.reason == closed_reason(follower_index) =>
+        {
+            info!(index = %follower_index, leader = %leader_index, "the leader index is open again");
+            if let Err(error) = subscriptions
+                .resume(follower_index.clone(), ResumeRequest::default())
+                .await
+            {
+                warn!(index = %follower_index, %error, "the index could not be resumed by itself");
+            }
+        }
+        _ => {}
+    }
+}
+
+/// As `plugins.replication.replicate.delete_index` asks for.
+async fn delete(subscriptions: &Subscriptions, subscription: &Subscription) {
+    let name = &subscription.follower_index;
+    let index = IndexAdmin::new(
+        subscriptions.opensearch().clone(),
+        name.clone(),
+        subscription.settings.clone(),
+    );
+    if let Err(error) = subscriptions.stop(name.clone()).await {
+        warn!(index = %name, %error, "the follower index is not deleted, as it could not be stopped");
+    } else if let Err(error) = index.delete().await {
+        warn!(index = %name, %error, "the follower index could not be deleted with its leader index");
+    } else {
+        info!(index = %name, "deleted with its leader index");
+    }
+}

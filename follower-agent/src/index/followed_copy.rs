@@ -1,0 +1,410 @@
+//! One copy of a leader index in a follower index, as its shards' tasks share it: where they go on,
+//! what metadata the follower index has, and how they ask the agent that looks after the index.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use shardline_common::control::{
+    AppliedMetadata, Ask, Capture, Entry, IndexCopy, ShardRequest, Subscription,
+};
+use shardline_common::kafka::{ControlError, Kafka, Reach, TopicError, Watermarks};
+use shardline_common::metadata::{IndexMetadata, MetadataVersions, write_aliases};
+use shardline_common::opensearch::OpenSearchError;
+use shardline_common::record::{FrameId, Record};
+use shardline_common::types::{
+    ClusterUuid, IndexName, IndexUuid, Offset, SeqNo, ShardId, TopicName,
+};
+use tokio::sync::{Mutex, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::admin::{Found, IndexAdmin};
+use super::context::AgentContext;
+use super::letter_box::LetterBox;
+use super::settings::ControlSettings;
+use crate::membership::{Committed, Partition, Slot, copy_key};
+use crate::progress::{
+    Checkpoint, CheckpointError, CheckpointStore, IndexProgress, ShardProgress, furthest,
+};
+use crate::read::{PartitionStream, StreamError};
+use crate::shard::{ShardError, ShardPorts};
+use crate::write::Limits;
+
+pub struct FollowedCopy {
+    pub context: Arc<AgentContext>,
+    cluster: ClusterUuid,
+    subscription: String,
+    /// Of the leader's descriptor of the index, in the control topic.
+    descriptor: String,
+    pub copy: IndexCopy,
+    /// Under which positions of this copy are kept.
+    pub key: String,
+    pub topic: TopicName,
+    pub follower: IndexAdmin,
+    pub kafka: Kafka,
+    pub dead_letters: LetterBox,
+    pub checkpoints: CheckpointStore,
+    pub progress: Arc<IndexProgress>,
+    /// The highest number that each follower shard has given to an operation, as last asked.
+    pub highest_assigned: watch::Sender<HashMap<ShardId, SeqNo>>,
+    /// Cancelled once the follower index is found to be gone, or to be another one.
+    pub gone: CancellationToken,
+    /// Held while metadata is brought over.
+    applying: Mutex<()>,
+}
+
+impl FollowedCopy {
+    pub fn new(
+        context: Arc<AgentContext>,
+        subscription: &Subscription,
+        copy: IndexCopy,
+        topic: TopicName,
+        follower: IndexAdmin,
+        progress: Arc<IndexProgress>,
+    ) -> Self {
+        let dead_letters = LetterBox::new(&context, subscription).of(topic.clone());
+        Self {
+            cluster: subscription.follower_cluster.clone(),
+            subscription: subscription.id.clone(),
+            descriptor: Capture::key_of(&subscription.leader_cluster, &subscription.leader_uuid),
+            key: copy_key(&subscription.id, &copy.id),
+            copy,
+            topic,
+            follower,
+            kafka: context.kafka.clone(),
+            dead_letters,
+            checkpoints: context.checkpoints.clone(),
+            progress,
+            highest_assigned: watch::Sender::default(),
+            gone: CancellationToken::new(),
+            applying: Mutex::new(()),
+            context,
+        }
+    }
+
+    /// As they are now.
+    pub fn settings(&self) -> ControlSettings {
+        ControlSettings::new(self.context.follower_table.clone(), self.cluster.clone())
+    }
+
+    fn partition(&self, shard: ShardId) -> Partition {
+        (self.topic.clone(), shard)
+    }
+
+    /// Where a shard goes on: from RocksDB's checkpoint or the one committed to Kafka, whichever is
+    /// further; else from where this copy was made; else, with none, from the topic's beginning.
+    pub async fn recover(&self, shard: ShardId) -> Result<Option<Checkpoint>, ShardError> {
+        let partition = self.partition(shard);
+        let mut committed = self
+            .context
+            .group
+            .committed(std::slice::from_ref(&partition))
+            .await?;
+        let committed = committed.remove(&partition).unwrap_or_default();
+        let in_kafka = committed
+            .0
+            .get(&self.key)
+            .and_then(|position| position.checkpoint);
+        let in_rocksdb = self.checkpoints.load(&self.key, shard)?;
+        self.begin_reports(&partition, Slot::of_shard(&self.topic, shard), committed);
+        let chosen = furthest(in_rocksdb, in_kafka);
+        let source = match chosen {
+            Some(_) if chosen == in_rocksdb => "RocksDB",
+            Some(_) => "Kafka",
+            None => "the copy",
+        };
+        let chosen = chosen.or_else(|| self.copy.from.get(shard.0 as usize).copied());
+        info!(index = %self.follower.name, %shard, source, found = chosen.is_some(), "position recovered");
+        Ok(chosen)
+    }
+
+    /// RocksDB first, Kafka behind it: what is committed never runs ahead.
+    pub fn save(&self, shard: ShardId, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
+        self.checkpoints.save(&self.key, shard, checkpoint)?;
+        self.context
+            .positions
+            .reached(&self.partition(shard), &self.key, *checkpoint);
+        Ok(())
+    }
+
+    fn begin_reports(&self, partition: &Partition, slot: Slot, found: Committed) {
+        let subscriptions = self.context.subscription_ids();
+        let progress = Arc::clone(&self.progress);
+        self.context
+            .positions
+            .begin(partition, slot, found, &subscriptions, &self.key, progress);
+    }
+
+    /// Commits the progress of loading a shard, for the other agents' status, until the guard is
+    /// dropped.
+    pub fn report_on(&self, bootstrap_topic: &TopicName, shard: ShardId) -> impl Drop + use<> {
+        let partition = (bootstrap_topic.clone(), shard);
+        self.begin_reports(
+            &partition,
+            Slot::of_index(&self.follower.name),
+            Committed::default(),
+        );
+        Reporting {
+            context: Arc::clone(&self.context),
+            partition,
+        }
+    }
+
+    /// The metadata that the follower index has.
+    fn applied(&self) -> Option<AppliedMetadata> {
+        let key = AppliedMetadata::key_of(&self.cluster, &self.follower.name);
+        let applied = self.context.follower_table.get::<AppliedMetadata>(&key);
+        applied
+            .filter(|found| found.subscription == self.subscription && found.copy == self.copy.id)
+    }
+
+    fn applied_versions(&self) -> MetadataVersions {
+        self.applied()
+            .map(|applied| applied.versions)
+            .unwrap_or_default()
+    }
+
+    /// Whether an index of the follower's name is the one that holds this copy.
+    pub fn is_copy(&self, uuid: &IndexUuid) -> bool {
+        self.applied()
+            .and_then(|applied| applied.index_uuid)
+            .is_none_or(|known| known == *uuid)
+    }
+
+    /// The follower index, if it is the one that holds this copy.
+    pub async fn found(&self) -> Result<Option<Found>, OpenSearchError> {
+        Ok(self
+            .follower
+            .found()
+            .await?
+            .filter(|found| self.is_copy(&found.uuid)))
+    }
+
+    /// Writes down that the follower index has been made with this metadata.
+    pub async fn note_made(&self, metadata: &IndexMetadata) -> Result<(), ShardError> {
+        self.note(metadata, None).await
+    }
+
+    /// Forgets which index holds the copy, since another one is about to.
+    pub async fn forget_made(&self) -> Result<(), ControlError> {
+        self.context
+            .follower_table
+            .remove(&AppliedMetadata::key_of(&self.cluster, &self.follower.name))
+            .await
+    }
+
+    /// Writes down what metadata the follower index has now, and which index it is.
+    async fn note(
+        &self,
+        metadata: &IndexMetadata,
+        before: Option<AppliedMetadata>,
+    ) -> Result<(), ShardError> {
+        let (mut versions, mut settings) = (metadata.versions, metadata.settings.clone());
+        let mut write_aliases = write_aliases(&metadata.aliases);
+        let mut index_uuid = before.as_ref().and_then(|before| before.index_uuid.clone());
+        if index_uuid.is_none() {
+            index_uuid = self
+                .follower
+                .found()
+                .await
+                .map_err(ShardError::Metadata)?
+                .map(|found| found.uuid);
+        }
+        if let Some(before) = before {
+            if before.versions.aliases >= versions.aliases {
+                write_aliases = before.write_aliases;
+            }
+            if before.versions.settings > versions.settings {
+                settings = before.settings;
+            }
+            versions = versions.union(before.versions);
+        }
+        let applied = AppliedMetadata {
+            follower_cluster: self.cluster.clone(),
+            follower_index: self.follower.name.clone(),
+            subscription: self.subscription.clone(),
+            copy: self.copy.id.clone(),
+            index_uuid,
+            versions,
+            settings,
+            write_aliases,
+        };
+        Ok(self.context.follower_table.publish(&applied).await?)
+    }
+
+    /// Brings metadata over that the follower index does not have yet: the agent that holds the
+    /// index's slot does it, for all shards, so that older metadata never comes after newer.
+    pub async fn apply_metadata(
+        &self,
+        shard: ShardId,
+        metadata: &IndexMetadata,
+    ) -> Result<(), ShardError> {
+        while metadata.versions.newer_than(self.applied_versions()) {
+            let Some(claim) = self
+                .context
+                .slots
+                .try_claim(Slot::of_index(&self.follower.name))
+            else {
+                self.ask(shard, Ask::Metadata(Box::new(metadata.clone())))
+                    .await?;
+                continue;
+            };
+            tokio::select! {
+                biased;
+                () = claim.lost().cancelled() => {}
+                applied = self.apply_here(metadata) => return applied,
+            }
+        }
+        Ok(())
+    }
+
+    async fn apply_here(&self, metadata: &IndexMetadata) -> Result<(), ShardError> {
+        let _one_at_a_time = self.applying.lock().await;
+        let applied = self.applied_versions();
+        if !metadata.versions.newer_than(applied) {
+            return Ok(());
+        }
+        self.follower
+            .apply(metadata, applied)
+            .await
+            .map_err(ShardError::Metadata)?;
+        self.note(metadata, self.applied()).await
+    }
+
+    /// Asks the agent that looks after the index, and waits until it has taken the request up.
+    pub async fn ask(&self, shard: ShardId, ask: Ask) -> Result<(), ControlError> {
+        let request = ShardRequest {
+            follower_cluster: self.cluster.clone(),
+            follower_index: self.follower.name.clone(),
+            shard,
+            subscription: self.subscription.clone(),
+            copy: self.copy.id.clone(),
+            ask,
+        };
+        let (key, table) = (request.key(), &self.context.follower_table);
+        let mut changes = table.changes();
+        table.publish(&request).await?;
+        while table.get::<ShardRequest>(&key).is_some() {
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is asked for this index.
+    pub fn requests(&self) -> Vec<ShardRequest> {
+        self.context
+            .follower_table
+            .below(&ShardRequest::prefix_of(&self.cluster, &self.follower.name))
+    }
+}
+
+impl ShardPorts for FollowedCopy {
+    type Records = PartitionStream;
+
+    fn name(&self) -> &IndexName {
+        &self.follower.name
+    }
+
+    fn topic(&self) -> &TopicName {
+        &self.topic
+    }
+
+    fn progress(&self, shard: ShardId) -> &ShardProgress {
+        &self.progress.shards[shard.0 as usize]
+    }
+
+    fn highest_assigned(&self) -> watch::Receiver<HashMap<ShardId, SeqNo>> {
+        self.highest_assigned.subscribe()
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            requests: self.settings().writers(),
+            operations: self.settings().batch_operations(),
+        }
+    }
+
+    fn checkpoints(&self) -> &CheckpointStore {
+        &self.checkpoints
+    }
+
+    fn key(&self) -> &str {
+        &self.key
+    }
+
+    async fn recover(&self, shard: ShardId) -> Result<Option<Checkpoint>, ShardError> {
+        Self::recover(self, shard).await
+    }
+
+    fn save(&self, shard: ShardId, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
+        Self::save(self, shard, checkpoint)
+    }
+
+    fn announced_metadata(&self) -> Option<IndexMetadata> {
+        self.context
+            .leader_table
+            .get::<Capture>(&self.descriptor)
+            .map(|capture| capture.metadata)
+    }
+
+    async fn apply_metadata(
+        &self,
+        shard: ShardId,
+        metadata: &IndexMetadata,
+    ) -> Result<(), ShardError> {
+        Self::apply_metadata(self, shard, metadata).await
+    }
+
+    async fn watermarks(
+        &self,
+        topic: &TopicName,
+        shard: ShardId,
+    ) -> Result<Watermarks, TopicError> {
+        self.kafka.watermarks(topic, shard).await
+    }
+
+    async fn reach(&self, topic: &TopicName, shard: ShardId) -> Result<Option<Reach>, TopicError> {
+        self.kafka.reach(topic, shard).await
+    }
+
+    async fn first_records(&self, shard: ShardId) -> Result<Vec<(Offset, Record)>, TopicError> {
+        self.kafka.first_records(&self.topic, shard).await
+    }
+
+    async fn redelivered(
+        &self,
+        shard: ShardId,
+        frame: FrameId,
+        up_to: SeqNo,
+    ) -> Result<(), ShardError> {
+        Ok(self.dead_letters.redelivered(shard, frame, up_to).await?)
+    }
+
+    async fn open(
+        &self,
+        topic: &TopicName,
+        shard: ShardId,
+        known: Range<Offset>,
+    ) -> Result<PartitionStream, StreamError> {
+        let streams = if *topic == self.topic {
+            &self.context.streams
+        } else {
+            &self.context.copies
+        };
+        streams.open(topic, shard, known).await
+    }
+}
+
+struct Reporting {
+    context: Arc<AgentContext>,
+    partition: Partition,
+}
+
+impl Drop for Reporting {
+    fn drop(&mut self) {
+        self.context.positions.end(&self.partition);
+    }
+}

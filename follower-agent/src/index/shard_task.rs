@@ -1,0 +1,111 @@
+//! Follows one shard whenever this agent holds its slot.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shardline_common::control::Ask;
+use shardline_common::opensearch::OpenSearchError;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::followed_copy::FollowedCopy;
+use crate::membership::Slot;
+use crate::shard::{self, ShardError};
+use crate::write::Destination;
+
+/// How long after a request was taken up, or could not be made, the shard is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Runs until stopped. What a shard cannot solve itself is asked of the agent that looks after the
+/// index, which then changes the subscription, and that ends this task.
+pub async fn run(index: Arc<FollowedCopy>, destination: Destination, stop: CancellationToken) {
+    let shard = destination.target.shard;
+    while !stop.is_cancelled() {
+        let claim = tokio::select! {
+            claim = index.context.slots.claim(Slot::of_shard(&index.topic, shard)) => claim,
+            () = stop.cancelled() => return,
+        };
+        let until = stop.child_token();
+        let followed = follow(&index, &destination, &until);
+        tokio::pin!(followed);
+        let error = tokio::select! {
+            error = &mut followed => error,
+            () = claim.lost().cancelled() => {
+                until.cancel();
+                followed.await
+            }
+            () = index.gone.cancelled() => {
+                until.cancel();
+                followed.await.or_else(|| Some(ShardError::IndexGone(index.follower.name.clone())))
+            }
+        };
+        let Some(error) = error else { continue };
+        let asked = async {
+            if let Err(error) = index.ask(shard, ask(&index, &destination, &error)).await {
+                warn!(index = %index.follower.name, %shard, %error, "a request could not be made");
+            }
+            tokio::time::sleep(RETRY).await;
+        };
+        tokio::select! {
+            () = asked => {}
+            () = claim.lost().cancelled() => {}
+            () = stop.cancelled() => {}
+        }
+    }
+}
+
+async fn follow(
+    index: &Arc<FollowedCopy>,
+    destination: &Destination,
+    stop: &CancellationToken,
+) -> Option<ShardError> {
+    loop {
+        let found = tokio::select! {
+            found = is_there(index) => found,
+            () = stop.cancelled() => return None,
+        };
+        match found {
+            // A write would make it anew, with a mapping of its own.
+            Ok(false) => return Some(ShardError::IndexGone(index.follower.name.clone())),
+            Ok(true) => break,
+            Err(error) => {
+                warn!(index = %index.follower.name, %error, "the follower cluster is not available")
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(RETRY) => {}
+            () = stop.cancelled() => return None,
+        }
+    }
+    shard::follow(Arc::clone(index), destination.clone(), stop.clone())
+        .await
+        .err()
+}
+
+/// Whether the follower index is the one that was followed. It is open then.
+async fn is_there(index: &FollowedCopy) -> Result<bool, OpenSearchError> {
+    let found = index.found().await?;
+    if found.as_ref().is_some_and(|found| found.is_closed) {
+        // Such as by an agent that was ended while it changed settings.
+        index.follower.open().await?;
+    }
+    Ok(found.is_some())
+}
+
+fn ask(index: &FollowedCopy, destination: &Destination, error: &ShardError) -> Ask {
+    match error {
+        ShardError::IndexGone(_) => Ask::Pause {
+            reason: error.to_string(),
+        },
+        error if error.needs_copy() => Ask::Copy {
+            reason: error.to_string(),
+        },
+        error => {
+            let reason = format!(
+                "[{}][{}] - {error}",
+                index.follower.name, destination.target.shard
+            );
+            Ask::Pause { reason }
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! The task of one followed index on one agent. It works for one state of the subscription: when
+//! that changes, the task is ended and another one begins.
+//!
+//! The agent that holds the index's slot looks after the index: makes it, copies it anew, brings
+//! metadata over, changes its subscription. Each shard is followed by the agent that holds the
+//! shard's slot, and by nobody while the index is made or copied.
+
+use std::sync::Arc;
+
+use futures::future::join_all;
+use serde_json::Value;
+use shardline_common::control::{Ask, Capture, Entry, IndexCopy, Subscription};
+use shardline_common::kafka::ControlError;
+use shardline_common::metadata::IndexMetadata;
+use shardline_common::opensearch::OpenSearchError;
+use shardline_common::types::{IndexName, ShardId};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+use uuid::Uuid;
+
+use super::admin::IndexAdmin;
+use super::context::{AgentContext, TransitionError};
+use super::followed_copy::FollowedCopy;
+use super::phase::Phase;
+use super::restore::RestoreError;
+use super::state::Command;
+use super::{observe, shard_task};
+use crate::membership::{Claim, Slot};
+use crate::progress::{CheckpointError, IndexProgress};
+use crate::shard::ShardError;
+use crate::write::{Destination, Spread, Target};
+
+/// Why the task ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum End {
+    #[error("[{follower}][{shard}] - {error}")]
+    Shard {
+        follower: String,
+        shard: ShardId,
+        error: Box<ShardError>,
+    },
+    #[error("the follower index could not be made: {0}")]
+    Refused(Arc<OpenSearchError>),
+    #[error(transparent)]
+    Transition(#[from] TransitionError),
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    OpenSearch(#[from] OpenSearchError),
+    #[error(
+        "the follower index [{0}] was deleted while it was loaded, or is another one: delete what is there, and resume"
+    )]
+    IndexGone(IndexName),
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    #[error("the copy under way is asked for by no request")]
+    NotAsked,
+    /// A shard's agent asked for it, with this reason.
+    #[error("{0}")]
+    Asked(String),
+}
+
+impl End {
+    /// Whether trying again later may help.
+    pub fn retryable(&self) -> bool {
+        match self {
+            Self::Shard { error, .. } => error.retryable(),
+            Self::OpenSearch(error) => error.retryable(),
+            Self::Transition(TransitionError::Control(_) | TransitionError::Elsewhere) => true,
+            Self::Restore(error) => error.retryable(),
+            Self::Control(_) | Self::NotAsked => true,
+            Self::Refused(_)
+            | Self::Transition(_)
+            | Self::Checkpoint(_)
+            | Self::IndexGone(_)
+            | Self::Asked(_) => false,
+        }
+    }
+}
+
+pub struct IndexTask {
+    pub context: Arc<AgentContext>,
+    pub subscription: Subscription,
+    pub phase: watch::Sender<Phase>,
+}
+
+impl IndexTask {
+    /// Follows until stopped, or until it cannot go on.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), End> {
+        let capture = tokio::select! {
+            capture = self.capture() => capture,
+            () = stop.cancelled() => return Ok(()),
+        };
+        match (&self.subscription.bootstrap, &self.subscription.copy) {
+            (Some(id), _) => self.copy(id, &capture, &stop).await,
+            (None, None) => self.make(&capture, &stop).await,
+            (None, Some(copy)) => self.follow(copy, &capture, &stop).await,
+        }
+    }
+
+    async fn capture(&self) -> Capture {
+        let mut changes = self.context.leader_table.changes();
+        loop {
+            changes.mark_unchanged();
+            if let Some(capture) = self.context.capture(&self.subscription) {
+                return capture;
+            }
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    pub(crate) fn index(
+        &self,
+        copy: &IndexCopy,
+        capture: &Capture,
+        progress: Arc<IndexProgress>,
+    ) -> Arc<FollowedCopy> {
+        let (context, subscription) = (&self.context, &self.subscription);
+        let (name, overrides) = (
+            subscription.follower_index.clone(),
+            subscription.settings.clone(),
+        );
+        let follower = IndexAdmin::new(context.opensearch.clone(), name, overrides);
+        Arc::new(FollowedCopy::new(
+            Arc::clone(context),
+            subscription,
+            copy.clone(),
+            capture.topic.clone(),
+            follower,
+            progress,
+        ))
+    }
+
+    /// Waits until this agent holds the index's slot; none when stopped before.
+    pub(crate) async fn hold(&self, stop: &CancellationToken) -> Option<Claim> {
+        tokio::select! {
+            claim = self.context.slots.claim(Slot::of_index(&self.subscription.follower_index)) => Some(claim),
+            () = stop.cancelled() => None,
+        }
+    }
+
+    /// Makes the follower index: the beginning of a subscription.
+    async fn make(&self, capture: &Capture, stop: &CancellationToken) -> Result<(), End> {
+        let id = Uuid::new_v4().simple().to_string();
+        let copy = IndexCopy {
+            id,
+            from: Vec::new(),
+            is_restored: false,
+        };
+        let progress = Arc::new(IndexProgress::new(capture.metadata.number_of_shards));
+        let index = self.index(&copy, capture, progress);
+        while let Some(claim) = self.hold(stop).await {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                () = claim.lost().cancelled() => continue,
+                made = self.make_index(&index, &capture.metadata) => made?,
+            }
+            drop(claim);
+            // This changes the subscription, which ends this task.
+            self.context
+                .transition(&self.subscription, Command::Made { copy })
+                .await?;
+            stop.cancelled().await;
+            break;
+        }
+        Ok(())
+    }
+
+    async fn make_index(&self, index: &FollowedCopy, metadata: &IndexMetadata) -> Result<(), End> {
+        // It may be there from an attempt that was broken off.
+        if index.follower.exists().await? {
+            let applied = index.apply_metadata(ShardId(0), metadata).await;
+            return applied.map_err(|error| self.shard_end(ShardId(0), error));
+        }
+        self.create(index, metadata).await
+    }
+
+    pub(crate) async fn create(
+        &self,
+        index: &FollowedCopy,
+        metadata: &IndexMetadata,
+    ) -> Result<(), End> {
+        match index.follower.create(metadata).await {
+            Err(error) if !error.retryable() => {
+                let error = Arc::new(error);
+                self.phase.send_replace(Phase::Refused(Arc::clone(&error)));
+                return Err(End::Refused(error));
+            }
+            outcome => outcome?,
+        }
+        index
+            .note_made(metadata)
+            .await
+            .map_err(|error| self.shard_end(ShardId(0), error))
+    }
+
+    /// Follows the shards whose slots this agent holds, and looks after the index while it holds
+    /// that one's.
+    async fn follow(
+        &self,
+        copy: &IndexCopy,
+        capture: &Capture,
+        stop: &CancellationToken,
+    ) -> Result<(), End> {
+        let shards = capture.metadata.number_of_shards;
+        // Unless the copy is another one, the shards go on where they were.
+        let known = match &*self.phase.borrow() {
+            Phase::Syncing(known) if known.shards.len() == shards as usize => {
+                Some(Arc::clone(known))
+            }
+            _ => None,
+        };
+        let progress = known.unwrap_or_else(|| Arc::new(IndexProgress::new(shards)));
+        let index = self.index(copy, capture, progress);
+        self.phase
+            .send_replace(Phase::Syncing(Arc::clone(&index.progress)));
+        let all = stop.child_token();
+        let shards = (0..shards).map(ShardId).map(|shard| {
+            let task = shard_task::run(
+                Arc::clone(&index),
+                self.destination(&index, &capture.metadata, shard),
+                all.clone(),
+            );
+            let task = tokio::spawn(task);
+            async move {
+                if let Err(error) = task.await {
+                    std::panic::resume_unwind(error.into_panic());
+                }
+            }
+        });
+        let served = async {
+            let served = self.serve_requests(&index, &all).await;
+            all.cancel();
+            served
+        };
+        // All shards are waited for, so that none writes on when the index is to be copied or
+        // paused.
+        let (_, asked, ()) = tokio::join!(join_all(shards), served, observe::run(&index, &all));
+        match asked? {
+            Some(()) => self.ask_for_copy(&index, stop).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Takes up what the shards' agents ask, until stopped; or until the index is to be copied or
+    /// cannot go on.
+    async fn serve_requests(
+        &self,
+        index: &FollowedCopy,
+        stop: &CancellationToken,
+    ) -> Result<Option<()>, End> {
+        while let Some(claim) = self.hold(stop).await {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(None),
+                () = claim.lost().cancelled() => {}
+                served = self.serve_until_copy(index) => return served.map(Some),
+            }
+        }
+        Ok(None)
+    }
+
+    async fn serve_until_copy(&self, index: &FollowedCopy) -> Result<(), End> {
+        let table = &self.context.follower_table;
+        let mut changes = table.changes();
+        loop {
+            changes.mark_unchanged();
+            for request in index.requests() {
+                let key = request.key();
+                if request.subscription != self.subscription.id || request.copy != index.copy.id {
+                    table.remove(&key).await?;
+                    continue;
+                }
+                match request.ask {
+                    Ask::Metadata(metadata) => {
+                        let applied = index.apply_metadata(request.shard, &metadata).await;
+                        applied.map_err(|error| self.shard_end(request.shard, error))?;
+                        table.remove(&key).await?;
+                    }
+                    // Removed first: should it be forgotten then, it is asked again.
+                    Ask::Copy { reason } => {
+                        table.remove(&key).await?;
+                        info!(index = %index.follower.name, shard = %request.shard, reason, "copying the index anew");
+                        return Ok(());
+                    }
+                    Ask::Pause { reason } => {
+                        table.remove(&key).await?;
+                        return Err(End::Asked(reason));
+                    }
+                }
+            }
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    pub(crate) fn destination(
+        &self,
+        index: &FollowedCopy,
+        metadata: &IndexMetadata,
+        shard: ShardId,
+    ) -> Destination {
+        let partition_size = metadata
+            .settings
+            .get("index.routing_partition_size")
+            .and_then(Value::as_str);
+        Destination {
+            opensearch: self.context.opensearch.clone(),
+            index: self.subscription.follower_index.clone(),
+            target: Target {
+                shard,
+                epoch: self.subscription.epoch,
+                spread: Spread {
+                    number_of_shards: metadata.number_of_shards,
+                    routing_num_shards: metadata.routing_num_shards.max(metadata.number_of_shards),
+                    partition_size: partition_size
+                        .and_then(|size| size.parse().ok())
+                        .unwrap_or(1),
+                },
+            },
+            metrics: Arc::clone(&self.context.metrics),
+            progress: Arc::clone(&index.progress),
+            memory: Arc::clone(&self.context.memory),
+            dead_letters: Arc::new(index.dead_letters.clone()),
+        }
+    }
+
+    pub(crate) fn shard_end(&self, shard: ShardId, error: ShardError) -> End {
+        End::Shard {
+            follower: self.subscription.follower_index.to_string(),
+            shard,
+            error: Box::new(error),
+        }
+    }
+}

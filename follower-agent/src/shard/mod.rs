@@ -1,0 +1,15 @@
+//! One shard: loaded from a copy, then followed in the stream.
+
+mod error;
+mod follow;
+mod foreign;
+mod load;
+mod ports;
+mod sweep;
+mod tracker;
+
+pub use self::error::ShardError;
+pub use self::follow::follow;
+pub use self::load::load;
+pub use self::ports::ShardPorts;
+pub use self::tracker::Tracker;

@@ -1,0 +1,17 @@
+//! From records of a partition to acknowledged writes in the follower index.
+
+mod batch;
+mod json_line;
+mod memory;
+mod outcome;
+mod pace;
+mod pipeline;
+mod request;
+mod routing;
+
+pub use self::batch::{Batch, Target, Write, bulk_body};
+pub use self::memory::Memory;
+pub use self::outcome::{ApplyError, DeadLetters, Refused, Rejection};
+pub use self::pipeline::{Applied, Limits, Pipeline};
+pub use self::request::Destination;
+pub use self::routing::Spread;
