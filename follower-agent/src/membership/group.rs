@@ -406,8 +406,9 @@ impl Group {
 
     /// Commits what has changed, and renews the lease.
     async fn commit(&self, held: &BTreeSet<Slot>) {
+        self.lease.check();
         let mut committed = self.committed.lock().await;
-        let (sent, acted) = (Instant::now(), *self.acted.borrow());
+        let (sent, acted) = (self.lease.now(), *self.acted.borrow());
         let full = !committed.as_ref().is_some_and(|(when, slots, up_to)| {
             when.elapsed() < FULL_COMMIT_INTERVAL && slots == held && *up_to == acted
         });
@@ -424,7 +425,7 @@ impl Group {
             let list = self.slots_to_commit(&slots, acted);
             match self.commit_list(list).await {
                 // Whatever becomes of the positions.
-                Ok(()) => self.lease.extend(sent + LEASE),
+                Ok(()) => self.lease.extend(sent, LEASE),
                 Err(error) => {
                     debug!(group = self.name, %error, "the slots could not be committed");
                     self.positions
@@ -445,7 +446,7 @@ impl Group {
             }
         }
         if full {
-            *committed = Some((sent, held.clone(), acted));
+            *committed = Some((Instant::now(), held.clone(), acted));
         }
     }
 
