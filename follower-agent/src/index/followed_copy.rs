@@ -31,7 +31,7 @@ use crate::read::{PartitionStream, StreamError};
 use crate::shard::{ShardError, ShardPorts};
 use crate::write::Limits;
 
-pub struct FollowedCopy {
+pub(crate) struct FollowedCopy {
     pub context: Arc<AgentContext>,
     cluster: ClusterUuid,
     subscription: String,
@@ -55,7 +55,7 @@ pub struct FollowedCopy {
 }
 
 impl FollowedCopy {
-    pub fn new(
+    pub(crate) fn new(
         context: Arc<AgentContext>,
         subscription: &Subscription,
         copy: IndexCopy,
@@ -84,7 +84,7 @@ impl FollowedCopy {
     }
 
     /// As they are now.
-    pub fn settings(&self) -> ControlSettings {
+    pub(crate) fn settings(&self) -> ControlSettings {
         ControlSettings::new(self.context.follower_table.clone(), self.cluster.clone())
     }
 
@@ -94,7 +94,7 @@ impl FollowedCopy {
 
     /// Where a shard goes on: from RocksDB's checkpoint or the one committed to Kafka, whichever is
     /// further; else from where this copy was made; else, with none, from the topic's beginning.
-    pub async fn recover(&self, shard: ShardId) -> Result<Option<Checkpoint>, ShardError> {
+    pub(crate) async fn recover(&self, shard: ShardId) -> Result<Option<Checkpoint>, ShardError> {
         let partition = self.partition(shard);
         let mut committed = self
             .context
@@ -120,7 +120,11 @@ impl FollowedCopy {
     }
 
     /// RocksDB first, Kafka behind it: what is committed never runs ahead.
-    pub fn save(&self, shard: ShardId, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
+    pub(crate) fn save(
+        &self,
+        shard: ShardId,
+        checkpoint: &Checkpoint,
+    ) -> Result<(), CheckpointError> {
         self.checkpoints.save(&self.key, shard, checkpoint)?;
         self.context
             .positions
@@ -138,7 +142,11 @@ impl FollowedCopy {
 
     /// Commits the progress of loading a shard, for the other agents' status, until the guard is
     /// dropped.
-    pub fn report_on(&self, bootstrap_topic: &TopicName, shard: ShardId) -> impl Drop + use<> {
+    pub(super) fn report_on(
+        &self,
+        bootstrap_topic: &TopicName,
+        shard: ShardId,
+    ) -> impl Drop + use<> {
         let partition = (bootstrap_topic.clone(), shard);
         self.begin_reports(
             &partition,
@@ -166,14 +174,14 @@ impl FollowedCopy {
     }
 
     /// Whether an index of the follower's name is the one that holds this copy.
-    pub fn is_copy(&self, uuid: &IndexUuid) -> bool {
+    pub(super) fn is_copy(&self, uuid: &IndexUuid) -> bool {
         self.applied()
             .and_then(|applied| applied.index_uuid)
             .is_none_or(|known| known == *uuid)
     }
 
     /// The follower index, if it is the one that holds this copy.
-    pub async fn found(&self) -> Result<Option<Found>, OpenSearchError> {
+    pub(crate) async fn found(&self) -> Result<Option<Found>, OpenSearchError> {
         Ok(self
             .follower
             .found()
@@ -182,12 +190,12 @@ impl FollowedCopy {
     }
 
     /// Writes down that the follower index has been made with this metadata.
-    pub async fn note_made(&self, metadata: &IndexMetadata) -> Result<(), ShardError> {
+    pub(super) async fn note_made(&self, metadata: &IndexMetadata) -> Result<(), ShardError> {
         self.note(metadata, None).await
     }
 
     /// Forgets which index holds the copy, since another one is about to.
-    pub async fn forget_made(&self) -> Result<(), ControlError> {
+    pub(super) async fn forget_made(&self) -> Result<(), ControlError> {
         self.context
             .follower_table
             .remove(&AppliedMetadata::key_of(&self.cluster, &self.follower.name))
@@ -235,7 +243,7 @@ impl FollowedCopy {
 
     /// Brings metadata over that the follower index does not have yet: the agent that holds the
     /// index's slot does it, for all shards, so that older metadata never comes after newer.
-    pub async fn apply_metadata(
+    pub(crate) async fn apply_metadata(
         &self,
         shard: ShardId,
         metadata: &IndexMetadata,
@@ -273,7 +281,7 @@ impl FollowedCopy {
     }
 
     /// Asks the agent that looks after the index, and waits until it has taken the request up.
-    pub async fn ask(&self, shard: ShardId, ask: Ask) -> Result<(), ControlError> {
+    pub(crate) async fn ask(&self, shard: ShardId, ask: Ask) -> Result<(), ControlError> {
         let request = ShardRequest {
             follower_cluster: self.cluster.clone(),
             follower_index: self.follower.name.clone(),
@@ -294,7 +302,7 @@ impl FollowedCopy {
     }
 
     /// What is asked for this index.
-    pub fn requests(&self) -> Vec<ShardRequest> {
+    pub(crate) fn requests(&self) -> Vec<ShardRequest> {
         self.context
             .follower_table
             .below(&ShardRequest::prefix_of(&self.cluster, &self.follower.name))

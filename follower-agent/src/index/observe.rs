@@ -16,7 +16,7 @@ const INTERVAL: Duration = Duration::from_secs(5);
 const BETWEEN_QUESTIONS: Duration = Duration::from_millis(20);
 
 /// Runs until stopped.
-pub async fn run(index: &FollowedCopy, stop: &CancellationToken) {
+pub(crate) async fn run(index: &FollowedCopy, stop: &CancellationToken) {
     let shards = || (0..).map(ShardId).take(index.progress.shards.len());
     let has_shards = || {
         shards().any(|shard| {

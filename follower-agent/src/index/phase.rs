@@ -8,7 +8,7 @@ use crate::progress::IndexProgress;
 
 /// What a followed index is doing.
 #[derive(Clone, Debug)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// Waiting for the leader's agents, or making the follower index.
     Starting,
     Bootstrapping(Arc<IndexProgress>),

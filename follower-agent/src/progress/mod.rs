@@ -3,7 +3,7 @@
 mod checkpoint;
 mod shard_progress;
 
-pub use self::checkpoint::{
-    Checkpoint, CheckpointError, CheckpointStore, LoadState, ShardLoad, furthest,
-};
-pub use self::shard_progress::{IndexProgress, Recovery, ShardProgress, ShardReport};
+pub use self::checkpoint::{Checkpoint, CheckpointError, CheckpointStore, furthest};
+pub(crate) use self::checkpoint::{LoadState, ShardLoad};
+pub use self::shard_progress::{IndexProgress, ShardProgress};
+pub(crate) use self::shard_progress::{Recovery, ShardReport};

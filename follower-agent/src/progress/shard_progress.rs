@@ -373,26 +373,26 @@ mod tests {
     fn another_agent_sees_the_lag_of_a_shard() {
         let (here, there) = (ShardProgress::default(), ShardProgress::default());
         let mut last = here.report();
-        there.reported(last.clone());
+        there.take_report(last.clone());
         assert!(!there.is_heard() && !there.is_restored());
         let tell = |last: &mut ShardReport| {
             *last = here.report();
-            there.reported(last.clone());
+            there.take_report(last.clone());
             there.lag_millis()
         };
         here.heartbeat(SeqNo(4), now_ms() - 2_000, 5_000);
         assert_eq!(tell(&mut last), 0);
         assert!(there.is_heard() && !there.is_restored());
         // A heartbeat soon after the last is no news.
-        here.heard(SeqNo(4), 30_000);
+        here.note_heard(SeqNo(4), 30_000);
         last = here.report();
-        here.heard(SeqNo(4), 39_999);
+        here.note_heard(SeqNo(4), 39_999);
         assert_eq!(here.report(), last);
-        here.pending(now_ms() - 3_000);
+        here.note_pending(now_ms() - 3_000);
         assert!((3_000..5_000).contains(&tell(&mut last)));
-        here.applied(SeqNo(4), 0);
+        here.note_applied(SeqNo(4), 0);
         assert!(tell(&mut last) > 15_000 && there.is_restored());
-        here.heard(SeqNo(4), now_ms() - 14_000);
+        here.note_heard(SeqNo(4), now_ms() - 14_000);
         assert_eq!(tell(&mut last), 0);
         here.heartbeat(SeqNo(4), now_ms() - 170_000, 60_000);
         assert_eq!(tell(&mut last), 0);

@@ -642,6 +642,7 @@ impl<I: ShardPorts> Follower<'_, I> {
 
 #[cfg(test)]
 mod tests {
+    use shardline_common::kafka::TopicError;
     use shardline_common::record::RecordError;
 
     use super::*;

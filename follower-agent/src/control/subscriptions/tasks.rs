@@ -24,7 +24,7 @@ const PROGRESS_POLL: Duration = Duration::from_millis(50);
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(5);
 
-pub struct Tasks {
+pub(super) struct Tasks {
     context: Arc<AgentContext>,
     running: Mutex<HashMap<IndexName, Running>>,
     stop: CancellationToken,
@@ -39,7 +39,7 @@ struct Running {
 }
 
 impl Tasks {
-    pub fn new(context: Arc<AgentContext>, stop: CancellationToken) -> Self {
+    pub(crate) fn new(context: Arc<AgentContext>, stop: CancellationToken) -> Self {
         Self {
             context,
             running: Mutex::default(),
@@ -49,7 +49,7 @@ impl Tasks {
 
     /// Ends the tasks that work for another state of a subscription than these, and begins those
     /// that are missing.
-    pub async fn keep(&self, subscriptions: &[Subscription]) {
+    pub(crate) async fn keep(&self, subscriptions: &[Subscription]) {
         let wanted: HashMap<&IndexName, &Subscription> = subscriptions
             .iter()
             .filter(|subscription| subscription.state == SubscriptionState::Running)
@@ -104,7 +104,7 @@ impl Tasks {
     }
 
     /// Ends every task; each saves its checkpoint.
-    pub async fn end_all(&self) {
+    pub(super) async fn end_all(&self) {
         let running = self
             .running
             .lock()
@@ -115,7 +115,7 @@ impl Tasks {
     }
 
     /// What the index is doing, if it is running.
-    pub fn phase(&self, follower: &IndexName) -> Option<Phase> {
+    pub(crate) fn phase(&self, follower: &IndexName) -> Option<Phase> {
         self.running
             .lock()
             .get(follower)
@@ -123,7 +123,7 @@ impl Tasks {
     }
 
     /// What each running index is doing.
-    pub fn phases(&self) -> Vec<(Subscription, Phase)> {
+    pub(super) fn phases(&self) -> Vec<(Subscription, Phase)> {
         let running = self.running.lock();
         running
             .values()
@@ -132,7 +132,7 @@ impl Tasks {
     }
 
     /// Waits until an index has got going: until nothing of it is missing, if `until_restored`.
-    pub async fn started(
+    pub(crate) async fn started(
         &self,
         follower: &IndexName,
         until_restored: bool,
@@ -168,14 +168,14 @@ impl Tasks {
 }
 
 /// Why an index has not got going.
-pub enum StartFailure {
+pub(crate) enum StartFailure {
     Refused(Arc<OpenSearchError>),
     Timeout,
     Ended,
 }
 
 impl StartFailure {
-    pub fn into_api_error(self) -> ApiError {
+    pub(super) fn into_api_error(self) -> ApiError {
         match self {
             Self::Refused(error) => ApiError::from_cluster(&error),
             Self::Timeout => {
