@@ -61,7 +61,7 @@ pub struct ControlTopic {
 #[derive(Default)]
 struct Table {
     entries: BTreeMap<String, Bytes>,
-    /// Of each kind, the offset behind the last record.
+    /// The offset behind the last record of each kind.
     newest: HashMap<String, Offset>,
 }
 
@@ -265,7 +265,7 @@ impl ControlTopic {
 pub struct Derived<V>(Mutex<(Option<Offset>, Arc<V>)>);
 
 impl<V: Default> Default for Derived<V> {
-    /// As of no entries.
+    /// The value that is derived from no entries.
     fn default() -> Self {
         Self(Mutex::default())
     }
