@@ -3,6 +3,7 @@
 pub mod auto_follow;
 pub mod bulk_tasks;
 mod dead_letters;
+mod evidence;
 pub mod leader_watch;
 mod leaders;
 mod locks;

@@ -27,6 +27,7 @@ pub fn of(subscription: &Subscription, phase: Option<Phase>, verbose: bool) -> R
         foreign_writes: None,
         dead_letters: None,
         held_up: Vec::new(),
+        standstill: None,
         shard_replication_details: None,
     };
     match subscription.state {
@@ -81,14 +82,11 @@ pub fn of(subscription: &Subscription, phase: Option<Phase>, verbose: bool) -> R
     status
 }
 
-/// None before the leader was heard of.
+/// Before the leader was heard of, the operations are those that are known.
 pub fn lag(phase: Option<&Phase>) -> Option<LagDetails> {
     let Some(Phase::Syncing(progress)) = phase else {
         return None;
     };
-    if !progress.shards.iter().all(ShardProgress::is_heard) {
-        return None;
-    }
     let behind =
         |shard: &ShardProgress| shard.leader_checkpoint().0 - shard.follower_checkpoint().0;
     Some(LagDetails {
@@ -115,9 +113,8 @@ fn shards(
 
 fn held_up(progress: &IndexProgress) -> Vec<HeldUpDetails> {
     let details = |(shard_id, shard): (u32, &ShardProgress)| {
-        shard
-            .why_held_up()
-            .map(|reason| HeldUpDetails { shard_id, reason })
+        let reason = shard.standstill()?;
+        Some(HeldUpDetails::of(shard_id, reason))
     };
     (0..).zip(&progress.shards).filter_map(details).collect()
 }

@@ -21,7 +21,7 @@ use shardline_common::types::TopicName;
 use crate::calls::{Call, Target, call};
 use crate::check::Checks;
 use crate::group::{Group, Op};
-use crate::index::{IndexAdmin, Mood, Scans};
+use crate::index::{FollowerIndex, Mood, Scans};
 use crate::log::{Kafka, Posted};
 use crate::plan::Plan;
 use crate::sabotage::Sabotage;
@@ -44,7 +44,7 @@ pub struct World {
     pub kafka: Kafka,
     pub topic: TopicName,
     pub board: Posted,
-    pub follower: IndexAdmin,
+    pub follower: FollowerIndex,
     pub scans: Scans,
     pub calls: Vec<Call>,
     /// Positions committed to Kafka.
@@ -79,9 +79,9 @@ impl World {
             kafka: Kafka::default(),
             topic: "shardline.leader.books.ibhFku_5fA".into(),
             board: Posted::default(),
-            follower: IndexAdmin {
+            follower: FollowerIndex {
                 refuses: plan_refuses,
-                ..IndexAdmin::default()
+                ..FollowerIndex::default()
             },
             scans: Scans::default(),
             calls: Vec::new(),
