@@ -28,6 +28,7 @@ pub use process::tasks;
 #[cfg(feature = "agent")]
 pub use process::telemetry;
 pub use words::metadata;
+pub use words::standstill;
 pub use words::topic;
 pub use words::types;
 pub use words::wildcard;

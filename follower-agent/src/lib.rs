@@ -31,7 +31,7 @@ pub use progress::{
     Checkpoint, CheckpointError, CheckpointStore, IndexProgress, ShardProgress, furthest,
 };
 pub use read::{Positioned, Records, StreamError, Streams, Unpacked};
-pub use shard::{ShardError, ShardPorts, Tracker, follow, load};
+pub use shard::{Observed, ShardError, ShardPorts, Tracker, follow, load};
 pub use write::{
     ApplyError, Batch, DeadLetters, Destination, Limits, Refused, Rejection, Spread, Target,
     bulk_body,

@@ -22,6 +22,7 @@ use shardline::contract::{ApiError, ReplicationStatus};
 use shardline_common::auto_follow::{RuleProgress, StartFailure};
 use shardline_common::bulk::{BulkOperation, BulkTask, FailedIndex};
 use shardline_common::leader_stats::{LeaderStats, ReadCounters};
+use shardline_common::standstill::{Cause, StandstillReason};
 use shardline_common::types::ShardId;
 
 use support::{FakeService, World};
@@ -261,10 +262,8 @@ fn answers_with_everything_in_them_are_as_described() {
         documents_total: 3,
         documents_received: 1,
     };
-    let held_up = HeldUpDetails {
-        shard_id: 0,
-        reason: "a full disk".to_owned(),
-    };
+    let standstill = StandstillReason::new(Cause::FollowerClusterBlocked, 7, "a full disk");
+    let held_up = HeldUpDetails::of(0, standstill.clone());
     let shards = vec![
         ShardReplicationDetails::syncing(&"f".into(), ShardId(0), syncing),
         ShardReplicationDetails::bootstrapping(&"f".into(), ShardId(1), bootstrap),
@@ -280,6 +279,7 @@ fn answers_with_everything_in_them_are_as_described() {
         foreign_writes: Some(1),
         dead_letters: Some(2),
         held_up: vec![held_up],
+        standstill: Some(standstill.into()),
         shard_replication_details: Some(shards),
         ..ReplicationStatus::not_in_progress()
     };

@@ -166,6 +166,10 @@ async fn follow_cluster(
                                 warn!(%error, "the cluster's indices could not be announced")
                             }
                         }
+                        if let Err(error) = catalog.announce_again(&view).await {
+                            let lost = "what the control topic lost could not be announced again";
+                            warn!(%error, "{lost}");
+                        }
                     }
                     supervisor.reconcile(&view).await;
                 }

@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use shardline_common::bulk::BulkOperation;
 use shardline_common::leader_stats::LeaderStats;
+use shardline_common::standstill::{Cause, StandstillReason};
 use shardline_common::types::{IndexName, ShardId};
 
 use super::auto_follow::{RuleName, RuleRequest};
@@ -156,9 +157,12 @@ pub struct ReplicationStatus {
     /// Not in the plugin: documents that the follower index refuses, and that wait to be replayed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dead_letters: Option<u64>,
-    /// Not in the plugin: the shards whose writes the follower cluster does not take at this time.
+    /// Not in the plugin: the shards that do not get on at this time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub held_up: Vec<HeldUpDetails>,
+    /// Not in the plugin: why the index as a whole does not get on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standstill: Option<StandstillDetails>,
     /// Primaries only, and only when `verbose`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shard_replication_details: Option<Vec<ShardReplicationDetails>>,
@@ -178,6 +182,7 @@ impl ReplicationStatus {
             foreign_writes: None,
             dead_letters: None,
             held_up: Vec::new(),
+            standstill: None,
             shard_replication_details: None,
         }
     }
@@ -218,8 +223,56 @@ pub struct ResyncDetails {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldUpDetails {
     pub shard_id: u32,
-    /// The follower cluster's own words.
+    /// The words of whoever is in the way, or what was seen.
     pub reason: String,
+    #[serde(flatten)]
+    pub why: StandstillCause,
+}
+
+/// Why the index as a whole does not get on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandstillDetails {
+    pub reason: String,
+    #[serde(flatten)]
+    pub why: StandstillCause,
+}
+
+/// What of a [`StandstillReason`] is the same wherever it is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandstillCause {
+    // Agents of the build before do not tell these to a newer `ctl`.
+    #[serde(default)]
+    pub cause: Cause,
+    /// Milliseconds since the epoch.
+    #[serde(default)]
+    pub since: i64,
+    /// In words.
+    #[serde(default)]
+    pub ends_when: String,
+}
+
+impl HeldUpDetails {
+    pub fn of(shard_id: u32, reason: StandstillReason) -> Self {
+        let StandstillDetails { reason, why } = reason.into();
+        Self {
+            shard_id,
+            reason,
+            why,
+        }
+    }
+}
+
+impl From<StandstillReason> for StandstillDetails {
+    fn from(reason: StandstillReason) -> Self {
+        Self {
+            why: StandstillCause {
+                cause: reason.cause,
+                since: reason.since_ms,
+                ends_when: reason.cause.ends_when().to_owned(),
+            },
+            reason: reason.detail,
+        }
+    }
 }
 
 /// Of one shard, or summed over shards: an empty shard counts −1, −1, 0.

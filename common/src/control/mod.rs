@@ -55,6 +55,29 @@ pub struct CatalogEntry {
     pub refusal: Option<String>,
 }
 
+/// `control.leader`: an index of a leader cluster that was deleted. An entry that is missing in the
+/// catalogue says nothing; this does. Kept for longer than a follower may be away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeletedIndex {
+    pub cluster_uuid: ClusterUuid,
+    pub index: IndexName,
+    pub uuid: IndexUuid,
+    pub deleted: bool,
+    /// When that was written down, in milliseconds since the epoch.
+    pub deleted_ms: i64,
+}
+
+/// `control.follower`: a subscription that was stopped. One that is missing was not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoppedSubscription {
+    pub follower_cluster: ClusterUuid,
+    pub follower_index: IndexName,
+    /// The subscription's.
+    pub id: String,
+    /// In milliseconds since the epoch.
+    pub stopped_ms: i64,
+}
+
 /// `control.leader`: an index whose operations are being captured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Capture {
@@ -111,6 +134,17 @@ pub struct Subscription {
     pub copy: Option<IndexCopy>,
 }
 
+/// What leader agents need of a [`Subscription`]: they read it from one of a newer build, too, in
+/// which other fields may have words that they do not know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FollowedLeader {
+    pub follower_cluster: ClusterUuid,
+    pub follower_index: IndexName,
+    pub leader_cluster: ClusterUuid,
+    pub leader_index: IndexName,
+    pub leader_uuid: IndexUuid,
+}
+
 /// One copy of a leader index; a bootstrap makes another one. Positions kept for another copy do
 /// not count.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,7 +160,7 @@ pub struct IndexCopy {
 }
 
 /// How far a shard is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// Every operation up to here has been acknowledged by the follower cluster.
     pub seq_no: SeqNo,
@@ -138,6 +172,30 @@ pub struct Checkpoint {
     /// Writes of others that were found in the follower shard.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub foreign_writes: u64,
+    /// What the follower shard is known to have had. Earlier builds did not note it.
+    #[serde(rename = "own", default, skip_serializing_if = "Option::is_none")]
+    pub own: Option<OwnHistory>,
+}
+
+/// How far a follower shard is in its own history: a shard that shows less has lost what it had
+/// acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnHistory {
+    /// The `history_uuid` of its primary.
+    #[serde(rename = "h", default, skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
+    /// The highest of its own sequence numbers that is known to be durable.
+    #[serde(rename = "a")]
+    pub acknowledged: SeqNo,
+}
+
+impl Default for OwnHistory {
+    fn default() -> Self {
+        Self {
+            uuid: None,
+            acknowledged: SeqNo::NONE,
+        }
+    }
 }
 
 fn is_zero(count: &u64) -> bool {
@@ -157,6 +215,10 @@ pub struct AppliedMetadata {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index_uuid: Option<IndexUuid>,
     pub versions: MetadataVersions,
+    /// The follower index's own versions when that was noted: one that shows lower ones has been
+    /// put back. Earlier builds did not note them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_versions: Option<MetadataVersions>,
     /// The leader's settings, of the version among `versions`. Earlier builds did not note them.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub settings: Map<String, Value>,
@@ -281,6 +343,33 @@ impl CatalogEntry {
     }
 }
 
+impl Entry for DeletedIndex {
+    const KIND: &'static str = "deleted";
+    fn key(&self) -> String {
+        Self::key_of(&self.cluster_uuid, &self.uuid)
+    }
+}
+
+impl DeletedIndex {
+    pub fn key_of(cluster: &ClusterUuid, uuid: &IndexUuid) -> String {
+        format!("{}/{cluster}/{uuid}", Self::KIND)
+    }
+}
+
+impl Entry for StoppedSubscription {
+    const KIND: &'static str = "stopped";
+    fn key(&self) -> String {
+        Self::key_of(&self.follower_cluster, &self.id)
+    }
+}
+
+impl StoppedSubscription {
+    /// The id comes first: index names may be anything.
+    pub fn key_of(cluster: &ClusterUuid, id: &str) -> String {
+        format!("{}/{cluster}/{id}", Self::KIND)
+    }
+}
+
 impl Entry for Capture {
     const KIND: &'static str = "capture";
     fn key(&self) -> String {
@@ -355,6 +444,13 @@ impl Subscription {
         } else {
             0
         }
+    }
+}
+
+impl Entry for FollowedLeader {
+    const KIND: &'static str = Subscription::KIND;
+    fn key(&self) -> String {
+        Subscription::key_of(&self.follower_cluster, &self.follower_index)
     }
 }
 
@@ -438,6 +534,17 @@ impl ReplicationSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn leader_agents_know_what_is_followed_by_a_newer_build() {
+        let newer = r#"{"id": "s", "follower_cluster": "fc", "follower_index": "f",
+            "leader_cluster": "lc", "leader_index": "l", "leader_uuid": "u", "state": "hibernating",
+            "reason": [], "more": 1}"#;
+        assert!(serde_json::from_str::<Subscription>(newer).is_err());
+        let read: FollowedLeader = serde_json::from_str(newer).unwrap();
+        assert_eq!(read.leader_uuid, "u".into());
+        assert_eq!(read.key(), "subscription/fc/f");
+    }
 
     #[test]
     fn a_request_of_an_earlier_build_is_read_and_has_its_own_key() {

@@ -1,9 +1,9 @@
 //! A compacted control topic as a table that every agent keeps in memory.
 
-use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -11,22 +11,26 @@ use rdkafka::ClientContext;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{Consumer, ConsumerContext, StreamConsumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::Message;
-use rdkafka::message::OwnedHeaders;
+use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
+use super::control_table::{Lost, Stamp, Table};
 use super::{Group, Kafka, Outgoing, RenewedProducer, TopicError, assignment};
 use crate::control::Entry;
 use crate::process::backoff::until_available;
+use crate::process::clock::now_ms;
 use crate::words::types::{Offset, ShardId, TopicName};
 
 const SHARD: ShardId = ShardId(0);
 /// After this nobody waits for a write any more.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
 const READ_RETRY: Duration = Duration::from_millis(250);
+/// How often the topic itself is looked at.
+const LOOK: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
@@ -56,33 +60,10 @@ pub struct ControlTopic {
     table: Arc<RwLock<Table>>,
     /// The offset behind the last record in the table.
     position: watch::Receiver<Offset>,
-}
-
-#[derive(Default)]
-struct Table {
-    entries: BTreeMap<String, Bytes>,
-    /// The offset behind the last record of each kind.
-    newest: HashMap<String, Offset>,
-}
-
-impl Table {
-    fn take(&mut self, key: String, value: Option<&[u8]>, next: Offset) {
-        let kind = key.split_once('/').map_or(&*key, |(kind, _)| kind);
-        match self.newest.get_mut(kind) {
-            Some(newest) => *newest = next,
-            None => drop(self.newest.insert(kind.to_owned(), next)),
-        }
-        match value {
-            Some(value) => self.entries.insert(key, Bytes::copy_from_slice(value)),
-            None => self.entries.remove(&key),
-        };
-    }
-
-    fn below(&self, prefix: &str) -> impl Iterator<Item = (&String, &Bytes)> {
-        self.entries
-            .range(prefix.to_owned()..)
-            .take_while(move |(key, _)| key.starts_with(prefix))
-    }
+    /// What is wrong with the topic, in words.
+    fault: Arc<RwLock<Option<String>>>,
+    /// Names this agent in what it writes.
+    writer: Arc<str>,
 }
 
 impl ControlTopic {
@@ -107,11 +88,8 @@ impl ControlTopic {
         topic: TopicName,
         stop: &CancellationToken,
     ) -> Result<Self, ControlError> {
-        let options = [
-            ("cleanup.policy", "compact".to_owned()),
-            ("min.cleanable.dirty.ratio", "0.1".to_owned()),
-        ];
-        kafka.create_topic(&topic, 1, &options).await?;
+        make(kafka, &topic).await?;
+        let fault = Arc::new(RwLock::new(kafka.keep_compacted(&topic).await));
         let marks = kafka.watermarks(&topic, SHARD).await?;
         let failed = |source| ControlError::Kafka {
             topic: topic.clone(),
@@ -132,21 +110,26 @@ impl ControlTopic {
         let (progress, position) = watch::channel(marks.low);
         let producer =
             RenewedProducer::made_by(Kafka::control_producer, kafka.clone()).map_err(failed)?;
-        tokio::spawn(follow(
+        let reader = Reader {
+            kafka: kafka.clone(),
+            topic: topic.clone(),
             consumer,
-            Arc::clone(&table),
+            table: Arc::clone(&table),
             progress,
-            marks.high,
-            stop.clone(),
-        ));
+            fault: Arc::clone(&fault),
+            is_short: AtomicBool::new(false),
+        };
+        tokio::spawn(reader.follow(marks.high, stop.clone()));
         let mut opened = Self {
             topic,
             producer,
             table,
             position,
+            fault,
+            writer: format!("{}-{}", host_name(), std::process::id()).into(),
         };
         opened.reached(marks.high).await?;
-        info!(topic = %opened.topic, entries = opened.table.read().entries.len(), "control topic read");
+        info!(topic = %opened.topic, entries = opened.table.read().len(), "control topic read");
         Ok(opened)
     }
 
@@ -173,8 +156,30 @@ impl ControlTopic {
 
     /// A part of an entry, without making anything of the rest.
     pub fn part<P: DeserializeOwned>(&self, key: &str) -> Option<P> {
-        let bytes = self.table.read().entries.get(key).cloned()?;
+        let bytes = self.table.read().get(key)?;
         self.parse(key, &bytes)
+    }
+
+    /// Whether there is an entry under a key, in whatever form.
+    pub fn has(&self, key: &str) -> bool {
+        self.table.read().get(key).is_some()
+    }
+
+    /// Whether a record was read that removed the entry under a key, of a subscription or the
+    /// catalogue. That an entry is missing says less: the topic may have lost it.
+    pub fn was_removed(&self, key: &str) -> bool {
+        self.table.read().was_removed(key)
+    }
+
+    /// All keys that begin like this, in their order, whether their entries can be read or not.
+    pub fn keys_below(&self, prefix: &str) -> Vec<String> {
+        let table = self.table.read();
+        table.below(prefix).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// What is wrong with the topic itself, in words.
+    pub fn fault(&self) -> Option<String> {
+        self.fault.read().clone()
     }
 
     /// All entries of a kind, in the order of their keys.
@@ -193,10 +198,10 @@ impl ControlTopic {
             .collect()
     }
 
-    /// The offset behind the last record of a kind: what is made of all its entries holds as long
-    /// as this stays.
+    /// Changes with each record of a kind: what is made of all its entries holds as long as this
+    /// stays.
     pub fn newest<T: Entry>(&self) -> Option<Offset> {
-        self.table.read().newest.get(T::KIND).copied()
+        self.table.read().newest(T::KIND)
     }
 
     pub fn count_below(&self, prefix: &str) -> usize {
@@ -219,19 +224,69 @@ impl ControlTopic {
             topic: self.topic.clone(),
             source,
         })?;
-        self.write(&entry.key(), Some(json)).await
+        self.write(&entry.key(), Some(json), None).await
     }
 
     /// Removes an entry and returns once the table shows it gone.
     pub async fn remove(&self, key: &str) -> Result<(), ControlError> {
-        self.write(key, None).await
+        self.write(key, None, None).await
     }
 
-    async fn write(&self, key: &str, value: Option<Vec<u8>>) -> Result<(), ControlError> {
+    /// Announces what the topic has lost and this agent remembers, of the keys that are its own to
+    /// announce. Others do it with theirs; where one remembers less, the newer counts. How many
+    /// there were.
+    pub async fn announce_again(
+        &self,
+        is_own: impl Fn(&str, Instant) -> bool,
+    ) -> Result<usize, ControlError> {
+        let Some((since, lost)) = self.table.read().lost() else {
+            return Ok(0);
+        };
+        if lost.is_empty() {
+            self.table.write().is_whole_again();
+            return Ok(0);
+        }
+        let mut announced = 0;
+        for Lost {
+            key,
+            value,
+            version,
+        } in lost
+        {
+            if is_own(&key, since) {
+                let stamp = Stamp {
+                    version,
+                    is_again: true,
+                };
+                let value = value.map(|value| value.to_vec());
+                self.write(&key, value, Some(stamp)).await?;
+                announced += 1;
+            }
+        }
+        if announced > 0 {
+            warn!(
+                topic = %self.topic,
+                entries = announced,
+                "entries that the control topic had lost were announced again"
+            );
+        }
+        Ok(announced)
+    }
+
+    async fn write(
+        &self,
+        key: &str,
+        value: Option<Vec<u8>>,
+        again: Option<Stamp>,
+    ) -> Result<(), ControlError> {
+        let stamp = again.unwrap_or_else(|| Stamp {
+            version: self.table.read().next_version(key, now_ms().unsigned_abs()),
+            is_again: false,
+        });
         let record = Outgoing {
             key: Some(key.as_bytes()),
             value: value.as_deref(),
-            headers: OwnedHeaders::new(),
+            headers: stamp_headers(stamp, &self.writer),
             timestamp_ms: 0,
         };
         let written = async {
@@ -297,38 +352,161 @@ impl ClientContext for Quiet {
 
 impl ConsumerContext for Quiet {}
 
-/// Keeps the table up to date until the agent stops.
-async fn follow(
+/// Makes the topic unless it is there.
+async fn make(kafka: &Kafka, topic: &TopicName) -> Result<(), TopicError> {
+    let options = [
+        ("cleanup.policy", "compact".to_owned()),
+        ("min.cleanable.dirty.ratio", "0.1".to_owned()),
+    ];
+    kafka.create_topic(topic, 1, &options).await
+}
+
+/// Of this machine, as far as it says.
+fn host_name() -> String {
+    std::env::var("HOSTNAME").unwrap_or_else(|_| "agent".to_owned())
+}
+
+/// Headers of an entry: they say which of two is newer, and who wrote it. Earlier builds ignore
+/// them.
+const VERSION: &str = "version";
+const WRITER: &str = "writer";
+const AGAIN: &str = "again";
+
+fn stamp_headers(stamp: Stamp, writer: &str) -> OwnedHeaders {
+    let version = stamp.version.to_string();
+    let mut headers = OwnedHeaders::new()
+        .insert(Header {
+            key: VERSION,
+            value: Some(&version),
+        })
+        .insert(Header {
+            key: WRITER,
+            value: Some(writer),
+        });
+    if stamp.is_again {
+        headers = headers.insert(Header {
+            key: AGAIN,
+            value: Some("true"),
+        });
+    }
+    headers
+}
+
+fn stamp_of(message: &impl Message) -> Option<Stamp> {
+    let headers = message.headers()?;
+    let text = |name: &str| {
+        let header = headers.iter().find(|header| header.key == name)?;
+        std::str::from_utf8(header.value?).ok()
+    };
+    Some(Stamp {
+        version: text(VERSION)?.parse().ok()?,
+        is_again: text(AGAIN).is_some(),
+    })
+}
+
+/// Keeps a table up to date.
+struct Reader {
+    kafka: Kafka,
+    topic: TopicName,
     consumer: StreamConsumer<Quiet>,
     table: Arc<RwLock<Table>>,
     progress: watch::Sender<Offset>,
-    end_at_start: Offset,
-    stop: CancellationToken,
-) {
-    loop {
-        let message = tokio::select! {
-            message = consumer.recv() => message,
-            () = stop.cancelled() => return,
-        };
-        match message {
-            Ok(message) => {
-                let next = Offset(message.offset() + 1);
-                if let Some(Ok(key)) = message.key().map(|key| String::from_utf8(key.to_vec())) {
-                    table.write().take(key, message.payload(), next);
-                }
-                progress.send_replace(next);
-            }
-            Err(KafkaError::PartitionEOF(_)) => {
-                progress.send_if_modified(|position| {
-                    let behind = *position < end_at_start;
-                    *position = (*position).max(end_at_start);
-                    behind
-                });
-            }
-            Err(error) => {
-                warn!(%error, "control topic cannot be read for now");
-                tokio::time::sleep(READ_RETRY).await;
+    fault: Arc<RwLock<Option<String>>>,
+    /// Whether the topic ended before what was read when it was looked at last: a broker that has
+    /// just become the leader may say so for a moment.
+    is_short: AtomicBool,
+}
+
+impl Reader {
+    /// Until the agent stops.
+    async fn follow(self, end_at_start: Offset, stop: CancellationToken) {
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut said = None;
+        loop {
+            tokio::select! {
+                message = self.consumer.recv() => match message {
+                    Ok(message) => {
+                        said = None;
+                        self.take(&message).await;
+                    }
+                    Err(KafkaError::PartitionEOF(_)) => self.reached(end_at_start),
+                    Err(error) => {
+                        let words = error.to_string();
+                        if said.as_ref() != Some(&words) {
+                            let topic = &self.topic;
+                            warn!(%topic, %error, "control topic cannot be read for now");
+                            said = Some(words);
+                        }
+                        tokio::time::sleep(READ_RETRY).await;
+                    }
+                },
+                _ = looks.tick() => self.look().await,
+                () = stop.cancelled() => return,
             }
         }
+    }
+
+    async fn take(&self, message: &BorrowedMessage<'_>) {
+        let at = Offset(message.offset());
+        if at < *self.progress.borrow() {
+            let end = self.kafka.watermarks(&self.topic, SHARD).await;
+            self.went_back(end.map_or(Offset(at.0 + 1), |marks| marks.high));
+        }
+        let next = Offset(at.0 + 1);
+        if let Some(Ok(key)) = message.key().map(|key| String::from_utf8(key.to_vec())) {
+            let stamp = stamp_of(message);
+            self.table.write().take(key, message.payload(), stamp, next);
+        }
+        self.progress.send_replace(next);
+    }
+
+    fn reached(&self, end: Offset) {
+        self.progress.send_if_modified(|position| {
+            let behind = *position < end;
+            *position = (*position).max(end);
+            behind
+        });
+    }
+
+    /// Looks whether the topic is there, and still has what was read.
+    async fn look(&self) {
+        let marks = match self.kafka.watermarks(&self.topic, SHARD).await {
+            Ok(marks) => marks,
+            Err(error) if error.is_missing() => {
+                error!(topic = %self.topic, "the control topic is gone: it is made anew");
+                if let Err(error) = make(&self.kafka, &self.topic).await {
+                    warn!(topic = %self.topic, %error, "the control topic could not be made anew");
+                }
+                return;
+            }
+            Err(_) => return,
+        };
+        let is_short = marks.high < *self.progress.borrow();
+        let was_short = self.is_short.swap(is_short, Relaxed);
+        if is_short && was_short {
+            self.went_back(marks.high);
+            *self.fault.write() = self.kafka.keep_compacted(&self.topic).await;
+            let start = HashMap::from([((self.topic.clone(), SHARD), marks.low)]);
+            let assigned = assignment(&start).and_then(|start| self.consumer.assign(&start));
+            if let Err(error) = assigned {
+                let topic = &self.topic;
+                warn!(%topic, %error, "the control topic cannot be read from its beginning");
+            }
+            self.progress.send_replace(marks.low);
+        }
+    }
+
+    /// The topic ends before what was read of it.
+    fn went_back(&self, end: Offset) {
+        let position = *self.progress.borrow();
+        error!(
+            topic = %self.topic,
+            %position,
+            %end,
+            "the control topic has lost records, or was made anew: what is remembered stays, and \
+             is announced again"
+        );
+        self.table.write().went_back(end);
     }
 }

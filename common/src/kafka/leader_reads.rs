@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::ControlTopic;
-use crate::control::Subscription;
+use crate::control::FollowedLeader;
 use crate::control::leader_stats::{LeaderStats, NodeReads};
 use crate::words::types::{ClusterUuid, IndexName};
 
@@ -39,7 +39,7 @@ pub fn followed_indices(
     cluster: &ClusterUuid,
     follower_table: &ControlTopic,
 ) -> HashSet<IndexName> {
-    let subscriptions = follower_table.all::<Subscription>().into_iter();
+    let subscriptions = follower_table.all::<FollowedLeader>().into_iter();
     subscriptions
         .filter(|one| one.leader_cluster == *cluster)
         .map(|one| one.leader_index)

@@ -1,9 +1,11 @@
 //! Kafka as both agents use it: client settings, topics, and reading single records.
 
+mod control_table;
 mod control_topic;
 mod leader_reads;
 mod producer;
 mod tail;
+mod topic_policy;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;

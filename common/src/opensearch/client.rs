@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::process::config::{ConfigError, OpenSearchConfig};
 use crate::process::lease::Lease;
+use crate::words::standstill::Cause;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -133,15 +134,37 @@ pub enum OpenSearchError {
 }
 
 impl OpenSearchError {
-    /// Whether the same request may succeed later without anybody changing anything.
+    /// Whether the same request may succeed later as it is: when the cluster has room, answers
+    /// itself, or lets the agent's user in again. What remains is the request's own fault.
     pub fn retryable(&self) -> bool {
         match self {
             Self::Unreachable { .. }
             | Self::Incomplete { .. }
             | Self::NotRecovered { .. }
+            | Self::Unexpected { .. }
             | Self::Fenced { .. } => true,
-            Self::Refused { status, .. } => *status == 429 || *status == 408 || *status >= 500,
-            Self::Unexpected { .. } => false,
+            Self::Refused { status, .. } => {
+                self.is_denied() || matches!(*status, 300..=399 | 407 | 408 | 429 | 500..)
+            }
+        }
+    }
+
+    /// Whether the agent's user was refused, rather than what it asked for.
+    pub fn is_denied(&self) -> bool {
+        matches!(self.status(), Some(401 | 403))
+    }
+
+    /// Why whoever met it stands still.
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::Refused {
+                status, error_type, ..
+            } => Cause::of_answer(*status, error_type),
+            Self::Unexpected { .. } => Cause::UnexpectedAnswer,
+            Self::Fenced { .. } => Cause::OtherAgent,
+            Self::Unreachable { .. } | Self::Incomplete { .. } | Self::NotRecovered { .. } => {
+                Cause::FollowerClusterAway
+            }
         }
     }
 
@@ -460,6 +483,23 @@ pub fn path_segment(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_agents_user_is_refused_for_a_moment_is_waited_for() {
+        let refused = |status: u16| {
+            let status = StatusCode::from_u16(status).unwrap();
+            refusal(&Method::POST, "/i/_bulk", status, b"<html>no</html>")
+        };
+        for status in [302, 401, 403, 407, 408, 429, 500, 502, 503] {
+            assert!(refused(status).retryable(), "{status}");
+        }
+        for status in [400, 404, 409, 413] {
+            assert!(!refused(status).retryable(), "{status}");
+        }
+        assert_eq!(refused(401).cause(), Cause::FollowerClusterDenied);
+        let page = parse::<Value>(b"<html>", &Method::GET, "/");
+        assert!(page.is_err_and(|error| error.retryable()));
+    }
 
     #[test]
     fn a_search_that_fails_on_all_shards_says_why() {

@@ -78,6 +78,40 @@ pub async fn primaries(
     })
 }
 
+/// What an index's primaries say, with the history that each has: see [`history`].
+pub struct Standings {
+    pub index: Option<IndexUuid>,
+    pub shards: HashMap<ShardId, (Option<String>, SeqNoStats)>,
+}
+
+/// One that is away is left out.
+pub async fn standings(
+    opensearch: &OpenSearch,
+    index: &IndexName,
+) -> Result<Standings, OpenSearchError> {
+    let path = format!(
+        "/{}/_stats/docs?level=shards&filter_path=indices.*.uuid,{HISTORY}",
+        path_segment(index.as_str())
+    );
+    let stats: Stats = opensearch.get(&path).await?;
+    let uuid = stats.indices.values().find_map(|index| index.uuid.clone());
+    let of_shard = |(shard, copies): (ShardId, Vec<CopyStats>)| {
+        let primary = copies
+            .into_iter()
+            .find(|copy| copy.routing.is_serving_primary())?;
+        let history = primary.commit.map(|commit| commit.user_data.history_uuid);
+        Some((shard, (history, primary.seq_no?)))
+    };
+    let shards = stats
+        .indices
+        .into_values()
+        .flat_map(|index| index.shards.into_iter().filter_map(of_shard));
+    Ok(Standings {
+        index: uuid,
+        shards: shards.collect(),
+    })
+}
+
 /// The history that a shard's primary has, and how far it is; `None` while it is away. OpenSearch
 /// gives a shard another history when it is restored from a snapshot, and when a copy that may lack
 /// operations is made its primary by force (`Engine.HISTORY_UUID_KEY` in the user data of Lucene's

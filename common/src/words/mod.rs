@@ -3,6 +3,7 @@
 
 mod entry;
 pub mod metadata;
+pub mod standstill;
 pub mod topic;
 pub mod types;
 pub mod wildcard;

@@ -13,6 +13,7 @@ use shardline_common::types::IndexName;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::evidence::{self, LeaderIndex};
 use super::subscriptions::Subscriptions;
 use crate::index::{IndexAdmin, STOPPING};
 
@@ -70,21 +71,23 @@ async fn check(
         leader_index,
         ..
     } = subscription;
-    let key = CatalogEntry::key_of(&subscription.leader_cluster, leader_index);
-    let entry = leader_table
-        .get::<CatalogEntry>(&key)
-        .filter(|entry| entry.uuid == subscription.leader_uuid);
-    match (entry, subscription.state) {
-        (None, SubscriptionState::Paused)
+    let found = evidence::leader_index(leader_table, subscription);
+    let why = match &found {
+        LeaderIndex::Unknown(why) => Some(*why),
+        _ => None,
+    };
+    subscriptions.note_unknown(subscription, why);
+    match (found, subscription.state) {
+        (LeaderIndex::Deleted, SubscriptionState::Paused)
             if subscription.reason == STOPPING
                 && subscriptions.settings().deletes_with_leader() =>
         {
-            delete(subscriptions, subscription).await;
+            delete_if_confirmed(subscriptions, leader_table, subscription).await;
         }
-        (None, SubscriptionState::Running) => {
+        (LeaderIndex::Deleted, SubscriptionState::Running) => {
             warn!(index = %follower_index, leader = %leader_index, "the leader index was deleted");
             match subscriptions.settings().deletes_with_leader() {
-                true => delete(subscriptions, subscription).await,
+                true => delete_if_confirmed(subscriptions, leader_table, subscription).await,
                 false => {
                     subscriptions
                         .auto_pause(subscription, deleted_reason(follower_index, leader_index))
@@ -92,13 +95,13 @@ async fn check(
                 }
             }
         }
-        (Some(entry), SubscriptionState::Running) if !entry.open => {
+        (LeaderIndex::There(entry), SubscriptionState::Running) if !entry.open => {
             info!(index = %follower_index, leader = %leader_index, "the leader index was closed");
             subscriptions
                 .auto_pause(subscription, closed_reason(follower_index))
                 .await;
         }
-        (Some(entry), SubscriptionState::Paused)
+        (LeaderIndex::There(entry), SubscriptionState::Paused)
             if entry.open && subscription.reason == closed_reason(follower_index) =>
         {
             info!(index = %follower_index, leader = %leader_index, "the leader index is open again");
@@ -110,6 +113,36 @@ async fn check(
             }
         }
         _ => {}
+    }
+}
+
+/// Deletes the follower index once the leader's agents, asked now, still say that the leader index
+/// was deleted.
+async fn delete_if_confirmed(
+    subscriptions: &Subscriptions,
+    leader_table: &ControlTopic,
+    subscription: &Subscription,
+) {
+    let index = &subscription.follower_index;
+    let asked = subscriptions
+        .leaders()
+        .refresh(&subscription.leader_cluster);
+    if let Err(error) = asked.await {
+        return warn!(
+            %index,
+            %error,
+            "the follower index is not deleted: no leader agent says now that its leader index was"
+        );
+    }
+    match evidence::leader_index(leader_table, subscription) {
+        LeaderIndex::Deleted => delete(subscriptions, subscription).await,
+        found => {
+            warn!(
+                %index,
+                ?found,
+                "the follower index is not deleted: its leader index is not known to be"
+            )
+        }
     }
 }
 

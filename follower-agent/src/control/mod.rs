@@ -3,6 +3,7 @@
 pub(crate) mod auto_follow;
 pub(crate) mod bulk_tasks;
 mod dead_letters;
+mod evidence;
 pub(crate) mod leader_watch;
 mod leaders;
 mod locks;

@@ -31,6 +31,7 @@ pub(crate) fn of(
         foreign_writes: None,
         dead_letters: None,
         held_up: Vec::new(),
+        standstill: None,
         shard_replication_details: None,
     };
     match subscription.state {
@@ -85,14 +86,11 @@ pub(crate) fn of(
     status
 }
 
-/// None before the leader was heard of.
+/// Before the leader was heard of, the operations are those that are known.
 pub(crate) fn lag(phase: Option<&Phase>) -> Option<LagDetails> {
     let Some(Phase::Syncing(progress)) = phase else {
         return None;
     };
-    if !progress.shards.iter().all(ShardProgress::is_heard) {
-        return None;
-    }
     let behind =
         |shard: &ShardProgress| shard.leader_checkpoint().0 - shard.follower_checkpoint().0;
     Some(LagDetails {
@@ -119,9 +117,8 @@ fn shards(
 
 fn held_up(progress: &IndexProgress) -> Vec<HeldUpDetails> {
     let details = |(shard_id, shard): (u32, &ShardProgress)| {
-        shard
-            .why_held_up()
-            .map(|reason| HeldUpDetails { shard_id, reason })
+        let reason = shard.standstill()?;
+        Some(HeldUpDetails::of(shard_id, reason))
     };
     (0..).zip(&progress.shards).filter_map(details).collect()
 }

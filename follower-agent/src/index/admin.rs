@@ -92,6 +92,9 @@ pub struct Found {
     pub uuid: IndexUuid,
     pub is_closed: bool,
     pub number_of_shards: u32,
+    /// The index's own.
+    pub versions: MetadataVersions,
+    pub settings: Map<String, Value>,
 }
 
 pub struct IndexAdmin {
@@ -118,7 +121,9 @@ impl IndexAdmin {
 
     /// The index of this name, if there is one.
     pub async fn found(&self) -> Result<Option<Found>, OpenSearchError> {
-        let fields = "metadata.indices.*.state,metadata.indices.*.settings";
+        let fields = "metadata.indices.*.state,metadata.indices.*.settings,\
+                      metadata.indices.*.mapping_version,metadata.indices.*.settings_version,\
+                      metadata.indices.*.aliases_version";
         let state: Value = self
             .opensearch
             .cluster_state(
@@ -130,6 +135,7 @@ impl IndexAdmin {
         let found = state["metadata"]["indices"]
             .as_object()
             .and_then(|indices| indices.values().next());
+        let version = |index: &Value, of: &str| index[of].as_i64().unwrap_or_default();
         Ok(found.map(|index| Found {
             uuid: index["settings"]["index.uuid"]
                 .as_str()
@@ -140,6 +146,12 @@ impl IndexAdmin {
                 .as_str()
                 .and_then(|number| number.parse().ok())
                 .unwrap_or_default(),
+            versions: MetadataVersions {
+                mapping: version(index, "mapping_version"),
+                settings: version(index, "settings_version"),
+                aliases: version(index, "aliases_version"),
+            },
+            settings: index["settings"].as_object().cloned().unwrap_or_default(),
         }))
     }
 
@@ -151,7 +163,8 @@ impl IndexAdmin {
         Ok(())
     }
 
-    pub async fn create(&self, metadata: &IndexMetadata) -> Result<(), OpenSearchError> {
+    /// What the index is made with.
+    fn first_settings(&self, metadata: &IndexMetadata) -> Map<String, Value> {
         let mut settings = self.wanted_settings(metadata);
         settings
             .entry("index.number_of_routing_shards")
@@ -160,8 +173,27 @@ impl IndexAdmin {
         settings
             .entry("index.final_pipeline")
             .or_insert_with(|| json!("_none"));
+        // What is acknowledged is durable, whatever a template says.
+        settings
+            .entry("index.translog.durability")
+            .or_insert_with(|| json!("REQUEST"));
+        settings
+    }
+
+    /// Whether an index that was found can only be one that was made here: it has all settings that
+    /// it is made with, among them some that nobody else gives.
+    pub fn is_as_made(&self, found: &Found, metadata: &IndexMetadata) -> bool {
+        let first = self.first_settings(metadata);
+        let others = settings_changes(&found.settings, &first);
+        let is_set = |key: &String| others.get(key).is_none_or(Value::is_null);
+        found.number_of_shards == metadata.number_of_shards
+            && !found.is_closed
+            && first.keys().all(is_set)
+    }
+
+    pub async fn create(&self, metadata: &IndexMetadata) -> Result<(), OpenSearchError> {
         let body = json!({
-            "settings": settings,
+            "settings": self.first_settings(metadata),
             "mappings": metadata.mappings,
             "aliases": copied_aliases(&metadata.aliases),
         });

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use shardline_common::clock::now_ms;
 use shardline_common::control::{
     AppliedMetadata, Ask, Capture, Entry, IndexCopy, ShardRequest, Subscription,
 };
@@ -12,12 +13,14 @@ use shardline_common::kafka::{ControlError, Kafka, Reach, TopicError, Watermarks
 use shardline_common::metadata::{IndexMetadata, MetadataVersions, write_aliases};
 use shardline_common::opensearch::OpenSearchError;
 use shardline_common::record::{FrameId, Record};
+use shardline_common::shard_stats::history;
+use shardline_common::standstill::{Cause, StandstillReason};
 use shardline_common::types::{
     ClusterUuid, IndexName, IndexUuid, Offset, SeqNo, ShardId, TopicName,
 };
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::admin::{Found, IndexAdmin};
 use super::context::AgentContext;
@@ -25,10 +28,10 @@ use super::letter_box::LetterBox;
 use super::settings::ControlSettings;
 use crate::membership::{Committed, Partition, Slot, copy_key};
 use crate::progress::{
-    Checkpoint, CheckpointError, CheckpointStore, IndexProgress, ShardProgress, furthest,
+    Checkpoint, CheckpointError, CheckpointStore, IndexProgress, ShardProgress, Source, furthest,
 };
 use crate::read::{PartitionStream, StreamError};
-use crate::shard::{ShardError, ShardPorts};
+use crate::shard::{Observed, ShardError, ShardPorts};
 use crate::write::Limits;
 
 pub(crate) struct FollowedCopy {
@@ -46,8 +49,8 @@ pub(crate) struct FollowedCopy {
     pub dead_letters: LetterBox,
     pub checkpoints: CheckpointStore,
     pub progress: Arc<IndexProgress>,
-    /// The highest number that each follower shard has given to an operation, as last asked.
-    pub highest_assigned: watch::Sender<HashMap<ShardId, SeqNo>>,
+    /// What each follower shard said of itself, as last asked.
+    pub observations: watch::Sender<HashMap<ShardId, Observed>>,
     /// Cancelled once the follower index is found to be gone, or to be another one.
     pub gone: CancellationToken,
     /// Held while metadata is brought over.
@@ -76,7 +79,7 @@ impl FollowedCopy {
             dead_letters,
             checkpoints: context.checkpoints.clone(),
             progress,
-            highest_assigned: watch::Sender::default(),
+            observations: watch::Sender::default(),
             gone: CancellationToken::new(),
             applying: Mutex::new(()),
             context,
@@ -105,16 +108,16 @@ impl FollowedCopy {
         let in_kafka = committed
             .0
             .get(&self.key)
-            .and_then(|position| position.checkpoint);
+            .and_then(|position| position.checkpoint.clone());
         let in_rocksdb = self.checkpoints.load(&self.key, shard)?;
         self.begin_reports(&partition, Slot::of_shard(&self.topic, shard), committed);
-        let chosen = furthest(in_rocksdb, in_kafka);
+        let chosen = furthest(in_rocksdb.clone(), in_kafka);
         let source = match chosen {
             Some(_) if chosen == in_rocksdb => "RocksDB",
             Some(_) => "Kafka",
             None => "the copy",
         };
-        let chosen = chosen.or_else(|| self.copy.from.get(shard.0 as usize).copied());
+        let chosen = chosen.or_else(|| self.copy.from.get(shard.0 as usize).cloned());
         info!(index = %self.follower.name, %shard, source, found = chosen.is_some(), "position recovered");
         Ok(chosen)
     }
@@ -128,7 +131,7 @@ impl FollowedCopy {
         self.checkpoints.save(&self.key, shard, checkpoint)?;
         self.context
             .positions
-            .reached(&self.partition(shard), &self.key, *checkpoint);
+            .reached(&self.partition(shard), &self.key, checkpoint.clone());
         Ok(())
     }
 
@@ -180,6 +183,15 @@ impl FollowedCopy {
             .is_none_or(|known| known == *uuid)
     }
 
+    /// Whether it was written down for this subscription that the index with this uuid was made.
+    pub(super) fn is_noted(&self, uuid: &IndexUuid) -> bool {
+        let key = AppliedMetadata::key_of(&self.cluster, &self.follower.name);
+        let applied = self.context.follower_table.get::<AppliedMetadata>(&key);
+        applied.is_some_and(|found| {
+            found.subscription == self.subscription && found.index_uuid.as_ref() == Some(uuid)
+        })
+    }
+
     /// The follower index, if it is the one that holds this copy.
     pub(crate) async fn found(&self) -> Result<Option<Found>, OpenSearchError> {
         Ok(self
@@ -210,15 +222,10 @@ impl FollowedCopy {
     ) -> Result<(), ShardError> {
         let (mut versions, mut settings) = (metadata.versions, metadata.settings.clone());
         let mut write_aliases = write_aliases(&metadata.aliases);
-        let mut index_uuid = before.as_ref().and_then(|before| before.index_uuid.clone());
-        if index_uuid.is_none() {
-            index_uuid = self
-                .follower
-                .found()
-                .await
-                .map_err(ShardError::Metadata)?
-                .map(|found| found.uuid);
-        }
+        let found = self.follower.found().await.map_err(ShardError::Metadata)?;
+        let own_versions = found.as_ref().map(|found| found.versions);
+        let index_uuid = before.as_ref().and_then(|before| before.index_uuid.clone());
+        let index_uuid = index_uuid.or_else(|| found.map(|found| found.uuid));
         if let Some(before) = before {
             if before.versions.aliases >= versions.aliases {
                 write_aliases = before.write_aliases;
@@ -235,6 +242,7 @@ impl FollowedCopy {
             copy: self.copy.id.clone(),
             index_uuid,
             versions,
+            own_versions,
             settings,
             write_aliases,
         };
@@ -278,6 +286,49 @@ impl FollowedCopy {
             .await
             .map_err(ShardError::Metadata)?;
         self.note(metadata, self.applied()).await
+    }
+
+    /// Brings all metadata over anew if the follower index shows an earlier state of its own than
+    /// it had when the last was brought over: it was put back.
+    pub(super) async fn make_up_for_metadata(&self) -> Result<(), ShardError> {
+        let Some(applied) = self.applied() else {
+            return Ok(());
+        };
+        let found = self.found().await.map_err(ShardError::Metadata)?;
+        let (Some(had), Some(found)) = (applied.own_versions, found) else {
+            return Ok(());
+        };
+        if !had.newer_than(found.versions) {
+            return Ok(());
+        }
+        let Some(metadata) = self.newest_metadata() else {
+            return Ok(());
+        };
+        warn!(
+            index = %self.follower.name,
+            ?had,
+            now = ?found.versions,
+            "the follower index was put back: its metadata is brought over anew"
+        );
+        let _one_at_a_time = self.applying.lock().await;
+        self.follower
+            .apply(&metadata, MetadataVersions::default())
+            .await
+            .map_err(ShardError::Metadata)?;
+        self.note(&metadata, self.applied()).await
+    }
+
+    /// What the leader agents said last, with newer settings if the stream has brought them.
+    fn newest_metadata(&self) -> Option<IndexMetadata> {
+        let mut metadata = self.announced_metadata()?;
+        if let Some(applied) = self.applied()
+            && applied.versions.settings > metadata.versions.settings
+            && !applied.settings.is_empty()
+        {
+            metadata.versions.settings = applied.versions.settings;
+            metadata.settings = applied.settings;
+        }
+        Some(metadata)
     }
 
     /// Asks the agent that looks after the index, and waits until it has taken the request up.
@@ -324,8 +375,31 @@ impl ShardPorts for FollowedCopy {
         &self.progress.shards[shard.0 as usize]
     }
 
-    fn highest_assigned(&self) -> watch::Receiver<HashMap<ShardId, SeqNo>> {
-        self.highest_assigned.subscribe()
+    fn observations(&self) -> watch::Receiver<HashMap<ShardId, Observed>> {
+        self.observations.subscribe()
+    }
+
+    async fn own_history(
+        &self,
+        shard: ShardId,
+        acknowledged: SeqNo,
+    ) -> Result<Option<Observed>, ShardError> {
+        let (opensearch, name) = (&self.follower.opensearch, &self.follower.name);
+        let asked = async {
+            // The manager's word that there is such an index; that it is gone is found elsewhere.
+            match self.follower.found().await? {
+                Some(found) if !found.is_closed => {}
+                _ => return Ok(None),
+            }
+            history(opensearch, name, shard).await
+        };
+        let said = asked.await.map_err(ShardError::Shards)?;
+        Ok(said.map(|(history, numbers)| Observed {
+            history: Some(history),
+            max_seq_no: numbers.max_seq_no,
+            global_checkpoint: numbers.global_checkpoint,
+            acknowledged,
+        }))
     }
 
     fn limits(&self) -> Limits {
@@ -402,7 +476,13 @@ impl ShardPorts for FollowedCopy {
         } else {
             &self.context.copies
         };
-        streams.open(topic, shard, known).await
+        let stream = streams.open(topic, shard, known).await?;
+        let progress = Arc::clone(&self.progress);
+        Ok(stream.telling(move |waits| {
+            let words = "partitions that are far behind are read a few at a time";
+            let reason = waits.then(|| StandstillReason::new(Cause::Turn, now_ms(), words));
+            progress.shards[shard.0 as usize].set_standing(Source::Turn, reason);
+        }))
     }
 }
 

@@ -11,6 +11,7 @@ mod restore;
 mod settings;
 mod shard_task;
 mod snapshot_requests;
+mod standstill;
 mod state;
 mod task;
 
@@ -18,8 +19,8 @@ pub use self::admin::IndexAdmin;
 pub(crate) use self::admin::{IndexLoad, check_settings, not_to_change, not_to_override};
 pub(crate) use self::context::{AgentContext, TransitionError};
 pub(crate) use self::letter_box::{DeadLetter, LetterBox};
-pub(crate) use self::phase::Phase;
+pub(crate) use self::phase::{Phase, Waits};
 pub(crate) use self::settings::ControlSettings;
 pub(crate) use self::snapshot_requests::SnapshotRequests;
 pub(crate) use self::state::{Command, Refusal, STOPPING, USER_INITIATED};
-pub(crate) use self::task::IndexTask;
+pub(crate) use self::task::{End, IndexTask};

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use shardline_common::opensearch::OpenSearchError;
+use shardline_common::standstill::StandstillReason;
 
 use crate::progress::IndexProgress;
 
@@ -15,4 +17,20 @@ pub(crate) enum Phase {
     Syncing(Arc<IndexProgress>),
     /// The follower cluster refused to make the index.
     Refused(Arc<OpenSearchError>),
+}
+
+/// Why an index's task does not get on, for the status.
+#[derive(Clone, Default)]
+pub(crate) struct Waits(Arc<Mutex<Option<StandstillReason>>>);
+
+impl Waits {
+    /// `None`: it does.
+    pub(crate) fn say(&self, reason: Option<StandstillReason>) {
+        let mut said = self.0.lock();
+        *said = reason.map(|reason| reason.following(said.as_ref()));
+    }
+
+    pub(crate) fn said(&self) -> Option<StandstillReason> {
+        self.0.lock().clone()
+    }
 }

@@ -3,18 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use shardline_common::clock::now_ms;
 use shardline_common::control::Ask;
 use shardline_common::opensearch::OpenSearchError;
+use shardline_common::standstill::StandstillReason;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::followed_copy::FollowedCopy;
 use crate::membership::Slot;
+use crate::progress::{Retries, Source};
 use crate::shard::{self, ShardError};
 use crate::write::Destination;
 
 /// How long after a request was taken up, or could not be made, the shard is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(5);
 
 /// Runs until stopped. What a shard cannot solve itself is asked of the agent that looks after the
 /// index, which then changes the subscription, and that ends this task.
@@ -63,21 +67,31 @@ async fn follow(
     destination: &Destination,
     stop: &CancellationToken,
 ) -> Option<ShardError> {
+    let shard = destination.target.shard;
+    let progress = &index.progress.shards[shard.0 as usize];
+    let mut retries = Retries::new(RETRY, LAST_RETRY);
     loop {
         let found = tokio::select! {
             found = is_there(index) => found,
             () = stop.cancelled() => return None,
         };
-        match found {
+        let delay = match found {
             // A write would make it anew, with a mapping of its own.
             Ok(false) => return Some(ShardError::IndexGone(index.follower.name.clone())),
             Ok(true) => break,
             Err(error) => {
-                warn!(index = %index.follower.name, %error, "the follower cluster is not available")
+                let retry = retries.failed(&error);
+                if retry.is_news {
+                    warn!(index = %index.follower.name, %error, "the follower cluster is not available");
+                }
+                let cause = error.cause();
+                let reason = StandstillReason::new(cause, now_ms(), error.to_string());
+                progress.set_standing(Source::Reading, retry.again.then_some(reason));
+                retry.delay
             }
-        }
+        };
         tokio::select! {
-            () = tokio::time::sleep(RETRY) => {}
+            () = tokio::time::sleep(delay) => {}
             () = stop.cancelled() => return None,
         }
     }

@@ -6,13 +6,16 @@
 //! shard's slot, and by nobody while the index is made or copied.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::join_all;
 use serde_json::Value;
+use shardline_common::clock::now_ms;
 use shardline_common::control::{Ask, Capture, Entry, IndexCopy, Subscription};
 use shardline_common::kafka::ControlError;
 use shardline_common::metadata::IndexMetadata;
 use shardline_common::opensearch::OpenSearchError;
+use shardline_common::standstill::{Cause, StandstillReason};
 use shardline_common::types::{IndexName, ShardId};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -22,7 +25,7 @@ use uuid::Uuid;
 use super::admin::IndexAdmin;
 use super::context::{AgentContext, TransitionError};
 use super::followed_copy::FollowedCopy;
-use super::phase::Phase;
+use super::phase::{Phase, Waits};
 use super::restore::RestoreError;
 use super::state::Command;
 use super::{observe, shard_task};
@@ -30,6 +33,9 @@ use crate::membership::{Claim, Slot};
 use crate::progress::{CheckpointError, IndexProgress};
 use crate::shard::ShardError;
 use crate::write::{Destination, Spread, Target};
+
+/// How long the leader's agents may take to announce the index before that is worth a word.
+const CAPTURE_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Why the task ended by itself.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +48,11 @@ pub(crate) enum End {
     },
     #[error("the follower index could not be made: {0}")]
     Refused(Arc<OpenSearchError>),
+    #[error(
+        "an index [{0}] is there that this replication did not make: it is left as it is. Delete \
+         it, or stop and follow under another name; then resume"
+    )]
+    NotMade(IndexName),
     #[error(transparent)]
     Transition(#[from] TransitionError),
     #[error(transparent)]
@@ -72,7 +83,10 @@ impl End {
             Self::Transition(TransitionError::Control(_) | TransitionError::Elsewhere) => true,
             Self::Restore(error) => error.retryable(),
             Self::Control(_) | Self::NotAsked => true,
-            Self::Refused(_)
+            // The agent's user may be let in again.
+            Self::Refused(error) => error.retryable(),
+            Self::Checkpoint(CheckpointError::Access { .. }) => true,
+            Self::NotMade(_)
             | Self::Transition(_)
             | Self::Checkpoint(_)
             | Self::IndexGone(_)
@@ -85,11 +99,12 @@ pub(crate) struct IndexTask {
     pub context: Arc<AgentContext>,
     pub subscription: Subscription,
     pub phase: watch::Sender<Phase>,
+    pub waits: Waits,
 }
 
 impl IndexTask {
     /// Follows until stopped, or until it cannot go on.
-    pub(crate) async fn run(self, stop: CancellationToken) -> Result<(), End> {
+    pub(crate) async fn run(&self, stop: CancellationToken) -> Result<(), End> {
         let capture = tokio::select! {
             capture = self.capture() => capture,
             () = stop.cancelled() => return Ok(()),
@@ -102,6 +117,19 @@ impl IndexTask {
     }
 
     async fn capture(&self) -> Capture {
+        let mut announced = std::pin::pin!(self.announced());
+        if let Ok(capture) = tokio::time::timeout(CAPTURE_PATIENCE, &mut announced).await {
+            return capture;
+        }
+        let words = "no leader agent has announced that it captures the leader index";
+        let silent = StandstillReason::new(Cause::LeaderAgentSilent, now_ms(), words);
+        self.waits.say(Some(silent));
+        let capture = announced.await;
+        self.waits.say(None);
+        capture
+    }
+
+    async fn announced(&self) -> Capture {
         let mut changes = self.context.leader_table.changes();
         loop {
             changes.mark_unchanged();
@@ -154,6 +182,13 @@ impl IndexTask {
         };
         let progress = Arc::new(IndexProgress::new(capture.metadata.number_of_shards));
         let index = self.index(&copy, capture, progress);
+        self.phase.send_if_modified(|phase| {
+            let was_refused = matches!(phase, Phase::Refused(_));
+            if was_refused {
+                *phase = Phase::Starting;
+            }
+            was_refused
+        });
         while let Some(claim) = self.hold(stop).await {
             tokio::select! {
                 biased;
@@ -173,12 +208,18 @@ impl IndexTask {
     }
 
     async fn make_index(&self, index: &FollowedCopy, metadata: &IndexMetadata) -> Result<(), End> {
-        // It may be there from an attempt that was broken off.
-        if index.follower.exists().await? {
-            let applied = index.apply_metadata(ShardId(0), metadata).await;
-            return applied.map_err(|error| self.shard_end(ShardId(0), error));
+        let Some(found) = index.follower.found().await? else {
+            return self.create(index, metadata).await;
+        };
+        // It may be there from an attempt that was broken off; or somebody else made it meanwhile.
+        if !index.is_noted(&found.uuid) {
+            let is_own = index.follower.is_as_made(&found, metadata);
+            if !is_own || !index.follower.is_empty().await? {
+                return Err(End::NotMade(index.follower.name.clone()));
+            }
         }
-        self.create(index, metadata).await
+        let applied = index.apply_metadata(ShardId(0), metadata).await;
+        applied.map_err(|error| self.shard_end(ShardId(0), error))
     }
 
     pub(super) async fn create(
@@ -187,7 +228,7 @@ impl IndexTask {
         metadata: &IndexMetadata,
     ) -> Result<(), End> {
         match index.follower.create(metadata).await {
-            Err(error) if !error.retryable() => {
+            Err(error) if !error.retryable() || error.is_denied() => {
                 let error = Arc::new(error);
                 self.phase.send_replace(Phase::Refused(Arc::clone(&error)));
                 return Err(End::Refused(error));

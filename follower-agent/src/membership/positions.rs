@@ -56,7 +56,7 @@ impl Committed {
             let offset = committed
                 .0
                 .values()
-                .filter_map(|position| position.checkpoint)
+                .filter_map(|position| position.checkpoint.as_ref())
                 .map(|c| c.offset)
                 .min();
             let metadata = serde_json::to_string(&committed).ok()?;
@@ -205,6 +205,7 @@ mod tests {
             offset: Offset(n + 3),
             highest: SeqNo(n + 5),
             foreign_writes: 0,
+            own: None,
         }
     }
 
@@ -224,7 +225,7 @@ mod tests {
             prop_assert!(read.0.len() == numbers.len() || numbers.len() > 8);
             for (key, position) in &read.0 {
                 prop_assert_eq!(Some(position), committed.0.get(key));
-                prop_assert!(position.checkpoint.unwrap().offset >= offset);
+                prop_assert!(position.checkpoint.clone().unwrap().offset >= offset);
             }
         }
     }

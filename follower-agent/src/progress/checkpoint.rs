@@ -5,10 +5,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rocksdb::{DB, Options, WriteBatch};
+use rocksdb::{DB, Direction, IteratorMode, Options, WriteBatch};
 use serde::{Deserialize, Serialize};
+use shardline_common::control::{OwnHistory, Subscription};
 use shardline_common::record::SnapshotBegin;
-use shardline_common::types::{Offset, SeqNo, ShardId};
+use shardline_common::types::{IndexName, Offset, SeqNo, ShardId};
 
 pub use shardline_common::control::Checkpoint;
 
@@ -46,6 +47,9 @@ pub struct ShardLoad {
     pub highest: SeqNo,
     pub documents: u64,
     pub bytes: u64,
+    /// What the follower shard is known to have had. Earlier builds did not note it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own: Option<OwnHistory>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -173,6 +177,40 @@ impl CheckpointStore {
         self.remove_below(&named_key(subscription, shard, ""))
     }
 
+    /// Notes that an index is followed, for the case that the control topic forgets it.
+    pub fn remember(&self, subscription: &Subscription) -> Result<(), CheckpointError> {
+        let key = remembered_key(&subscription.follower_index);
+        self.write(&key, subscription)
+    }
+
+    /// What was noted of indices that are followed, as far as this build can read it.
+    pub fn remembered(&self) -> Result<Vec<Subscription>, CheckpointError> {
+        let prefix = remembered_key(&IndexName::from(""));
+        let mut found = Vec::new();
+        let from = IteratorMode::From(prefix.as_bytes(), Direction::Forward);
+        for entry in self.db.iterator(from) {
+            let (key, value) = entry.map_err(|source| CheckpointError::Access {
+                action: "read",
+                source,
+            })?;
+            if !key.starts_with(prefix.as_bytes()) {
+                break;
+            }
+            found.extend(serde_json::from_slice(&value).ok());
+        }
+        Ok(found)
+    }
+
+    pub fn forget_remembered(&self, index: &IndexName) -> Result<(), CheckpointError> {
+        let key = remembered_key(index);
+        self.db
+            .delete(key)
+            .map_err(|source| CheckpointError::Access {
+                action: "removed",
+                source,
+            })
+    }
+
     /// Forgets everything about a subscription.
     pub fn forget(&self, subscription: &str) -> Result<(), CheckpointError> {
         self.remove_below(&format!("{subscription}/"))
@@ -220,6 +258,11 @@ impl CheckpointStore {
     }
 }
 
+/// Ids of subscriptions, with which all other keys begin, are of other letters.
+fn remembered_key(index: &IndexName) -> String {
+    format!("remembered/{index}")
+}
+
 fn named_key(subscription: &str, shard: ShardId, id: &str) -> String {
     format!("{subscription}/named/{shard}/{id}")
 }
@@ -241,6 +284,7 @@ mod tests {
             offset: Offset(offset),
             highest: SeqNo(0),
             foreign_writes: 0,
+            own: None,
         };
         prop::option::of((-1i64..5, 0i64..5).prop_map(checkpoint))
     }
@@ -249,10 +293,10 @@ mod tests {
         /// What either has reached is not done again, and nothing is made up.
         #[test]
         fn the_furthest_is_one_of_the_two_and_behind_neither(local in checkpoints(), committed in checkpoints()) {
-            let chosen = furthest(local, committed);
+            let chosen = furthest(local.clone(), committed.clone());
             prop_assert!(chosen == local || chosen == committed);
             for known in [local, committed].into_iter().flatten() {
-                prop_assert!(chosen.is_some_and(|chosen| (chosen.seq_no, chosen.offset) >= (known.seq_no, known.offset)));
+                prop_assert!(chosen.as_ref().is_some_and(|chosen| (chosen.seq_no, chosen.offset) >= (known.seq_no, known.offset)));
             }
         }
     }
@@ -265,6 +309,7 @@ mod tests {
             offset: Offset(9),
             highest: SeqNo(12),
             foreign_writes: 2,
+            own: None,
         };
         {
             let store = CheckpointStore::open(folder.path()).unwrap();
@@ -272,7 +317,10 @@ mod tests {
             store.save("ab", ShardId(1), &checkpoint).unwrap();
         }
         let store = CheckpointStore::open(folder.path()).unwrap();
-        assert_eq!(store.load("a", ShardId(1)).unwrap(), Some(checkpoint));
+        assert_eq!(
+            store.load("a", ShardId(1)).unwrap(),
+            Some(checkpoint.clone())
+        );
         store.forget("a").unwrap();
         assert_eq!(store.load("a", ShardId(1)).unwrap(), None);
         assert_eq!(store.load("ab", ShardId(1)).unwrap(), Some(checkpoint));

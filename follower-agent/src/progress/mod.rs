@@ -1,9 +1,11 @@
 //! How far each shard is: durably in RocksDB, and live in memory.
 
 mod checkpoint;
+mod retries;
 mod shard_progress;
 
 pub use self::checkpoint::{Checkpoint, CheckpointError, CheckpointStore, furthest};
 pub(crate) use self::checkpoint::{LoadState, ShardLoad};
+pub(crate) use self::retries::{Retries, Retry};
 pub use self::shard_progress::{IndexProgress, ShardProgress};
-pub(crate) use self::shard_progress::{Recovery, ShardReport};
+pub(crate) use self::shard_progress::{Recovery, ShardReport, Source};

@@ -6,12 +6,15 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use shardline_common::clock::now_ms;
+use shardline_common::standstill::{Cause, StandstillReason};
 use shardline_common::types::{SeqNo, ShardId};
 
 use crate::metrics::Metrics;
 
 /// Within which the agents tell each other when they last heard of the leader, in milliseconds.
 const HEARD_STEP_MS: i64 = 10_000;
+/// How long nothing may have been heard of the leader after following began.
+const FIRST_WORD_MS: i64 = 60_000;
 /// The longest reason that others are told, in characters: what Kafka takes with a commit is
 /// limited.
 const HELD_UP_LENGTH: usize = 300;
@@ -48,8 +51,27 @@ pub struct ShardProgress {
     /// says so.
     heard: AtomicBool,
     resync: Mutex<Option<Resync>>,
-    held_up: Mutex<Option<String>>,
+    /// The highest of the follower shard's own numbers that is known to be durable.
+    acknowledged: AtomicI64,
+    /// Whether any of `standing` is set, which is asked for every record.
+    is_standing: AtomicBool,
+    /// Why it does not get on, by [`Source`].
+    standing: Mutex<[Option<StandstillReason>; SOURCES]>,
 }
+
+/// Who says that a shard stands still: each takes back its own word only. The first that does is
+/// shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// In the follower cluster's own words.
+    Writing,
+    /// Whoever looks after the follower index as a whole.
+    Index,
+    Reading,
+    Turn,
+}
+
+const SOURCES: usize = 4;
 
 /// How far a shard is with the files of a snapshot repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +108,9 @@ pub struct ShardReport {
     /// Why the follower cluster does not take writes, while it does not.
     #[serde(rename = "x", default, skip_serializing_if = "Option::is_none")]
     pub held_up: Option<String>,
+    /// Its cause, and since when; earlier builds do not say.
+    #[serde(rename = "y", default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<(Cause, i64)>,
     #[serde(rename = "w", default)]
     pub foreign_writes: u64,
     /// Capture time of the oldest operation that is not applied.
@@ -107,6 +132,7 @@ impl Default for ShardReport {
             snapshot: None,
             resync: None,
             held_up: None,
+            cause: None,
             foreign_writes: 0,
             pending_ms: None,
             heard_ms: 0,
@@ -148,7 +174,9 @@ impl Default for ShardProgress {
             foreign_writes: AtomicU64::new(0),
             heard: AtomicBool::new(false),
             resync: Mutex::new(None),
-            held_up: Mutex::new(None),
+            acknowledged: AtomicI64::new(SeqNo::NONE.0),
+            is_standing: AtomicBool::new(false),
+            standing: Mutex::default(),
         }
     }
 }
@@ -166,13 +194,19 @@ impl ShardProgress {
         )
     }
 
-    /// A record was read: the leader is at least at `checkpoint`.
-    pub fn note_heard(&self, checkpoint: SeqNo, timestamp_ms: i64) {
+    /// The partition's end says that the leader is at least at `checkpoint`; it was not heard of
+    /// now.
+    pub fn note_known(&self, checkpoint: SeqNo) {
         self.leader_checkpoint.fetch_max(checkpoint.0, Relaxed);
-        self.last_record_ms.store(timestamp_ms, Relaxed);
         if checkpoint > SeqNo::NONE {
             self.heard.store(true, Relaxed);
         }
+    }
+
+    /// A record was read: the leader is at least at `checkpoint`.
+    pub fn note_heard(&self, checkpoint: SeqNo, timestamp_ms: i64) {
+        self.last_record_ms.store(timestamp_ms, Relaxed);
+        self.note_known(checkpoint);
     }
 
     /// The leader is at `checkpoint`: [`SeqNo::NONE`] says that the shard is empty. It will be
@@ -240,13 +274,51 @@ impl ShardProgress {
         self.resync.lock().clone()
     }
 
-    /// Why writes are not taken at this time; `None`: they are.
-    pub fn set_blocked(&self, reason: Option<String>) {
-        *self.held_up.lock() = reason;
+    /// Why the shard does not get on, as one source says; `None`: it does.
+    pub fn set_standing(&self, source: Source, reason: Option<StandstillReason>) {
+        if reason.is_none() && !self.is_standing.load(Relaxed) {
+            return;
+        }
+        let mut standing = self.standing.lock();
+        let of_source = &mut standing[source as usize];
+        *of_source = reason.map(|reason| reason.following(of_source.as_ref()));
+        let is_standing = standing.iter().any(Option::is_some);
+        self.is_standing.store(is_standing, Relaxed);
     }
 
-    pub fn why_held_up(&self) -> Option<String> {
-        self.held_up.lock().clone()
+    /// As the sources say.
+    fn told(&self) -> Option<StandstillReason> {
+        self.standing.lock().iter().flatten().next().cloned()
+    }
+
+    /// Why the shard does not get on; also when nobody says so and nothing comes.
+    pub fn standstill(&self) -> Option<StandstillReason> {
+        self.told().or_else(|| self.silence(now_ms()))
+    }
+
+    fn silence(&self, now: i64) -> Option<StandstillReason> {
+        let since = self.last_record_ms.load(Relaxed);
+        let (longest, detail) = if self.is_heard() {
+            let next_within = self.next_within_ms.load(Relaxed);
+            let longest = next_within.saturating_mul(SILENT_TIMES);
+            (longest, "no leader agent has been heard of since then")
+        } else {
+            (
+                FIRST_WORD_MS,
+                "no leader agent was heard of since following began",
+            )
+        };
+        (now - since > longest)
+            .then(|| StandstillReason::new(Cause::LeaderAgentSilent, since, detail))
+    }
+
+    /// The highest of the follower shard's own numbers that is known to be durable.
+    pub fn note_acknowledged(&self, highest: SeqNo) {
+        self.acknowledged.store(highest.0, Relaxed);
+    }
+
+    pub fn acknowledged(&self) -> SeqNo {
+        SeqNo(self.acknowledged.load(Relaxed))
     }
 
     pub fn report(&self) -> ShardReport {
@@ -266,14 +338,14 @@ impl ShardProgress {
         } else {
             0
         };
+        let told = self.told();
         ShardReport {
             follower,
             leader,
             snapshot,
             resync: self.resync(),
-            held_up: self
-                .why_held_up()
-                .map(|reason| reason.chars().take(HELD_UP_LENGTH).collect()),
+            cause: told.as_ref().map(|told| (told.cause, told.since_ms)),
+            held_up: told.map(|told| told.detail.chars().take(HELD_UP_LENGTH).collect()),
             pending_ms: (pending > 0).then_some(pending),
             foreign_writes: self.foreign_writes.load(Relaxed),
             heard_ms,
@@ -300,28 +372,38 @@ impl ShardProgress {
             self.heard.store(true, Relaxed);
         }
         *self.resync.lock() = report.resync;
-        *self.held_up.lock() = report.held_up;
+        let (cause, since_ms) = report.cause.unwrap_or((Cause::Other, now_ms()));
+        let told = report
+            .held_up
+            .map(|detail| StandstillReason::new(cause, since_ms, detail));
+        // One word for all of the other agent's.
+        for source in [Source::Writing, Source::Reading, Source::Turn] {
+            self.set_standing(source, None);
+        }
+        self.set_standing(Source::Index, told);
     }
 
     /// Age of the oldest operation that is not applied, or of the last word from the leader if that
-    /// is too long ago.
+    /// is too long ago or there was none, or of what is in the way.
     pub fn lag_millis(&self) -> i64 {
         let now = now_ms();
         let pending = self.oldest_pending_ms.load(Relaxed);
         let silence = now - self.last_record_ms.load(Relaxed);
+        let standing = self.told().map_or(0, |told| now - told.since_ms);
         let lag = if pending > 0 {
             now - pending
-        } else if silence
-            > self
-                .next_within_ms
-                .load(Relaxed)
-                .saturating_mul(SILENT_TIMES)
+        } else if !self.is_heard()
+            || silence
+                > self
+                    .next_within_ms
+                    .load(Relaxed)
+                    .saturating_mul(SILENT_TIMES)
         {
             silence
         } else {
             0
         };
-        lag.max(0)
+        lag.max(standing).max(0)
     }
 
     pub fn recovered(&self, recovery: Recovery) {
@@ -368,6 +450,52 @@ impl ShardProgress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shard_that_hears_nothing_says_so_and_lags_from_its_beginning() {
+        let shard = ShardProgress::default();
+        let began = now_ms() - 70_000;
+        shard.last_record_ms.store(began, Relaxed);
+        // Every attempt finds the partition empty.
+        shard.note_known(SeqNo::NONE);
+        assert!(shard.lag_millis() >= 70_000);
+        let silent = shard.standstill().unwrap();
+        assert_eq!(
+            (silent.cause, silent.since_ms),
+            (Cause::LeaderAgentSilent, began)
+        );
+        shard.heartbeat(SeqNo::NONE, now_ms(), 5_000);
+        assert_eq!((shard.lag_millis(), shard.standstill()), (0, None));
+    }
+
+    #[test]
+    fn each_source_takes_back_its_own_word_only() {
+        let (here, there) = (ShardProgress::default(), ShardProgress::default());
+        here.heartbeat(SeqNo(4), now_ms(), 5_000);
+        here.note_applied(SeqNo(4), 0);
+        let since = now_ms() - 9_000;
+        let reason = |cause| Some(StandstillReason::new(cause, since, "why"));
+        here.set_standing(Source::Reading, reason(Cause::TopicMissing));
+        here.set_standing(Source::Writing, reason(Cause::FollowerClusterDenied));
+        here.set_standing(Source::Writing, None);
+        assert_eq!(here.standstill(), reason(Cause::TopicMissing));
+        assert!(here.lag_millis() >= 9_000);
+        there.take_report(here.report());
+        assert_eq!(there.standstill(), reason(Cause::TopicMissing));
+        // As the build before reports.
+        let earlier = ShardReport {
+            cause: None,
+            ..here.report()
+        };
+        there.take_report(earlier);
+        assert_eq!(
+            there.standstill().map(|told| told.cause),
+            Some(Cause::Other)
+        );
+        here.set_standing(Source::Reading, None);
+        there.take_report(here.report());
+        assert_eq!((here.standstill(), there.standstill()), (None, None));
+    }
 
     #[test]
     fn another_agent_sees_the_lag_of_a_shard() {

@@ -52,6 +52,8 @@ pub struct PartitionStream {
     /// How long a turn may be in which nothing comes.
     patience: Duration,
     fetching: Fetching,
+    /// Is told whether it waits for a turn.
+    tell: Box<dyn Fn(bool) + Send + Sync>,
 }
 
 /// Whether librdkafka fetches the partition.
@@ -108,7 +110,14 @@ impl PartitionStream {
             was_near: false,
             patience: SILENT_TURN,
             fetching: Fetching::No,
+            tell: Box::new(|_| {}),
         }
+    }
+
+    /// From now on somebody is told whether the stream waits for a turn.
+    pub fn telling(mut self, tell: impl Fn(bool) + Send + Sync + 'static) -> Self {
+        self.tell = Box::new(tell);
+        self
     }
 
     /// Who leads the partitions of an assigned topic that it does not know yet, librdkafka asks
@@ -149,7 +158,9 @@ impl PartitionStream {
                     self.came_near();
                 }
                 Fetching::Waits(turn) => {
+                    (self.tell)(true);
                     let turn = next_turn(turn, self.queue.as_ref()).await;
+                    (self.tell)(false);
                     self.fetching = Fetching::No;
                     self.fetch()?;
                     self.fetching = turn.map_or(Fetching::Freely, Fetching::InTurn);

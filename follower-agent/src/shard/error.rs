@@ -5,6 +5,7 @@ use shardline_common::opensearch::OpenSearchError;
 use shardline_common::scan::ScanError;
 use shardline_common::types::{IndexName, SeqNo};
 
+use super::own_history::WentBack;
 use super::tracker::Hole;
 use crate::membership::GroupError;
 use crate::progress::CheckpointError;
@@ -38,6 +39,10 @@ pub enum ShardError {
     )]
     IndexGone(IndexName),
     #[error(transparent)]
+    WentBack(#[from] WentBack),
+    #[error("the follower index's shards could not be asked: {0}")]
+    Shards(OpenSearchError),
+    #[error(transparent)]
     Control(#[from] ControlError),
     #[error(transparent)]
     Group(#[from] GroupError),
@@ -51,6 +56,7 @@ impl ShardError {
             Self::Hole(_)
                 | Self::Gap { .. }
                 | Self::Rewound { .. }
+                | Self::WentBack(_)
                 | Self::Stream(StreamError::PositionLost { .. })
         )
     }
@@ -64,7 +70,7 @@ impl ShardError {
             // A full disk, as a rule.
             Self::Checkpoint(error) => matches!(error, CheckpointError::Access { .. }),
             Self::Scan(error) => error.retryable(),
-            Self::Metadata(error) => error.retryable(),
+            Self::Metadata(error) | Self::Shards(error) => error.retryable(),
             Self::Apply(error) => error.retryable(),
             _ => false,
         }

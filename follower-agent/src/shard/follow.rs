@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use shardline_common::clock::now_ms;
+use shardline_common::control::OwnHistory;
 use shardline_common::record::{Body, FrameId, Operation, OperationKind, Record, ResyncBegin};
 use shardline_common::types::{ExternalVersion, Offset, SeqNo, ShardId};
 use tokio::time::Instant;
@@ -14,10 +15,11 @@ use tracing::{info, warn};
 
 use super::error::ShardError;
 use super::foreign::Ledger;
+use super::own_history::{Observed, Witness};
 use super::ports::ShardPorts;
 use super::sweep::sweep;
 use super::tracker::{Hole, Tracker, Verdict};
-use crate::progress::Checkpoint;
+use crate::progress::{Checkpoint, Retries, Retry, Source};
 use crate::read::{Positioned, Records, StreamError, before_more};
 use crate::write::{Applied, ApplyError, Batch, Destination, Pipeline};
 
@@ -26,7 +28,10 @@ use crate::write::{Applied, ApplyError, Batch, Destination, Pipeline};
 const IDLE_SAVE: Duration = Duration::from_secs(10);
 /// How long a shard that is told to stop waits for the writes under way.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-const STREAM_RETRY: Duration = Duration::from_millis(500);
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+const LAST_RETRY: Duration = Duration::from_secs(5);
+/// After so long without an error, the last one is over.
+const CALM: Duration = Duration::from_secs(10);
 
 /// Follows the shard until stopped, trying again after what may pass. What comes back is for
 /// somebody else to solve.
@@ -37,6 +42,7 @@ pub async fn follow<I: ShardPorts>(
 ) -> Result<(), ShardError> {
     let shard = destination.target.shard;
     let mut highest = SeqNo::NONE;
+    let mut retries = Retries::new(FIRST_RETRY, LAST_RETRY);
     loop {
         let error = match follow_once(&*index, &destination, highest, &stop).await {
             Ok(()) => return Ok(()),
@@ -72,12 +78,22 @@ pub async fn follow<I: ShardPorts>(
         if !may_pass {
             return Err(error);
         }
-        if matches!(error, ShardError::Checkpoint(_)) {
-            index.progress(shard).set_blocked(Some(error.to_string()));
+        let Retry {
+            delay,
+            is_news,
+            again,
+        } = retries.failed(&error);
+        if again {
+            let reason = error.standstill();
+            index
+                .progress(shard)
+                .set_standing(Source::Reading, Some(reason));
         }
-        warn!(index = %index.name(), %shard, %error, "shard stopped; starting again from its checkpoint");
+        if is_news {
+            warn!(index = %index.name(), %shard, %error, "shard stopped; starting again from its checkpoint");
+        }
         tokio::select! {
-            () = tokio::time::sleep(STREAM_RETRY) => {}
+            () = tokio::time::sleep(delay) => {}
             () = stop.cancelled() => return Ok(()),
         }
     }
@@ -92,10 +108,13 @@ async fn follow_once(
     let shard = destination.target.shard;
     // It may wait for another agent, which may have been told to stop, too.
     let beginning = async {
-        let checkpoint = start(index, shard, index.recover(shard).await?).await?;
-        Ok::<_, ShardError>((checkpoint, index.reach(index.topic(), shard).await?))
+        let mut checkpoint = start(index, shard, index.recover(shard).await?).await?;
+        let witness = look_back(index, shard, checkpoint.own.take()).await?;
+        checkpoint.own = witness.own();
+        let reach = index.reach(index.topic(), shard).await?;
+        Ok::<_, ShardError>((checkpoint, witness, reach))
     };
-    let (checkpoint, reach) = tokio::select! {
+    let (checkpoint, witness, reach) = tokio::select! {
         biased;
         () = stop.cancelled() => return Ok(()),
         beginning = beginning => beginning?,
@@ -105,7 +124,8 @@ async fn follow_once(
     info!(index = %index.name(), %shard, after = %checkpoint.seq_no, offset = %checkpoint.offset, "following");
     let progress = index.progress(shard);
     progress.note_applied(checkpoint.seq_no, 0);
-    progress.note_heard(tail, now_ms());
+    progress.note_acknowledged(witness.acknowledged());
+    progress.note_known(tail);
     if tail > checkpoint.seq_no {
         // When it was captured is not known before it is read, which may take its turn.
         progress.note_pending(now_ms());
@@ -119,7 +139,6 @@ async fn follow_once(
         tracker: Tracker::after(checkpoint.seq_no),
         pipeline: Pipeline::new(destination.clone(), index.limits()),
         highest: checkpoint.highest.max(tail).max(highest),
-        checkpoint,
         waiting: VecDeque::new(),
         batch: Batch::default(),
         taken: checkpoint.offset,
@@ -127,6 +146,8 @@ async fn follow_once(
         put_aside: None,
         frame: None,
         ledger: Ledger::new(checkpoint.foreign_writes, Instant::now()),
+        witness,
+        checkpoint,
         last_save: Instant::now(),
     };
     // Dropping a run at any point is safe: what it has read and not handed to the pipeline is read
@@ -140,6 +161,36 @@ async fn follow_once(
         Some(outcome) => outcome,
         None => follower.drain(destination).await,
     }
+}
+
+/// Compares what the follower shard has with what it is known to have had (`saved`).
+pub(crate) async fn look_back(
+    index: &impl ShardPorts,
+    shard: ShardId,
+    saved: Option<OwnHistory>,
+) -> Result<Witness, ShardError> {
+    let mut witness = Witness::of(saved);
+    let asked = index.own_history(shard, witness.acknowledged()).await?;
+    if let Some(seen) = asked {
+        observe(index, shard, &mut witness, &seen).await?;
+    }
+    Ok(witness)
+}
+
+/// Takes in what a follower shard said. What speaks for lost data is asked about once more: a node
+/// that is cut off from its cluster answers with what it last knew.
+async fn observe(
+    index: &impl ShardPorts,
+    shard: ShardId,
+    witness: &mut Witness,
+    seen: &Observed,
+) -> Result<(), ShardError> {
+    let Err(suspected) = witness.observed(seen) else {
+        return Ok(());
+    };
+    warn!(index = %index.name(), %shard, %suspected, "asking the follower cluster once more");
+    let asked = index.own_history(shard, witness.acknowledged()).await?;
+    Ok(asked.map_or(Ok(()), |seen| witness.observed(&seen))?)
 }
 
 /// The highest operation that anybody with a later checkpoint than this agent's can have written:
@@ -183,6 +234,7 @@ async fn start(
         offset: Offset(-1),
         highest: SeqNo::NONE,
         foreign_writes: 0,
+        own: None,
     };
     let mut checkpoint = saved.unwrap_or(beginning);
     let marks = index.watermarks(index.topic(), shard).await?;
@@ -283,6 +335,8 @@ struct Follower<'a, I: ShardPorts> {
     frame: Option<Frame>,
     /// Whose writes the follower shard holds.
     ledger: Ledger,
+    /// Whether it still has what it had.
+    witness: Witness,
     last_save: Instant,
 }
 
@@ -303,7 +357,9 @@ impl<I: ShardPorts> Follower<'_, I> {
         stream: &mut I::Records,
         destination: &Destination,
     ) -> Result<(), ShardError> {
-        let mut highest_assigned = self.index.highest_assigned();
+        let mut observations = self.index.observations();
+        let mut calm = std::pin::pin!(tokio::time::sleep(CALM));
+        let mut is_calm = false;
         loop {
             // A batch that could grow waits for the requests before it, so that requests become
             // larger as load does.
@@ -318,10 +374,16 @@ impl<I: ShardPorts> Follower<'_, I> {
                     self.applied(applied?, destination)?;
                     continue;
                 }
-                Ok(()) = highest_assigned.changed() => {
-                    let highest = highest_assigned.borrow_and_update().get(&self.shard).copied();
-                    self.ledger.highest_assigned(highest.unwrap_or(SeqNo::NONE), Instant::now());
-                    self.note_foreign_writes()?;
+                Ok(()) = observations.changed() => {
+                    let seen = observations.borrow_and_update().get(&self.shard).cloned();
+                    if let Some(seen) = seen {
+                        before_more(stream, self.observed(seen)).await?;
+                    }
+                    continue;
+                }
+                () = &mut calm, if !is_calm => {
+                    is_calm = true;
+                    self.index.progress(self.shard).set_standing(Source::Reading, None);
                     continue;
                 }
                 next = stream.next() => next,
@@ -336,6 +398,23 @@ impl<I: ShardPorts> Follower<'_, I> {
                 before_more(stream, self.marker(at, record, destination)).await?;
             }
         }
+    }
+
+    /// What the follower shard says of itself from time to time.
+    async fn observed(&mut self, seen: Observed) -> Result<(), ShardError> {
+        observe(self.index, self.shard, &mut self.witness, &seen).await?;
+        self.note_own();
+        self.ledger
+            .highest_assigned(seen.max_seq_no, Instant::now());
+        self.note_foreign_writes()
+    }
+
+    fn note_own(&mut self) {
+        self.checkpoint.own = self.witness.own();
+        let acknowledged = self.witness.acknowledged();
+        self.index
+            .progress(self.shard)
+            .note_acknowledged(acknowledged);
     }
 
     /// Adds a record to the batch, or puts it aside if it is no operation.
@@ -354,6 +433,7 @@ impl<I: ShardPorts> Follower<'_, I> {
         } = record;
         self.taken = next;
         let progress = self.index.progress(self.shard);
+        progress.set_standing(Source::Reading, None);
         match body {
             Body::Operation(operation) => {
                 progress.note_heard(seq_no, timestamp_ms);
@@ -443,6 +523,7 @@ impl<I: ShardPorts> Follower<'_, I> {
             .inc_by(batch.bytes() as u64);
         self.waiting.push_back(self.batch_since_ms);
         self.ledger.request_started();
+        self.witness.request_started();
         self.pipeline
             .start(batch, self.tracker.last(), offset, self.highest);
         Ok(())
@@ -450,6 +531,8 @@ impl<I: ShardPorts> Follower<'_, I> {
 
     fn applied(&mut self, applied: Applied, destination: &Destination) -> Result<(), ShardError> {
         self.waiting.pop_front();
+        self.witness.request_finished(&applied.written.seq_nos)?;
+        self.note_own();
         self.ledger.request_finished(
             &applied.written.seq_nos,
             applied.written.repeated,

@@ -10,16 +10,21 @@ use shardline_common::record::{Body, RecordError};
 use shardline_common::types::{Offset, SeqNo, ShardId, TopicName};
 use tracing::info;
 
+use super::follow::look_back;
+use super::own_history::Witness;
 use super::sweep::sweep;
 use super::{ShardError, ShardPorts};
 use crate::metrics::Metrics;
-use crate::progress::{Checkpoint, ShardLoad};
+use crate::progress::{Checkpoint, Retries, Retry, ShardLoad, Source};
 use crate::read::{Positioned, Records, StreamError, before_more};
 use crate::write::{Applied, Batch, Destination, Pipeline};
 
 /// How often a bootstrap topic that is not there yet is looked for.
 const TOPIC_POLL: Duration = Duration::from_millis(200);
-const STREAM_RETRY: Duration = Duration::from_millis(500);
+/// How long it may take the leader agents to make it before that is worth a word.
+const TOPIC_PATIENCE: Duration = Duration::from_secs(10);
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+const LAST_RETRY: Duration = Duration::from_secs(5);
 
 /// Loads one shard's snapshot and saves the checkpoint behind it. `in_place` says that the shard
 /// held documents before: those that the snapshot does not have are deleted.
@@ -29,11 +34,26 @@ pub async fn load<I: ShardPorts>(
     topic: TopicName,
     in_place: bool,
 ) -> Result<(), ShardError> {
+    let shard = destination.target.shard;
+    let mut retries = Retries::new(FIRST_RETRY, LAST_RETRY);
     loop {
         match load_once(&*index, &destination, &topic, in_place).await {
             Err(error) if error.retryable() => {
-                info!(index = %index.name(), shard = %destination.target.shard, %error, "snapshot not readable yet");
-                tokio::time::sleep(STREAM_RETRY).await;
+                let Retry {
+                    delay,
+                    is_news,
+                    again,
+                } = retries.failed(&error);
+                if again {
+                    let reason = error.standstill();
+                    index
+                        .progress(shard)
+                        .set_standing(Source::Reading, Some(reason));
+                }
+                if is_news {
+                    info!(index = %index.name(), %shard, %error, "snapshot not readable yet");
+                }
+                tokio::time::sleep(delay).await;
             }
             outcome => return outcome,
         }
@@ -54,6 +74,8 @@ async fn load_once(
     }
     wait_for_topic(index, topic, shard).await;
     let copy = index.checkpoints().load_shard_copy(index.key(), shard)?;
+    let saved = copy.as_ref().and_then(|copy| copy.own.clone());
+    let witness = look_back(index, shard, saved).await?;
     if let Some(copy) = &copy {
         progress
             .documents_total
@@ -78,6 +100,7 @@ async fn load_once(
         pipeline: Pipeline::new(destination.clone(), index.limits()),
         highest: copy.as_ref().map_or(known, |copy| copy.highest.max(known)),
         copy,
+        witness,
         in_place,
         metrics: Arc::clone(&destination.metrics),
     };
@@ -95,9 +118,23 @@ async fn load_once(
 }
 
 async fn wait_for_topic(index: &impl ShardPorts, topic: &TopicName, shard: ShardId) {
-    while index.watermarks(topic, shard).await.is_err() {
+    let mut retries = Retries::new(TOPIC_POLL, TOPIC_POLL);
+    let since = tokio::time::Instant::now();
+    while let Err(error) = index.watermarks(topic, shard).await {
+        let error = ShardError::from(error);
+        // Leader agents make it within a moment.
+        if since.elapsed() >= TOPIC_PATIENCE {
+            let reason = error.standstill();
+            index
+                .progress(shard)
+                .set_standing(Source::Reading, Some(reason));
+            if retries.failed(&error).is_news {
+                info!(index = %index.name(), %shard, %error, "waiting for the copy's topic");
+            }
+        }
         tokio::time::sleep(TOPIC_POLL).await;
     }
+    index.progress(shard).set_standing(Source::Reading, None);
 }
 
 /// What a record means for the load.
@@ -118,6 +155,8 @@ struct Loader<'a, I: ShardPorts> {
     copy: Option<ShardLoad>,
     /// The highest sequence number that may stand in the follower index.
     highest: SeqNo,
+    /// Whether the follower shard still has what was loaded.
+    witness: Witness,
     in_place: bool,
     metrics: Arc<Metrics>,
 }
@@ -172,7 +211,8 @@ impl<I: ShardPorts> Loader<'_, I> {
                         let applied = self.pipeline.finish_one().await?;
                         self.done(applied)?;
                     }
-                    return Ok(checkpoint);
+                    let own = self.witness.own();
+                    return Ok(Checkpoint { own, ..checkpoint });
                 }
             }
         }
@@ -192,6 +232,7 @@ impl<I: ShardPorts> Loader<'_, I> {
         }
         let progress = self.index.progress(self.shard);
         progress.bytes_done.fetch_add(batch.bytes() as u64, Relaxed);
+        self.witness.request_started();
         self.pipeline
             .start(batch, self.highest, offset, self.highest);
         Ok(())
@@ -199,6 +240,7 @@ impl<I: ShardPorts> Loader<'_, I> {
 
     fn take(&mut self, batch: &mut Batch, seq_no: SeqNo, body: Body) -> Result<Taken, ShardError> {
         let progress = self.index.progress(self.shard);
+        progress.set_standing(Source::Reading, None);
         match body {
             Body::SnapshotBegin(begin) => {
                 progress.documents_total.store(begin.documents, Relaxed);
@@ -208,6 +250,7 @@ impl<I: ShardPorts> Loader<'_, I> {
                     highest: SeqNo::NONE,
                     documents: 0,
                     bytes: 0,
+                    own: None,
                 });
             }
             Body::Operation(operation) => {
@@ -224,6 +267,7 @@ impl<I: ShardPorts> Loader<'_, I> {
                     offset,
                     highest,
                     foreign_writes: 0,
+                    own: None,
                 }));
             }
             Body::Metadata(metadata) => return Ok(Taken::Metadata(metadata)),
@@ -253,6 +297,7 @@ impl<I: ShardPorts> Loader<'_, I> {
     }
 
     fn done(&mut self, applied: Applied) -> Result<(), ShardError> {
+        self.witness.request_finished(&applied.written.seq_nos)?;
         let progress = self.index.progress(self.shard);
         let documents = progress
             .documents_done
@@ -270,6 +315,7 @@ impl<I: ShardPorts> Loader<'_, I> {
         copy.highest = copy.highest.max(applied.seq_no);
         copy.documents = documents;
         copy.bytes = progress.bytes_done.load(Relaxed);
+        copy.own = self.witness.own();
         Ok(self
             .index
             .checkpoints()

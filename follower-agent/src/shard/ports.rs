@@ -12,6 +12,7 @@ use shardline_common::types::{IndexName, Offset, SeqNo, ShardId, TopicName};
 use tokio::sync::watch;
 
 use super::ShardError;
+use super::own_history::Observed;
 use crate::progress::{Checkpoint, CheckpointError, CheckpointStore, ShardProgress};
 use crate::read::{Records, StreamError};
 use crate::write::Limits;
@@ -28,8 +29,16 @@ pub trait ShardPorts: Send + Sync {
 
     fn progress(&self, shard: ShardId) -> &ShardProgress;
 
-    /// The follower shards' highest sequence numbers, each time that they are asked for them.
-    fn highest_assigned(&self) -> watch::Receiver<HashMap<ShardId, SeqNo>>;
+    /// What the follower shards say of themselves, each time that they are asked.
+    fn observations(&self) -> watch::Receiver<HashMap<ShardId, Observed>>;
+
+    /// What a follower shard's primary says of itself now, by the cluster's manager; nothing while
+    /// it is away. `acknowledged` is what it is known to have acknowledged.
+    fn own_history(
+        &self,
+        shard: ShardId,
+        acknowledged: SeqNo,
+    ) -> impl Future<Output = Result<Option<Observed>, ShardError>> + Send;
 
     /// What a shard may send at once.
     fn limits(&self) -> Limits;

@@ -10,7 +10,9 @@ use bytes::Bytes;
 use reqwest::Method;
 use serde::Deserialize;
 use shardline_common::backoff::doubling;
+use shardline_common::clock::now_ms;
 use shardline_common::opensearch::{OpenSearch, OpenSearchError, path_segment};
+use shardline_common::standstill::{Cause, StandstillReason};
 use shardline_common::types::{ExternalVersion, IndexName, SeqNo};
 use tracing::warn;
 
@@ -18,7 +20,7 @@ use super::batch::{Target, Write, bulk_body};
 use super::memory::Memory;
 use super::outcome::{ApplyError, DeadLetters, Refused, Rejection, Written};
 use crate::metrics::Metrics;
-use crate::progress::IndexProgress;
+use crate::progress::{IndexProgress, Source};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -93,6 +95,7 @@ impl Destination {
     ) -> Result<Written, ApplyError> {
         let backoff = || doubling(FIRST_RETRY, LAST_RETRY).with_jitter().build();
         let mut delays = backoff();
+        let mut told = None;
         let mut written = Written::default();
         while !writes.is_empty() {
             match self.timed_request(&writes).await {
@@ -112,12 +115,15 @@ impl Destination {
                     if again.writes.len() < before {
                         delays = backoff();
                     }
-                    self.held_up(again.reason);
+                    self.held_up(again.reason, &mut told);
                     writes = again.writes;
                 }
-                Err(error) if error.retryable() => {
+                // A whole request that is not found did not reach the follower cluster.
+                Err(error) if error.retryable() || error.is_not_found() => {
                     written.throttled |= error.status() == Some(OVERLOAD);
-                    self.held_up(Some(error.to_string()));
+                    let cause = error.cause();
+                    let reason = StandstillReason::new(cause, now_ms(), error.to_string());
+                    self.held_up(Some(reason), &mut told);
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -134,12 +140,20 @@ impl Destination {
         Ok(written)
     }
 
-    /// Says why the shard does not get on, or that it does.
-    fn held_up(&self, reason: Option<String>) {
-        if let Some(reason) = &reason {
-            warn!(index = %self.index, shard = %self.target.shard, reason, "the follower cluster does not take writes; trying again");
+    /// Says why the shard does not get on, or that it does; in the log once, until it changes.
+    fn held_up(&self, reason: Option<StandstillReason>, told: &mut Option<String>) {
+        if let Some(reason) = &reason
+            && told.as_ref() != Some(&reason.detail)
+        {
+            warn!(
+                index = %self.index,
+                shard = %self.target.shard,
+                reason = reason.detail,
+                "the follower cluster does not take writes; trying again"
+            );
+            *told = Some(reason.detail.clone());
         }
-        self.progress.shards[self.target.shard.0 as usize].set_blocked(reason);
+        self.progress.shards[self.target.shard.0 as usize].set_standing(Source::Writing, reason);
     }
 
     /// Sends a request and counts how it went.
@@ -237,9 +251,10 @@ impl Destination {
                     );
                 }
                 Outcome::Retry { error_type, reason } => {
-                    again
-                        .reason
-                        .get_or_insert_with(|| format!("[{error_type}] {reason}"));
+                    let cause = Cause::of_answer(result.status, &error_type);
+                    again.reason.get_or_insert_with(|| {
+                        StandstillReason::new(cause, now_ms(), format!("[{error_type}] {reason}"))
+                    });
                     again.writes.push(write);
                 }
                 Outcome::Foreign { found } => {
@@ -275,7 +290,7 @@ impl Destination {
 #[derive(Default)]
 struct Again {
     writes: Vec<Write>,
-    reason: Option<String>,
+    reason: Option<StandstillReason>,
 }
 
 fn classify(status: u16, error: Option<ItemError>, highest: i64) -> Outcome {
@@ -292,16 +307,19 @@ fn classify(status: u16, error: Option<ItemError>, highest: i64) -> Outcome {
             },
         },
         (404, "index_not_found_exception") => Outcome::IndexGone,
-        // A full disk's block goes away when there is room again; an index is closed while some of
-        // its settings change.
-        (OVERLOAD, _)
-        | (403, "cluster_block_exception")
-        | (400, "index_closed_exception")
-        | (500.., _) => Outcome::Retry {
+        // The document's own fault. An index is closed while some of its settings change, which is
+        // not.
+        (400, error_type) if error_type != "index_closed_exception" => Outcome::Rejected {
             error_type: error.error_type,
             reason: error.reason,
         },
-        _ => Outcome::Rejected {
+        (409 | 413, _) => Outcome::Rejected {
+            error_type: error.error_type,
+            reason: error.reason,
+        },
+        // Whatever else is in the way goes away: a block when there is room again, a refusal when
+        // the agent's user may write again.
+        _ => Outcome::Retry {
             error_type: error.error_type,
             reason: error.reason,
         },
@@ -351,6 +369,9 @@ mod tests {
             (403, "cluster_block_exception"),
             (429, "cluster_block_exception"),
             (400, "index_closed_exception"),
+            (401, "security_exception"),
+            (403, "security_exception"),
+            (404, "shard_not_found_exception"),
         ] {
             let outcome = classify(status, error(error_type, "why"), 0);
             assert_eq!(
@@ -365,9 +386,15 @@ mod tests {
             classify(404, error("index_not_found_exception", "no such index"), 0),
             Outcome::IndexGone
         );
-        assert!(matches!(
-            classify(400, error("mapper_parsing_exception", "x"), 0),
-            Outcome::Rejected { .. }
-        ));
+        for (status, error_type) in [
+            (400, "mapper_parsing_exception"),
+            (400, "illegal_argument_exception"),
+            (413, "content_too_long_exception"),
+        ] {
+            assert!(matches!(
+                classify(status, error(error_type, "x"), 0),
+                Outcome::Rejected { .. }
+            ));
+        }
     }
 }

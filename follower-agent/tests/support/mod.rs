@@ -170,6 +170,7 @@ impl ReplicationService for FakeService {
                 foreign_writes: None,
                 dead_letters: None,
                 held_up: Vec::new(),
+                standstill: None,
                 bootstrap_details: None,
                 shard_replication_details: None,
             })

@@ -178,6 +178,7 @@ impl Maker<'_> {
                 offset,
                 highest: highest.get(&shard).copied().unwrap_or(seq_no).max(seq_no),
                 foreign_writes: 0,
+                own: None,
             },
         );
         self.tell(

@@ -9,17 +9,22 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt};
+use shardline_common::clock::now_ms;
 use shardline_common::control::{
-    Capture, CatalogEntry, Entry, RefreshRequest, Refreshed, ShardHistory,
+    Capture, CatalogEntry, DeletedIndex, Entry, FollowedLeader, RefreshRequest, Refreshed,
+    ShardHistory,
 };
 use shardline_common::kafka::{ControlError, ControlTopic};
-use shardline_common::types::{ClusterUuid, IndexUuid, Offset};
+use shardline_common::types::{ClusterUuid, IndexName, IndexUuid, Offset};
 use tracing::info;
 
 use crate::node::{ClusterView, IndexView};
 
 /// How long an agent that is not beside the cluster manager waits for the one that is.
 const STAND_IN_DELAY: Duration = Duration::from_secs(3);
+/// For how long it is known that an index was deleted, in milliseconds; for longer while a
+/// subscription names it.
+const DELETIONS_KEPT_MS: i64 = 90 * 24 * 3_600_000;
 /// Entries on their way to Kafka.
 const WRITES_IN_FLIGHT_MAX: usize = 500;
 
@@ -31,7 +36,7 @@ pub(crate) struct Catalog {
     /// The request that is not answered yet, and since when.
     request: Option<(String, Instant)>,
     /// The view and the parts of the table that did not differ.
-    agreed: Option<(i64, [Option<Offset>; 3])>,
+    agreed: Option<(i64, [Option<Offset>; 5])>,
 }
 
 /// What is to be done for the table to be up to date.
@@ -95,6 +100,8 @@ impl Catalog {
             table.newest::<CatalogEntry>(),
             table.newest::<Capture>(),
             table.newest::<ShardHistory>(),
+            table.newest::<DeletedIndex>(),
+            self.follower_table.newest::<FollowedLeader>(),
         ];
         let compared = (view.version, newest);
         let changes = if self.agreed == Some(compared) {
@@ -136,7 +143,35 @@ impl Catalog {
         match change {
             Change::Set(entry) => self.leader_table.publish(&entry).await,
             Change::Remove(key) => self.leader_table.remove(&key).await,
+            Change::NoteDeleted { index, uuid } => self.note_deleted(index, uuid).await,
+            // Whoever sees that the entry is gone is to find out why.
+            Change::Delete(entry) => {
+                let key = entry.key();
+                self.note_deleted(entry.index, entry.uuid).await?;
+                self.leader_table.remove(&key).await
+            }
         }
+    }
+
+    async fn note_deleted(&self, index: IndexName, uuid: IndexUuid) -> Result<(), ControlError> {
+        let deleted = DeletedIndex {
+            cluster_uuid: self.cluster.clone(),
+            index,
+            uuid,
+            deleted: true,
+            deleted_ms: now_ms(),
+        };
+        self.leader_table.publish(&deleted).await
+    }
+
+    /// Announces again what the control topic has lost of this cluster. The agent beside the
+    /// cluster manager does at once; the others what is still lost a while later.
+    pub(crate) async fn announce_again(&self, view: &ClusterView) -> Result<(), ControlError> {
+        let is_own = |key: &str, since: Instant| {
+            key.split('/').nth(1) == Some(self.cluster.as_str())
+                && (view.local_is_manager || since.elapsed() >= STAND_IN_DELAY)
+        };
+        self.leader_table.announce_again(is_own).await.map(drop)
     }
 
     fn changes(&self, view: &ClusterView) -> Vec<Change> {
@@ -150,11 +185,13 @@ impl Catalog {
         let mut changes = Vec::new();
         for index in view.indices.values() {
             let entry = self.entry(index);
-            if listed.remove(&entry.key()).as_ref() != Some(&entry) {
+            let known = listed.remove(&entry.key());
+            if known.as_ref() != Some(&entry) {
                 changes.push(Change::Set(entry));
             }
         }
-        changes.extend(listed.into_keys().map(Change::Remove));
+        changes.extend(listed.into_values().map(Change::Delete));
+        changes.extend(self.deletions(view));
         let there: HashSet<&IndexUuid> = view.indices.values().map(|index| &index.uuid).collect();
         let deleted = self
             .leader_table
@@ -176,6 +213,42 @@ impl Catalog {
                 .filter(is_over)
                 .map(|history| Change::Remove(history.key())),
         );
+        changes
+    }
+
+    /// What is to be noted of deleted indices: whatever a subscription names and the cluster does
+    /// not have was deleted, whether the catalogue still had it or not.
+    fn deletions(&self, view: &ClusterView) -> Vec<Change> {
+        let there: HashSet<&IndexUuid> = view.indices.values().map(|index| &index.uuid).collect();
+        let noted: HashMap<IndexUuid, DeletedIndex> = self
+            .leader_table
+            .all::<DeletedIndex>()
+            .into_iter()
+            .filter(|deleted| deleted.cluster_uuid == self.cluster)
+            .map(|deleted| (deleted.uuid.clone(), deleted))
+            .collect();
+        let followed: HashMap<IndexUuid, IndexName> = self
+            .follower_table
+            .all::<FollowedLeader>()
+            .into_iter()
+            .filter(|subscription| subscription.leader_cluster == self.cluster)
+            .map(|subscription| (subscription.leader_uuid, subscription.leader_index))
+            .collect();
+        let mut changes = Vec::new();
+        for (uuid, index) in &followed {
+            if !there.contains(uuid) && !noted.contains_key(uuid) {
+                let (index, uuid) = (index.clone(), uuid.clone());
+                changes.push(Change::NoteDeleted { index, uuid });
+            }
+        }
+        let oldest = now_ms() - DELETIONS_KEPT_MS;
+        for (uuid, deleted) in &noted {
+            let is_over = deleted.deleted_ms < oldest && !followed.contains_key(uuid);
+            // Such as one whose cluster was put back.
+            if there.contains(uuid) || is_over {
+                changes.push(Change::Remove(deleted.key()));
+            }
+        }
         changes
     }
 
@@ -231,13 +304,20 @@ impl Differences {
 enum Change {
     Set(CatalogEntry),
     Remove(String),
+    NoteDeleted {
+        index: IndexName,
+        uuid: IndexUuid,
+    },
+    /// An entry of the catalogue whose index was deleted.
+    Delete(CatalogEntry),
 }
 
 impl Change {
     fn key(&self) -> String {
         match self {
-            Self::Set(entry) => entry.key(),
+            Self::Set(entry) | Self::Delete(entry) => entry.key(),
             Self::Remove(key) => key.clone(),
+            Self::NoteDeleted { uuid, .. } => format!("{}/{uuid}", DeletedIndex::KIND),
         }
     }
 }

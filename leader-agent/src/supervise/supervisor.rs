@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shardline_common::control::{
-    BootstrapRequest, Capture as CaptureEntry, Entry, Redelivery, Subscription,
+    BootstrapRequest, Capture as CaptureEntry, Entry, FollowedLeader, Redelivery,
 };
 use shardline_common::kafka::{ControlTopic, TopicError};
 use shardline_common::metadata::MetadataVersions;
@@ -101,10 +101,10 @@ impl Supervisor {
 
     /// Starts what the view and the followers' wishes ask for, ends what they no longer do.
     pub(crate) async fn reconcile(&mut self, view: &ClusterView) {
-        let followed_at = self.follower_table.newest::<Subscription>();
+        let followed_at = self.follower_table.newest::<FollowedLeader>();
         let followed: HashSet<IndexUuid> = self
             .follower_table
-            .all::<Subscription>()
+            .all::<FollowedLeader>()
             .into_iter()
             .filter(|subscription| subscription.leader_cluster == *self.node.cluster())
             .map(|subscription| subscription.leader_uuid)

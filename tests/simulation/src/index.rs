@@ -29,7 +29,10 @@ pub struct FollowerIndex {
     pub fields: BTreeSet<String>,
     /// Some documents, by what stands in them.
     pub refuses: bool,
+    /// The highest number that it gave to one of them.
     pub operations: i64,
+    /// The name of the history that the numbers belong to.
+    pub history: String,
 }
 
 /// What is to be done with the items of a request.
@@ -106,7 +109,7 @@ impl FollowerIndex {
             };
             self.documents.insert(id.to_owned(), document);
         }
-        json!({"status": if deletes && !found { 404 } else { 200 }})
+        json!({"status": if deletes && !found { 404 } else { 200 }, "_seq_no": self.operations})
     }
 }
 

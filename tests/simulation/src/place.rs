@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use follower_agent::{
-    Checkpoint, CheckpointError, CheckpointStore, IndexAdmin, IndexProgress, Limits, Positioned,
-    Positions, Records, ShardError, ShardPorts, ShardProgress, Slot, StreamError, copy_key,
-    furthest,
+    Checkpoint, CheckpointError, CheckpointStore, IndexAdmin, IndexProgress, Limits, Observed,
+    Positioned, Positions, Records, ShardError, ShardPorts, ShardProgress, Slot, StreamError,
+    copy_key, furthest,
 };
 use shardline_common::kafka::{Reach, TopicError, Watermarks};
 use shardline_common::metadata::IndexMetadata;
@@ -37,7 +37,7 @@ pub struct Place {
     /// Where the copy's stream begins.
     from: Option<Checkpoint>,
     follower: IndexAdmin,
-    highest_assigned: watch::Sender<HashMap<ShardId, SeqNo>>,
+    observations: watch::Sender<HashMap<ShardId, Observed>>,
 }
 
 impl Place {
@@ -55,7 +55,7 @@ impl Place {
             from: None,
             follower: IndexAdmin::new(Wire::follower(world), name.clone(), serde_json::Map::new()),
             name,
-            highest_assigned: watch::Sender::default(),
+            observations: watch::Sender::default(),
         }
     }
 
@@ -77,7 +77,7 @@ impl Place {
     /// The same for another agent, which has its own checkpoints.
     pub fn moved(&self) -> Self {
         Self {
-            from: self.from,
+            from: self.from.clone(),
             ..Self::new(
                 &self.world,
                 self.store.clone(),
@@ -103,8 +103,22 @@ impl ShardPorts for Place {
         &self.progress.shards[0]
     }
 
-    fn highest_assigned(&self) -> watch::Receiver<HashMap<ShardId, SeqNo>> {
-        self.highest_assigned.subscribe()
+    fn observations(&self) -> watch::Receiver<HashMap<ShardId, Observed>> {
+        self.observations.subscribe()
+    }
+
+    async fn own_history(
+        &self,
+        _: ShardId,
+        acknowledged: SeqNo,
+    ) -> Result<Option<Observed>, ShardError> {
+        let numbers = |index: &crate::index::FollowerIndex| Observed {
+            history: Some(index.history.clone()),
+            max_seq_no: SeqNo(index.operations),
+            global_checkpoint: SeqNo(index.operations),
+            acknowledged,
+        };
+        Ok(Some(numbers(&self.world.lock().follower)))
     }
 
     fn limits(&self) -> Limits {
@@ -133,7 +147,7 @@ impl ShardPorts for Place {
         let in_kafka = committed
             .0
             .get(&self.key)
-            .and_then(|position| position.checkpoint);
+            .and_then(|position| position.checkpoint.clone());
         let in_rocksdb = self.store.load(&self.key, shard)?;
         let (partition, subscriptions) = (
             (self.topic.clone(), shard),
@@ -147,7 +161,7 @@ impl ShardPorts for Place {
             &self.key,
             Arc::clone(&self.progress),
         );
-        Ok(furthest(in_rocksdb, in_kafka).or(self.from))
+        Ok(furthest(in_rocksdb, in_kafka).or_else(|| self.from.clone()))
     }
 
     fn save(&self, shard: ShardId, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
@@ -157,7 +171,7 @@ impl ShardPorts for Place {
         drop(world);
         self.store.save(&self.key, shard, checkpoint)?;
         self.positions
-            .reached(&(self.topic.clone(), shard), &self.key, *checkpoint);
+            .reached(&(self.topic.clone(), shard), &self.key, checkpoint.clone());
         Ok(())
     }
 

@@ -16,8 +16,10 @@ use shardline::contract::stats::{AutoFollowStats, FollowerStats};
 use shardline::contract::verify::{VerificationStatus, VerifyRequest};
 use shardline::contract::{ApiError, ReplicationService, ReplicationStatus};
 use shardline_common::bulk::BulkOperation;
+use shardline_common::clock::now_ms;
 use shardline_common::control::{
-    AppliedMetadata, CatalogEntry, Entry, ShardRequest, Subscription, SubscriptionState,
+    AppliedMetadata, CatalogEntry, Entry, ShardRequest, StoppedSubscription, Subscription,
+    SubscriptionState,
 };
 use shardline_common::leader_stats::LeaderStats;
 use shardline_common::opensearch::OpenSearchError;
@@ -42,6 +44,9 @@ use crate::progress::LoadState;
 /// How long a call waits for all agents to comply: longer than it takes to notice that one is gone.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(25);
 const WRITTEN_DOWN: &str = "written down";
+/// For how long it is known that an index was stopped: an agent that comes back after longer holds
+/// it read-only until it is stopped once more.
+const STOPS_KEPT_MS: i64 = 90 * 24 * 3_600_000;
 
 impl Subscriptions {
     async fn do_start(
@@ -107,7 +112,8 @@ impl Subscriptions {
             .exists()
             .await
             .map_err(|e| ApiError::from_cluster(&e))?
-            || self.subscription(&follower).is_some();
+            || self.subscription(&follower).is_some()
+            || self.held(&follower).is_some();
         if taken {
             return Err(ApiError::index_taken(&follower));
         }
@@ -147,6 +153,7 @@ impl Subscriptions {
 
     async fn do_stop(&self, follower: IndexName) -> Result<(), ApiError> {
         let _one_at_a_time = self.lock(&self.key(&follower)).await;
+        self.take_up(&follower).await?;
         let subscription = self
             .subscription(&follower)
             .ok_or_else(|| refused(Refusal::NotInProgress, &follower))?;
@@ -238,6 +245,7 @@ impl Subscriptions {
     /// Removes a subscription; nobody follows it any more when this returns.
     async fn remove(&self, subscription: &Subscription) -> Result<(), ApiError> {
         let follower = &subscription.follower_index;
+        self.write_down_stop(subscription).await?;
         let stopped = self.context.transition(subscription, Command::Stop).await;
         stopped.map_err(|error| transition_error(error, follower))?;
         let applied = AppliedMetadata::key_of(&subscription.follower_cluster, follower);
@@ -264,6 +272,27 @@ impl Subscriptions {
             .map_err(|error| ApiError::unavailable(&error))
     }
 
+    /// A subscription that is not there any more was stopped only if this says so.
+    async fn write_down_stop(&self, subscription: &Subscription) -> Result<(), ApiError> {
+        let stopped = StoppedSubscription {
+            follower_cluster: subscription.follower_cluster.clone(),
+            follower_index: subscription.follower_index.clone(),
+            id: subscription.id.clone(),
+            stopped_ms: now_ms(),
+        };
+        let table = &self.context.follower_table;
+        let written = table.publish(&stopped).await;
+        written.map_err(|error| ApiError::unavailable(&error))?;
+        let prefix = format!("{}/{}/", StoppedSubscription::KIND, self.cluster);
+        for old in table.below::<StoppedSubscription>(&prefix) {
+            if now_ms() - old.stopped_ms > STOPS_KEPT_MS {
+                let removed = table.remove(&old.key()).await;
+                removed.map_err(|error| ApiError::unavailable(&error))?;
+            }
+        }
+        Ok(())
+    }
+
     async fn do_pause(&self, follower: IndexName, request: PauseRequest) -> Result<(), ApiError> {
         let _one_at_a_time = self.lock(&self.key(&follower)).await;
         let current = self
@@ -284,6 +313,7 @@ impl Subscriptions {
 
     async fn do_resume(&self, follower: IndexName) -> Result<(), ApiError> {
         let _one_at_a_time = self.lock(&self.key(&follower)).await;
+        self.take_up(&follower).await?;
         let current = self
             .subscription(&follower)
             .ok_or_else(|| refused(Refusal::NotInProgress, &follower))?;
@@ -483,6 +513,17 @@ impl ReplicationService for Subscriptions {
                         lag_details,
                     },
                 ));
+            }
+        }
+        for (follower, held) in &*self.memory.held() {
+            if wildcard_match(pattern, follower.as_str()) {
+                let status = Self::status_of_held(follower, held.clone());
+                let lag_details = None;
+                let shown = FollowedStatus {
+                    status,
+                    lag_details,
+                };
+                statuses.push((follower.clone(), shown));
             }
         }
         statuses.sort_by(|(one, _), (other, _)| one.cmp(other));

@@ -2,23 +2,28 @@
 //! ([`tasks`]), and the calls that change them ([`calls`]).
 
 mod calls;
+mod held;
 mod tasks;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::Value;
 use shardline::contract::ReplicationStatus;
+use shardline_common::clock::now_ms;
 use shardline_common::control::{Subscription, SubscriptionState};
 use shardline_common::kafka::{ControlTopic, Derived};
 use shardline_common::opensearch::{OpenSearch, OpenSearchError, StateOf};
+use shardline_common::standstill::{Cause, StandstillReason};
 use shardline_common::topic::bootstrap_topic;
 use shardline_common::types::{ClusterUuid, IndexName, Offset, ShardId};
 use tokio::sync::{OwnedMutexGuard, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::held::Memory;
 use self::tasks::Tasks;
 use crate::control::bulk_tasks::TaskIds;
 use crate::control::leaders::Leaders;
@@ -29,6 +34,9 @@ use crate::index::{AgentContext, Command, ControlSettings, LetterBox, Phase};
 use crate::membership::{Slot, Slots, copy_key};
 
 pub(crate) use self::calls::refuse_leaders_settings;
+
+/// How often what is remembered is compared with the control topic although nothing came.
+const LOOK_AGAIN: Duration = Duration::from_secs(15);
 
 pub(crate) struct Subscriptions {
     context: Arc<AgentContext>,
@@ -41,6 +49,10 @@ pub(crate) struct Subscriptions {
     /// The control topic's position up to which the tasks are as it says.
     acted: watch::Sender<Offset>,
     followed: Derived<HashSet<IndexName>>,
+    /// What this agent's data folder remembers, and what is held read-only.
+    memory: Memory,
+    /// Since when it is not known what has become of the leader index: by the subscription's id.
+    unknown: Mutex<HashMap<String, StandstillReason>>,
     /// Held by a call that changes what is followed.
     calls: EntryLocks,
     settings: ControlSettings,
@@ -64,7 +76,10 @@ impl Subscriptions {
         let task_ids = TaskIds::default();
         let tasks = Tasks::new(Arc::clone(&context), stop.clone());
         let (known, calls) = (Mutex::default(), EntryLocks::default());
-        Arc::new(Self {
+        let memory = Memory::of(context.checkpoints.clone(), &cluster);
+        let subscriptions = Arc::new(Self {
+            memory,
+            unknown: Mutex::default(),
             context,
             leaders,
             cluster,
@@ -77,7 +92,53 @@ impl Subscriptions {
             own_gateway,
             task_ids,
             stop,
-        })
+        });
+        // Before the gateway answers anything.
+        subscriptions.compare_memory();
+        subscriptions
+    }
+
+    fn compare_memory(&self) {
+        let table = &self.context.follower_table;
+        self.memory.compare(table, &self.cluster);
+    }
+
+    /// Notes that it is not known what has become of a leader index; `None`: it is.
+    pub(crate) fn note_unknown(&self, subscription: &Subscription, why: Option<&str>) {
+        let mut unknown = self.unknown.lock();
+        match why {
+            Some(why) => {
+                let reason = StandstillReason::new(Cause::LeaderIndexUnknown, now_ms(), why);
+                let reason = reason.following(unknown.get(&subscription.id));
+                unknown.insert(subscription.id.clone(), reason);
+            }
+            None => drop(unknown.remove(&subscription.id)),
+        }
+    }
+
+    /// Announces again what the control topics have lost, of the entries of indices that this agent
+    /// looks after.
+    async fn announce_again(&self) {
+        let slots = &self.context.slots;
+        let is_own = |key: &str, _| {
+            let mut parts = key.splitn(4, '/');
+            let (kind, cluster, index) = (parts.next(), parts.next(), parts.next());
+            let of_index = matches!(
+                kind,
+                Some("subscription" | "applied" | "request" | "redelivery" | "verification")
+            );
+            match index {
+                Some(index) if of_index && cluster == Some(self.cluster.as_str()) => {
+                    slots.holds(Slot::of_index(&IndexName::from(index)))
+                }
+                _ => slots.holds(Slot(0)) && key.contains(self.cluster.as_str()),
+            }
+        };
+        for table in [&self.context.follower_table, &self.context.dead_letters] {
+            if let Err(error) = table.announce_again(is_own).await {
+                warn!(%error, "what the control topic lost could not be announced again");
+            }
+        }
     }
 
     pub(crate) fn cluster(&self) -> &ClusterUuid {
@@ -123,10 +184,13 @@ impl Subscriptions {
             let position = *changes.borrow_and_update();
             let subscriptions = self.all();
             self.tasks.keep(&subscriptions).await;
+            self.compare_memory();
             self.forget_stopped(&subscriptions);
             self.acted.send_replace(position);
+            self.announce_again().await;
             tokio::select! {
                 changed = changes.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
                 () = self.stop.cancelled() => return,
             }
         }
@@ -139,7 +203,16 @@ impl Subscriptions {
             .iter()
             .map(|subscription| subscription.id.as_str())
             .collect();
-        for (id, (follower, shards)) in known.extract_if(|id, _| !ids.contains(id.as_str())) {
+        let held = self.memory.held();
+        let is_over = |id: &str, follower: &IndexName| {
+            let is_held = held.get(follower).is_some_and(|held| {
+                let known = held.subscription.as_ref();
+                known.is_none_or(|known| known.id == id)
+            });
+            !ids.contains(id) && !is_held
+        };
+        let over = known.extract_if(|id, (follower, _)| is_over(id, follower));
+        for (id, (follower, shards)) in over {
             if let Err(error) = self.context.checkpoints.forget(&id) {
                 warn!(index = %follower, %error, "checkpoints of a stopped index stay behind; they do no harm");
             }
@@ -297,14 +370,20 @@ impl Subscriptions {
 
     /// The indices that are followed, from memory while nothing changes.
     pub(super) fn followed_indices(&self) -> Arc<HashSet<IndexName>> {
-        self.followed
+        let followed = self
+            .followed
             .get(&self.context.follower_table, |all: Vec<Subscription>| {
                 let own = all
                     .into_iter()
                     .filter(|subscription| subscription.follower_cluster == self.cluster);
                 own.map(|subscription| subscription.follower_index)
                     .collect()
-            })
+            });
+        let held = self.memory.held();
+        if held.is_empty() {
+            return followed;
+        }
+        Arc::new(followed.iter().chain(held.keys()).cloned().collect())
     }
 
     /// The indices that the follower cluster has.
@@ -336,8 +415,16 @@ impl Subscriptions {
     ) -> ReplicationStatus {
         let dead_letters = self.dead_letters_of(subscription);
         let dead_letters = (dead_letters > 0).then_some(dead_letters as u64);
+        let waits = self.tasks.waits(&subscription.follower_index);
+        let waits = waits.or_else(|| self.unknown.lock().get(&subscription.id).cloned());
+        let waits = waits.or_else(|| {
+            let tables = [&self.context.follower_table, &self.context.leader_table];
+            let fault = tables.into_iter().find_map(ControlTopic::fault)?;
+            Some(StandstillReason::new(Cause::ControlTopic, now_ms(), fault))
+        });
         ReplicationStatus {
             dead_letters,
+            standstill: waits.map(Into::into),
             ..status::of(subscription, phase, verbose)
         }
     }
@@ -345,7 +432,10 @@ impl Subscriptions {
     pub(super) fn status_of(&self, follower: &IndexName, verbose: bool) -> ReplicationStatus {
         match self.subscription(follower) {
             Some(subscription) => self.status_in(&subscription, self.phase(follower), verbose),
-            None => ReplicationStatus::not_in_progress(),
+            None => match self.held(follower) {
+                Some(held) => Self::status_of_held(follower, held),
+                None => ReplicationStatus::not_in_progress(),
+            },
         }
     }
 }

@@ -7,22 +7,25 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use shardline::contract::ApiError;
-use shardline_common::backoff::Restarts;
 use shardline_common::control::{Subscription, SubscriptionState};
 use shardline_common::opensearch::OpenSearchError;
+use shardline_common::standstill::StandstillReason;
 use shardline_common::types::IndexName;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::index::{AgentContext, Command, IndexTask, Phase};
+use crate::index::{AgentContext, Command, End, IndexTask, Phase, Waits};
+use crate::progress::{Retries, Retry};
 
 /// How long `_start` and `_resume` wait for the index to get going, as the plugin does.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const PROGRESS_POLL: Duration = Duration::from_millis(50);
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(5);
+/// After so long without an error, the last one is over.
+const CALM: Duration = Duration::from_secs(10);
 
 pub(super) struct Tasks {
     context: Arc<AgentContext>,
@@ -36,6 +39,7 @@ struct Running {
     stop: CancellationToken,
     task: JoinHandle<()>,
     phase: watch::Sender<Phase>,
+    waits: Waits,
 }
 
 impl Tasks {
@@ -85,12 +89,14 @@ impl Tasks {
         let follower = subscription.follower_index.clone();
         info!(index = %follower, leader = %subscription.leader_index, "following");
         let stop = self.stop.child_token();
-        let task = keep_following(
-            Arc::clone(&self.context),
-            subscription.clone(),
-            phase.clone(),
-            stop.clone(),
-        );
+        let waits = Waits::default();
+        let followed = IndexTask {
+            context: Arc::clone(&self.context),
+            subscription: subscription.clone(),
+            phase: phase.clone(),
+            waits: waits.clone(),
+        };
+        let task = keep_following(followed, stop.clone());
         let task = tokio::spawn(task);
         self.running.lock().insert(
             follower,
@@ -99,6 +105,7 @@ impl Tasks {
                 stop,
                 task,
                 phase,
+                waits,
             },
         );
     }
@@ -120,6 +127,11 @@ impl Tasks {
             .lock()
             .get(follower)
             .map(|running| running.phase.borrow().clone())
+    }
+
+    /// Why the index's task does not get on, if it does not.
+    pub(super) fn waits(&self, follower: &IndexName) -> Option<StandstillReason> {
+        self.running.lock().get(follower)?.waits.said()
     }
 
     /// What each running index is doing.
@@ -215,40 +227,51 @@ async fn end(tasks: Vec<Running>) {
 
 /// Runs an index's task, again and again while its errors may pass; pauses the index when they do
 /// not.
-async fn keep_following(
-    context: Arc<AgentContext>,
-    subscription: Subscription,
-    phase: watch::Sender<Phase>,
-    stop: CancellationToken,
-) {
-    let mut restarts = Restarts::new(FIRST_RETRY, LAST_RETRY);
+async fn keep_following(followed: IndexTask, stop: CancellationToken) {
+    let (context, subscription) = (&followed.context, &followed.subscription);
+    let (index, waits) = (&subscription.follower_index, &followed.waits);
+    let mut retries = Retries::new(FIRST_RETRY, LAST_RETRY);
     loop {
-        let followed = IndexTask {
-            context: Arc::clone(&context),
-            subscription: subscription.clone(),
-            phase: phase.clone(),
-        };
-        let end = match followed.run(stop.clone()).await {
+        let end = match run_on(&followed, &stop).await {
             Ok(()) => return,
             Err(end) => end,
         };
-        let delay = restarts.next_delay();
-        let index = &subscription.follower_index;
+        let Retry {
+            delay,
+            is_news,
+            again,
+        } = retries.failed(&end);
         if !end.retryable() {
             warn!(%index, error = %end, "the index cannot be followed on and is paused");
             let command = Command::AutoPause {
                 reason: format!("AutoPaused: [{end}]"),
             };
-            match context.transition(&subscription, command).await {
+            match context.transition(subscription, command).await {
                 Ok(_) => return,
                 Err(error) => warn!(%index, %error, "the pause could not be written down"),
             }
-        } else {
+        } else if is_news {
             warn!(%index, error = %end, retry_in_ms = delay.as_millis() as u64, "following was interrupted");
+        }
+        if again {
+            waits.say(Some(end.standstill()));
         }
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
             () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// Follows; what was in the way counts as gone once that has gone well for a while.
+async fn run_on(followed: &IndexTask, stop: &CancellationToken) -> Result<(), End> {
+    let mut run = std::pin::pin!(followed.run(stop.clone()));
+    let started = tokio::time::timeout(CALM, &mut run).await;
+    match started {
+        Ok(ended) => ended,
+        Err(_) => {
+            followed.waits.say(None);
+            run.await
         }
     }
 }
