@@ -12,18 +12,21 @@ demo:
 
 test: unit sim e2e
 
-# Everything that needs no servers.
+# Everything that needs no servers. All of the workspace is named each time, and targets are chosen from it: what a package alone asks
+# of a dependency is less than what all ask together, and would be compiled once more.
+UNIT_TESTS := $(notdir $(basename $(wildcard cli/tests/*.rs tests/tidy/tests/*.rs common/tests/*.rs leader-agent/tests/*.rs follower-agent/tests/*.rs)))
 unit:
-	@$(RUN) cargo test $(DEV) --workspace --exclude shardline-tests --exclude shardline-simulation
+	@$(RUN) cargo test $(DEV) --workspace --lib --bins $(UNIT_TESTS:%=--test %)
 
 # The agents' real code through thousands of schedules; `SHARDLINE_SIM_SEED=1234 make sim` replays one.
 sim:
-	@$(RUN) cargo test $(DEV) --package shardline-simulation
+	@$(RUN) cargo test $(DEV) --workspace --test simulation
 
 # The tests on real servers, one at a time: each fills two cores. `make e2e ONLY=verify` runs one file of tests/tests.
+E2E_TESTS := $(or $(ONLY),$(notdir $(basename $(wildcard tests/tests/*.rs))))
 e2e:
 	@$(RUN) cargo build $(DEV) --workspace --bins
-	@$(RUN) cargo test $(DEV) --package shardline-tests $(if $(ONLY),--test $(ONLY)) -- --test-threads=1
+	@$(RUN) cargo test $(DEV) --workspace $(E2E_TESTS:%=--test %) -- --test-threads=1
 
 # `make faults ONLY=SIGKILL` lets some of them happen.
 faults: previous
@@ -40,7 +43,7 @@ previous:
 
 # `make soak MINUTES=600` for a night.
 soak:
-	@$(RUN) cargo build --quiet --locked --release --workspace --bins
+	@$(RUN) cargo build --locked --release --package leader-agent --package follower-agent
 	@$(RUN) cargo run --quiet --locked --release --package shardline-bench -- --soak $(or $(MINUTES),10) \
 		--output "$${CARGO_TARGET_DIR:-target}/soak"
 
@@ -49,7 +52,7 @@ soak:
 BENCH_OUTPUT := $(if $(QUICK)$(ONLY)$(COMPARE),$${CARGO_TARGET_DIR:-target}/bench,docs/benchmarks)
 
 bench: $(if $(COMPARE),compared,microbench)
-	@$(RUN) cargo build --locked --release --workspace --bins
+	@$(RUN) cargo build --locked --release --package leader-agent --package follower-agent
 	@$(RUN) cargo run --quiet --locked --release --package shardline-bench -- --output $(BENCH_OUTPUT) \
 		$(if $(COMPARE),--compare target/compared/target/release,--criterion "$${CARGO_TARGET_DIR:-target}/criterion") \
 		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))

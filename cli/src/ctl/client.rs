@@ -16,10 +16,10 @@ use crate::contract::BASE;
 /// Longer than an agent takes for any call.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-pub struct Client(OpenSearch);
+pub(super) struct Client(OpenSearch);
 
 impl Client {
-    pub fn new(connection: Connection) -> Result<Self, CtlError> {
+    pub(crate) fn new(connection: Connection) -> Result<Self, CtlError> {
         let (username, password) = match connection.user {
             Some(user) => {
                 let (name, password) = user
@@ -44,7 +44,7 @@ impl Client {
     }
 
     /// `path` lies below [`BASE`].
-    pub async fn call(
+    pub(super) async fn call(
         &self,
         method: Method,
         path: &str,
@@ -59,20 +59,20 @@ impl Client {
         serde_json::from_slice(&answer).map_err(|error| unexpected(path, &error))
     }
 
-    pub async fn get(&self, path: &str) -> Result<Value, CtlError> {
+    pub(crate) async fn get(&self, path: &str) -> Result<Value, CtlError> {
         self.call(Method::GET, path, None).await
     }
 
-    pub async fn post(&self, path: &str, body: Value) -> Result<Value, CtlError> {
+    pub(super) async fn post(&self, path: &str, body: Value) -> Result<Value, CtlError> {
         self.call(Method::POST, path, Some(body)).await
     }
 
-    pub async fn put(&self, path: &str, body: Value) -> Result<Value, CtlError> {
+    pub(crate) async fn put(&self, path: &str, body: Value) -> Result<Value, CtlError> {
         self.call(Method::PUT, path, Some(body)).await
     }
 }
 
-pub fn unexpected(path: &str, error: &serde_json::Error) -> CtlError {
+pub(crate) fn unexpected(path: &str, error: &serde_json::Error) -> CtlError {
     CtlError::Unexpected {
         path: path.to_owned(),
         reason: error.to_string(),

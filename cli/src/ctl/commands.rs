@@ -15,7 +15,7 @@ use super::output::Output;
 use super::{CtlError, tables, wait};
 use crate::contract::verify::VerificationState;
 
-pub async fn run(arguments: CtlArguments) -> Result<(), CtlError> {
+pub(crate) async fn run(arguments: CtlArguments) -> Result<(), CtlError> {
     let cli = Cli {
         client: Client::new(arguments.connection)?,
         output: Output::new(arguments.json),

@@ -17,7 +17,7 @@ use shardline_common::config::ConfigError;
 pub use arguments::CtlArguments;
 
 #[derive(Debug, thiserror::Error)]
-pub enum CtlError {
+pub(crate) enum CtlError {
     #[error("{reason} ({error_type}, status {status})")]
     Refused {
         status: u16,

@@ -10,13 +10,13 @@ use serde_json::Value;
 use super::CtlError;
 use super::client::unexpected;
 
-pub struct Output {
+pub(super) struct Output {
     json: bool,
     terminal: Option<Term>,
 }
 
 impl Output {
-    pub fn new(json: bool) -> Self {
+    pub(crate) fn new(json: bool) -> Self {
         let stdout = Term::stdout();
         Self {
             json,
@@ -25,7 +25,7 @@ impl Output {
     }
 
     /// Prints an answer as it is, or else the tables that are made of it.
-    pub fn show<T: DeserializeOwned>(
+    pub(super) fn show<T: DeserializeOwned>(
         &self,
         answer: &Value,
         tables: impl FnOnce(T) -> Vec<Table>,
@@ -34,7 +34,7 @@ impl Output {
     }
 
     /// As [`Self::show`], in the place of all that stands on the terminal.
-    pub fn show_anew<T: DeserializeOwned>(
+    pub(super) fn show_anew<T: DeserializeOwned>(
         &self,
         answer: &Value,
         tables: impl FnOnce(T) -> Vec<Table>,
@@ -47,7 +47,7 @@ impl Output {
     }
 
     /// What was done, or the answer that says so.
-    pub fn done(&self, answer: &Value, words: &str) -> Result<(), CtlError> {
+    pub(super) fn done(&self, answer: &Value, words: &str) -> Result<(), CtlError> {
         if self.json {
             self.print(&answer.to_string())
         } else {
@@ -56,7 +56,7 @@ impl Output {
     }
 
     /// The answer that says why not; in words it is the caller's to say.
-    pub fn refused(&self, answer: &Value) -> Result<(), CtlError> {
+    pub(crate) fn refused(&self, answer: &Value) -> Result<(), CtlError> {
         if self.json {
             self.print(&answer.to_string())
         } else {

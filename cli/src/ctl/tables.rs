@@ -16,7 +16,7 @@ use crate::contract::verify::VerificationStatus;
 
 /// Answer of `_status` without an index and of `_bulk_status`.
 #[derive(Deserialize)]
-pub struct Statuses {
+pub(super) struct Statuses {
     pub indices: BTreeMap<String, FollowedStatus>,
 }
 
@@ -36,12 +36,12 @@ fn table<const N: usize>(header: [&str; N]) -> Table {
 }
 
 /// A value that is written as one word, such as a status.
-pub fn word(value: impl Serialize) -> String {
+pub(crate) fn word(value: impl Serialize) -> String {
     let value = serde_json::to_value(value).unwrap_or_default();
     value.as_str().unwrap_or_default().to_owned()
 }
 
-pub fn statuses(statuses: Statuses) -> Vec<Table> {
+pub(crate) fn statuses(statuses: Statuses) -> Vec<Table> {
     let header = [
         "INDEX", "LEADER", "STATUS", "#LAG", "#BEHIND", "PROGRESS", "REASON",
     ];
@@ -102,7 +102,7 @@ fn shard_row(shard: ShardReplicationDetails) -> [String; 5] {
     [shard.shard_id, applied, leader_at, lag, progress]
 }
 
-pub fn verification(verification: VerificationStatus) -> Vec<Table> {
+pub(crate) fn verification(verification: VerificationStatus) -> Vec<Table> {
     let mut outcome = table([
         "INDEX",
         "STATE",
@@ -156,7 +156,7 @@ pub fn verification(verification: VerificationStatus) -> Vec<Table> {
     }
 }
 
-pub fn dead_letters(list: DeadLetterList) -> Vec<Table> {
+pub(crate) fn dead_letters(list: DeadLetterList) -> Vec<Table> {
     let mut letters = table(["SHARD", "#SEQ_NO", "ID", "ERROR", "REASON"]);
     letters.add_rows(list.dead_letters.into_iter().map(|letter| {
         [
@@ -170,7 +170,7 @@ pub fn dead_letters(list: DeadLetterList) -> Vec<Table> {
     vec![letters]
 }
 
-pub fn task(task: TaskStatus) -> Vec<Table> {
+pub(crate) fn task(task: TaskStatus) -> Vec<Table> {
     let mut counts = table([
         "OPERATION",
         "PATTERN",
@@ -198,7 +198,7 @@ pub fn task(task: TaskStatus) -> Vec<Table> {
     }
 }
 
-pub fn leader_stats(stats: LeaderStats) -> Vec<Table> {
+pub(crate) fn leader_stats(stats: LeaderStats) -> Vec<Table> {
     let mut table = table([
         "INDEX",
         "#OPERATIONS",
@@ -229,7 +229,7 @@ pub fn leader_stats(stats: LeaderStats) -> Vec<Table> {
     vec![table]
 }
 
-pub fn follower_stats(stats: FollowerStats) -> Vec<Table> {
+pub(crate) fn follower_stats(stats: FollowerStats) -> Vec<Table> {
     let mut indices = table([
         "#SYNCING",
         "#BOOTSTRAPPING",
@@ -276,7 +276,7 @@ pub fn follower_stats(stats: FollowerStats) -> Vec<Table> {
     vec![indices, counters]
 }
 
-pub fn rules(stats: AutoFollowStats, now_ms: i64) -> Vec<Table> {
+pub(crate) fn rules(stats: AutoFollowStats, now_ms: i64) -> Vec<Table> {
     let mut rules = table([
         "RULE",
         "LEADER",

@@ -6,19 +6,19 @@ use indicatif::{FormattedDuration, HumanBytes, HumanCount};
 
 use crate::contract::service::{BootstrapDetails, ReplicationStatus};
 
-pub fn count(number: impl TryInto<u64>) -> String {
+pub(crate) fn count(number: impl TryInto<u64>) -> String {
     number
         .try_into()
         .map(|number| HumanCount(number).to_string())
         .unwrap_or_default()
 }
 
-pub fn bytes(number: u64) -> String {
+pub(crate) fn bytes(number: u64) -> String {
     HumanBytes(number).to_string()
 }
 
 /// `19 ms`, `3.2 s`, `00:01:30`.
-pub fn millis(millis: i64) -> String {
+pub(crate) fn millis(millis: i64) -> String {
     let duration = Duration::from_millis(u64::try_from(millis).unwrap_or_default());
     match duration.as_secs() {
         0 => format!("{} ms", duration.as_millis()),
@@ -28,7 +28,7 @@ pub fn millis(millis: i64) -> String {
 }
 
 /// Milliseconds since the epoch, as seen from now.
-pub fn ago(time_ms: i64, now_ms: i64) -> String {
+pub(super) fn ago(time_ms: i64, now_ms: i64) -> String {
     if time_ms == 0 {
         "never".to_owned()
     } else {
@@ -37,7 +37,7 @@ pub fn ago(time_ms: i64, now_ms: i64) -> String {
 }
 
 /// A copy or a resync under way.
-pub fn progress(status: &ReplicationStatus) -> String {
+pub(crate) fn progress(status: &ReplicationStatus) -> String {
     let resyncs = status.resync_details.iter().map(|resync| {
         let (done, total) = (
             count(resync.documents_received),
@@ -63,7 +63,7 @@ pub fn progress(status: &ReplicationStatus) -> String {
 }
 
 /// How much is copied, how fast on average, and how long the rest will take at that rate.
-pub fn bootstrap(details: &BootstrapDetails) -> String {
+pub(crate) fn bootstrap(details: &BootstrapDetails) -> String {
     let (Some(total), Some(done)) = (details.documents_total, details.documents_recovered) else {
         return format!("{:.0} %", details.bytes_percent);
     };

@@ -27,7 +27,7 @@ fn bar(prefix: &str) -> ProgressBar {
 
 /// Waits until an index is synchronised up to where the leader was when its stream began to be
 /// followed.
-pub async fn for_index(client: &Client, index: &str) -> Result<Value, CtlError> {
+pub(super) async fn for_index(client: &Client, index: &str) -> Result<Value, CtlError> {
     let path = format!("_status?pattern={}", path_segment(index));
     let bar = bar(index);
     let mut goal = None;
@@ -91,7 +91,7 @@ fn show(bar: &ProgressBar, done: i64, total: i64) {
 }
 
 /// Waits until nothing of a task is pending.
-pub async fn for_task(client: &Client, id: &str) -> Result<(Value, TaskStatus), CtlError> {
+pub(super) async fn for_task(client: &Client, id: &str) -> Result<(Value, TaskStatus), CtlError> {
     let path = format!("_task_status/{}", path_segment(id));
     let bar = bar(id);
     loop {
@@ -109,7 +109,7 @@ pub async fn for_task(client: &Client, id: &str) -> Result<(Value, TaskStatus), 
 }
 
 /// Waits until the verification of an index is done.
-pub async fn for_verification(
+pub(super) async fn for_verification(
     client: &Client,
     index: &str,
 ) -> Result<(Value, VerificationStatus), CtlError> {

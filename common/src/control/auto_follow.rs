@@ -17,7 +17,7 @@ pub struct AutoFollowRule {
     pub follower_cluster: ClusterUuid,
     pub leader_alias: String,
     pub name: String,
-    /// Of index names or aliases; `*` stands for any run of characters.
+    /// A pattern of index names or aliases; `*` stands for any run of characters.
     pub pattern: String,
     /// How the follower indices are called; like the leader's if there is none.
     pub follower_index_pattern: Option<String>,
@@ -71,7 +71,7 @@ pub struct StartFailure {
 /// The progress of one rule, kept for every agent to show and for the next one to go on with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredProgress {
-    /// Of the rule.
+    /// The rule's key.
     pub key: String,
     pub progress: RuleProgress,
 }

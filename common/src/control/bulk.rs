@@ -21,11 +21,11 @@ pub enum BulkOperation {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BulkTask {
     pub follower_cluster: ClusterUuid,
-    /// As `node:number`, like the ids of OpenSearch's own tasks.
+    /// The task's id as `node:number`, like the ids of OpenSearch's own tasks.
     pub id: String,
     pub operation: BulkOperation,
     pub pattern: String,
-    /// Of a start.
+    /// The leader of a start; the other operations have none.
     pub leader_alias: Option<String>,
     /// Milliseconds since the epoch.
     pub start_time: i64,

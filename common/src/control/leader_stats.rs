@@ -13,12 +13,13 @@ use crate::words::types::{ClusterUuid, IndexName};
 pub struct ReadCounters {
     pub operations_read: u64,
     pub translog_size_bytes: u64,
-    /// By a scan of the shard: for a bootstrap, or where the translog no longer reached back.
+    /// Operations read by a scan of the shard: for a bootstrap, or where the translog no longer
+    /// reached back.
     pub operations_read_lucene: u64,
     pub operations_read_translog: u64,
     pub total_read_time_lucene_millis: u64,
     pub total_read_time_translog_millis: u64,
-    /// Of document sources.
+    /// Bytes of document sources.
     pub bytes_read: u64,
 }
 

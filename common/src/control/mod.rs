@@ -106,7 +106,7 @@ pub struct RefreshRequest {
 /// `control.follower`: one followed index.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Subscription {
-    /// Of this start; positions kept for an earlier one do not count.
+    /// The id of this start. Positions kept for an earlier one do not count.
     pub id: String,
     pub follower_cluster: ClusterUuid,
     pub follower_index: IndexName,
@@ -310,7 +310,7 @@ pub struct Redelivery {
     pub leader_cluster: ClusterUuid,
     pub leader_uuid: IndexUuid,
     pub shard: ShardId,
-    /// In which they come.
+    /// The frame in which the documents are to come.
     pub frame: FrameId,
     pub ids: Vec<String>,
 }
@@ -479,7 +479,7 @@ impl ShardRequest {
         format!("{}{shard}", Self::prefix_of(cluster, index))
     }
 
-    /// Of all requests for an index.
+    /// The beginning of the keys of all requests for an index.
     pub fn prefix_of(cluster: &ClusterUuid, index: &IndexName) -> String {
         format!("{}/{cluster}/{index}/", Self::KIND)
     }

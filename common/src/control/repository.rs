@@ -35,7 +35,7 @@ pub struct SnapshotPosition {
     pub leader_cluster: ClusterUuid,
     pub shard: ShardId,
     pub seq_no: SeqNo,
-    /// Behind the record of that operation.
+    /// The offset behind the record of that operation.
     pub offset: Offset,
 }
 
@@ -64,7 +64,7 @@ pub enum Outcome {
     },
 }
 
-/// Of the snapshot that is made for a request.
+/// The name of the snapshot that is made for a request.
 pub fn snapshot_name(id: &str) -> String {
     format!("shardline-{id}")
 }

@@ -20,7 +20,7 @@ pub struct Question {
     pub leader_cluster: ClusterUuid,
     pub leader_uuid: IndexUuid,
     pub shard: ShardId,
-    /// Of one verification there is one question at a time about a shard.
+    /// The verification's id. It has one question at a time about a shard.
     pub verification: String,
     pub nonce: String,
     pub how: How,

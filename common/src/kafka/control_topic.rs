@@ -320,7 +320,7 @@ impl ControlTopic {
 pub struct Derived<V>(Mutex<(Option<Offset>, Arc<V>)>);
 
 impl<V: Default> Default for Derived<V> {
-    /// As of no entries.
+    /// The value that is derived from no entries.
     fn default() -> Self {
         Self(Mutex::default())
     }

@@ -8,7 +8,7 @@ use crate::control::leader_stats::{LeaderStats, NodeReads};
 use crate::words::types::{ClusterUuid, IndexName};
 
 impl LeaderStats {
-    /// Of all agents beside a cluster's nodes together.
+    /// Sums the counters of all agents beside a cluster's nodes.
     pub fn of_cluster(
         cluster: &ClusterUuid,
         leader_table: &ControlTopic,

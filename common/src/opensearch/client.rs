@@ -37,7 +37,7 @@ pub enum StateOf {
 /// A request to the cluster.
 pub struct Request<'a> {
     pub method: Method,
-    /// Behind the cluster's address, with the query.
+    /// The path behind the cluster's address, with the query.
     pub path: &'a str,
     /// Its content type and its bytes.
     pub body: Option<(&'a str, Bytes)>,
@@ -373,7 +373,8 @@ impl OpenSearch {
         self.send_request(request).await
     }
 
-    /// As [`Self::send`]; `None` when the answer is larger than `at_most` bytes.
+    /// Sends a request as [`Self::send`] does; `None` when the answer is larger than `at_most`
+    /// bytes.
     pub async fn send_at_most(
         &self,
         at_most: usize,

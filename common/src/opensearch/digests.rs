@@ -62,7 +62,7 @@ fn fingerprint(name: &DocumentName, seq_no: SeqNo, source: Option<&[u8]>) -> Fin
 /// Decimal digits that tell two doubles apart.
 const EXACT_DIGITS: usize = 17;
 
-/// Of a value, however it is spaced and its fields are ordered.
+/// The hash of a JSON value, which does not depend on spaces and the order of fields.
 fn content_hash(value: &Value) -> u64 {
     let mut hasher = Xxh3::new();
     match value {
@@ -151,8 +151,8 @@ pub struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Of the documents whose last operation is not newer than `up_to`; the shard must have carried
-    /// out everything up to there.
+    /// The digests of the documents whose last operation is not newer than `up_to`. The shard must
+    /// have carried out everything up to there.
     pub async fn digests(&self, up_to: SeqNo, buckets: u32) -> Result<Digests, ScanError> {
         let mut digests = Digests::new(buckets);
         let add = |name: DocumentName, print| digests.add(bucket_of(&name.id, buckets), print);

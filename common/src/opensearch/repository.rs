@@ -12,7 +12,7 @@ pub fn snapshot_path(repository: &str, id: &str) -> String {
     )
 }
 
-/// At which a cluster says whether all its nodes reach a repository.
+/// The path at which a cluster says whether all its nodes reach a repository.
 pub fn verification_path(repository: &str) -> String {
     format!("/_snapshot/{}/_verify", path_segment(repository))
 }

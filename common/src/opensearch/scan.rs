@@ -138,7 +138,7 @@ impl<'a> ShardScan<'a> {
         Ok(counted.hits.total.value)
     }
 
-    /// In the order of their sequence numbers.
+    /// The documents of a stretch in the order of their sequence numbers.
     pub fn documents(&self, stretch: Stretch) -> Pages<'_> {
         Pages {
             scan: self,
@@ -152,7 +152,7 @@ impl<'a> ShardScan<'a> {
         }
     }
 
-    /// In the order in which they are stored.
+    /// The documents of a stretch in the order in which they are stored.
     pub fn unordered(&self, stretch: Stretch) -> Pages<'_> {
         Pages {
             in_order: false,
@@ -160,7 +160,7 @@ impl<'a> ShardScan<'a> {
         }
     }
 
-    /// Those with one of these ids.
+    /// The documents of a stretch that have one of these ids.
     pub fn documents_among<'s>(&'s self, ids: &'s [String], stretch: Stretch) -> Pages<'s> {
         Pages {
             among: Some(ids),
@@ -292,7 +292,7 @@ struct Refreshed {
     _shards: Shards,
 }
 
-/// Of the one shard that a scan is about.
+/// The statistics of the one shard that a scan is about.
 #[derive(Default, Deserialize)]
 struct Shards {
     #[serde(default)]

@@ -15,7 +15,7 @@ pub async fn blocking<T: Send + 'static>(
     }
 }
 
-/// As [`blocking`], for work that nobody waits for.
+/// Runs the work as [`blocking`] does, without anybody waiting for it.
 pub fn in_background(work: impl FnOnce() + Send + 'static) {
     match Handle::current().runtime_flavor() {
         RuntimeFlavor::CurrentThread => work(),

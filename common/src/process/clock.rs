@@ -31,7 +31,7 @@ pub async fn set_back() -> Duration {
     }
 }
 
-/// By how much the wall clock fell behind the time that has passed, if that is more than is
+/// The time by which the wall clock fell behind the time that has passed, if that is more than is
 /// tolerated.
 fn step_back(before: (SystemTime, Instant), now: (SystemTime, Instant)) -> Option<Duration> {
     let due = before.0 + now.1.duration_since(before.1);

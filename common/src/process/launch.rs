@@ -111,7 +111,7 @@ mod tests {
         agent
             .args([
                 "--exact",
-                "launch::tests::a_panic_in_a_task_ends_the_process",
+                "process::launch::tests::a_panic_in_a_task_ends_the_process",
             ])
             .env(IS_AGENT, "yes");
         let ended = agent.output().unwrap();

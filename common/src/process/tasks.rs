@@ -25,25 +25,9 @@ impl StoppableTask {
         }
     }
 
-    /// As [`StoppableTask::spawn`], for work that also stops when `parent` is cancelled.
-    pub fn spawn_below<F: Future<Output = ()> + Send + 'static>(
-        parent: &CancellationToken,
-        work: impl FnOnce(CancellationToken) -> F,
-    ) -> Self {
-        let stop = parent.child_token();
-        Self {
-            handle: tokio::spawn(work(stop.clone())),
-            stop,
-        }
-    }
-
     /// Tells the task to stop, without waiting for it.
-    pub fn cancel(&self) {
+    fn cancel(&self) {
         self.stop.cancel();
-    }
-
-    pub fn is_finished(&self) -> bool {
-        self.handle.is_finished()
     }
 
     /// Tells the task to stop and waits until it has.

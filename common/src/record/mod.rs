@@ -18,7 +18,7 @@ pub use packed::{Pack, packs};
 
 /// The newest version of the format. Records say the lowest version that has their kind.
 pub const FORMAT: &str = "3";
-/// Of records that hold one operation, or none.
+/// The format of records that hold one operation, or none.
 const FORMAT_OF_ONE: &str = "2";
 /// The versions that this build reads. Version 1 had no resync records, version 2 no packed
 /// operations.

@@ -34,7 +34,10 @@ const COPY_POLL: Duration = Duration::from_millis(500);
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Makes a rule; it is carried out from then on.
-pub async fn create(subscriptions: &Subscriptions, request: RuleRequest) -> Result<(), ApiError> {
+pub(crate) async fn create(
+    subscriptions: &Subscriptions,
+    request: RuleRequest,
+) -> Result<(), ApiError> {
     subscriptions
         .leaders()
         .resolve(&request.leader_alias)
@@ -74,7 +77,7 @@ pub async fn create(subscriptions: &Subscriptions, request: RuleRequest) -> Resu
     Ok(())
 }
 
-pub async fn delete(subscriptions: &Subscriptions, rule: RuleName) -> Result<(), ApiError> {
+pub(crate) async fn delete(subscriptions: &Subscriptions, rule: RuleName) -> Result<(), ApiError> {
     let RuleName { leader_alias, name } = rule;
     let key = AutoFollowRule::key_of(subscriptions.cluster(), &leader_alias, &name);
     let _one_at_a_time = subscriptions.lock(&key).await;
@@ -99,7 +102,7 @@ pub async fn delete(subscriptions: &Subscriptions, rule: RuleName) -> Result<(),
     Ok(())
 }
 
-pub fn stats(subscriptions: &Subscriptions) -> AutoFollowStats {
+pub(super) fn stats(subscriptions: &Subscriptions) -> AutoFollowStats {
     let of_rule = |rule: AutoFollowRule| RuleStats {
         progress: stored_progress(subscriptions, &rule.key()),
         name: rule.name,
@@ -154,7 +157,7 @@ impl Running {
 }
 
 /// Keeps a task for each rule, until told to stop.
-pub async fn run(subscriptions: Arc<Subscriptions>, stop: CancellationToken) {
+pub(crate) async fn run(subscriptions: Arc<Subscriptions>, stop: CancellationToken) {
     let mut running: HashMap<String, Running> = HashMap::new();
     let mut changes = subscriptions.follower_table().changes();
     let mut slots = subscriptions.slots().changes();

@@ -39,7 +39,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 const REMEMBERED: usize = 50;
 
 /// Ids of the tasks that this agent takes on.
-pub struct TaskIds {
+pub(crate) struct TaskIds {
     node: String,
     next: AtomicU64,
 }
@@ -60,7 +60,7 @@ impl TaskIds {
 }
 
 /// Finds the indices of a task and writes it down; it is carried out from then on. Returns its id.
-pub async fn begin(
+pub(crate) async fn begin(
     subscriptions: &Subscriptions,
     ids: &TaskIds,
     operation: BulkOperation,
@@ -140,12 +140,12 @@ pub async fn begin(
     Ok(task.id)
 }
 
-pub fn task_status(subscriptions: &Subscriptions, id: &str) -> Result<TaskStatus, ApiError> {
+pub(crate) fn task_status(subscriptions: &Subscriptions, id: &str) -> Result<TaskStatus, ApiError> {
     find(subscriptions, id).map(TaskStatus::from)
 }
 
 /// What is under way is finished; what has not begun is not done.
-pub async fn cancel(subscriptions: &Subscriptions, id: &str) -> Result<(), ApiError> {
+pub(crate) async fn cancel(subscriptions: &Subscriptions, id: &str) -> Result<(), ApiError> {
     let is_id = id
         .split_once(':')
         .is_some_and(|(node, number)| !node.is_empty() && number.parse::<i64>().is_ok());
@@ -171,7 +171,7 @@ pub async fn cancel(subscriptions: &Subscriptions, id: &str) -> Result<(), ApiEr
 
 /// The status of every index that matches: of those that are followed, and of the others that are
 /// open.
-pub async fn status(
+pub(crate) async fn status(
     subscriptions: &Subscriptions,
     pattern: String,
 ) -> Result<Vec<(IndexName, ReplicationStatus)>, ApiError> {
@@ -326,7 +326,7 @@ struct Running {
 }
 
 /// Carries out what is written down, until told to stop.
-pub async fn run(subscriptions: Arc<Subscriptions>, stop: CancellationToken) {
+pub(crate) async fn run(subscriptions: Arc<Subscriptions>, stop: CancellationToken) {
     let table = subscriptions.follower_table().clone();
     let mut changes = table.changes();
     let mut slots = subscriptions.slots().changes();

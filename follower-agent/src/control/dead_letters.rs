@@ -22,7 +22,10 @@ fn letter_box(
 }
 
 /// The dead letters of an index, the oldest first.
-pub fn list(subscriptions: &Subscriptions, index: &IndexName) -> Result<DeadLetterList, ApiError> {
+pub(crate) fn list(
+    subscriptions: &Subscriptions,
+    index: &IndexName,
+) -> Result<DeadLetterList, ApiError> {
     let mut letters = letter_box(subscriptions, index)?.0.all();
     letters.sort_by_key(|letter| letter.timestamp_ms);
     Ok(DeadLetterList {
@@ -44,7 +47,10 @@ fn shown(letter: DeadLetter) -> Letter {
 }
 
 /// Has them all delivered again; how many they are.
-pub async fn replay(subscriptions: &Subscriptions, index: &IndexName) -> Result<usize, ApiError> {
+pub(crate) async fn replay(
+    subscriptions: &Subscriptions,
+    index: &IndexName,
+) -> Result<usize, ApiError> {
     let (letters, subscription) = letter_box(subscriptions, index)?;
     letters
         .replay(&subscription)

@@ -33,7 +33,7 @@ fn deleted_reason(follower: &IndexName, leader: &IndexName) -> String {
     )
 }
 
-pub async fn run(
+pub(crate) async fn run(
     subscriptions: Arc<Subscriptions>,
     leader_table: ControlTopic,
     stop: CancellationToken,

@@ -16,7 +16,7 @@ use uuid::Uuid;
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Clone)]
-pub struct Leaders {
+pub(crate) struct Leaders {
     pub opensearch: OpenSearch,
     pub leader_table: ControlTopic,
     pub follower_table: ControlTopic,
@@ -39,7 +39,7 @@ fn newest(
 impl Leaders {
     /// The cluster that an alias means: by the configuration, else by the seed addresses that the
     /// follower cluster's settings give it, found among those that leader agents announce.
-    pub async fn resolve(&self, alias: &str) -> Result<ClusterUuid, ApiError> {
+    pub(crate) async fn resolve(&self, alias: &str) -> Result<ClusterUuid, ApiError> {
         let nodes = self.leader_table.all::<NodeAnnouncement>();
         if let Some(name) = self.aliases.get(alias) {
             let found = newest(nodes, |node| node.cluster_name == *name);
@@ -83,7 +83,7 @@ impl Leaders {
     }
 
     /// An index of a leader cluster as it is now: the cluster's agents are asked to look first.
-    pub async fn index(
+    pub(crate) async fn index(
         &self,
         cluster: &ClusterUuid,
         index: &IndexName,
@@ -111,14 +111,14 @@ impl Leaders {
     }
 
     /// The indices of a leader cluster as its agents have announced them.
-    pub fn catalogue(&self, cluster: &ClusterUuid) -> Vec<CatalogEntry> {
+    pub(super) fn catalogue(&self, cluster: &ClusterUuid) -> Vec<CatalogEntry> {
         let all = self.leader_table.all::<CatalogEntry>().into_iter();
         all.filter(|entry| entry.cluster_uuid == *cluster).collect()
     }
 
     /// The open indices that a pattern finds by name or alias. Hidden ones, and those that begin
     /// with a dot, have to be named.
-    pub fn matching(&self, cluster: &ClusterUuid, pattern: &str) -> Vec<CatalogEntry> {
+    pub(crate) fn matching(&self, cluster: &ClusterUuid, pattern: &str) -> Vec<CatalogEntry> {
         let is_plain =
             |entry: &CatalogEntry| !entry.hidden && !entry.index.as_str().starts_with('.');
         let matches = |entry: &CatalogEntry| {
@@ -134,7 +134,7 @@ impl Leaders {
     }
 
     /// Has the leader's agents write down the indices as they are now.
-    pub async fn refresh(&self, cluster: &ClusterUuid) -> Result<(), ApiError> {
+    pub(crate) async fn refresh(&self, cluster: &ClusterUuid) -> Result<(), ApiError> {
         let nonce = Uuid::new_v4().to_string();
         let request = RefreshRequest {
             cluster_uuid: cluster.clone(),

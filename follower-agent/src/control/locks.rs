@@ -8,10 +8,10 @@ use parking_lot::Mutex;
 use tokio::sync::OwnedMutexGuard;
 
 #[derive(Default)]
-pub struct EntryLocks(Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>);
+pub(super) struct EntryLocks(Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>);
 
 impl EntryLocks {
-    pub async fn lock(&self, key: &str) -> OwnedMutexGuard<()> {
+    pub(crate) async fn lock(&self, key: &str) -> OwnedMutexGuard<()> {
         let lock = {
             let mut locks = self.0.lock();
             locks.retain(|_, lock| lock.strong_count() > 0);

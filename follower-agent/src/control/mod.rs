@@ -1,19 +1,19 @@
 //! The control plane: what is followed on this cluster and what users, rules and tasks change of it.
 
-pub mod auto_follow;
-pub mod bulk_tasks;
+pub(crate) mod auto_follow;
+pub(crate) mod bulk_tasks;
 mod dead_letters;
 mod evidence;
-pub mod leader_watch;
+pub(crate) mod leader_watch;
 mod leaders;
 mod locks;
 mod own_gateway;
 mod stats;
 mod status;
 mod subscriptions;
-pub mod tidy_requests;
-pub mod verify;
+pub(crate) mod tidy_requests;
+pub(crate) mod verify;
 
-pub use self::leaders::Leaders;
-pub use self::own_gateway::OwnGateway;
-pub use self::subscriptions::Subscriptions;
+pub(crate) use self::leaders::Leaders;
+pub(crate) use self::own_gateway::OwnGateway;
+pub(crate) use self::subscriptions::Subscriptions;

@@ -8,19 +8,19 @@ use shardline::contract::{ApiError, BASE};
 use shardline_common::types::IndexName;
 
 #[derive(Clone)]
-pub struct OwnGateway {
+pub(crate) struct OwnGateway {
     address: String,
     client: reqwest::Client,
 }
 
 impl OwnGateway {
     /// `address` is a URL without a path.
-    pub fn new(address: String, client: reqwest::Client) -> Self {
+    pub(crate) fn new(address: String, client: reqwest::Client) -> Self {
         Self { address, client }
     }
 
     /// A control call on an index: `action` is `_start`, `_stop` or another.
-    pub async fn call(
+    pub(crate) async fn call(
         &self,
         method: Method,
         index: &IndexName,

@@ -8,7 +8,7 @@ use crate::metrics::Metrics;
 use crate::progress::IndexProgress;
 
 /// Adds one subscription in its phase.
-pub fn add(
+pub(crate) fn add(
     stats: &mut FollowerStats,
     metrics: &Metrics,
     subscription: &Subscription,

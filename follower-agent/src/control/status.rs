@@ -14,7 +14,11 @@ use shardline_common::types::ShardId;
 use crate::index::Phase;
 use crate::progress::{IndexProgress, Recovery, ShardProgress};
 
-pub fn of(subscription: &Subscription, phase: Option<Phase>, verbose: bool) -> ReplicationStatus {
+pub(crate) fn of(
+    subscription: &Subscription,
+    phase: Option<Phase>,
+    verbose: bool,
+) -> ReplicationStatus {
     let mut status = ReplicationStatus {
         status: ReplicationState::Running,
         reason: Some(subscription.reason.clone()),
@@ -83,7 +87,7 @@ pub fn of(subscription: &Subscription, phase: Option<Phase>, verbose: bool) -> R
 }
 
 /// Before the leader was heard of, the operations are those that are known.
-pub fn lag(phase: Option<&Phase>) -> Option<LagDetails> {
+pub(crate) fn lag(phase: Option<&Phase>) -> Option<LagDetails> {
     let Some(Phase::Syncing(progress)) = phase else {
         return None;
     };

@@ -12,7 +12,7 @@ use crate::membership::Slot;
 const TIDY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Tidies until stopped; one agent does it for its cluster.
-pub async fn run(subscriptions: Arc<Subscriptions>, stop: CancellationToken) {
+pub(crate) async fn run(subscriptions: Arc<Subscriptions>, stop: CancellationToken) {
     let tidying = async {
         loop {
             tokio::time::sleep(TIDY_INTERVAL).await;

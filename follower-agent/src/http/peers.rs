@@ -34,7 +34,7 @@ const RETRY: Duration = Duration::from_millis(200);
 /// Largest body of a call that is passed on, in bytes.
 const MAX_BODY: usize = 10 << 20;
 
-pub struct Peers {
+pub(crate) struct Peers {
     pub slots: Arc<Slots>,
     pub group: Arc<Group>,
     pub client: reqwest::Client,
@@ -77,7 +77,11 @@ fn may_be_ours(parts: &Parts, body: &[u8]) -> bool {
 }
 
 /// Passes a call on or lets it through to this agent's own gateway.
-pub async fn route(State(peers): State<Arc<Peers>>, request: Request, next: Next) -> Response {
+pub(crate) async fn route(
+    State(peers): State<Arc<Peers>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let Some(slot) = slot_of(request.method(), request.uri().path()) else {
         return next.run(request).await;
     };

@@ -31,7 +31,7 @@ const LEADERS_SETTINGS: &[&str] = &[
 ];
 
 /// The first of the settings with which a follower index could not be made.
-pub fn not_to_override(settings: &Map<String, Value>) -> Option<&str> {
+pub(crate) fn not_to_override(settings: &Map<String, Value>) -> Option<&str> {
     settings
         .keys()
         .map(String::as_str)
@@ -39,7 +39,7 @@ pub fn not_to_override(settings: &Map<String, Value>) -> Option<&str> {
 }
 
 /// The first of the settings that only an index that is made anew could have.
-pub fn not_to_change<'a>(
+pub(crate) fn not_to_change<'a>(
     earlier: &Map<String, Value>,
     settings: &'a Map<String, Value>,
 ) -> Option<&'a str> {
@@ -465,7 +465,7 @@ impl IndexAdmin {
 }
 
 /// Has a cluster check index settings, by simulating a template that has them.
-pub async fn check_settings(
+pub(crate) async fn check_settings(
     opensearch: &OpenSearch,
     settings: &Map<String, Value>,
 ) -> Result<(), OpenSearchError> {

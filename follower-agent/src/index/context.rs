@@ -22,7 +22,7 @@ use crate::read::Streams;
 use crate::write::Memory;
 
 /// What every followed index needs of its agent.
-pub struct AgentContext {
+pub(crate) struct AgentContext {
     /// Writes only while the lease lasts.
     pub opensearch: OpenSearch,
     pub kafka: Kafka,
@@ -51,7 +51,7 @@ pub struct AgentContext {
 
 /// Why a subscription was not changed.
 #[derive(Debug, thiserror::Error)]
-pub enum TransitionError {
+pub(crate) enum TransitionError {
     #[error("the subscription's state refuses it: {0:?}")]
     Refused(Refusal),
     #[error("another follower agent looks after the index now")]
@@ -64,7 +64,7 @@ impl AgentContext {
     /// Applies a command to a subscription and writes the outcome into the control topic. With
     /// `id`, only while it still is that subscription. Only the agent that holds the index's slot
     /// may, so that no two changes cross.
-    pub async fn transition(
+    pub(crate) async fn transition(
         &self,
         current: &Subscription,
         command: Command,
@@ -90,7 +90,7 @@ impl AgentContext {
     }
 
     /// Writes down a new subscription.
-    pub async fn begin(&self, subscription: &Subscription) -> Result<(), TransitionError> {
+    pub(crate) async fn begin(&self, subscription: &Subscription) -> Result<(), TransitionError> {
         let _held = self.changing.lock().await;
         let claim = self
             .slots
@@ -103,7 +103,7 @@ impl AgentContext {
 
     /// The leader's descriptor of a subscription's index; its agents write it once they have seen
     /// the subscription.
-    pub fn capture(&self, subscription: &Subscription) -> Option<Capture> {
+    pub(crate) fn capture(&self, subscription: &Subscription) -> Option<Capture> {
         self.leader_table.get(&Capture::key_of(
             &subscription.leader_cluster,
             &subscription.leader_uuid,
@@ -111,7 +111,7 @@ impl AgentContext {
     }
 
     /// The ids of all subscriptions, from memory while these do not change.
-    pub fn subscription_ids(&self) -> Arc<HashSet<String>> {
+    pub(crate) fn subscription_ids(&self) -> Arc<HashSet<String>> {
         let id = |subscription: Subscription| subscription.id;
         self.subscription_ids.get(&self.follower_table, |all| {
             all.into_iter().map(id).collect()
@@ -119,7 +119,7 @@ impl AgentContext {
     }
 
     /// The replication topic of a subscription's leader index.
-    pub fn topic(&self, subscription: &Subscription) -> Option<TopicName> {
+    pub(crate) fn topic(&self, subscription: &Subscription) -> Option<TopicName> {
         let key = Capture::key_of(&subscription.leader_cluster, &subscription.leader_uuid);
         self.leader_table
             .part::<CaptureTopic>(&key)
@@ -127,7 +127,7 @@ impl AgentContext {
     }
 
     /// What metadata a subscription's follower index has.
-    pub fn applied(&self, subscription: &Subscription) -> Option<AppliedMetadata> {
+    pub(crate) fn applied(&self, subscription: &Subscription) -> Option<AppliedMetadata> {
         let key =
             AppliedMetadata::key_of(&subscription.follower_cluster, &subscription.follower_index);
         self.follower_table
@@ -137,7 +137,7 @@ impl AgentContext {
 
     /// The leader's metadata, with newer settings than the descriptor's if the stream or a copy has
     /// brought them.
-    pub fn newest_metadata(&self, subscription: &Subscription) -> Option<IndexMetadata> {
+    pub(crate) fn newest_metadata(&self, subscription: &Subscription) -> Option<IndexMetadata> {
         let mut metadata = self.capture(subscription)?.metadata;
         if let Some(applied) = self.applied(subscription)
             && applied.versions.settings > metadata.versions.settings
@@ -150,7 +150,7 @@ impl AgentContext {
     }
 
     /// The slots of everybody who may write to a subscription's index.
-    pub fn slots_of(&self, subscription: &Subscription) -> BTreeSet<Slot> {
+    pub(crate) fn slots_of(&self, subscription: &Subscription) -> BTreeSet<Slot> {
         let mut slots = BTreeSet::from([Slot::of_index(&subscription.follower_index)]);
         if let Some(capture) = self.capture(subscription) {
             let shards = (0..capture.metadata.number_of_shards).map(ShardId);

@@ -24,7 +24,7 @@ use crate::shard;
 impl IndexTask {
     /// Writes down that the index is to be copied anew, so that a crash from here on does not
     /// forget it.
-    pub(crate) async fn ask_for_copy(
+    pub(super) async fn ask_for_copy(
         &self,
         index: &FollowedCopy,
         stop: &CancellationToken,
@@ -65,7 +65,7 @@ impl IndexTask {
     }
 
     /// Fills the follower index from the snapshot that was asked for.
-    pub(crate) async fn copy(
+    pub(super) async fn copy(
         &self,
         id: &str,
         capture: &Capture,

@@ -34,7 +34,7 @@ use crate::read::{PartitionStream, StreamError};
 use crate::shard::{Observed, ShardError, ShardPorts};
 use crate::write::Limits;
 
-pub struct FollowedCopy {
+pub(crate) struct FollowedCopy {
     pub context: Arc<AgentContext>,
     cluster: ClusterUuid,
     subscription: String,
@@ -58,7 +58,7 @@ pub struct FollowedCopy {
 }
 
 impl FollowedCopy {
-    pub fn new(
+    pub(crate) fn new(
         context: Arc<AgentContext>,
         subscription: &Subscription,
         copy: IndexCopy,
@@ -87,7 +87,7 @@ impl FollowedCopy {
     }
 
     /// As they are now.
-    pub fn settings(&self) -> ControlSettings {
+    pub(crate) fn settings(&self) -> ControlSettings {
         ControlSettings::new(self.context.follower_table.clone(), self.cluster.clone())
     }
 
@@ -97,7 +97,7 @@ impl FollowedCopy {
 
     /// Where a shard goes on: from RocksDB's checkpoint or the one committed to Kafka, whichever is
     /// further; else from where this copy was made; else, with none, from the topic's beginning.
-    pub async fn recover(&self, shard: ShardId) -> Result<Option<Checkpoint>, ShardError> {
+    pub(crate) async fn recover(&self, shard: ShardId) -> Result<Option<Checkpoint>, ShardError> {
         let partition = self.partition(shard);
         let mut committed = self
             .context
@@ -123,7 +123,11 @@ impl FollowedCopy {
     }
 
     /// RocksDB first, Kafka behind it: what is committed never runs ahead.
-    pub fn save(&self, shard: ShardId, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
+    pub(crate) fn save(
+        &self,
+        shard: ShardId,
+        checkpoint: &Checkpoint,
+    ) -> Result<(), CheckpointError> {
         self.checkpoints.save(&self.key, shard, checkpoint)?;
         self.context
             .positions
@@ -141,7 +145,11 @@ impl FollowedCopy {
 
     /// Commits the progress of loading a shard, for the other agents' status, until the guard is
     /// dropped.
-    pub fn report_on(&self, bootstrap_topic: &TopicName, shard: ShardId) -> impl Drop + use<> {
+    pub(super) fn report_on(
+        &self,
+        bootstrap_topic: &TopicName,
+        shard: ShardId,
+    ) -> impl Drop + use<> {
         let partition = (bootstrap_topic.clone(), shard);
         self.begin_reports(
             &partition,
@@ -169,14 +177,14 @@ impl FollowedCopy {
     }
 
     /// Whether an index of the follower's name is the one that holds this copy.
-    pub fn is_copy(&self, uuid: &IndexUuid) -> bool {
+    pub(super) fn is_copy(&self, uuid: &IndexUuid) -> bool {
         self.applied()
             .and_then(|applied| applied.index_uuid)
             .is_none_or(|known| known == *uuid)
     }
 
     /// Whether it was written down for this subscription that the index with this uuid was made.
-    pub fn is_noted(&self, uuid: &IndexUuid) -> bool {
+    pub(crate) fn is_noted(&self, uuid: &IndexUuid) -> bool {
         let key = AppliedMetadata::key_of(&self.cluster, &self.follower.name);
         let applied = self.context.follower_table.get::<AppliedMetadata>(&key);
         applied.is_some_and(|found| {
@@ -185,7 +193,7 @@ impl FollowedCopy {
     }
 
     /// The follower index, if it is the one that holds this copy.
-    pub async fn found(&self) -> Result<Option<Found>, OpenSearchError> {
+    pub(crate) async fn found(&self) -> Result<Option<Found>, OpenSearchError> {
         Ok(self
             .follower
             .found()
@@ -194,12 +202,12 @@ impl FollowedCopy {
     }
 
     /// Writes down that the follower index has been made with this metadata.
-    pub async fn note_made(&self, metadata: &IndexMetadata) -> Result<(), ShardError> {
+    pub(super) async fn note_made(&self, metadata: &IndexMetadata) -> Result<(), ShardError> {
         self.note(metadata, None).await
     }
 
     /// Forgets which index holds the copy, since another one is about to.
-    pub async fn forget_made(&self) -> Result<(), ControlError> {
+    pub(super) async fn forget_made(&self) -> Result<(), ControlError> {
         self.context
             .follower_table
             .remove(&AppliedMetadata::key_of(&self.cluster, &self.follower.name))
@@ -243,7 +251,7 @@ impl FollowedCopy {
 
     /// Brings metadata over that the follower index does not have yet: the agent that holds the
     /// index's slot does it, for all shards, so that older metadata never comes after newer.
-    pub async fn apply_metadata(
+    pub(crate) async fn apply_metadata(
         &self,
         shard: ShardId,
         metadata: &IndexMetadata,
@@ -282,7 +290,7 @@ impl FollowedCopy {
 
     /// Brings all metadata over anew if the follower index shows an earlier state of its own than
     /// it had when the last was brought over: it was put back.
-    pub async fn make_up_for_metadata(&self) -> Result<(), ShardError> {
+    pub(crate) async fn make_up_for_metadata(&self) -> Result<(), ShardError> {
         let Some(applied) = self.applied() else {
             return Ok(());
         };
@@ -324,7 +332,7 @@ impl FollowedCopy {
     }
 
     /// Asks the agent that looks after the index, and waits until it has taken the request up.
-    pub async fn ask(&self, shard: ShardId, ask: Ask) -> Result<(), ControlError> {
+    pub(crate) async fn ask(&self, shard: ShardId, ask: Ask) -> Result<(), ControlError> {
         let request = ShardRequest {
             follower_cluster: self.cluster.clone(),
             follower_index: self.follower.name.clone(),
@@ -345,7 +353,7 @@ impl FollowedCopy {
     }
 
     /// What is asked for this index.
-    pub fn requests(&self) -> Vec<ShardRequest> {
+    pub(crate) fn requests(&self) -> Vec<ShardRequest> {
         self.context
             .follower_table
             .below(&ShardRequest::prefix_of(&self.cluster, &self.follower.name))

@@ -23,7 +23,7 @@ use super::{AgentContext, ControlSettings};
 use crate::write::{ApplyError, DeadLetters, Refused, Rejection};
 
 /// Of an index. All of them are in every agent's memory.
-pub const MOST: usize = 1_000;
+const MOST: usize = 1_000;
 /// Of a reason, in characters.
 const LONGEST_REASON: usize = 1_000;
 
@@ -31,7 +31,7 @@ const LONGEST_REASON: usize = 1_000;
 /// has a key of its own, so that a write which arrives late cannot take a later operation's letter
 /// off.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeadLetter {
+pub(crate) struct DeadLetter {
     pub follower_cluster: ClusterUuid,
     pub follower_index: IndexName,
     /// Where the operation stands: the partition is that of the shard.
@@ -64,7 +64,7 @@ impl DeadLetter {
 
 /// The dead letters of one index.
 #[derive(Clone)]
-pub struct LetterBox {
+pub(crate) struct LetterBox {
     /// The dead-letter topic.
     table: ControlTopic,
     requests: ControlTopic,
@@ -77,7 +77,7 @@ pub struct LetterBox {
 
 impl LetterBox {
     /// The letters of a subscription's index, as `context`'s agent has them.
-    pub fn new(context: &AgentContext, subscription: &Subscription) -> Self {
+    pub(crate) fn new(context: &AgentContext, subscription: &Subscription) -> Self {
         let cluster = subscription.follower_cluster.clone();
         Self {
             table: context.dead_letters.clone(),
@@ -90,19 +90,19 @@ impl LetterBox {
     }
 
     /// For what is refused of this topic's records.
-    pub fn of(self, topic: TopicName) -> Self {
+    pub(crate) fn of(self, topic: TopicName) -> Self {
         Self {
             topic: Some(topic),
             ..self
         }
     }
 
-    pub fn all(&self) -> Vec<DeadLetter> {
+    pub(crate) fn all(&self) -> Vec<DeadLetter> {
         self.table
             .below(&DeadLetter::keys_of(&self.cluster, &self.index))
     }
 
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.table
             .count_below(&DeadLetter::keys_of(&self.cluster, &self.index))
     }
@@ -115,7 +115,7 @@ impl LetterBox {
     }
 
     /// Forgets all of them: the index is another one, or followed no more.
-    pub async fn clear(&self) -> Result<(), ControlError> {
+    pub(crate) async fn clear(&self) -> Result<(), ControlError> {
         let of_index = |request: &Redelivery| {
             request.follower_cluster == self.cluster && request.follower_index == self.index
         };
@@ -140,7 +140,7 @@ impl LetterBox {
     /// Everything of a frame has been applied, which shows documents as of the operation `up_to`.
     /// If it was asked for, the documents that have not been refused again got through, or are no
     /// more.
-    pub async fn redelivered(
+    pub(crate) async fn redelivered(
         &self,
         shard: ShardId,
         frame: FrameId,
@@ -166,7 +166,7 @@ impl LetterBox {
     }
 
     /// Asks the leader's agents for the documents; how many they are.
-    pub async fn replay(&self, subscription: &Subscription) -> Result<usize, ControlError> {
+    pub(crate) async fn replay(&self, subscription: &Subscription) -> Result<usize, ControlError> {
         let mut by_shard: HashMap<ShardId, BTreeSet<String>> = HashMap::new();
         for letter in self.all() {
             by_shard.entry(letter.shard).or_default().insert(letter.id);

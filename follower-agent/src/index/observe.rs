@@ -25,7 +25,7 @@ const BETWEEN_QUESTIONS: Duration = Duration::from_millis(20);
 const QUESTIONS_A_LOOK: u32 = 12;
 
 /// Runs until stopped.
-pub async fn run(index: &FollowedCopy, stop: &CancellationToken) {
+pub(crate) async fn run(index: &FollowedCopy, stop: &CancellationToken) {
     let asking = async {
         let mut asked = 0u32;
         loop {

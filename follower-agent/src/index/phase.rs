@@ -10,7 +10,7 @@ use crate::progress::IndexProgress;
 
 /// What a followed index is doing.
 #[derive(Clone, Debug)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// Waiting for the leader's agents, or making the follower index.
     Starting,
     Bootstrapping(Arc<IndexProgress>),
@@ -21,16 +21,16 @@ pub enum Phase {
 
 /// Why an index's task does not get on, for the status.
 #[derive(Clone, Default)]
-pub struct Waits(Arc<Mutex<Option<StandstillReason>>>);
+pub(crate) struct Waits(Arc<Mutex<Option<StandstillReason>>>);
 
 impl Waits {
     /// `None`: it does.
-    pub fn say(&self, reason: Option<StandstillReason>) {
+    pub(crate) fn say(&self, reason: Option<StandstillReason>) {
         let mut said = self.0.lock();
         *said = reason.map(|reason| reason.following(said.as_ref()));
     }
 
-    pub fn said(&self) -> Option<StandstillReason> {
+    pub(crate) fn said(&self) -> Option<StandstillReason> {
         self.0.lock().clone()
     }
 }

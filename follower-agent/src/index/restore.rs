@@ -30,7 +30,7 @@ const LOOK: Duration = Duration::from_millis(250);
 const SHOW_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
-pub enum RestoreError {
+pub(crate) enum RestoreError {
     #[error("the leader cluster has no snapshot in repository [{repository}]: {reason}")]
     NoSnapshot { repository: String, reason: String },
     #[error("snapshot [{snapshot}] of repository [{repository}] cannot be restored: {reason}")]
@@ -57,7 +57,7 @@ pub enum RestoreError {
 }
 
 impl RestoreError {
-    pub fn retryable(&self) -> bool {
+    pub(crate) fn retryable(&self) -> bool {
         match self {
             Self::OpenSearch(error) => error.retryable(),
             Self::Scan(error) => error.retryable(),
@@ -68,13 +68,13 @@ impl RestoreError {
 }
 
 /// What a restored index begins with.
-pub struct Restored {
+pub(super) struct Restored {
     pub from: Vec<Checkpoint>,
     /// It outranks the documents' versions.
     pub epoch: Epoch,
 }
 
-pub struct Restore<'a> {
+pub(super) struct Restore<'a> {
     pub index: &'a FollowedCopy,
     pub request: &'a SnapshotRequest,
     pub metadata: &'a IndexMetadata,
@@ -82,7 +82,7 @@ pub struct Restore<'a> {
 
 impl Restore<'_> {
     /// Waits for the snapshot and restores it; the replication's epoch is at least `epoch`.
-    pub async fn run(&self, epoch: Epoch) -> Result<Restored, RestoreError> {
+    pub(crate) async fn run(&self, epoch: Epoch) -> Result<Restored, RestoreError> {
         let from = self.snapshot().await?;
         let opensearch = &self.index.follower.opensearch;
         if !self.is_begun().await? {
@@ -194,7 +194,7 @@ impl Restore<'_> {
 
     /// Removes what was restored; the request is withdrawn, so that another attempt is another
     /// snapshot's.
-    pub async fn give_up(&self) -> Result<(), RestoreError> {
+    pub(crate) async fn give_up(&self) -> Result<(), RestoreError> {
         let (table, key) = (&self.index.context.follower_table, self.request.key());
         if table
             .get::<SnapshotRequest>(&key)
@@ -281,7 +281,7 @@ async fn newest_version(
 }
 
 /// Keeps progress up to date with what the follower cluster says of the restore.
-pub async fn show(index: &FollowedCopy) {
+pub(crate) async fn show(index: &FollowedCopy) {
     loop {
         if let Ok(recoveries) = recoveries(&index.follower.opensearch, &index.follower.name).await {
             for recovery in recoveries

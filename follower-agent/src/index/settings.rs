@@ -18,14 +18,14 @@ const MOST_WRITERS: usize = 16;
 const MOST_OPERATIONS: u64 = 5_000;
 
 #[derive(Clone)]
-pub struct ControlSettings {
+pub(crate) struct ControlSettings {
     table: ControlTopic,
     cluster: ClusterUuid,
     changing: Arc<Mutex<()>>,
 }
 
 impl ControlSettings {
-    pub fn new(table: ControlTopic, cluster: ClusterUuid) -> Self {
+    pub(crate) fn new(table: ControlTopic, cluster: ClusterUuid) -> Self {
         Self {
             table,
             cluster,
@@ -34,54 +34,54 @@ impl ControlSettings {
     }
 
     /// New starts are refused.
-    pub fn start_is_blocked(&self) -> bool {
+    pub(crate) fn start_is_blocked(&self) -> bool {
         self.value("follower.block.start") == "true"
     }
 
     /// A follower index goes when its leader index is deleted.
-    pub fn deletes_with_leader(&self) -> bool {
+    pub(crate) fn deletes_with_leader(&self) -> bool {
         self.value("replicate.delete_index") == "true"
     }
 
     /// How often an auto-follow rule looks at the leader's indices although nothing has changed
     /// there.
-    pub fn auto_follow_interval(&self) -> Duration {
+    pub(crate) fn auto_follow_interval(&self) -> Duration {
         self.duration("autofollow.fetch_poll_interval")
     }
 
     /// The longest time between attempts at an index that an auto-follow rule could not start.
-    pub fn auto_follow_retry(&self) -> Duration {
+    pub(crate) fn auto_follow_retry(&self) -> Duration {
         self.duration("autofollow.retry_poll_interval")
     }
 
     /// How many indices of an auto-follow rule are started or copied at a time.
-    pub fn auto_follow_jobs(&self) -> usize {
+    pub(crate) fn auto_follow_jobs(&self) -> usize {
         self.number("autofollow.concurrent_replication_jobs_trigger_size")
     }
 
     /// Bulk requests of a shard that may be under way at once; each may take several megabytes.
-    pub fn writers(&self) -> usize {
+    pub(super) fn writers(&self) -> usize {
         self.number("follower.concurrent_writers_per_shard")
             .min(MOST_WRITERS)
     }
 
     /// Operations of a bulk request.
-    pub fn batch_operations(&self) -> u64 {
+    pub(super) fn batch_operations(&self) -> u64 {
         (self.number("follower.index.ops_batch_size") as u64).min(MOST_OPERATIONS)
     }
 
     /// Documents that the follower index refuses become dead letters; otherwise they stop it.
-    pub fn keeps_dead_letters(&self) -> bool {
+    pub(super) fn keeps_dead_letters(&self) -> bool {
         self.value("follower.dead_letters") == "true"
     }
 
     /// How many indices of a bulk task are worked on at a time.
-    pub fn bulk_batch(&self) -> usize {
+    pub(crate) fn bulk_batch(&self) -> usize {
         self.number("follower.bulk_batch_size")
     }
 
     /// How long a bulk task waits for an index to get going.
-    pub fn bulk_patience(&self) -> Duration {
+    pub(crate) fn bulk_patience(&self) -> Duration {
         Duration::from_secs(60)
             * u32::try_from(self.number("follower.bulk_poll_timeout")).unwrap_or(u32::MAX)
     }

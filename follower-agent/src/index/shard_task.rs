@@ -22,7 +22,11 @@ const LAST_RETRY: Duration = Duration::from_secs(5);
 
 /// Runs until stopped. What a shard cannot solve itself is asked of the agent that looks after the
 /// index, which then changes the subscription, and that ends this task.
-pub async fn run(index: Arc<FollowedCopy>, destination: Destination, stop: CancellationToken) {
+pub(crate) async fn run(
+    index: Arc<FollowedCopy>,
+    destination: Destination,
+    stop: CancellationToken,
+) {
     let shard = destination.target.shard;
     while !stop.is_cancelled() {
         let claim = tokio::select! {

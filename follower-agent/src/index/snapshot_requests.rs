@@ -20,7 +20,7 @@ const LEAST_AGE: Duration = Duration::from_secs(30);
 
 /// The requests of a follower cluster.
 #[derive(Clone)]
-pub struct SnapshotRequests {
+pub(crate) struct SnapshotRequests {
     pub table: ControlTopic,
     pub cluster: ClusterUuid,
     /// How old a snapshot may be that is shared.
@@ -29,7 +29,7 @@ pub struct SnapshotRequests {
 
 impl SnapshotRequests {
     /// Asks for a snapshot of the subscription's index, which is shipped by `topic`; gives its id.
-    pub async fn ask(
+    pub(crate) async fn ask(
         &self,
         subscription: &Subscription,
         topic: &TopicName,
@@ -57,7 +57,7 @@ impl SnapshotRequests {
     }
 
     /// Asks for a snapshot in a repository; gives its id.
-    pub async fn ask_for_files(
+    pub(super) async fn ask_for_files(
         &self,
         subscription: &Subscription,
         repository: &str,
@@ -76,12 +76,12 @@ impl SnapshotRequests {
     }
 
     /// The request for the copy of this id, if it is to come from a repository.
-    pub fn for_files(&self, leader: &ClusterUuid, id: &str) -> Option<SnapshotRequest> {
+    pub(crate) fn for_files(&self, leader: &ClusterUuid, id: &str) -> Option<SnapshotRequest> {
         self.table.get(&SnapshotRequest::key_of(leader, id))
     }
 
     /// Whether the cluster has asked for the copy of this id through Kafka.
-    pub fn is_asked(&self, leader: &ClusterUuid, id: &str) -> bool {
+    pub(super) fn is_asked(&self, leader: &ClusterUuid, id: &str) -> bool {
         !self.of_snapshot(leader, id).is_empty()
     }
 
@@ -138,7 +138,11 @@ impl SnapshotRequests {
     }
 
     /// Withdraws the cluster's request for a snapshot.
-    pub async fn withdraw(&self, leader: &ClusterUuid, id: &str) -> Result<(), ControlError> {
+    pub(crate) async fn withdraw(
+        &self,
+        leader: &ClusterUuid,
+        id: &str,
+    ) -> Result<(), ControlError> {
         for request in self.of_snapshot(leader, id) {
             self.table.remove(&request.key()).await?;
         }
@@ -149,7 +153,7 @@ impl SnapshotRequests {
     }
 
     /// Withdraws what none of the cluster's subscriptions needs and nobody will share any more.
-    pub async fn tidy(&self, subscriptions: &[Subscription]) -> Result<(), ControlError> {
+    pub(crate) async fn tidy(&self, subscriptions: &[Subscription]) -> Result<(), ControlError> {
         let is_needed = |id: &String| {
             subscriptions
                 .iter()

@@ -10,7 +10,7 @@ use crate::shard::of_control;
 
 impl End {
     /// Why an index waits whose task ended with it.
-    pub fn standstill(&self) -> StandstillReason {
+    pub(crate) fn standstill(&self) -> StandstillReason {
         StandstillReason::new(self.cause(), now_ms(), self.to_string())
     }
 

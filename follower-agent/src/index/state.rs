@@ -8,13 +8,13 @@ use shardline_common::control::{Checkpoint, IndexCopy, Subscription, Subscriptio
 use shardline_common::types::Epoch;
 
 /// The reason that stands in a status when nobody gave another.
-pub const USER_INITIATED: &str = "User initiated";
+pub(crate) const USER_INITIATED: &str = "User initiated";
 
 /// The reason in the status of an index whose `_stop` has not come to its end.
-pub const STOPPING: &str = "_stop was called and did not come to its end: call it again";
+pub(crate) const STOPPING: &str = "_stop was called and did not come to its end: call it again";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Command {
+pub(crate) enum Command {
     /// By a user.
     Pause {
         reason: Option<String>,
@@ -54,7 +54,7 @@ pub enum Command {
 
 /// Why a command is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     NotInProgress,
     AlreadyPaused,
     AlreadyRunning,
@@ -63,7 +63,7 @@ pub enum Refusal {
 }
 
 /// The state after a command: `None` means that the index is no longer followed.
-pub fn apply(
+pub(crate) fn apply(
     current: Option<&Subscription>,
     command: Command,
 ) -> Result<Option<Subscription>, Refusal> {

@@ -39,7 +39,7 @@ const CAPTURE_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Why the task ended by itself.
 #[derive(Debug, thiserror::Error)]
-pub enum End {
+pub(crate) enum End {
     #[error("[{follower}][{shard}] - {error}")]
     Shard {
         follower: String,
@@ -76,7 +76,7 @@ pub enum End {
 
 impl End {
     /// Whether trying again later may help.
-    pub fn retryable(&self) -> bool {
+    pub(crate) fn retryable(&self) -> bool {
         match self {
             Self::Shard { error, .. } => error.retryable(),
             Self::OpenSearch(error) => error.retryable(),
@@ -95,7 +95,7 @@ impl End {
     }
 }
 
-pub struct IndexTask {
+pub(crate) struct IndexTask {
     pub context: Arc<AgentContext>,
     pub subscription: Subscription,
     pub phase: watch::Sender<Phase>,
@@ -104,7 +104,7 @@ pub struct IndexTask {
 
 impl IndexTask {
     /// Follows until stopped, or until it cannot go on.
-    pub async fn run(&self, stop: CancellationToken) -> Result<(), End> {
+    pub(crate) async fn run(&self, stop: CancellationToken) -> Result<(), End> {
         let capture = tokio::select! {
             capture = self.capture() => capture,
             () = stop.cancelled() => return Ok(()),
@@ -142,7 +142,7 @@ impl IndexTask {
         }
     }
 
-    pub(crate) fn index(
+    pub(super) fn index(
         &self,
         copy: &IndexCopy,
         capture: &Capture,
@@ -165,7 +165,7 @@ impl IndexTask {
     }
 
     /// Waits until this agent holds the index's slot; none when stopped before.
-    pub(crate) async fn hold(&self, stop: &CancellationToken) -> Option<Claim> {
+    pub(super) async fn hold(&self, stop: &CancellationToken) -> Option<Claim> {
         tokio::select! {
             claim = self.context.slots.claim(Slot::of_index(&self.subscription.follower_index)) => Some(claim),
             () = stop.cancelled() => None,
@@ -222,7 +222,7 @@ impl IndexTask {
         applied.map_err(|error| self.shard_end(ShardId(0), error))
     }
 
-    pub(crate) async fn create(
+    pub(super) async fn create(
         &self,
         index: &FollowedCopy,
         metadata: &IndexMetadata,
@@ -342,7 +342,7 @@ impl IndexTask {
         }
     }
 
-    pub(crate) fn destination(
+    pub(super) fn destination(
         &self,
         index: &FollowedCopy,
         metadata: &IndexMetadata,
@@ -373,7 +373,7 @@ impl IndexTask {
         }
     }
 
-    pub(crate) fn shard_end(&self, shard: ShardId, error: ShardError) -> End {
+    pub(super) fn shard_end(&self, shard: ShardId, error: ShardError) -> End {
         End::Shard {
             follower: self.subscription.follower_index.to_string(),
             shard,

@@ -27,7 +27,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{Committed, Partition, Positions, SLOTS, Slot, Slots};
+use super::slots::SLOTS;
+use super::{Committed, Partition, Positions, Slot, Slots};
 
 /// After this time without a word from a member Kafka gives its slots to others. The least that
 /// brokers allow by default.
@@ -63,7 +64,7 @@ const CONTROL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is committed for a slot by the agent that holds it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holder {
+pub(crate) struct Holder {
     /// Base URL of the agent's gateway.
     pub address: String,
     /// The control topic's position up to which the agent does what it says.
@@ -118,7 +119,7 @@ impl ConsumerContext for Context {
     }
 }
 
-pub struct Group {
+pub(crate) struct Group {
     kafka: Kafka,
     consumer: Arc<StreamConsumer<Context>>,
     name: String,
@@ -134,7 +135,7 @@ pub struct Group {
 }
 
 /// What a [`Group`] is made of beside Kafka.
-pub struct Membership {
+pub(crate) struct Membership {
     pub cluster: ClusterUuid,
     pub address: String,
     pub slots: Arc<Slots>,
@@ -144,11 +145,11 @@ pub struct Membership {
 }
 
 /// Rebalances that wait to be carried out.
-pub struct Rebalances(mpsc::UnboundedReceiver<Rebalance>);
+pub(crate) struct Rebalances(mpsc::UnboundedReceiver<Rebalance>);
 
 impl Group {
     /// Makes the topic that the group is about, unless it exists.
-    pub async fn make_slots(kafka: &Kafka, cluster: &ClusterUuid) -> Result<(), TopicError> {
+    pub(crate) async fn make_slots(kafka: &Kafka, cluster: &ClusterUuid) -> Result<(), TopicError> {
         let topic = slots_topic(kafka.topic_prefix(), cluster);
         kafka
             .create_topic(&topic, SLOTS, &[("retention.ms", "3600000".to_owned())])
@@ -156,7 +157,7 @@ impl Group {
     }
 
     /// Asks to join.
-    pub fn join(
+    pub(crate) fn join(
         kafka: &Kafka,
         membership: Membership,
     ) -> Result<(Arc<Self>, Rebalances), GroupError> {
@@ -211,7 +212,7 @@ impl Group {
     }
 
     /// Takes part in the group until stopped; then gives up all slots and leaves.
-    pub async fn run(&self, mut rebalances: Rebalances, stop: CancellationToken) {
+    pub(crate) async fn run(&self, mut rebalances: Rebalances, stop: CancellationToken) {
         let work = async {
             loop {
                 tokio::select! {
@@ -492,7 +493,7 @@ impl Group {
     }
 
     /// What is committed for partitions; those without are left out.
-    pub async fn committed(
+    pub(crate) async fn committed(
         &self,
         partitions: &[Partition],
     ) -> Result<HashMap<Partition, Committed>, GroupError> {
@@ -504,7 +505,7 @@ impl Group {
     }
 
     /// Which agent holds which slot, as far as it has said so. It may be gone.
-    pub async fn holders(&self) -> Result<BTreeMap<Slot, Holder>, GroupError> {
+    pub(crate) async fn holders(&self) -> Result<BTreeMap<Slot, Holder>, GroupError> {
         let partitions: Vec<_> = (0..SLOTS)
             .map(|slot| (self.topic.clone(), ShardId(slot)))
             .collect();
@@ -549,7 +550,7 @@ impl Group {
     }
 
     /// Waits until whoever holds these slots acts on the control topic up to a position.
-    pub async fn acted_on(&self, position: Offset, slots: &BTreeSet<Slot>) {
+    pub(crate) async fn acted_on(&self, position: Offset, slots: &BTreeSet<Slot>) {
         let mut own = self.acted.clone();
         let mut changes = self.slots.changes();
         loop {

@@ -5,6 +5,8 @@ mod group;
 mod positions;
 mod slots;
 
-pub use self::group::{Group, GroupError, Membership};
-pub use self::positions::{Committed, Partition, Positions, copy_key};
-pub use self::slots::{Claim, SLOTS, Slot, Slots};
+pub(crate) use self::group::{Group, GroupError, Membership};
+pub(crate) use self::positions::Partition;
+pub use self::positions::{Committed, Positions, copy_key};
+pub use self::slots::Slot;
+pub(crate) use self::slots::{Claim, Slots};

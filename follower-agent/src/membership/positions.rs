@@ -16,7 +16,7 @@ use crate::progress::{Checkpoint, IndexProgress, ShardReport};
 /// Kafka takes 4,096 bytes (`offset.metadata.max.bytes`).
 const MAX_METADATA: usize = 4_000;
 
-pub type Partition = (TopicName, ShardId);
+pub(crate) type Partition = (TopicName, ShardId);
 
 /// What is committed for one shard of one subscription.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

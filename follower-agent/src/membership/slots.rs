@@ -15,7 +15,7 @@ use tokio::sync::{OwnedRwLockReadGuard, RwLock, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Partitions of the slots topic. All agents have to agree on it, so it never changes.
-pub const SLOTS: u32 = 64;
+pub(super) const SLOTS: u32 = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(pub u32);
@@ -48,7 +48,7 @@ struct Holding {
 }
 
 /// The right to work on something of a slot; not for long once it is [`Claim::lost`].
-pub struct Claim {
+pub(crate) struct Claim {
     lost: CancellationToken,
     _in_use: OwnedRwLockReadGuard<()>,
 }
@@ -56,12 +56,12 @@ pub struct Claim {
 impl Claim {
     /// Cancelled when the slot is to go to another agent, which waits for this claim to be dropped;
     /// or when it went there without asking.
-    pub fn lost(&self) -> &CancellationToken {
+    pub(crate) fn lost(&self) -> &CancellationToken {
         &self.lost
     }
 }
 
-pub struct Slots {
+pub(crate) struct Slots {
     held: watch::Sender<BTreeMap<Slot, Holding>>,
 }
 
@@ -74,20 +74,20 @@ impl Default for Slots {
 }
 
 impl Slots {
-    pub fn holds(&self, slot: Slot) -> bool {
+    pub(crate) fn holds(&self, slot: Slot) -> bool {
         self.held.borrow().contains_key(&slot)
     }
 
-    pub fn held(&self) -> BTreeSet<Slot> {
+    pub(crate) fn held(&self) -> BTreeSet<Slot> {
         self.held.borrow().keys().copied().collect()
     }
 
     /// Resolves when slots have come or gone since it was asked last.
-    pub fn changes(&self) -> Changes {
+    pub(crate) fn changes(&self) -> Changes {
         Changes(self.held.subscribe())
     }
 
-    pub fn try_claim(&self, slot: Slot) -> Option<Claim> {
+    pub(crate) fn try_claim(&self, slot: Slot) -> Option<Claim> {
         let holding = self.held.borrow().get(&slot)?.clone();
         let in_use = holding.in_use.try_read_owned().ok()?;
         Some(Claim {
@@ -97,7 +97,7 @@ impl Slots {
     }
 
     /// Waits until the slot is this agent's.
-    pub async fn claim(&self, slot: Slot) -> Claim {
+    pub(crate) async fn claim(&self, slot: Slot) -> Claim {
         let mut changes = self.changes();
         loop {
             if let Some(claim) = self.try_claim(slot) {
@@ -107,7 +107,7 @@ impl Slots {
         }
     }
 
-    pub fn take(&self, slots: &BTreeSet<Slot>) {
+    pub(crate) fn take(&self, slots: &BTreeSet<Slot>) {
         self.held.send_modify(|held| {
             for slot in slots {
                 held.entry(*slot).or_insert_with(|| Holding {
@@ -119,7 +119,7 @@ impl Slots {
     }
 
     /// Gives slots up, and returns when no claim to them is left.
-    pub async fn give_up(&self, slots: &BTreeSet<Slot>) {
+    pub(crate) async fn give_up(&self, slots: &BTreeSet<Slot>) {
         let mut leaving = Vec::new();
         self.held
             .send_modify(|held| leaving.extend(slots.iter().filter_map(|slot| held.remove(slot))));
@@ -130,10 +130,10 @@ impl Slots {
     }
 }
 
-pub struct Changes(watch::Receiver<BTreeMap<Slot, Holding>>);
+pub(crate) struct Changes(watch::Receiver<BTreeMap<Slot, Holding>>);
 
 impl Changes {
-    pub async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) {
         if self.0.changed().await.is_err() {
             std::future::pending::<()>().await;
         }

@@ -4,8 +4,8 @@ mod checkpoint;
 mod retries;
 mod shard_progress;
 
-pub use self::checkpoint::{
-    Checkpoint, CheckpointError, CheckpointStore, LoadState, ShardLoad, furthest,
-};
-pub use self::retries::{Retries, Retry};
-pub use self::shard_progress::{IndexProgress, Recovery, ShardProgress, ShardReport, Source};
+pub use self::checkpoint::{Checkpoint, CheckpointError, CheckpointStore, furthest};
+pub(crate) use self::checkpoint::{LoadState, ShardLoad};
+pub(crate) use self::retries::{Retries, Retry};
+pub use self::shard_progress::{IndexProgress, ShardProgress};
+pub(crate) use self::shard_progress::{Recovery, ShardReport, Source};

@@ -8,7 +8,7 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use shardline_common::backoff::doubling;
 use tokio::time::Instant;
 
-pub struct Retries {
+pub(crate) struct Retries {
     delays: ExponentialBuilder,
     longest: Duration,
     left: ExponentialBackoff,
@@ -20,17 +20,17 @@ pub struct Retries {
 
 /// What follows from a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retry {
+pub(crate) struct Retry {
     /// Before the next attempt.
-    pub delay: Duration,
+    pub(crate) delay: Duration,
     /// Whether it is worth a line in the log.
-    pub is_news: bool,
+    pub(crate) is_news: bool,
     /// Whether the attempt before had failed, too.
-    pub again: bool,
+    pub(crate) again: bool,
 }
 
 impl Retries {
-    pub fn new(first: Duration, longest: Duration) -> Self {
+    pub(crate) fn new(first: Duration, longest: Duration) -> Self {
         let delays = doubling(first, longest);
         Self {
             delays,
@@ -43,7 +43,7 @@ impl Retries {
 
     /// An attempt has failed. One that went well for longer than the longest pause makes pauses
     /// short again.
-    pub fn failed(&mut self, error: &impl Display) -> Retry {
+    pub(crate) fn failed(&mut self, error: &impl Display) -> Retry {
         self.failed_at(Instant::now(), error)
     }
 

@@ -22,8 +22,9 @@ use tracing::{debug, warn};
 
 use self::turns::FetchTurns;
 
-pub use self::partition::PartitionStream;
-pub use self::records::{Positioned, Records, Unpacked, before_more};
+pub(crate) use self::partition::PartitionStream;
+pub(crate) use self::records::before_more;
+pub use self::records::{Positioned, Records, Unpacked};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {

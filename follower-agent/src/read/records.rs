@@ -23,7 +23,7 @@ pub trait Records: Send {
 
 /// Does what records have to wait for. They are put down if that takes long, as when the follower
 /// cluster is away.
-pub async fn before_more<T>(records: &mut impl Records, work: impl Future<Output = T>) -> T {
+pub(crate) async fn before_more<T>(records: &mut impl Records, work: impl Future<Output = T>) -> T {
     noticing(work, || records.put_down()).await
 }
 

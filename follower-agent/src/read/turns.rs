@@ -10,31 +10,31 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 /// In bytes, as what a partition has that is not read yet. One that is near its end needs no turn.
-pub const NEAR: i64 = 256 * 1024;
-pub const FAR_BEHIND: i64 = 4 * 1024 * 1024;
+pub(super) const NEAR: i64 = 256 * 1024;
+pub(super) const FAR_BEHIND: i64 = 4 * 1024 * 1024;
 /// How many partitions that are farther behind may be read at the same time.
-pub const TURNS: usize = 6;
+pub(super) const TURNS: usize = 6;
 /// What those between the two may have together when they are opened, in bytes.
 const SHORT_TURNS: usize = 64 * 1024 * 1024;
 /// With many partitions, one that is followed counts as far behind earlier: together they may be so
 /// much behind, in bytes, but each of them at least [`LEAST_FAR`].
 const FOLLOWED: i64 = 64 * 1024 * 1024;
-pub const LEAST_FAR: i64 = 512 * 1024;
+pub(super) const LEAST_FAR: i64 = 512 * 1024;
 /// What a Kafka record is taken to weigh before the first ones are read, in bytes: operations are
 /// packed up to so much (`capture.pack_bytes`). Documents can be larger.
-pub const A_RECORD: i64 = 32 * 1024;
+pub(super) const A_RECORD: i64 = 32 * 1024;
 /// A record counts for so much of the mean of those before it.
-pub const OF_THE_MEAN: i64 = 8;
+pub(super) const OF_THE_MEAN: i64 = 8;
 /// When a turn is over, if others wait. What is fetched and not read by then is fetched again.
 const TURN: Duration = Duration::from_secs(10);
-pub const BYTES_OF_A_TURN: i64 = 16 * FAR_BEHIND;
+pub(super) const BYTES_OF_A_TURN: i64 = 16 * FAR_BEHIND;
 /// A turn in which nothing comes, such as from a broker that is away. The next one of the partition
 /// may be twice as long: a large record, or a slow broker, takes its time.
-pub const SILENT_TURN: Duration = Duration::from_secs(2);
-pub const LONGEST_SILENCE: Duration = Duration::from_secs(30);
+pub(super) const SILENT_TURN: Duration = Duration::from_secs(2);
+pub(super) const LONGEST_SILENCE: Duration = Duration::from_secs(30);
 
 /// What partitions wait for that are behind.
-pub struct FetchTurns {
+pub(super) struct FetchTurns {
     /// In bytes. Many partitions are a little behind when an agent starts.
     short: Arc<Semaphore>,
     /// Of partitions that are far behind when they are opened. They do not hold up those that fall
@@ -46,7 +46,7 @@ pub struct FetchTurns {
 
 /// What a turn is for: partitions that are less behind have turns of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Distance {
+pub(super) enum Distance {
     Short,
     /// Of one that was near its end before, or not.
     Far {
@@ -56,7 +56,7 @@ pub enum Distance {
 
 impl FetchTurns {
     /// `waiting` counts who waits.
-    pub fn new(waiting: IntGauge) -> Self {
+    pub(crate) fn new(waiting: IntGauge) -> Self {
         let of = |turns| Arc::new(Semaphore::new(turns));
         Self {
             short: of(SHORT_TURNS),
@@ -75,7 +75,7 @@ impl FetchTurns {
     }
 
     /// Waits for a turn of a partition that is so many bytes behind, in the order of asking.
-    pub fn wait(&self, distance: Distance, behind: i64) -> BoxFuture<'static, Option<Turn>> {
+    pub(crate) fn wait(&self, distance: Distance, behind: i64) -> BoxFuture<'static, Option<Turn>> {
         let weight = match distance {
             Distance::Short => u32::try_from(behind).unwrap_or(u32::MAX),
             Distance::Far { .. } => 1,
@@ -91,7 +91,7 @@ impl FetchTurns {
     }
 
     /// A turn at once, unless others wait.
-    pub fn try_far(&self, was_near: bool) -> Option<Turn> {
+    pub(super) fn try_far(&self, was_near: bool) -> Option<Turn> {
         let distance = Distance::Far { was_near };
         Some(Turn::begin(
             distance,
@@ -101,13 +101,13 @@ impl FetchTurns {
 }
 
 /// From where on a partition that is followed is far behind, with so many of them.
-pub fn far_behind(partitions: usize) -> i64 {
+pub(super) fn far_behind(partitions: usize) -> i64 {
     let partitions = i64::try_from(partitions).unwrap_or(i64::MAX);
     (FOLLOWED / partitions.max(1)).clamp(LEAST_FAR, FAR_BEHIND)
 }
 
 /// Ends when it is dropped.
-pub struct Turn {
+pub(super) struct Turn {
     pub distance: Distance,
     _permit: OwnedSemaphorePermit,
     pub since: Instant,
@@ -126,16 +126,16 @@ impl Turn {
     }
 
     /// When it is over if others wait. `patience` is for one in which nothing comes.
-    pub fn end(&self, patience: Duration) -> Instant {
+    pub(crate) fn end(&self, patience: Duration) -> Instant {
         self.since + if self.bytes == 0 { patience } else { TURN }
     }
 
-    pub fn is_over(&self, patience: Duration) -> bool {
+    pub(crate) fn is_over(&self, patience: Duration) -> bool {
         self.end(patience) <= Instant::now() || self.bytes >= BYTES_OF_A_TURN
     }
 
     /// How long the next turn of the partition may be in which nothing comes.
-    pub fn next_patience(&self, patience: Duration) -> Duration {
+    pub(super) fn next_patience(&self, patience: Duration) -> Duration {
         if self.bytes == 0 {
             (patience * 2).min(LONGEST_SILENCE)
         } else {

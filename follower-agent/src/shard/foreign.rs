@@ -15,11 +15,11 @@ use tokio::time::Instant;
 
 /// For how long after a lost answer unclaimed numbers are forgiven: longer than a request may wait
 /// in the follower cluster.
-pub const DOUBT: Duration = Duration::from_secs(30);
+const DOUBT: Duration = Duration::from_secs(30);
 
 /// The numbers of one follower shard.
 #[derive(Debug)]
-pub struct Ledger {
+pub(super) struct Ledger {
     /// Up to here every number has been judged; unknown until the shard was asked.
     judged: Option<i64>,
     /// Numbers above `judged` that this replication's writes got.
@@ -39,7 +39,7 @@ pub struct Ledger {
 impl Ledger {
     /// `foreign` is how many foreign writes were counted before. An agent that has just started
     /// does not know the fate of requests that were under way when the shard was followed last.
-    pub fn new(foreign: u64, now: Instant) -> Self {
+    pub(crate) fn new(foreign: u64, now: Instant) -> Self {
         Self {
             judged: None,
             claimed: BTreeSet::new(),
@@ -53,17 +53,17 @@ impl Ledger {
     }
 
     /// Writes of others that were counted.
-    pub fn foreign(&self) -> u64 {
+    pub(crate) fn foreign(&self) -> u64 {
         self.foreign
     }
 
-    pub fn request_started(&mut self) {
+    pub(super) fn request_started(&mut self) {
         self.started += 1;
     }
 
     /// The oldest request has finished: these numbers are its writes'. `doubtful` if an answer to
     /// it was lost.
-    pub fn request_finished(&mut self, own: &[SeqNo], doubtful: bool, now: Instant) {
+    pub(super) fn request_finished(&mut self, own: &[SeqNo], doubtful: bool, now: Instant) {
         self.finished += 1;
         if doubtful {
             self.forgive(now);
@@ -82,7 +82,7 @@ impl Ledger {
 
     /// Numbers up to this one have been given away; every request that may have got one of them has
     /// been started.
-    pub fn highest_assigned(&mut self, highest: SeqNo, now: Instant) {
+    pub(crate) fn highest_assigned(&mut self, highest: SeqNo, now: Instant) {
         if highest.0 > self.highest {
             self.highest = highest.0;
             match self.due.back_mut() {
@@ -94,7 +94,7 @@ impl Ledger {
     }
 
     /// Writes whose answers are not looked at were under way.
-    pub fn forgive(&mut self, now: Instant) {
+    pub(super) fn forgive(&mut self, now: Instant) {
         self.forgive_until = self.forgive_until.max(now + DOUBT);
     }
 

@@ -15,5 +15,5 @@ pub use self::follow::follow;
 pub use self::load::load;
 pub use self::own_history::Observed;
 pub use self::ports::ShardPorts;
-pub use self::standstill::of_control;
+pub(crate) use self::standstill::of_control;
 pub use self::tracker::Tracker;

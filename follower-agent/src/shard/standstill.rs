@@ -14,11 +14,11 @@ use crate::write::ApplyError;
 
 impl ShardError {
     /// Why a shard waits that met it.
-    pub fn standstill(&self) -> StandstillReason {
+    pub(crate) fn standstill(&self) -> StandstillReason {
         StandstillReason::new(self.cause(), now_ms(), self.to_string())
     }
 
-    pub fn cause(&self) -> Cause {
+    pub(crate) fn cause(&self) -> Cause {
         match self {
             Self::Stream(error) => of_stream(error),
             Self::Topic(error) => of_topic(error),
@@ -54,7 +54,7 @@ fn of_topic(error: &TopicError) -> Cause {
 }
 
 /// What an error of a control topic says.
-pub fn of_control(error: &ControlError) -> Cause {
+pub(crate) fn of_control(error: &ControlError) -> Cause {
     match error {
         ControlError::Topic(error) => of_topic(error),
         ControlError::Kafka { source, .. } => of_kafka(source),

@@ -15,7 +15,7 @@ use crate::write::{ApplyError, Destination, Write};
 /// Deletes the documents that the scan, complete up to `newest`, did not name. Returns how many.
 /// May be repeated as long as the names are there: whoever calls it forgets them once it has noted
 /// that the sweep is done.
-pub async fn sweep(
+pub(crate) async fn sweep(
     index: &impl ShardPorts,
     destination: &Destination,
     newest: SeqNo,

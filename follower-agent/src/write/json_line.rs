@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde_json::{Map, Number, Value};
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum SourceError {
+pub(super) enum SourceError {
     #[error("its source, stored as {format}, cannot be read: {reason}")]
     Unreadable {
         format: &'static str,
@@ -27,7 +27,7 @@ enum StoredAs {
 }
 
 /// Turns a stored source into one line of JSON. JSON without line breaks is passed on as it is.
-pub fn to_json_line(source: Bytes) -> Result<Bytes, SourceError> {
+pub(super) fn to_json_line(source: Bytes) -> Result<Bytes, SourceError> {
     let unreadable = |format, reason: String| SourceError::Unreadable { format, reason };
     match detect(&source)? {
         StoredAs::Json => Ok(match on_one_line(&source) {

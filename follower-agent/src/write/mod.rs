@@ -9,9 +9,11 @@ mod pipeline;
 mod request;
 mod routing;
 
-pub use self::batch::{Batch, Target, Write, bulk_body};
-pub use self::memory::Memory;
+pub(crate) use self::batch::Write;
+pub use self::batch::{Batch, Target, bulk_body};
+pub(crate) use self::memory::Memory;
 pub use self::outcome::{ApplyError, DeadLetters, Refused, Rejection};
-pub use self::pipeline::{Applied, Limits, Pipeline};
+pub use self::pipeline::Limits;
+pub(crate) use self::pipeline::{Applied, Pipeline};
 pub use self::request::Destination;
 pub use self::routing::Spread;

@@ -3,7 +3,7 @@
 
 /// From 1, full speed, down to [`LEAST`].
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Pace(f64);
+pub(super) struct Pace(f64);
 
 const LEAST: f64 = 1.0 / 64.0;
 const STEP: f64 = 1.0 / 16.0;
@@ -17,26 +17,26 @@ impl Default for Pace {
 }
 
 impl Pace {
-    pub fn share(self) -> f64 {
+    pub(crate) fn share(self) -> f64 {
         self.0
     }
 
-    pub fn overloaded(&mut self) {
+    pub(super) fn overloaded(&mut self) {
         self.0 = (self.0 / 2.0).max(LEAST);
     }
 
-    pub fn went_through(&mut self) {
+    pub(super) fn went_through(&mut self) {
         self.0 = (self.0 + STEP).min(1.0);
     }
 
     /// Of so many requests that may be under way at once, how many are now; at least one.
-    pub fn requests(self, most: usize) -> usize {
+    pub(crate) fn requests(self, most: usize) -> usize {
         ((most as f64 * self.0) as usize).max(1)
     }
 
     /// Of so many operations that a request may have, how many it gets now: fewer only where a
     /// single request is too much already.
-    pub fn operations(self, most: u64, requests: usize) -> u64 {
+    pub(crate) fn operations(self, most: u64, requests: usize) -> u64 {
         let of_one = (requests as f64 * self.0).min(1.0);
         ((most as f64 * of_one) as u64).max(LEAST_OPERATIONS.min(most))
     }

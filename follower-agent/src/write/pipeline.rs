@@ -19,7 +19,7 @@ use super::request::Destination;
 
 /// Everything up to here is in the follower index.
 #[derive(Debug)]
-pub struct Applied {
+pub(crate) struct Applied {
     pub seq_no: SeqNo,
     /// The next record to read.
     pub offset: Offset,
@@ -27,7 +27,7 @@ pub struct Applied {
     pub written: Written,
 }
 
-pub struct Pipeline {
+pub(crate) struct Pipeline {
     destination: Destination,
     limits: Limits,
     pace: Pace,
@@ -51,7 +51,7 @@ pub struct Limits {
 }
 
 impl Pipeline {
-    pub fn new(destination: Destination, limits: Limits) -> Self {
+    pub(crate) fn new(destination: Destination, limits: Limits) -> Self {
         let (under_way, ids) = (FuturesOrdered::new(), HashSet::new());
         Self {
             destination,
@@ -63,7 +63,7 @@ impl Pipeline {
     }
 
     /// Whether a batch is as large as a request may be now.
-    pub fn is_full(&self, batch: &Batch) -> bool {
+    pub(crate) fn is_full(&self, batch: &Batch) -> bool {
         let operations = self
             .pace
             .operations(self.limits.operations, self.limits.requests);
@@ -71,12 +71,12 @@ impl Pipeline {
         batch.bytes() >= bytes || batch.operations() >= operations
     }
 
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.under_way.is_empty()
     }
 
     /// Whether a batch can be started now.
-    pub fn has_room_for(&self, batch: &Batch) -> bool {
+    pub(crate) fn has_room_for(&self, batch: &Batch) -> bool {
         self.under_way.len() < self.pace.requests(self.limits.requests)
             && !batch
                 .writes()
@@ -86,7 +86,7 @@ impl Pipeline {
 
     /// Starts a batch for which there is room. `offset` is behind its last record, `highest` the
     /// highest sequence number that this replication can have written to the shard.
-    pub fn start(&mut self, batch: Batch, seq_no: SeqNo, offset: Offset, highest: SeqNo) {
+    pub(crate) fn start(&mut self, batch: Batch, seq_no: SeqNo, offset: Offset, highest: SeqNo) {
         debug_assert!(self.has_room_for(&batch));
         let operations = batch.operations();
         let ids: Vec<String> = batch
@@ -121,7 +121,7 @@ impl Pipeline {
     }
 
     /// Waits for the oldest batch under way; never resolves while there is none.
-    pub async fn finish_one(&mut self) -> Result<Applied, ApplyError> {
+    pub(crate) async fn finish_one(&mut self) -> Result<Applied, ApplyError> {
         match self.under_way.next().await {
             Some(finished) => {
                 if self.is_idle() {

@@ -26,7 +26,7 @@ use shardline::contract::{
 };
 use shardline_common::bulk::BulkOperation;
 use shardline_common::leader_stats::LeaderStats;
-use shardline_common::types::{IndexName, ShardId};
+use shardline_common::types::IndexName;
 use shardline_common::wildcard::wildcard_match;
 
 pub const BLOCK: &str = "blocked by: [FORBIDDEN/1000/index read-only(cross-cluster-replication)];";

@@ -15,8 +15,8 @@ use crate::node::StateId;
 use crate::publish::PartitionLog;
 use crate::translog::TranslogWatcher;
 
-/// Heartbeats of all shards are at least so far apart: those of a shard become rarer with the
-/// number of shards, down to one in [`HEARTBEAT_INTERVAL_MAX`].
+/// The least time between the heartbeats of any two shards. A shard's heartbeats become rarer with
+/// the number of shards, down to one in [`HEARTBEAT_INTERVAL_MAX`].
 const HEARTBEAT_SPACING: Duration = Duration::from_millis(120);
 const HEARTBEAT_INTERVAL_MAX: Duration = Duration::from_secs(120);
 
@@ -33,11 +33,11 @@ pub struct Context {
     pub turns: FetchTurns,
     /// How long the stretches of a copy are: see [`crate::scan::Stretches`].
     pub stretch: i64,
-    /// Between the heartbeats of an idle shard, at least.
+    /// The shortest time between two heartbeats of an idle shard.
     pub heartbeat: Duration,
     /// When the leader cluster last said what its state is.
     pub cluster_seen: Mutex<Instant>,
-    /// From when the times of heartbeats are counted.
+    /// The instant from which the ticks of heartbeats are counted.
     pub started: Instant,
 }
 

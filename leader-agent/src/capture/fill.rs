@@ -20,7 +20,7 @@ use crate::publish::PublishError;
 use crate::source::{Files, Missing, to_record};
 use crate::translog::{Operation, ShardTail, TailError};
 
-/// How long nothing may come before the others are given up.
+/// How long no operation may arrive before the agents beside other copies are given up on.
 const FILL_SILENCE_MAX: Duration = Duration::from_secs(3);
 const FILL_POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a copy may take to learn that the primary's global checkpoint has gone up.
@@ -91,7 +91,7 @@ impl Capture<'_> {
 }
 
 /// Beside a copy that is not the primary: ships what the primary's agent asks for, as far as it is
-/// held. Ends never.
+/// held. Never returns.
 pub(super) async fn serve(
     shard: &Shard,
     files: &Files,

@@ -17,14 +17,14 @@ use super::{Capture, CaptureError, Never};
 use crate::scan::open_settled;
 use crate::source::is_same;
 
-/// Of the last operations that Kafka has, how many are looked for in the shard.
+/// How many of the last operations that Kafka has are looked for in the shard.
 const TAIL_OPERATIONS_COMPARED_MAX: usize = 10_000;
 /// How long the nodes may take to say which history a shard has, when a capture begins.
 const HISTORY_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Capture<'_> {
-    /// At the beginning, which does not wait for other nodes of the cluster: the translog is beside
-    /// the agent.
+    /// Checks the history when a capture begins. That does not wait for other nodes of the cluster:
+    /// the translog is beside the agent.
     pub(super) async fn begin_history(&mut self) -> Result<(), CaptureError> {
         let (index, shard) = (&self.shard.index, self.shard.shard);
         let checked = tokio::time::timeout(HISTORY_ANSWER_TIMEOUT, self.check_history()).await;

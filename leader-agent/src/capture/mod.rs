@@ -26,6 +26,6 @@ pub use turns::FetchTurns;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shipped {
     pub seq_no: SeqNo,
-    /// Behind the record of that operation.
+    /// The offset behind the record of that operation.
     pub offset: Offset,
 }

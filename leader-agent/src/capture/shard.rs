@@ -27,20 +27,20 @@ use crate::source::{
 };
 use crate::translog;
 
-/// Batches of a shard that may be on their way to Kafka.
+/// How many batches of a shard may be on their way to Kafka.
 const BATCHES_IN_FLIGHT_MAX: usize = 4;
-/// In bytes: below it, a batch is waited for before the next one is read.
+/// A batch of fewer bytes is acknowledged before the next one is read.
 const SMALL_BATCH_BYTES: u64 = 256 * 1024;
-/// Between a batch and the next one's reading, unless the shard is behind: what is written in many
-/// small requests travels together then, at a fraction of the cost. A document after a pause does
-/// not wait.
+/// The least time from a batch to the reading of the next one, unless the shard is behind: what is
+/// written in many small requests then travels together, at a fraction of the cost. A document after
+/// a pause does not wait.
 const BATCH_INTERVAL_MIN: Duration = Duration::from_millis(10);
-/// A heartbeat vouches for the shard's capture: it needs a cluster state that says that the primary
-/// is here.
+/// A heartbeat vouches for the shard's capture, so it is sent only while the cluster state, which
+/// says that the primary is here, is no older than this.
 const CLUSTER_STATE_AGE_MAX: Duration = Duration::from_secs(5);
-/// Between two looks at a shard that owes a heartbeat and must not give one.
+/// The pause between two checks of a shard that owes a heartbeat and must not send it yet.
 const HEARTBEAT_RECHECK_MIN: Duration = Duration::from_millis(500);
-/// A heartbeat may come late by so small a part of the time between two.
+/// A heartbeat is late by at most one tick, and the time between two heartbeats has this many.
 const HEARTBEAT_TICKS_PER_INTERVAL: u32 = 16;
 const RETRY_DELAY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(15);
@@ -92,7 +92,7 @@ pub(super) enum Never {}
 pub(crate) struct Capture<'a> {
     pub shard: &'a Shard,
     pub context: &'a Context,
-    /// Of this run: begun before the partition was asked how far it reaches.
+    /// The appender of this run, made before the partition was asked how far it reaches.
     pub appender: Arc<dyn Appender>,
     shipped: &'a watch::Sender<Option<Shipped>>,
     /// The last operation handed to Kafka's queue.

@@ -15,11 +15,11 @@ pub struct FetchTurns {
     pages: Semaphore,
 }
 
-/// Ends when it is dropped.
+/// One turn, which ends when it is dropped.
 pub(crate) struct Turn<'a>(Option<SemaphorePermit<'a>>);
 
 impl FetchTurns {
-    /// Unless others have all turns at this time.
+    /// A turn to read a translog, if one is free at this time.
     pub(super) fn try_read(&self) -> Option<Turn<'_>> {
         self.reads
             .try_acquire()

@@ -301,8 +301,8 @@ pub(crate) struct LocalState {
     pub routing_num_shards: u32,
 }
 
-/// Under which the local node's own cluster state has a shard's primary; `None` when the index is
-/// gone.
+/// The shard's primary term in the local node's cluster state; `None` if the index no longer
+/// exists.
 pub(crate) async fn primary_term(
     opensearch: &OpenSearch,
     index: &IndexName,
@@ -320,7 +320,7 @@ pub(crate) async fn primary_term(
         .and_then(|found| found.primary_terms.get(&shard).copied()))
 }
 
-/// Those of all shards of an index; `None` when it is gone.
+/// The primary terms of all shards of an index; `None` if it no longer exists.
 pub(crate) async fn primary_terms(
     opensearch: &OpenSearch,
     index: &IndexName,
@@ -483,7 +483,7 @@ impl SourceMapping {
 }
 
 impl StateIndex {
-    /// Of an answer without flat settings.
+    /// The uuid in an answer without flat settings.
     fn uuid(&self) -> Option<&str> {
         self.settings.get("index")?.get("uuid")?.as_str()
     }

@@ -16,9 +16,9 @@ use tracing::info;
 
 use crate::node::{Shard, primary_term};
 
-/// How often the global checkpoint is looked at.
+/// The pause between two looks at the global checkpoint.
 const CHECKPOINT_POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// How long it may take to rise before another point in time is tried.
+/// How long the global checkpoint may take to rise before another point in time is tried.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
 const SETTLE_RETRY_DELAY: Duration = Duration::from_millis(500);
 

@@ -77,7 +77,7 @@ impl<'a> Stretches<'a> {
         Ok(page)
     }
 
-    /// From here to the end of the stretch.
+    /// A scan, in stored order, from here to the end of the stretch.
     fn stored(&self, from: SeqNo) -> Dense<'a> {
         let to = SeqNo(from.0 - from.0 % self.length + self.length - 1);
         Dense {

@@ -192,7 +192,7 @@ impl Maker<'_> {
         Ok(())
     }
 
-    /// In the order of the shards.
+    /// The positions that agents have written down so far, in the order of the shards.
     fn positions(&self) -> Vec<SnapshotPosition> {
         let prefix = SnapshotPosition::prefix_of(&self.request.leader_cluster, &self.request.id);
         let mut positions: Vec<SnapshotPosition> = self.table.below(&prefix);

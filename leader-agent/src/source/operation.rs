@@ -12,7 +12,7 @@ pub(crate) fn to_record(operation: translog::Operation, timestamp_ms: i64) -> Re
     }
 }
 
-/// As Kafka has it.
+/// Converts an operation of a translog into the form that records have.
 pub(super) fn to_operation(operation: translog::Operation) -> Operation {
     let kind = match operation.kind {
         translog::OperationKind::Index {

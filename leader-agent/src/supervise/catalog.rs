@@ -286,7 +286,8 @@ impl Differences {
         self.0 = noted.collect();
     }
 
-    /// Those of an age; what is new to the table at any age, if it is `wanted`.
+    /// The differences that are at least `age` old. If an answer is `wanted`, entries that the table
+    /// lacks are due at any age.
     fn due(&self, age: Duration, wanted: bool) -> Vec<Change> {
         let is_due = |change: &Change, since: Instant| {
             since.elapsed() >= age || (wanted && matches!(change, Change::Set(_)))

@@ -125,7 +125,7 @@ struct Unneeded {
 }
 
 impl Unneeded {
-    /// Those among `unneeded` that were so at every look for [`UNNEEDED_SPOOL_GRACE`].
+    /// The shards among `unneeded` that were so at every look for [`UNNEEDED_SPOOL_GRACE`].
     fn expired(&mut self, unneeded: Vec<ShardKey>, now: Instant) -> Vec<ShardKey> {
         if self
             .looked

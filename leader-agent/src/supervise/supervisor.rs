@@ -47,9 +47,9 @@ pub(crate) struct Supervisor {
     snapshots: HashMap<(String, ShardId), StoppableTask>,
     bootstrap_topics: HashMap<String, TopicName>,
     repository_snapshots: HashMap<(String, ShardId), StoppableTask>,
-    /// Of snapshots in repositories, by id.
+    /// Deletions of snapshots that nobody asks for any more, by the snapshot's id.
     clearings: HashMap<SnapshotId, JoinHandle<()>>,
-    /// By nonce.
+    /// Tasks that answer verifications, by the question's nonce.
     questions: HashMap<String, StoppableTask>,
 }
 
@@ -599,7 +599,7 @@ impl Supervisor {
     }
 }
 
-/// Relative to the node's data path.
+/// The folder of a shard's translog, relative to the node's data path.
 fn translog_of(index: &IndexView, shard: ShardId) -> PathBuf {
     [
         "nodes",

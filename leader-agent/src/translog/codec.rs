@@ -181,7 +181,7 @@ mod tests {
 
     use super::*;
 
-    /// As OpenSearch's `StreamOutput.writeString` does it.
+    /// Writes text as OpenSearch's `StreamOutput.writeString` does.
     pub(super) fn encode_string(text: &str) -> Vec<u8> {
         let units: Vec<u16> = text.encode_utf16().collect();
         let mut bytes = encode_vint(units.len() as u32);

@@ -559,7 +559,7 @@ fn open_generation(
     Ok(None)
 }
 
-/// At least 1, so that every operation counts.
+/// The memory that an operation takes: at least 1, so that every operation counts.
 fn weight(operation: &Operation) -> usize {
     1 + match &operation.kind {
         OperationKind::Index { id, source, .. } => id.len() + source.len(),

@@ -588,7 +588,7 @@ impl ReplicationService for Subscriptions {
 }
 
 /// A follower index with other values of these could not hold the leader's documents.
-pub fn refuse_leaders_settings(overrides: &Map<String, Value>) -> Result<(), ApiError> {
+pub(crate) fn refuse_leaders_settings(overrides: &Map<String, Value>) -> Result<(), ApiError> {
     match not_to_override(overrides) {
         Some(key) => Err(ApiError::illegal_argument(format!(
             "setting [{key}] has to be the leader index's own"

@@ -33,12 +33,12 @@ use crate::control::{status, verify};
 use crate::index::{AgentContext, Command, ControlSettings, LetterBox, Phase};
 use crate::membership::{Slot, Slots, copy_key};
 
-pub use self::calls::refuse_leaders_settings;
+pub(crate) use self::calls::refuse_leaders_settings;
 
 /// How often what is remembered is compared with the control topic although nothing came.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
 
-pub struct Subscriptions {
+pub(crate) struct Subscriptions {
     context: Arc<AgentContext>,
     leaders: Leaders,
     cluster: ClusterUuid,
@@ -63,7 +63,7 @@ pub struct Subscriptions {
 
 impl Subscriptions {
     /// `acted` is told how far the tasks are with the control topic.
-    pub fn new(
+    pub(crate) fn new(
         context: Arc<AgentContext>,
         leaders: Leaders,
         settings: ControlSettings,
@@ -104,7 +104,7 @@ impl Subscriptions {
     }
 
     /// Notes that it is not known what has become of a leader index; `None`: it is.
-    pub fn note_unknown(&self, subscription: &Subscription, why: Option<&str>) {
+    pub(crate) fn note_unknown(&self, subscription: &Subscription, why: Option<&str>) {
         let mut unknown = self.unknown.lock();
         match why {
             Some(why) => {
@@ -141,44 +141,44 @@ impl Subscriptions {
         }
     }
 
-    pub fn cluster(&self) -> &ClusterUuid {
+    pub(crate) fn cluster(&self) -> &ClusterUuid {
         &self.cluster
     }
 
-    pub fn leaders(&self) -> &Leaders {
+    pub(crate) fn leaders(&self) -> &Leaders {
         &self.leaders
     }
 
-    pub fn settings(&self) -> &ControlSettings {
+    pub(crate) fn settings(&self) -> &ControlSettings {
         &self.settings
     }
 
-    pub fn own_gateway(&self) -> &OwnGateway {
+    pub(crate) fn own_gateway(&self) -> &OwnGateway {
         &self.own_gateway
     }
 
-    pub fn context(&self) -> &Arc<AgentContext> {
+    pub(crate) fn context(&self) -> &Arc<AgentContext> {
         &self.context
     }
 
     /// What follower agents have written.
-    pub fn follower_table(&self) -> &ControlTopic {
+    pub(crate) fn follower_table(&self) -> &ControlTopic {
         &self.context.follower_table
     }
 
     /// Held by whoever changes an entry of the control topic.
-    pub async fn lock(&self, key: &str) -> OwnedMutexGuard<()> {
+    pub(crate) async fn lock(&self, key: &str) -> OwnedMutexGuard<()> {
         self.calls.lock(key).await
     }
 
     /// The follower cluster.
-    pub fn opensearch(&self) -> &OpenSearch {
+    pub(crate) fn opensearch(&self) -> &OpenSearch {
         &self.context.opensearch
     }
 
     /// Keeps a task for each subscription that runs, in the state in which the control topic has
     /// it.
-    pub async fn run(&self) {
+    pub(crate) async fn run(&self) {
         let mut changes = self.context.follower_table.changes();
         loop {
             let position = *changes.borrow_and_update();
@@ -230,17 +230,17 @@ impl Subscriptions {
         }
     }
 
-    pub fn slots(&self) -> &Slots {
+    pub(crate) fn slots(&self) -> &Slots {
         &self.context.slots
     }
 
     /// Whether this agent looks after an index: makes it, copies it, and changes its subscription.
-    pub fn looks_after(&self, follower: &IndexName) -> bool {
+    pub(super) fn looks_after(&self, follower: &IndexName) -> bool {
         self.context.slots.holds(Slot::of_index(follower))
     }
 
     /// Takes over what other agents report of the shards that they have.
-    pub async fn hear_others(&self) {
+    pub(crate) async fn hear_others(&self) {
         let mut partitions = HashMap::new();
         for (subscription, phase) in self.tasks.phases() {
             let Some(topic) = self.context.topic(&subscription) else {
@@ -295,12 +295,12 @@ impl Subscriptions {
     }
 
     /// Ends every task; each saves its checkpoint.
-    pub async fn shut_down(&self) {
+    pub(crate) async fn shut_down(&self) {
         self.tasks.end_all().await;
     }
 
     /// The subscriptions of this follower cluster.
-    pub fn all(&self) -> Vec<Subscription> {
+    pub(crate) fn all(&self) -> Vec<Subscription> {
         let all = self.context.follower_table.all::<Subscription>();
         all.into_iter()
             .filter(|subscription| subscription.follower_cluster == self.cluster)
@@ -308,7 +308,7 @@ impl Subscriptions {
     }
 
     /// Writes what `/metrics` shows of progress.
-    pub fn export_metrics(&self) {
+    pub(crate) fn export_metrics(&self) {
         for subscription in self.all() {
             let index = subscription.follower_index.as_str();
             let phase = self.phase(&subscription.follower_index);
@@ -345,7 +345,7 @@ impl Subscriptions {
     }
 
     /// Stops following at the agent's own decision.
-    pub async fn auto_pause(&self, subscription: &Subscription, reason: String) {
+    pub(super) async fn auto_pause(&self, subscription: &Subscription, reason: String) {
         if let Err(error) = self
             .context
             .transition(subscription, Command::AutoPause { reason })
@@ -359,17 +359,17 @@ impl Subscriptions {
         Subscription::key_of(&self.cluster, follower)
     }
 
-    pub fn subscription(&self, follower: &IndexName) -> Option<Subscription> {
+    pub(crate) fn subscription(&self, follower: &IndexName) -> Option<Subscription> {
         self.context.follower_table.get(&self.key(follower))
     }
 
     /// What the index is doing, if it is running.
-    pub fn phase(&self, follower: &IndexName) -> Option<Phase> {
+    pub(crate) fn phase(&self, follower: &IndexName) -> Option<Phase> {
         self.tasks.phase(follower)
     }
 
     /// The indices that are followed, from memory while nothing changes.
-    pub fn followed_indices(&self) -> Arc<HashSet<IndexName>> {
+    pub(crate) fn followed_indices(&self) -> Arc<HashSet<IndexName>> {
         let followed = self
             .followed
             .get(&self.context.follower_table, |all: Vec<Subscription>| {
@@ -387,7 +387,7 @@ impl Subscriptions {
     }
 
     /// The indices that the follower cluster has.
-    pub async fn local_indices(&self) -> Result<HashSet<IndexName>, OpenSearchError> {
+    pub(super) async fn local_indices(&self) -> Result<HashSet<IndexName>, OpenSearchError> {
         let state: Value = self
             .context
             .opensearch
@@ -429,7 +429,7 @@ impl Subscriptions {
         }
     }
 
-    pub fn status_of(&self, follower: &IndexName, verbose: bool) -> ReplicationStatus {
+    pub(super) fn status_of(&self, follower: &IndexName, verbose: bool) -> ReplicationStatus {
         match self.subscription(follower) {
             Some(subscription) => self.status_in(&subscription, self.phase(follower), verbose),
             None => match self.held(follower) {

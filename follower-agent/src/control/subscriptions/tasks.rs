@@ -27,7 +27,7 @@ const LAST_RETRY: Duration = Duration::from_secs(5);
 /// After so long without an error, the last one is over.
 const CALM: Duration = Duration::from_secs(10);
 
-pub struct Tasks {
+pub(super) struct Tasks {
     context: Arc<AgentContext>,
     running: Mutex<HashMap<IndexName, Running>>,
     stop: CancellationToken,
@@ -43,7 +43,7 @@ struct Running {
 }
 
 impl Tasks {
-    pub fn new(context: Arc<AgentContext>, stop: CancellationToken) -> Self {
+    pub(crate) fn new(context: Arc<AgentContext>, stop: CancellationToken) -> Self {
         Self {
             context,
             running: Mutex::default(),
@@ -53,7 +53,7 @@ impl Tasks {
 
     /// Ends the tasks that work for another state of a subscription than these, and begins those
     /// that are missing.
-    pub async fn keep(&self, subscriptions: &[Subscription]) {
+    pub(crate) async fn keep(&self, subscriptions: &[Subscription]) {
         let wanted: HashMap<&IndexName, &Subscription> = subscriptions
             .iter()
             .filter(|subscription| subscription.state == SubscriptionState::Running)
@@ -111,7 +111,7 @@ impl Tasks {
     }
 
     /// Ends every task; each saves its checkpoint.
-    pub async fn end_all(&self) {
+    pub(super) async fn end_all(&self) {
         let running = self
             .running
             .lock()
@@ -122,7 +122,7 @@ impl Tasks {
     }
 
     /// What the index is doing, if it is running.
-    pub fn phase(&self, follower: &IndexName) -> Option<Phase> {
+    pub(crate) fn phase(&self, follower: &IndexName) -> Option<Phase> {
         self.running
             .lock()
             .get(follower)
@@ -130,12 +130,12 @@ impl Tasks {
     }
 
     /// Why the index's task does not get on, if it does not.
-    pub fn waits(&self, follower: &IndexName) -> Option<StandstillReason> {
+    pub(crate) fn waits(&self, follower: &IndexName) -> Option<StandstillReason> {
         self.running.lock().get(follower)?.waits.said()
     }
 
     /// What each running index is doing.
-    pub fn phases(&self) -> Vec<(Subscription, Phase)> {
+    pub(super) fn phases(&self) -> Vec<(Subscription, Phase)> {
         let running = self.running.lock();
         running
             .values()
@@ -144,7 +144,7 @@ impl Tasks {
     }
 
     /// Waits until an index has got going: until nothing of it is missing, if `until_restored`.
-    pub async fn started(
+    pub(crate) async fn started(
         &self,
         follower: &IndexName,
         until_restored: bool,
@@ -180,14 +180,14 @@ impl Tasks {
 }
 
 /// Why an index has not got going.
-pub enum StartFailure {
+pub(crate) enum StartFailure {
     Refused(Arc<OpenSearchError>),
     Timeout,
     Ended,
 }
 
 impl StartFailure {
-    pub fn into_api_error(self) -> ApiError {
+    pub(super) fn into_api_error(self) -> ApiError {
         match self {
             Self::Refused(error) => ApiError::from_cluster(&error),
             Self::Timeout => {

@@ -5,10 +5,10 @@ use shardline_common::types::SeqNo;
 use shardline_common::verify::Fingerprint;
 
 /// What one side has of a document.
-pub type State = Option<Fingerprint>;
+pub(crate) type State = Option<Fingerprint>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     Equal,
     /// The leader has it, the follower has not.
     Missing,
@@ -21,7 +21,7 @@ pub enum Verdict {
 
 /// What was seen of a document, in this order.
 #[derive(Clone, Copy, Debug)]
-pub struct Sight {
+pub(super) struct Sight {
     /// The leader's last operation some time before.
     pub floor: SeqNo,
     /// The leader's.
@@ -36,7 +36,7 @@ pub struct Sight {
 }
 
 impl Sight {
-    pub fn judge(self) -> Verdict {
+    pub(crate) fn judge(self) -> Verdict {
         let Self {
             floor,
             before,

@@ -41,7 +41,7 @@ const POLL: Duration = Duration::from_millis(250);
 const METADATA_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Writes down that an index is to be verified; returns the verification's id.
-pub async fn begin(
+pub(crate) async fn begin(
     subscriptions: &Subscriptions,
     index: IndexName,
     request: VerifyRequest,
@@ -89,7 +89,10 @@ pub async fn begin(
     Ok(verification.id)
 }
 
-pub fn last(subscriptions: &Subscriptions, index: &IndexName) -> Result<Verification, ApiError> {
+pub(crate) fn last(
+    subscriptions: &Subscriptions,
+    index: &IndexName,
+) -> Result<Verification, ApiError> {
     let last = subscriptions
         .follower_table()
         .get(&Verification::key_of(subscriptions.cluster(), index));
@@ -97,7 +100,7 @@ pub fn last(subscriptions: &Subscriptions, index: &IndexName) -> Result<Verifica
 }
 
 /// Shows in the metrics what the last verification found, where the index is looked after.
-pub fn export(subscriptions: &Subscriptions, subscription: &Subscription) {
+pub(crate) fn export(subscriptions: &Subscriptions, subscription: &Subscription) {
     let index = &subscription.follower_index;
     let (metric, labels) = (
         &subscriptions.context().metrics.verified_equal,
@@ -121,7 +124,10 @@ pub fn export(subscriptions: &Subscriptions, subscription: &Subscription) {
 }
 
 /// Ends the verification that is under way, and forgets the last one.
-pub async fn forget(subscriptions: &Subscriptions, index: &IndexName) -> Result<(), ApiError> {
+pub(crate) async fn forget(
+    subscriptions: &Subscriptions,
+    index: &IndexName,
+) -> Result<(), ApiError> {
     let key = last(subscriptions, index)?.key();
     let _one_at_a_time = subscriptions.lock(&key).await;
     subscriptions
@@ -165,7 +171,7 @@ struct Running {
 }
 
 /// Carries out what is written down, until told to stop.
-pub async fn run(subscriptions: Arc<Subscriptions>, stop: CancellationToken) {
+pub(crate) async fn run(subscriptions: Arc<Subscriptions>, stop: CancellationToken) {
     let table = subscriptions.follower_table().clone();
     let (mut changes, mut slots) = (table.changes(), subscriptions.slots().changes());
     let mut running: HashMap<String, Running> = HashMap::new();

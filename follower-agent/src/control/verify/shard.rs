@@ -36,7 +36,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 const ENOUGH: u64 = 1_000;
 
 #[derive(Debug, thiserror::Error)]
-pub enum VerifyError {
+pub(super) enum VerifyError {
     #[error(transparent)]
     Control(#[from] ControlError),
     #[error(transparent)]
@@ -147,7 +147,7 @@ impl<'a> Asked<'a> {
 }
 
 /// One shard of a verification.
-pub struct Comparison<'a> {
+pub(super) struct Comparison<'a> {
     pub subject: &'a Subject,
     pub shard: ShardId,
     pub how: How,
@@ -184,7 +184,7 @@ impl Comparison<'_> {
         Asked::ask(self.subject, self.shard, self.how, ask, self.read).await
     }
 
-    pub async fn run(mut self) -> Result<(), VerifyError> {
+    pub(crate) async fn run(mut self) -> Result<(), VerifyError> {
         let buckets = buckets_for(self.count().await?);
         let mut differing = self.digests(buckets).await?;
         let mut found = 0;
@@ -343,7 +343,10 @@ impl Comparison<'_> {
 }
 
 /// The leader index's metadata as it is now.
-pub async fn leader_metadata(subject: &Subject, how: How) -> Result<IndexMetadata, VerifyError> {
+pub(super) async fn leader_metadata(
+    subject: &Subject,
+    how: How,
+) -> Result<IndexMetadata, VerifyError> {
     let read = AtomicU64::new(0);
     let asked = Asked::ask(subject, ShardId(0), how, Ask::Metadata, &read).await?;
     let metadata = asked.until(|answer| match answer {

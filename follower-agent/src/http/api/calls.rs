@@ -21,7 +21,7 @@ use super::query::Query;
 use super::routes::{CLUSTER_MANAGER_TIMEOUT, Endpoint, Route};
 
 /// A call whose request has been read; what is left are checks on content, and the deed.
-pub enum Call {
+pub(crate) enum Call {
     Start {
         body: StartBody,
         wait_for_restore: bool,
@@ -56,7 +56,7 @@ pub enum Call {
     OpenApi,
 }
 
-pub fn parse(
+pub(crate) fn parse(
     route: Route,
     headers: &HeaderMap,
     query: &Query,
@@ -126,7 +126,7 @@ pub fn parse(
 }
 
 /// `named` is what the path names: an index, or a task.
-pub async fn carry_out(
+pub(crate) async fn carry_out(
     service: &dyn ReplicationService,
     call: Call,
     named: String,
@@ -244,7 +244,7 @@ fn checked_body(headers: &HeaderMap, body: Bytes) -> Result<Bytes, ApiError> {
 }
 
 /// Whether a `Content-Type` names one of OpenSearch's JSON types.
-pub fn is_json(content_type: &str) -> bool {
+pub(crate) fn is_json(content_type: &str) -> bool {
     let media_type = content_type
         .split(';')
         .next()

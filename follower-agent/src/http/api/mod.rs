@@ -1,8 +1,8 @@
 //! The routes of the control API: from a request to a call, and from its outcome to an answer.
 
-pub mod calls;
-pub mod filter;
+pub(crate) mod calls;
+pub(crate) mod filter;
 pub mod openapi;
-pub mod query;
-pub mod render;
-pub mod routes;
+pub(crate) mod query;
+pub(crate) mod render;
+pub(crate) mod routes;

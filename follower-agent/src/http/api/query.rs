@@ -22,12 +22,12 @@ pub const COMMON: [&str; 7] = [
 
 /// The decoded parameters of a request; of a repeated one the last counts.
 #[derive(Clone, Debug, Default)]
-pub struct Query {
+pub(crate) struct Query {
     parameters: BTreeMap<String, String>,
 }
 
 impl Query {
-    pub fn parse(raw: Option<&str>) -> Self {
+    pub(crate) fn parse(raw: Option<&str>) -> Self {
         let mut parameters = BTreeMap::new();
         // OpenSearch splits at a semicolon too.
         for pair in raw
@@ -41,18 +41,18 @@ impl Query {
         Self { parameters }
     }
 
-    pub fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.parameters.get(name).map(String::as_str)
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.parameters
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// A switch; a bare `?name` is on.
-    pub fn boolean(&self, name: &str) -> Result<bool, ApiError> {
+    pub(crate) fn boolean(&self, name: &str) -> Result<bool, ApiError> {
         match self.get(name) {
             None | Some("false") => Ok(false),
             Some("" | "true") => Ok(true),
@@ -63,7 +63,7 @@ impl Query {
     }
 
     /// Refuses a duration without a unit OpenSearch knows; the value itself has no effect here.
-    pub fn check_time(&self, name: &str) -> Result<(), ApiError> {
+    pub(super) fn check_time(&self, name: &str) -> Result<(), ApiError> {
         let Some(value) = self.get(name) else {
             return Ok(());
         };
@@ -71,7 +71,7 @@ impl Query {
     }
 
     /// Refuses parameters that are neither common nor in `known`.
-    pub fn check_known(&self, path: &str, known: &[&str]) -> Result<(), ApiError> {
+    pub(super) fn check_known(&self, path: &str, known: &[&str]) -> Result<(), ApiError> {
         let candidates: Vec<&str> = known.iter().chain(&COMMON).copied().collect();
         let unknown: Vec<String> = self
             .parameters
@@ -94,7 +94,7 @@ impl Query {
 
     /// How the caller wants the answer; a bad value counts as off, [`Self::check_rendering`]
     /// refuses it.
-    pub fn rendering(&self) -> Rendering {
+    pub(crate) fn rendering(&self) -> Rendering {
         Rendering {
             pretty: self.boolean("pretty").unwrap_or(false),
             filter: self.get("filter_path").and_then(PathFilter::parse),
@@ -102,7 +102,7 @@ impl Query {
         }
     }
 
-    pub fn check_rendering(&self) -> Result<(), ApiError> {
+    pub(super) fn check_rendering(&self) -> Result<(), ApiError> {
         ["error_trace", "pretty", "human"]
             .iter()
             .try_for_each(|name| self.boolean(name).map(drop))
@@ -114,7 +114,7 @@ fn decode_form(text: &str) -> String {
 }
 
 /// Percent-decodes once; bytes that are not UTF-8 become U+FFFD, as Java's decoder makes them.
-pub fn decode_component(text: &str) -> String {
+pub(crate) fn decode_component(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 

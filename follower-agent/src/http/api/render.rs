@@ -53,7 +53,7 @@ impl Rendering {
 }
 
 /// An answer as the caller wants it.
-pub fn answer(status: StatusCode, body: &Value, rendering: &Rendering) -> Response {
+pub(crate) fn answer(status: StatusCode, body: &Value, rendering: &Rendering) -> Response {
     let filtered = rendering.filter.as_ref().map(|filter| filter.apply(body));
     let body = filtered.as_ref().unwrap_or(body);
     let (content_type, bytes) = encode(body, rendering.format).unwrap_or_else(|| {

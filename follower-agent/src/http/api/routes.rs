@@ -1,11 +1,7 @@
 //! The routes below `/_plugins/_replication`, with OpenSearch's conventions for methods and
 //! parameters.
 
-use std::sync::Arc;
-
-use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
 use axum::response::Response;
 use http::StatusCode;
 use http::request::Parts;
@@ -228,7 +224,11 @@ impl Route {
 }
 
 /// Answers one request to a path below [`BASE`].
-pub async fn handle(service: &dyn ReplicationService, parts: &Parts, body: Body) -> Response {
+pub(crate) async fn handle(
+    service: &dyn ReplicationService,
+    parts: &Parts,
+    body: Body,
+) -> Response {
     let query = Query::parse(parts.uri.query());
     match answer(service, parts, &query, body).await {
         Ok(response) => response,

@@ -12,7 +12,7 @@ use shardline::contract::object_parser::{Members, text_of};
 
 /// What an item does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
+pub(crate) enum Operation {
     Index,
     Create,
     Update,
@@ -42,7 +42,7 @@ impl Operation {
 
 /// One action with its document, if it has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Item<'a> {
+pub(crate) struct Item<'a> {
     pub operation: Operation,
     /// As the action line names it; without, the request's default index is meant.
     pub index: Option<Cow<'a, str>>,
@@ -56,7 +56,7 @@ pub struct Item<'a> {
 /// # Errors
 /// What OpenSearch would refuse, and whatever else cannot be read for certain: no item may pass
 /// unjudged.
-pub fn split(body: &[u8]) -> Result<Vec<Item<'_>>, ApiError> {
+pub(crate) fn split(body: &[u8]) -> Result<Vec<Item<'_>>, ApiError> {
     let mut items = Vec::new();
     let mut line_number = 0;
     let mut start = 0;
@@ -155,7 +155,7 @@ fn scalar(raw: &RawValue, line_number: usize) -> Result<Option<Cow<'_, str>>, Ap
 
 /// The item of the answer for a write to followed index `index`. OpenSearch shows the id it would
 /// have made where the request gave none; here that is null.
-pub fn blocked_item(operation: Operation, index: &str, id: Option<&str>) -> Value {
+pub(super) fn blocked_item(operation: Operation, index: &str, id: Option<&str>) -> Value {
     let Cause {
         error_type, reason, ..
     } = ApiError::block_cause(&[index]);
@@ -169,7 +169,7 @@ pub fn blocked_item(operation: Operation, index: &str, id: Option<&str>) -> Valu
 }
 
 /// The answer when every item is blocked.
-pub fn all_blocked(items: Vec<Value>) -> Value {
+pub(super) fn all_blocked(items: Vec<Value>) -> Value {
     json!({"took": 0, "errors": true, "items": items})
 }
 
@@ -178,7 +178,7 @@ pub fn all_blocked(items: Vec<Value>) -> Value {
 ///
 /// # Errors
 /// The answer is no bulk answer, or holds another number of items than was sent.
-pub fn merge(answer: &[u8], outcomes: Vec<Option<Value>>) -> Result<Value, MergeError> {
+pub(crate) fn merge(answer: &[u8], outcomes: Vec<Option<Value>>) -> Result<Value, MergeError> {
     let mut merged: Map<String, Value> = serde_json::from_slice(answer)?;
     // Not `remove`, which would move the last key into its place.
     let Some(Value::Array(answered)) = merged.shift_remove("items") else {
@@ -203,7 +203,7 @@ pub fn merge(answer: &[u8], outcomes: Vec<Option<Value>>) -> Result<Value, Merge
 
 /// Why the follower cluster's answer cannot be merged.
 #[derive(Debug, thiserror::Error)]
-pub enum MergeError {
+pub(super) enum MergeError {
     #[error("the follower cluster's bulk answer is not JSON: {0}")]
     Json(#[from] serde_json::Error),
     #[error("the follower cluster's bulk answer has no list of items")]

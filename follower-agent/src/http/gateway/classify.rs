@@ -7,7 +7,7 @@ use crate::http::api::query::Query;
 
 /// What the gateway does with a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RequestKind {
+pub(super) enum RequestKind {
     /// A route of the control API, answered here.
     Control,
     /// Nothing that could write to a followed index.
@@ -35,14 +35,14 @@ pub enum RequestKind {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub(crate) struct Target {
     pub expression: String,
     pub scope: Scope,
 }
 
 /// What a name in an index expression may stand for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
+pub(super) enum Scope {
     /// An index, or an alias for its write index.
     WriteIndex,
     /// Indices, and aliases for all their members.
@@ -52,7 +52,7 @@ pub enum Scope {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ByQueryOperation {
+pub(super) enum ByQueryOperation {
     Update,
     Delete,
     Reindex,
@@ -89,7 +89,7 @@ const HARMLESS: &[&str] = &[
 ];
 
 /// Decides from decoded path segments; parameters matter where OpenSearch takes `index` from them.
-pub fn classify(method: &Method, segments: &[String], query: &Query) -> RequestKind {
+pub(crate) fn classify(method: &Method, segments: &[String], query: &Query) -> RequestKind {
     let path: Vec<&str> = segments.iter().map(String::as_str).collect();
     if let ["_plugins", "_replication", ..] = path.as_slice() {
         return RequestKind::Control;

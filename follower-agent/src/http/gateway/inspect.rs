@@ -14,10 +14,10 @@ use crate::http::api::calls::is_json;
 use crate::http::api::query::Query;
 
 /// Most that is held of one body, packed or unpacked, in bytes.
-pub const LIMIT: usize = 200 << 20;
+const LIMIT: usize = 200 << 20;
 
 /// A body read whole.
-pub struct Inspected {
+pub(super) struct Inspected {
     /// As it came, to be forwarded if nothing has to change.
     pub original: Bytes,
     /// What it says.
@@ -28,7 +28,7 @@ pub struct Inspected {
 ///
 /// # Errors
 /// Too large, in a form that this gateway does not read, or broken compression.
-pub async fn read(parts: &Parts, query: &Query, body: Body) -> Result<Inspected, ApiError> {
+pub(crate) async fn read(parts: &Parts, query: &Query, body: Body) -> Result<Inspected, ApiError> {
     let original = axum::body::to_bytes(body, LIMIT)
         .await
         .map_err(|_| ApiError::too_large(LIMIT))?;

@@ -10,7 +10,7 @@ use crate::http::api::query::decode_component;
 /// # Errors
 /// A segment `.` or `..`, however encoded: URL libraries fold such paths, so what is forwarded
 /// would not be what was judged.
-pub fn segments(path: &str) -> Result<Vec<String>, ApiError> {
+pub(crate) fn segments(path: &str) -> Result<Vec<String>, ApiError> {
     let segments: Vec<String> = path
         .split('/')
         .filter(|segment| !segment.is_empty())
@@ -28,7 +28,7 @@ pub fn segments(path: &str) -> Result<Vec<String>, ApiError> {
 }
 
 /// `path` with what a URL library would take for a slash made harmless.
-pub fn forwardable(path: &str) -> String {
+pub(super) fn forwardable(path: &str) -> String {
     path.replace('\\', "%5C")
 }
 

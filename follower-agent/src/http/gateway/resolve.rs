@@ -14,7 +14,7 @@ use super::classify::Scope;
 
 /// Aliases of the follower cluster, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Aliases {
+pub(super) struct Aliases {
     by_name: BTreeMap<String, Vec<Member>>,
 }
 
@@ -26,7 +26,7 @@ struct Member {
 
 /// What an expression covers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Coverage {
+pub(super) struct Coverage {
     /// Followed indices, in alphabetical order.
     pub followed: Vec<String>,
     /// Whether it names, or may name, indices that are not followed.
@@ -35,7 +35,7 @@ pub struct Coverage {
 
 impl Aliases {
     /// From the answer to `GET /_alias/*`: `{index: {"aliases": {name: {"is_write_index": ..}}}}`.
-    pub fn from_answer(answer: &Value) -> Self {
+    pub(super) fn from_answer(answer: &Value) -> Self {
         let mut by_name: BTreeMap<String, Vec<Member>> = BTreeMap::new();
         for (index, content) in answer.as_object().into_iter().flatten() {
             for (alias, properties) in content
@@ -78,7 +78,7 @@ impl Aliases {
 }
 
 /// The parts of an expression.
-pub fn elements(expression: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn elements(expression: &str) -> impl Iterator<Item = &str> {
     expression
         .split(',')
         .map(str::trim)
@@ -86,12 +86,12 @@ pub fn elements(expression: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Whether only the follower cluster can say what the element stands for (`<logs-{now/d}>`).
-pub fn is_date_math(element: &str) -> bool {
+pub(super) fn is_date_math(element: &str) -> bool {
     element.trim_start_matches(['-', '+']).starts_with('<')
 }
 
 /// Whether names in the expression could be aliases.
-pub fn needs_aliases(expression: &str, scope: Scope, followed: &HashSet<IndexName>) -> bool {
+pub(super) fn needs_aliases(expression: &str, scope: Scope, followed: &HashSet<IndexName>) -> bool {
     scope != Scope::Concrete
         && elements(expression)
             .any(|element| !is_everything(element) && !contains(followed, element))
@@ -107,7 +107,7 @@ fn contains(followed: &HashSet<IndexName>, name: &str) -> bool {
 
 /// Date math must have been replaced before; what is left of it counts as an index that is not
 /// followed.
-pub fn cover(
+pub(super) fn cover(
     expression: &str,
     scope: Scope,
     followed: &HashSet<IndexName>,

@@ -8,7 +8,7 @@ use axum::{Json, Router};
 use shardline::contract::{ReplicationService, ReplicationStatus};
 
 /// The page; `service` is there once the agent follows.
-pub fn router(service: Arc<OnceLock<Arc<dyn ReplicationService>>>) -> Router {
+pub(crate) fn router(service: Arc<OnceLock<Arc<dyn ReplicationService>>>) -> Router {
     let indices = move || {
         let statuses: Vec<ReplicationStatus> = service.get().map_or_else(Vec::new, |service| {
             let all = service.statuses("*", true).into_iter();
