@@ -6,7 +6,7 @@ use shardline_common::control::{CatalogEntry, DeletedIndex, Subscription};
 use shardline_common::kafka::ControlTopic;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum LeaderIndex {
+pub(crate) enum LeaderIndex {
     There(CatalogEntry),
     Deleted,
     /// Nobody says; in words what is missing.
@@ -14,7 +14,7 @@ pub(super) enum LeaderIndex {
 }
 
 /// Of the leader index of a subscription.
-pub(super) fn leader_index(table: &ControlTopic, subscription: &Subscription) -> LeaderIndex {
+pub(crate) fn leader_index(table: &ControlTopic, subscription: &Subscription) -> LeaderIndex {
     let (cluster, uuid) = (&subscription.leader_cluster, &subscription.leader_uuid);
     let key = CatalogEntry::key_of(cluster, &subscription.leader_index);
     let found = Found {

@@ -25,14 +25,7 @@ pub(crate) fn of(
         leader_alias: Some(subscription.leader_alias.clone()),
         leader_index: Some(subscription.leader_index.to_string()),
         follower_index: Some(subscription.follower_index.to_string()),
-        syncing_details: None,
-        bootstrap_details: None,
-        resync_details: Vec::new(),
-        foreign_writes: None,
-        dead_letters: None,
-        held_up: Vec::new(),
-        standstill: None,
-        shard_replication_details: None,
+        ..ReplicationStatus::not_in_progress()
     };
     match subscription.state {
         SubscriptionState::Paused => status.status = ReplicationState::Paused,

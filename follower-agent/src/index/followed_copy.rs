@@ -184,7 +184,7 @@ impl FollowedCopy {
     }
 
     /// Whether it was written down for this subscription that the index with this uuid was made.
-    pub(super) fn is_noted(&self, uuid: &IndexUuid) -> bool {
+    pub(crate) fn is_noted(&self, uuid: &IndexUuid) -> bool {
         let key = AppliedMetadata::key_of(&self.cluster, &self.follower.name);
         let applied = self.context.follower_table.get::<AppliedMetadata>(&key);
         applied.is_some_and(|found| {
@@ -290,7 +290,7 @@ impl FollowedCopy {
 
     /// Brings all metadata over anew if the follower index shows an earlier state of its own than
     /// it had when the last was brought over: it was put back.
-    pub(super) async fn make_up_for_metadata(&self) -> Result<(), ShardError> {
+    pub(crate) async fn make_up_for_metadata(&self) -> Result<(), ShardError> {
         let Some(applied) = self.applied() else {
             return Ok(());
         };

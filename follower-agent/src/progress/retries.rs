@@ -22,11 +22,11 @@ pub(crate) struct Retries {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Retry {
     /// Before the next attempt.
-    pub delay: Duration,
+    pub(crate) delay: Duration,
     /// Whether it is worth a line in the log.
-    pub is_news: bool,
+    pub(crate) is_news: bool,
     /// Whether the attempt before had failed, too.
-    pub again: bool,
+    pub(crate) again: bool,
 }
 
 impl Retries {

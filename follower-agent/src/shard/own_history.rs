@@ -43,7 +43,7 @@ pub enum WentBack {
 
 /// What is known of one follower shard's own history.
 #[derive(Debug)]
-pub(super) struct Witness {
+pub(crate) struct Witness {
     own: OwnHistory,
     /// Of each request under way, oldest first, what was acknowledged before it was sent: its
     /// writes get higher numbers.
@@ -51,7 +51,7 @@ pub(super) struct Witness {
 }
 
 impl Witness {
-    pub(super) fn of(saved: Option<OwnHistory>) -> Self {
+    pub(crate) fn of(saved: Option<OwnHistory>) -> Self {
         Self {
             own: saved.unwrap_or_default(),
             floors: VecDeque::new(),
@@ -59,20 +59,20 @@ impl Witness {
     }
 
     /// What is to be kept with the checkpoint.
-    pub(super) fn own(&self) -> Option<OwnHistory> {
+    pub(crate) fn own(&self) -> Option<OwnHistory> {
         (self.own != OwnHistory::default()).then(|| self.own.clone())
     }
 
-    pub(super) fn acknowledged(&self) -> SeqNo {
+    pub(crate) fn acknowledged(&self) -> SeqNo {
         self.own.acknowledged
     }
 
-    pub(super) fn request_started(&mut self) {
+    pub(crate) fn request_started(&mut self) {
         self.floors.push_back(self.own.acknowledged);
     }
 
     /// The oldest request has finished: its writes got these numbers.
-    pub(super) fn request_finished(&mut self, given: &[SeqNo]) -> Result<(), WentBack> {
+    pub(crate) fn request_finished(&mut self, given: &[SeqNo]) -> Result<(), WentBack> {
         let before = self.floors.pop_front().unwrap_or(SeqNo::NONE);
         if let Some(&given) = given.iter().find(|given| **given <= before) {
             return Err(WentBack::GivenAgain { before, given });
@@ -82,7 +82,7 @@ impl Witness {
         Ok(())
     }
 
-    pub(super) fn observed(&mut self, seen: &Observed) -> Result<(), WentBack> {
+    pub(crate) fn observed(&mut self, seen: &Observed) -> Result<(), WentBack> {
         match (&self.own.uuid, &seen.history) {
             (Some(before), Some(now)) if before != now => {
                 let (before, now) = (before.clone(), now.clone());

@@ -14,11 +14,11 @@ use crate::write::ApplyError;
 
 impl ShardError {
     /// Why a shard waits that met it.
-    pub fn standstill(&self) -> StandstillReason {
+    pub(crate) fn standstill(&self) -> StandstillReason {
         StandstillReason::new(self.cause(), now_ms(), self.to_string())
     }
 
-    pub fn cause(&self) -> Cause {
+    pub(crate) fn cause(&self) -> Cause {
         match self {
             Self::Stream(error) => of_stream(error),
             Self::Topic(error) => of_topic(error),

@@ -26,12 +26,12 @@ const TAKEN_UP: &str = "the control topic had lost the subscription";
 #[derive(Clone, Debug)]
 pub(crate) struct Held {
     /// As this agent's data folder remembers it.
-    pub subscription: Option<Subscription>,
-    pub reason: StandstillReason,
+    pub(crate) subscription: Option<Subscription>,
+    pub(crate) reason: StandstillReason,
 }
 
 /// What this agent's data folder remembers of subscriptions, and what follows from it.
-pub(super) struct Memory {
+pub(crate) struct Memory {
     checkpoints: CheckpointStore,
     /// As they are in the data folder.
     remembered: RwLock<HashMap<IndexName, Subscription>>,
@@ -42,7 +42,7 @@ pub(super) struct Memory {
 
 impl Memory {
     /// Of agents of the data folder's follower cluster.
-    pub(super) fn of(checkpoints: CheckpointStore, cluster: &ClusterUuid) -> Self {
+    pub(crate) fn of(checkpoints: CheckpointStore, cluster: &ClusterUuid) -> Self {
         let remembered = checkpoints.remembered().unwrap_or_else(|error| {
             warn!(%error, "what was followed before is not known: only the control topic tells");
             Vec::new()
@@ -59,12 +59,12 @@ impl Memory {
         }
     }
 
-    pub(super) fn held(&self) -> Arc<BTreeMap<IndexName, Held>> {
+    pub(crate) fn held(&self) -> Arc<BTreeMap<IndexName, Held>> {
         Arc::clone(&self.held.read())
     }
 
     /// Writes down what the control topic says, and finds out what it does not say.
-    pub(super) fn compare(&self, table: &ControlTopic, cluster: &ClusterUuid) {
+    pub(crate) fn compare(&self, table: &ControlTopic, cluster: &ClusterUuid) {
         // Most records are of other things.
         let newest = Some([
             table.newest::<Subscription>(),
@@ -178,7 +178,7 @@ impl Memory {
 }
 
 /// Whether a record says that a subscription which is not there any more was stopped.
-pub(super) fn is_stopped(table: &ControlTopic, subscription: &Subscription) -> bool {
+pub(crate) fn is_stopped(table: &ControlTopic, subscription: &Subscription) -> bool {
     let key = StoppedSubscription::key_of(&subscription.follower_cluster, &subscription.id);
     table.has(&key) || table.was_removed(&subscription.key())
 }

@@ -369,7 +369,7 @@ impl Subscriptions {
     }
 
     /// The indices that are followed, from memory while nothing changes.
-    pub(super) fn followed_indices(&self) -> Arc<HashSet<IndexName>> {
+    pub(crate) fn followed_indices(&self) -> Arc<HashSet<IndexName>> {
         let followed = self
             .followed
             .get(&self.context.follower_table, |all: Vec<Subscription>| {

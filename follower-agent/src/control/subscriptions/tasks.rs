@@ -130,7 +130,7 @@ impl Tasks {
     }
 
     /// Why the index's task does not get on, if it does not.
-    pub(super) fn waits(&self, follower: &IndexName) -> Option<StandstillReason> {
+    pub(crate) fn waits(&self, follower: &IndexName) -> Option<StandstillReason> {
         self.running.lock().get(follower)?.waits.said()
     }
 
