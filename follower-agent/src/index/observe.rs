@@ -47,7 +47,10 @@ pub(crate) async fn run(index: &FollowedCopy, stop: &CancellationToken) {
                         index.gone.cancel();
                     }
                     Err(error) => {
-                        debug!(index = %index.follower.name, %error, "the shards' sequence numbers are unknown")
+                        debug!(
+                            index = %index.follower.name, %error,
+                            "the shards' sequence numbers are unknown"
+                        )
                     }
                 }
             }

@@ -32,7 +32,10 @@ pub async fn load<I: ShardPorts>(
     loop {
         match load_once(&*index, &destination, &topic, in_place).await {
             Err(error) if error.retryable() => {
-                info!(index = %index.name(), shard = %destination.target.shard, %error, "snapshot not readable yet");
+                info!(
+                    index = %index.name(), shard = %destination.target.shard, %error,
+                    "snapshot not readable yet"
+                );
                 tokio::time::sleep(STREAM_RETRY).await;
             }
             outcome => return outcome,

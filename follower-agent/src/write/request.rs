@@ -137,7 +137,10 @@ impl Destination {
     /// Says why the shard does not get on, or that it does.
     fn held_up(&self, reason: Option<String>) {
         if let Some(reason) = &reason {
-            warn!(index = %self.index, shard = %self.target.shard, reason, "the follower cluster does not take writes; trying again");
+            warn!(
+                index = %self.index, shard = %self.target.shard, reason,
+                "the follower cluster does not take writes; trying again"
+            );
         }
         self.progress.shards[self.target.shard.0 as usize].set_blocked(reason);
     }
@@ -329,7 +332,8 @@ mod tests {
     fn a_conflict_counts_as_applied_only_below_what_this_replication_can_have_written() {
         let conflict = |version: i64| {
             let reason = format!(
-                "[1]: version conflict, current version [{version}] is higher than the one provided [3]"
+                "[1]: version conflict, current version [{version}] is higher than the one \
+                 provided [3]"
             );
             classify(409, error("version_conflict_engine_exception", &reason), 10)
         };

@@ -141,7 +141,10 @@ impl Subscriptions {
             .collect();
         for (id, (follower, shards)) in known.extract_if(|id, _| !ids.contains(id.as_str())) {
             if let Err(error) = self.context.checkpoints.forget(&id) {
-                warn!(index = %follower, %error, "checkpoints of a stopped index stay behind; they do no harm");
+                warn!(
+                    index = %follower, %error,
+                    "checkpoints of a stopped index stay behind; they do no harm"
+                );
             }
             self.context.metrics.forget(follower.as_str(), shards);
             info!(index = %follower, "no longer followed");
