@@ -65,7 +65,8 @@ impl Metrics {
             )?,
             throttled_requests: register_int_counter_vec_with_registry!(
                 "shardline_follower_throttled_requests_total",
-                "Bulk requests that the follower cluster refused for overload (429), as a whole or in part",
+                "Bulk requests that the follower cluster refused for overload (429), as a whole \
+                 or in part",
                 SHARD,
                 registry
             )?,
@@ -95,7 +96,8 @@ impl Metrics {
             )?,
             pace: register_gauge_vec_with_registry!(
                 "shardline_follower_pace",
-                "How hard the shard presses the follower cluster: 1 is full speed, less is after refusals for overload",
+                "How hard the shard presses the follower cluster: 1 is full speed, less is after \
+                 refusals for overload",
                 SHARD,
                 registry
             )?,
@@ -125,7 +127,8 @@ impl Metrics {
             )?,
             verified_equal: register_int_gauge_vec_with_registry!(
                 "shardline_follower_verified_equal",
-                "1 if the last verification of the index found it equal to its leader's, 0 if it did not",
+                "1 if the last verification of the index found it equal to its leader's, 0 if it \
+                 did not",
                 INDEX,
                 registry
             )?,
@@ -148,7 +151,8 @@ impl Metrics {
             )?,
             foreign_writes: register_int_gauge_vec_with_registry!(
                 "shardline_follower_foreign_writes",
-                "Operations of others that were found in the follower shard and not dealt with since",
+                "Operations of others that were found in the follower shard and not dealt with \
+                 since",
                 SHARD,
                 registry
             )?,

@@ -161,14 +161,16 @@ async fn routes_keep_the_conventions() {
             "GET",
             "/f/_bogus?x=1",
             None,
-            json!({"error": "no handler found for uri [/_plugins/_replication/f/_bogus?x=1] and method [GET]"}),
+            json!({"error": "no handler found for uri [/_plugins/_replication/f/_bogus?x=1] and \
+                method [GET]"}),
         ),
         (
             "GET",
             "/f/_stop?pretty",
             None,
             json!({
-                "error": "Incorrect HTTP method for uri [/_plugins/_replication/f/_stop?pretty] and method [GET], allowed: [POST]",
+                "error": "Incorrect HTTP method for uri [/_plugins/_replication/f/_stop?pretty] \
+                 and method [GET], allowed: [POST]",
                 "status": 405,
             }),
         ),
@@ -177,7 +179,8 @@ async fn routes_keep_the_conventions() {
             "/f/_start?timeout=1s",
             Some(r#"{"leader_alias":"a","leader_index":"l"}"#),
             plain(
-                "request [/_plugins/_replication/f/_start] contains unrecognized parameter: [timeout]",
+                "request [/_plugins/_replication/f/_start] contains unrecognized parameter: \
+                 [timeout]",
                 "illegal_argument_exception",
             ),
         ),
@@ -195,7 +198,8 @@ async fn routes_keep_the_conventions() {
             "/f/_pause?cluster_manager_timeout=5",
             None,
             plain(
-                "failed to parse setting [cluster_manager_timeout] with value [5] as a time value: unit is missing or unrecognized",
+                "failed to parse setting [cluster_manager_timeout] with value [5] as a time \
+                 value: unit is missing or unrecognized",
                 "illegal_argument_exception",
             ),
         ),

@@ -409,7 +409,8 @@ async fn replication_settings_are_kept_by_the_gateway() {
 
     let low = r#"{"transient":{"plugins.replication.follower.metadata_sync_interval":"4s"}}"#;
     let (status, answer) = world.send("PUT", path, Some(low)).await;
-    let reason = "failed to parse value [4s] for setting [plugins.replication.follower.metadata_sync_interval], must be >= [5s]";
+    let reason = "failed to parse value [4s] for setting \
+        [plugins.replication.follower.metadata_sync_interval], must be >= [5s]";
     assert_eq!((status, &answer["error"]["reason"]), (400, &json!(reason)));
 
     world

@@ -140,14 +140,31 @@ mod tests {
         let invalid = "action_request_validation_exception: Validation Failed: 1:";
         for (body, expected) in [
             ("{}", format!("{invalid} pattern is required;")),
-            (r#"{"pattern":" "}"#, format!("{invalid} pattern is required;")),
-            (r#"{"pattern":"a,b"}"#, format!("{invalid} pattern contains invalid characters: a,b;")),
-            (r#"{"pattern":"_all"}"#, format!("{invalid} pattern contains invalid characters: _all;")),
-            (r#"{"pattern":"a"}"#, format!("{invalid} leader_alias is required for bulk start;")),
-            ("", "parse_exception: request body or source parameter is required".to_owned()),
+            (
+                r#"{"pattern":" "}"#,
+                format!("{invalid} pattern is required;"),
+            ),
+            (
+                r#"{"pattern":"a,b"}"#,
+                format!("{invalid} pattern contains invalid characters: a,b;"),
+            ),
+            (
+                r#"{"pattern":"_all"}"#,
+                format!("{invalid} pattern contains invalid characters: _all;"),
+            ),
+            (
+                r#"{"pattern":"a"}"#,
+                format!("{invalid} leader_alias is required for bulk start;"),
+            ),
+            (
+                "",
+                "parse_exception: request body or source parameter is required".to_owned(),
+            ),
             (
                 r#"{"bogus":1}"#,
-                "x_content_parse_exception: [1:2] [BulkReplicationRequestParser] unknown field [bogus]".to_owned(),
+                "x_content_parse_exception: [1:2] [BulkReplicationRequestParser] unknown field \
+                 [bogus]"
+                    .to_owned(),
             ),
         ] {
             assert_eq!(refusal(body, BulkOperation::Start), expected, "{body}");

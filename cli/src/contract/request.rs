@@ -293,25 +293,29 @@ mod tests {
             (
                 "{leader_alias:1}",
                 format!(
-                    "{parse}Unexpected character ('l' (code 108)): was expecting double-quote to start property name\n at [SRC#1]"
+                    "{parse}Unexpected character ('l' (code 108)): was expecting double-quote to \
+                     start property name\n at [SRC#1]"
                 ),
             ),
             (
                 "{\"leader_alias\" 1}",
                 format!(
-                    "{parse}Unexpected character ('1' (code 49)): was expecting a colon to separate property name and value\n at [SRC#16]"
+                    "{parse}Unexpected character ('1' (code 49)): was expecting a colon to \
+                     separate property name and value\n at [SRC#16]"
                 ),
             ),
             (
                 "{\"leader_alias\":\"x\" \"b\":1}",
                 format!(
-                    "{parse}Unexpected character ('\"' (code 34)): was expecting comma to separate Object entries\n at [SRC#20]"
+                    "{parse}Unexpected character ('\"' (code 34)): was expecting comma to \
+                     separate Object entries\n at [SRC#20]"
                 ),
             ),
             (
                 "{\"leader_alias\":\"x\",}",
                 format!(
-                    "{parse}Unexpected character ('}}' (code 125)): was expecting double-quote to start property name\n at [SRC#20]"
+                    "{parse}Unexpected character ('}}' (code 125)): was expecting double-quote to \
+                     start property name\n at [SRC#20]"
                 ),
             ),
             (
@@ -333,13 +337,15 @@ mod tests {
             (
                 "{\"leader_alias\":1}",
                 format!(
-                    "{object}[1:17] {parser} leader_alias doesn't support values of type: VALUE_NUMBER"
+                    "{object}[1:17] {parser} leader_alias doesn't support values of type: \
+                     VALUE_NUMBER"
                 ),
             ),
             (
                 "{\"leader_alias\":null}",
                 format!(
-                    "{object}[1:17] {parser} leader_alias doesn't support values of type: VALUE_NULL"
+                    "{object}[1:17] {parser} leader_alias doesn't support values of type: \
+                     VALUE_NULL"
                 ),
             ),
             (
@@ -369,11 +375,13 @@ mod tests {
             (
                 "{\"leader_alis\":\"x\"}",
                 format!(
-                    "{object}[1:2] {parser} unknown field [leader_alis] did you mean any of [leader_alias, leader_index]?"
+                    "{object}[1:2] {parser} unknown field [leader_alis] did you mean any of \
+                     [leader_alias, leader_index]?"
                 ),
             ),
         ] {
-            let source = "Source: REDACTED (`StreamReadFeature.INCLUDE_SOURCE_IN_LOCATION` disabled); byte offset: ";
+            let source = "Source: REDACTED (`StreamReadFeature.INCLUDE_SOURCE_IN_LOCATION` \
+                disabled); byte offset: ";
             let error = StartBody::parse(body.as_bytes()).unwrap_err();
             assert_eq!(error.message().replace(source, "SRC"), expected, "{body}");
         }

@@ -55,7 +55,8 @@ pub fn describe(body: &[u8], error: &serde_json::Error) -> ApiError {
 
 fn unrecognized(token: &str, start: usize) -> ApiError {
     let words = format!(
-        "Unrecognized token '{token}': was expecting (JSON String, Number, Array, Object or token 'null', 'true' or 'false')"
+        "Unrecognized token '{token}': was expecting (JSON String, Number, Array, Object or token \
+         'null', 'true' or 'false')"
     );
     jackson(PARSE, &words, start)
 }
@@ -144,7 +145,8 @@ fn describe_end(body: &[u8]) -> (&'static str, String) {
         _ => (
             END_OF_INPUT,
             format!(
-                "Unexpected end-of-input: expected close marker for {container} (start marker at {SOURCE}UNKNOWN])"
+                "Unexpected end-of-input: expected close marker for {container} (start marker at \
+                 {SOURCE}UNKNOWN])"
             ),
         ),
     }

@@ -55,7 +55,8 @@ pub fn parse_time(setting: &str, value: &str) -> Result<i128, ApiError> {
         }
     }
     Err(ApiError::illegal_argument(format!(
-        "failed to parse setting [{setting}] with value [{value}] as a time value: unit is missing or unrecognized"
+        "failed to parse setting [{setting}] with value [{value}] as a time value: unit is \
+         missing or unrecognized"
     )))
 }
 
@@ -74,7 +75,8 @@ pub fn parse_size(setting: &str, value: &str) -> Result<i128, ApiError> {
         }
     }
     let reason = format!(
-        "failed to parse setting [{setting}] with value [{value}] as a size in bytes: unit is missing or unrecognized"
+        "failed to parse setting [{setting}] with value [{value}] as a size in bytes: unit is \
+         missing or unrecognized"
     );
     let inner = Cause::new("parse_exception", reason.as_str());
     let cause = Cause::new("illegal_argument_exception", reason.as_str()).with_cause(inner.clone());

@@ -416,7 +416,8 @@ logs  logs-7         2  5.0 s    block";
         let answer = json!({
             "operation_type": "bulk_pause_replication", "pattern": "logs-*", "start_time": 1, "num_success": 1200,
             "num_failed": 1, "num_pending": 0, "num_cancelled": 0,
-            "failed_indices": [{"index": "logs-1", "failure_reason": "Index logs-1 is already paused"}],
+            "failed_indices": [{"index": "logs-1", "failure_reason": "Index logs-1 is already \
+             paused"}],
         });
         let expected = "\
 OPERATION               PATTERN   DONE  FAILED  PENDING  CANCELLED

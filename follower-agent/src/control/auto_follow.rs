@@ -191,7 +191,9 @@ pub(crate) async fn run(subscriptions: Arc<Subscriptions>, stop: CancellationTok
                     .remove(&StoredProgress::key_of(&key))
                     .await
             {
-                warn!(rule = key, %error, "the statistics of a deleted auto-follow rule stay behind");
+                warn!(
+                    rule = key, %error, "the statistics of a deleted auto-follow rule stay behind"
+                );
             }
         }
         wanted.retain(|key, _| !running.contains_key(key));
@@ -270,7 +272,8 @@ impl Runner {
             tokio::select! {
                 Some(started) = self.starts.join_next() => match started {
                     Ok((index, outcome)) => self.started(&index, outcome),
-                    Err(error) => warn!(rule = self.rule.name, %error, "the start of an index did not end cleanly"),
+                    Err(error) => warn!(rule = self.rule.name, %error, "the start of an index did \
+                        not end cleanly"),
                 },
                 changed = changes.wait_for(|_| newest() != seen) => {
                     if changed.is_err() {
@@ -335,7 +338,9 @@ impl Runner {
                     self.progress.failures.retain(|index, _| is_free(index));
                 }
                 Err(error) => {
-                    warn!(rule = self.rule.name, %error, "the follower cluster's indices are unknown");
+                    warn!(
+                        rule = self.rule.name, %error, "the follower cluster's indices are unknown"
+                    );
                     return;
                 }
             }
@@ -387,7 +392,10 @@ impl Runner {
                     + 1;
                 let delay = FIRST_RETRY * 2_u32.saturating_pow(attempts - 1);
                 let delay = delay.min(self.subscriptions.settings().auto_follow_retry());
-                warn!(rule = self.rule.name, %index, %error, attempts, retry_in_s = delay.as_secs(), "auto-follow failed");
+                warn!(
+                    rule = self.rule.name, %index, %error, attempts, retry_in_s = delay.as_secs(),
+                    "auto-follow failed"
+                );
                 let next_attempt =
                     now_ms() + i64::try_from(delay.as_millis()).unwrap_or(i64::MAX / 2);
                 let failure = StartFailure {
@@ -457,7 +465,10 @@ impl Runner {
         match self.subscriptions.follower_table().publish(&stored).await {
             Ok(()) => self.written = stored.progress,
             Err(error) => {
-                warn!(rule = self.rule.name, %error, "an auto-follow rule's statistics are not written down")
+                warn!(
+                    rule = self.rule.name, %error,
+                    "an auto-follow rule's statistics are not written down"
+                )
             }
         }
     }

@@ -23,13 +23,15 @@ const INTERVAL: Duration = Duration::from_secs(30);
 /// Reasons as the plugin words them; the first also marks a pause that ends by itself.
 fn closed_reason(follower: &IndexName) -> String {
     format!(
-        "AutoPaused:  + [[{follower}][0] - org.opensearch.indices.IndexClosedException - \"closed\"], "
+        "AutoPaused:  + [[{follower}][0] - org.opensearch.indices.IndexClosedException - \
+         \"closed\"], "
     )
 }
 
 fn deleted_reason(follower: &IndexName, leader: &IndexName) -> String {
     format!(
-        "AutoPaused:  + [[{follower}][0] - org.opensearch.index.IndexNotFoundException - \"no such index [{leader}]\"], "
+        "AutoPaused:  + [[{follower}][0] - org.opensearch.index.IndexNotFoundException - \"no \
+         such index [{leader}]\"], "
     )
 }
 
@@ -104,7 +106,9 @@ async fn check(
         (LeaderIndex::There(entry), SubscriptionState::Paused)
             if entry.open && subscription.reason == closed_reason(follower_index) =>
         {
-            info!(index = %follower_index, leader = %leader_index, "the leader index is open again");
+            info!(
+                index = %follower_index, leader = %leader_index, "the leader index is open again"
+            );
             if let Err(error) = subscriptions
                 .resume(follower_index.clone(), ResumeRequest::default())
                 .await
@@ -155,9 +159,13 @@ async fn delete(subscriptions: &Subscriptions, subscription: &Subscription) {
         subscription.settings.clone(),
     );
     if let Err(error) = subscriptions.stop(name.clone()).await {
-        warn!(index = %name, %error, "the follower index is not deleted, as it could not be stopped");
+        warn!(
+            index = %name, %error, "the follower index is not deleted, as it could not be stopped"
+        );
     } else if let Err(error) = index.delete().await {
-        warn!(index = %name, %error, "the follower index could not be deleted with its leader index");
+        warn!(
+            index = %name, %error, "the follower index could not be deleted with its leader index"
+        );
     } else {
         info!(index = %name, "deleted with its leader index");
     }

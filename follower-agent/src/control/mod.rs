@@ -1,4 +1,5 @@
-//! The control plane: what is followed on this cluster and what users, rules and tasks change of it.
+//! The control plane: what is followed on this cluster, and what users, rules and tasks change
+//! of it.
 
 pub(crate) mod auto_follow;
 pub(crate) mod bulk_tasks;

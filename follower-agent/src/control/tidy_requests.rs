@@ -23,7 +23,10 @@ pub(crate) async fn run(subscriptions: Arc<Subscriptions>, stop: CancellationTok
                     .tidy(&subscriptions.all())
                     .await
             {
-                warn!(%error, "a request for a snapshot that nobody needs any more could not be withdrawn");
+                warn!(
+                    %error,
+                    "a request for a snapshot that nobody needs any more could not be withdrawn"
+                );
             }
         }
     };

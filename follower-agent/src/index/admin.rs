@@ -204,7 +204,10 @@ impl IndexAdmin {
                 &body,
             )
             .await?;
-        info!(index = %self.name, leader = %metadata.index, shards = metadata.number_of_shards, "follower index made");
+        info!(
+            index = %self.name, leader = %metadata.index, shards = metadata.number_of_shards,
+            "follower index made"
+        );
         Ok(())
     }
 
@@ -323,7 +326,10 @@ impl IndexAdmin {
         if changes.is_empty() {
             return Ok(());
         }
-        info!(index = %self.name, changes = ?changes.keys().collect::<Vec<_>>(), "settings follow the leader's");
+        info!(
+            index = %self.name, changes = ?changes.keys().collect::<Vec<_>>(),
+            "settings follow the leader's"
+        );
         let body = Value::Object(changes);
         let put = || self.opensearch.put::<Value>(&path, &body);
         match put().await {

@@ -118,7 +118,10 @@ impl FollowedCopy {
             None => "the copy",
         };
         let chosen = chosen.or_else(|| self.copy.from.get(shard.0 as usize).cloned());
-        info!(index = %self.follower.name, %shard, source, found = chosen.is_some(), "position recovered");
+        info!(
+            index = %self.follower.name, %shard, source, found = chosen.is_some(),
+            "position recovered"
+        );
         Ok(chosen)
     }
 

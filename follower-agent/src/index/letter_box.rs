@@ -195,9 +195,17 @@ impl DeadLetters for LetterBox {
         rejected: Vec<Rejection>,
     ) -> BoxFuture<'_, Result<(), ApplyError>> {
         async move {
-            let redelivery = self.requests.get::<Redelivery>(&Redelivery::key_of(&self.cluster, &self.index, shard));
+            let redelivery = self.requests.get::<Redelivery>(&Redelivery::key_of(
+                &self.cluster,
+                &self.index,
+                shard,
+            ));
             for rejection in rejected {
-                let Some(topic) = self.topic.clone().filter(|_| self.settings.keeps_dead_letters()) else {
+                let Some(topic) = self
+                    .topic
+                    .clone()
+                    .filter(|_| self.settings.keeps_dead_letters())
+                else {
                     return Err(ApplyError::Rejected(rejection));
                 };
                 let mut of_document = self.of_shard(shard);
@@ -206,9 +214,19 @@ impl DeadLetters for LetterBox {
                 if count >= MOST && of_document.is_empty() {
                     return Err(ApplyError::TooManyDeadLetters(rejection, count));
                 }
-                warn!(index = %self.index, %shard, error = %rejection, "a document becomes a dead letter");
-                let Rejection { id, seq_no, error_type, reason } = rejection;
-                let asked = redelivery.as_ref().filter(|request| request.ids.contains(&id));
+                warn!(
+                    index = %self.index, %shard, error = %rejection,
+                    "a document becomes a dead letter"
+                );
+                let Rejection {
+                    id,
+                    seq_no,
+                    error_type,
+                    reason,
+                } = rejection;
+                let asked = redelivery
+                    .as_ref()
+                    .filter(|request| request.ids.contains(&id));
                 let letter = DeadLetter {
                     follower_cluster: self.cluster.clone(),
                     follower_index: self.index.clone(),

@@ -99,7 +99,10 @@ impl Restore<'_> {
         let epoch = ExternalVersion(newest)
             .epoch_above(epoch)
             .ok_or(RestoreError::Versions { newest })?;
-        info!(index = %self.index.follower.name, repository = self.request.repository, %epoch, "snapshot restored");
+        info!(
+            index = %self.index.follower.name, repository = self.request.repository, %epoch,
+            "snapshot restored"
+        );
         Ok(Restored { from, epoch })
     }
 

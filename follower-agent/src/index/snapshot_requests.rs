@@ -41,7 +41,10 @@ impl SnapshotRequests {
             // The control topic has one order: what was there before and is there now was there all
             // the time.
             if self.table.get::<BootstrapRequest>(&found.key()).is_some() {
-                info!(index = %subscription.follower_index, bootstrap = own.id, "sharing another follower's snapshot");
+                info!(
+                    index = %subscription.follower_index, bootstrap = own.id,
+                    "sharing another follower's snapshot"
+                );
                 return Ok(own.id);
             }
             self.table.remove(&own.key()).await?;

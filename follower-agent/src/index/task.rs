@@ -62,7 +62,8 @@ pub(crate) enum End {
     #[error(transparent)]
     OpenSearch(#[from] OpenSearchError),
     #[error(
-        "the follower index [{0}] was deleted while it was loaded, or is another one: delete what is there, and resume"
+        "the follower index [{0}] was deleted while it was loaded, or is another one: delete what \
+         is there, and resume"
     )]
     IndexGone(IndexName),
     #[error(transparent)]
@@ -327,7 +328,10 @@ impl IndexTask {
                     // Removed first: should it be forgotten then, it is asked again.
                     Ask::Copy { reason } => {
                         table.remove(&key).await?;
-                        info!(index = %index.follower.name, shard = %request.shard, reason, "copying the index anew");
+                        info!(
+                            index = %index.follower.name, shard = %request.shard, reason,
+                            "copying the index anew"
+                        );
                         return Ok(());
                     }
                     Ask::Pause { reason } => {

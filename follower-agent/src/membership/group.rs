@@ -371,7 +371,10 @@ impl Group {
                     return;
                 }
                 Ok(marks) => {
-                    warn!(group = self.name, %now, end = %marks.high, "slots wait for the control topic to be acted on")
+                    warn!(
+                        group = self.name, %now, end = %marks.high,
+                        "slots wait for the control topic to be acted on"
+                    )
                 }
                 Err(error) => warn!(group = self.name, %error, "slots wait for the control topic"),
             }

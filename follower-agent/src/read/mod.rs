@@ -41,7 +41,8 @@ pub enum StreamError {
         offset: Offset,
     },
     #[error(
-        "topic {topic} partition {shard}: the record at offset {found} came where {expected} was due"
+        "topic {topic} partition {shard}: the record at offset {found} came where {expected} was \
+         due"
     )]
     Skipped {
         topic: TopicName,
@@ -159,7 +160,8 @@ async fn serve_events(consumer: Arc<StreamConsumer>, stop: CancellationToken) {
     loop {
         tokio::select! {
             event = consumer.recv() => match event {
-                Ok(stray) => debug!(topic = stray.topic(), offset = stray.offset(), "a record of a stream just closed"),
+                Ok(stray) => debug!(topic = stray.topic(), offset = stray.offset(), "a record of \
+                    a stream just closed"),
                 Err(error) => {
                     warn!(%error, "Kafka reports");
                     tokio::time::sleep(Duration::from_millis(100)).await;

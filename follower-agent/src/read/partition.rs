@@ -196,7 +196,10 @@ impl PartitionStream {
             .list()
             .and_then(|list| self.consumer.incremental_unassign(&list))
         {
-            warn!(topic = %self.partition.0, shard = %self.partition.1, %error, "a partition could not be let go");
+            warn!(
+                topic = %self.partition.0, shard = %self.partition.1, %error,
+                "a partition could not be let go"
+            );
         }
         if let Some(queue) = &self.queue {
             while queue.recv().now_or_never().is_some() {}

@@ -29,13 +29,15 @@ pub enum ShardError {
     #[error(transparent)]
     Scan(#[from] ScanError),
     #[error(
-        "the leader's shard lost operations that were followed: its history goes on from {to}, not from {from}"
+        "the leader's shard lost operations that were followed: its history goes on from {to}, \
+         not from {from}"
     )]
     Rewound { from: SeqNo, to: SeqNo },
     #[error("the leader no longer has operations {from} to {to} in its log")]
     Gap { from: SeqNo, to: SeqNo },
     #[error(
-        "the follower index [{0}] is gone, or another one of that name is there: delete what is there, and stop and start"
+        "the follower index [{0}] is gone, or another one of that name is there: delete what is \
+         there, and stop and start"
     )]
     IndexGone(IndexName),
     #[error(transparent)]

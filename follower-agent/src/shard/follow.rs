@@ -121,7 +121,10 @@ async fn follow_once(
     };
     let tail = reach.as_ref().map_or(SeqNo::NONE, |reach| reach.seq_no);
     let end = reach.map_or(checkpoint.offset, |reach| reach.end);
-    info!(index = %index.name(), %shard, after = %checkpoint.seq_no, offset = %checkpoint.offset, "following");
+    info!(
+        index = %index.name(), %shard, after = %checkpoint.seq_no, offset = %checkpoint.offset,
+        "following"
+    );
     let progress = index.progress(shard);
     progress.note_applied(checkpoint.seq_no, 0);
     progress.note_acknowledged(witness.acknowledged());
@@ -651,7 +654,9 @@ impl<I: ShardPorts> Follower<'_, I> {
             cause,
             documents,
         } = begin;
-        info!(index = %self.index.name(), shard = %self.shard, %from, %to, cause, documents, "resync");
+        info!(
+            index = %self.index.name(), shard = %self.shard, %from, %to, cause, documents, "resync"
+        );
         self.finish(destination).await?;
         // Noted before anything of the frame is written.
         self.highest = self.highest.max(to);

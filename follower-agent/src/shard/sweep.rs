@@ -26,7 +26,10 @@ pub(crate) async fn sweep(
     let swept = delete_unnamed(index, destination, &scan, newest, highest).await;
     scan.close().await;
     let swept = swept?;
-    info!(index = %destination.index, %shard, deleted = swept, "documents that the leader no longer has were deleted");
+    info!(
+        index = %destination.index, %shard, deleted = swept,
+        "documents that the leader no longer has were deleted"
+    );
     Ok(swept)
 }
 

@@ -23,7 +23,8 @@ pub enum ApplyError {
     #[error(transparent)]
     Rejected(Rejection),
     #[error(
-        "{0}; the index has {1} dead letters, and no more are kept: mend what is refused, and replay them"
+        "{0}; the index has {1} dead letters, and no more are kept: mend what is refused, and \
+         replay them"
     )]
     TooManyDeadLetters(Rejection, usize),
     #[error("a dead letter cannot be written down: {0}")]

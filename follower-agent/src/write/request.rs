@@ -347,7 +347,8 @@ mod tests {
     fn a_conflict_counts_as_applied_only_below_what_this_replication_can_have_written() {
         let conflict = |version: i64| {
             let reason = format!(
-                "[1]: version conflict, current version [{version}] is higher than the one provided [3]"
+                "[1]: version conflict, current version [{version}] is higher than the one \
+                 provided [3]"
             );
             classify(409, error("version_conflict_engine_exception", &reason), 10)
         };

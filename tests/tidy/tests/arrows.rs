@@ -56,8 +56,10 @@ const FOLLOWER_AGENT: Package = Package {
 /// its table as soon as it has all of its folders.
 const LEADER_AGENT: Package = Package {
     folder: "leader-agent/src",
-    base: &["metrics", "blocking"],
+    base: &["metrics", "config"],
     arrows: &[
+        ("metrics", &[]),
+        ("config", &[]),
         ("translog", &[]),
         ("publish", &[]),
         ("node", &[]),
@@ -75,6 +77,19 @@ const LEADER_AGENT: Package = Package {
             "supervise",
             &[
                 "serve", "capture", "source", "scan", "publish", "translog", "node",
+            ],
+        ),
+        (
+            "agent",
+            &[
+                "supervise",
+                "serve",
+                "capture",
+                "source",
+                "scan",
+                "publish",
+                "translog",
+                "node",
             ],
         ),
     ],

@@ -151,7 +151,7 @@ fn every_configuration_key_is_described() {
 fn all_paths() -> BTreeSet<String> {
     let mut paths = BTreeSet::new();
     for extension in [
-        "rs", "md", "toml", "yaml", "html", "sh", "json", "service", "svg", "txt", "tsv",
+        "rs", "md", "toml", "yaml", "html", "sh", "json", "service", "svg", "txt", "tsv", "jsonl",
     ] {
         for file in files("", extension) {
             let mut path = file.path.as_str();

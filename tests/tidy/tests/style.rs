@@ -10,10 +10,13 @@ const WIDEST_CODE: usize = 100;
 const WIDEST_PROSE: usize = 200;
 
 /// Functions that are longer still. The list may only shrink.
-const LONG_FUNCTIONS: &[&str] = &[];
+const LONG_FUNCTIONS: &str = include_str!("../exceptions/long-functions.txt");
 
 /// Files with wider lines still. The list may only shrink.
-const WIDE_FILES: &[&str] = &[];
+const WIDE_FILES: &str = include_str!("../exceptions/wide-files.txt");
+
+/// Pages with wider lines still. The list may only shrink.
+const WIDE_PAGES: &str = include_str!("../exceptions/wide-pages.txt");
 
 /// The name and the length of each function: rustfmt puts the end at the beginning's indentation.
 fn functions(file: &Source) -> Vec<(String, usize)> {
@@ -62,8 +65,8 @@ fn is_wide(file: &Source, most: usize) -> bool {
 }
 
 /// What is found and not listed, and what is listed and not found.
-fn against(found: BTreeSet<String>, listed: &[&str]) -> Vec<String> {
-    let listed: BTreeSet<String> = listed.iter().map(|name| (*name).to_owned()).collect();
+fn against(found: BTreeSet<String>, listed: &str) -> Vec<String> {
+    let listed: BTreeSet<String> = listed.lines().map(str::to_owned).collect();
     let new = found.difference(&listed).cloned();
     let gone = listed
         .difference(&found)
@@ -121,5 +124,8 @@ fn lines_of_prose_are_not_wide() {
             wide.insert(file.path);
         }
     }
-    expect_none("pages with lines over 200 columns", &against(wide, &[]));
+    expect_none(
+        "pages with lines over 200 columns",
+        &against(wide, WIDE_PAGES),
+    );
 }

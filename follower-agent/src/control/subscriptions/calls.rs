@@ -190,7 +190,10 @@ impl Subscriptions {
             );
             if let Err(error) = index.give_back(write_aliases).await {
                 // Such as when another index is the write index by now.
-                warn!(index = %follower, %error, "its aliases do not write to the index as they did on the leader");
+                warn!(
+                    index = %follower, %error,
+                    "its aliases do not write to the index as they did on the leader"
+                );
             }
         }
     }
@@ -233,7 +236,10 @@ impl Subscriptions {
                 // Such as a setting that it cannot have, or a block: no reason to keep the
                 // replication.
                 Err(error @ OpenSearchError::Refused { .. }) => {
-                    warn!(index = %index.name, %error, "it does not get the settings that it had before the copy");
+                    warn!(
+                        index = %index.name, %error,
+                        "it does not get the settings that it had before the copy"
+                    );
                     Ok(())
                 }
                 finished => finished,
@@ -621,7 +627,8 @@ fn refused(refusal: Refusal, follower: &IndexName) -> ApiError {
         )),
         Refusal::Failed => ApiError::illegal_state("Cannot pause when in FAILED state"),
         Refusal::Bootstrapping => ApiError::generic(format!(
-            "Index is in restore phase currently for index: {follower}. You can pause after restore completes."
+            "Index is in restore phase currently for index: {follower}. You can pause after \
+             restore completes."
         )),
     }
 }

@@ -214,7 +214,10 @@ impl Subscriptions {
         let over = known.extract_if(|id, (follower, _)| is_over(id, follower));
         for (id, (follower, shards)) in over {
             if let Err(error) = self.context.checkpoints.forget(&id) {
-                warn!(index = %follower, %error, "checkpoints of a stopped index stay behind; they do no harm");
+                warn!(
+                    index = %follower, %error,
+                    "checkpoints of a stopped index stay behind; they do no harm"
+                );
             }
             self.context.metrics.forget(follower.as_str(), shards);
             info!(index = %follower, "no longer followed");

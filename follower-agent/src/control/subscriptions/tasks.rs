@@ -220,7 +220,10 @@ async fn end(tasks: Vec<Running>) {
     }
     for running in tasks {
         if let Err(error) = running.task.await {
-            error!(index = %running.subscription.follower_index, %error, "an index's task did not end cleanly");
+            error!(
+                index = %running.subscription.follower_index, %error,
+                "an index's task did not end cleanly"
+            );
         }
     }
 }
@@ -251,7 +254,10 @@ async fn keep_following(followed: IndexTask, stop: CancellationToken) {
                 Err(error) => warn!(%index, %error, "the pause could not be written down"),
             }
         } else if is_news {
-            warn!(%index, error = %end, retry_in_ms = delay.as_millis() as u64, "following was interrupted");
+            warn!(
+                %index, error = %end, retry_in_ms = delay.as_millis() as u64,
+                "following was interrupted"
+            );
         }
         if again {
             waits.say(Some(end.standstill()));

@@ -99,7 +99,8 @@ mod tests {
                 newest: SeqNo(newest as i64),
             };
             let verdict = sight.judge();
-            prop_assert!(matches!(verdict, Verdict::Equal | Verdict::Unclear), "{sight:?} {verdict:?}");
+            prop_assert!(matches!(verdict, Verdict::Equal | Verdict::Unclear), "{sight:?} \
+                {verdict:?}");
         }
     }
 

@@ -277,7 +277,10 @@ async fn work(
         ..
     } = &verification.found;
     let (missing, extra, different) = (missing.count, extra.count, different.count);
-    info!(%index, state = ?verification.state, reason = verification.reason, documents, missing, extra, different, "verified");
+    info!(
+        %index, state = ?verification.state, reason = verification.reason, documents, missing,
+        extra, different, "verified"
+    );
     write(&subscriptions, &verification).await;
 }
 
@@ -289,7 +292,10 @@ async fn write(subscriptions: &Subscriptions, verification: &Verification) {
     if current.is_some_and(|current| current.id == verification.id)
         && let Err(error) = table.publish(verification).await
     {
-        warn!(index = %verification.follower_index, %error, "the state of a verification could not be written down");
+        warn!(
+            index = %verification.follower_index, %error,
+            "the state of a verification could not be written down"
+        );
     }
 }
 

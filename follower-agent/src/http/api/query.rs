@@ -157,7 +157,8 @@ mod tests {
         let expected =
             "illegal_argument_exception: request [/p] contains unrecognized parameter: [bogus]";
         assert_eq!(error("bogus=1&pretty"), Err(expected.to_owned()));
-        let expected = "illegal_argument_exception: request [/p] contains unrecognized parameters: [timeout], [wait_for_restor] -> did you mean [wait_for_restore]?";
+        let expected = "illegal_argument_exception: request [/p] contains unrecognized \
+            parameters: [timeout], [wait_for_restor] -> did you mean [wait_for_restore]?";
         assert_eq!(
             error("wait_for_restor=1&timeout=1s"),
             Err(expected.to_owned())

@@ -250,7 +250,8 @@ mod tests {
     #[test]
     fn pretty_is_spaced_as_opensearch_spaces_it() {
         let body = json!({"acknowledged": true, "empty": {}, "list": [1, {"a": []}]});
-        let expected = "{\n  \"acknowledged\" : true,\n  \"empty\" : { },\n  \"list\" : [\n    1,\n    {\n      \"a\" : [ ]\n    }\n  ]\n}\n";
+        let expected = "{\n  \"acknowledged\" : true,\n  \"empty\" : { },\n  \"list\" : [\n    \
+            1,\n    {\n      \"a\" : [ ]\n    }\n  ]\n}\n";
         assert_eq!(print(&body, true), expected);
         assert_eq!(
             print(&body, false),
