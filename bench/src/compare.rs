@@ -59,7 +59,8 @@ pub async fn in_turns(
     Ok(figures.section(&title))
 }
 
-/// Ends the agents cleanly, and starts those of another folder with the same configuration and data.
+/// Ends the agents cleanly, and starts those of another folder with the same configuration and
+/// data.
 async fn start_agents(arena: &Arena, folder: &Path) -> Result<()> {
     for (name, program) in AGENTS {
         let process = arena.stack.process(name)?;
@@ -110,8 +111,9 @@ impl Figures {
     fn section(self, title: &str) -> Section {
         let mut section = Section::new(
             title,
-            "This build and the other one in turns on the same servers, one run of the phase in each turn. The ratio is \
-             this build's figure to the other one's of the same round: below 1 is less.",
+            "This build and the other one in turns on the same servers, one run of the phase in
+            each turn. The ratio is this build's figure to the other one's of the same round: below
+            1 is less.",
         );
         let rows = self.0.into_iter().map(|figure| {
             vec![
@@ -169,7 +171,7 @@ mod tests {
         figures.add(&section("2 s"), false);
         figures.add(&section("2 s"), true);
         let shown = figures.section("Speed").markdown();
-        let row = "| logs | seconds | 1.75 (1.50–2.00) | 2.50 (2.00–3.00) | 0.75 (0.50–1.00) |";
+        let row = "| 1.75 (1.50–2.00) | 2.50 (2.00–3.00) | 0.75 (0.50–1.00) |";
         assert!(shown.contains(row), "{shown}");
         assert!(shown.contains("| logs | documents | 100,000.00"), "{shown}");
     }

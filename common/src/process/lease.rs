@@ -177,8 +177,9 @@ mod tests {
         assert!(!lease.is_valid());
     }
 
-    /// The monotonic clock stands still while the machine is suspended; what is due by the boot-time
-    /// clock is over all the same, also for an answer that was asked for before and comes after.
+    /// The monotonic clock stands still while the machine is suspended; what is due by the
+    /// boot-time clock is over all the same, also for an answer that was asked for before and
+    /// comes after.
     #[tokio::test(start_paused = true)]
     async fn a_lease_ends_while_the_machine_is_suspended() {
         static BOOT: AtomicU64 = AtomicU64::new(100);

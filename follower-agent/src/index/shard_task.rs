@@ -82,7 +82,10 @@ async fn follow(
             Err(error) => {
                 let retry = retries.failed(&error);
                 if retry.is_news {
-                    warn!(index = %index.follower.name, %error, "the follower cluster is not available");
+                    warn!(
+                        index = %index.follower.name, %error,
+                        "the follower cluster is not available"
+                    );
                 }
                 let cause = error.cause();
                 let reason = StandstillReason::new(cause, now_ms(), error.to_string());
@@ -95,9 +98,14 @@ async fn follow(
             () = stop.cancelled() => return None,
         }
     }
-    shard::follow(Arc::clone(index), destination.clone(), stop.clone())
-        .await
-        .err()
+    let followed = shard::follow(Arc::clone(index), destination.clone(), stop.clone()).await;
+    match followed.err()? {
+        // What an index that took the place of the copy's says of itself is no news of the copy.
+        ShardError::WentBack(_) if matches!(index.found().await, Ok(None)) => {
+            Some(ShardError::IndexGone(index.follower.name.clone()))
+        }
+        error => Some(error),
+    }
 }
 
 /// Whether the follower index is the one that was followed. It is open then.

@@ -64,7 +64,7 @@ fn structs(text: &str) -> BTreeMap<&str, Vec<(&str, &str)>> {
             current = rest.split_once(' ').map(|(name, _)| name);
         } else if line.starts_with('}') {
             current = None;
-        } else if let (Some(name), Some(field)) = (current, line.strip_prefix("    pub "))
+        } else if let (Some(name), Some(field)) = (current, field_of(line))
             && let Some((field, kind)) = field.split_once(": ")
         {
             let kind = kind.trim_end_matches(',');
@@ -72,6 +72,12 @@ fn structs(text: &str) -> BTreeMap<&str, Vec<(&str, &str)>> {
         }
     }
     found
+}
+
+/// What a line says after a field's visibility, whatever that is.
+fn field_of(line: &str) -> Option<&str> {
+    let line = line.strip_prefix("    pub")?;
+    line.strip_prefix("(crate)").unwrap_or(line).strip_prefix(' ')
 }
 
 /// The keys of a configuration struct, with those of its sections.
