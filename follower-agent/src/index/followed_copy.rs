@@ -389,8 +389,8 @@ impl ShardPorts for FollowedCopy {
     ) -> Result<Option<Observed>, ShardError> {
         let (opensearch, name) = (&self.follower.opensearch, &self.follower.name);
         let asked = async {
-            // The manager's word that the copy's index is there; that it is gone, or another one, is
-            // found elsewhere.
+            // The manager's word that the copy's index is there; that it is gone, or another one,
+            // is found elsewhere.
             match self.found().await? {
                 Some(found) if !found.is_closed => {}
                 _ => return Ok(None),

@@ -77,7 +77,9 @@ fn structs(text: &str) -> BTreeMap<&str, Vec<(&str, &str)>> {
 /// What a line says after a field's visibility, whatever that is.
 fn field_of(line: &str) -> Option<&str> {
     let line = line.strip_prefix("    pub")?;
-    line.strip_prefix("(crate)").unwrap_or(line).strip_prefix(' ')
+    line.strip_prefix("(crate)")
+        .unwrap_or(line)
+        .strip_prefix(' ')
 }
 
 /// The keys of a configuration struct, with those of its sections.
