@@ -3,9 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::wait;
@@ -101,6 +105,48 @@ impl Topic {
             .iter()
             .try_for_each(|partition| Ok(partition.error()?))
     }
+}
+
+/// Deletes a topic, and makes it anew with one partition that is not compacted: as a broker does
+/// that makes topics by itself. An agent may be faster.
+pub async fn lose(bootstrap_servers: &str, topic: &str) -> Result<()> {
+    let admin: AdminClient<DefaultClientContext> = config(bootstrap_servers).create()?;
+    let options = AdminOptions::new().operation_timeout(Some(CALL_TIMEOUT));
+    for outcome in admin.delete_topics(&[topic], &options).await? {
+        outcome.map_err(|(topic, code)| anyhow::anyhow!("{topic}: {code}"))?;
+    }
+    let new = NewTopic::new(topic, 1, TopicReplication::Fixed(1)).set("cleanup.policy", "delete");
+    wait::until("the topic to be made anew", PATIENCE, async || {
+        let made = admin.create_topics([&new], &options).await?;
+        let code = made.into_iter().find_map(|made| made.err());
+        Ok(match code {
+            None | Some((_, RDKafkaErrorCode::TopicAlreadyExists)) => Ok(()),
+            Some((topic, code)) => Err(format!("{topic}: {code}")),
+        })
+    })
+    .await
+}
+
+/// The value of a topic's setting.
+pub async fn setting(bootstrap_servers: &str, topic: &str, name: &str) -> Result<String> {
+    let admin: AdminClient<DefaultClientContext> = config(bootstrap_servers).create()?;
+    let specifier = ResourceSpecifier::Topic(topic);
+    let described = admin
+        .describe_configs([&specifier], &AdminOptions::new())
+        .await?;
+    let found = described.into_iter().next().context("no answer")?;
+    let found = found.map_err(|code| anyhow::anyhow!("{topic}: {code}"))?;
+    let entry = found.entries.into_iter().find(|entry| entry.name == name);
+    entry.and_then(|entry| entry.value).context("not set")
+}
+
+/// Writes a record by hand.
+pub async fn write(bootstrap_servers: &str, topic: &str, key: &str, value: &str) -> Result<()> {
+    let producer: FutureProducer = config(bootstrap_servers).create()?;
+    let record = FutureRecord::to(topic).key(key).payload(value);
+    let sent = producer.send(record, CALL_TIMEOUT).await;
+    sent.map_err(|(error, _)| error)?;
+    Ok(())
 }
 
 /// Sets what a topic is configured by, and nothing else.
