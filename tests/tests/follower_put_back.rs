@@ -92,7 +92,9 @@ async fn empty_a_shard(world: &World) -> Result<()> {
         .context("no node")?;
     let commands = json!({"commands": [
         {"cancel": {"index": "logs", "shard": 0, "node": node, "allow_primary": true}},
-        {"allocate_empty_primary": {"index": "logs", "shard": 0, "node": node, "accept_data_loss": true}},
+        {"allocate_empty_primary": {
+            "index": "logs", "shard": 0, "node": node, "accept_data_loss": true
+        }},
     ]});
     world
         .follower
