@@ -163,6 +163,40 @@ pub struct AppliedMetadata {
     /// but when that ends.
     #[serde(default)]
     pub write_aliases: Map<String, Value>,
+    /// The aliases that the index is to have, while it does not have all of them or still has
+    /// others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wanted_aliases: Option<Map<String, Value>>,
+    /// Aliases that the follower cluster refuses, with its reason; they are tried again.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub refused_aliases: BTreeMap<String, String>,
+    /// While the index takes documents that its mapping would refuse.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leniency: Option<Leniency>,
+}
+
+/// The index's mapping is more lenient than the leader's, for documents that the leader took under
+/// an earlier one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leniency {
+    /// The leader's, which the index gets back.
+    pub mappings: Value,
+    /// The requests for which the index is lenient by now: see [`LeniencyRequest`].
+    pub granted: Vec<String>,
+    /// Whether limits are raised, too, and shapes may be malformed, which keep an explicit
+    /// `ignore_malformed` afterwards.
+    #[serde(default)]
+    pub is_thorough: bool,
+}
+
+impl Leniency {
+    /// The same once the leader has this newer mapping.
+    pub fn behind(self, mappings: &Value) -> Self {
+        Self {
+            mappings: mappings.clone(),
+            ..self
+        }
+    }
 }
 
 /// `control.leader`: the history of a shard that its partition holds. See
@@ -209,6 +243,21 @@ pub enum Ask {
     Copy { reason: String },
     /// To pause the index.
     Pause { reason: String },
+}
+
+/// `control.follower`: asks the agent that looks after an index to have it take what its mapping
+/// refuses of a shard's documents; removed by whoever asked, when that is written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeniencyRequest {
+    pub follower_cluster: ClusterUuid,
+    pub follower_index: IndexName,
+    pub shard: ShardId,
+    pub subscription: String,
+    /// The copy's id.
+    pub copy: String,
+    pub nonce: String,
+    /// See [`Leniency::is_thorough`].
+    pub is_thorough: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -379,6 +428,24 @@ impl Entry for ShardRequest {
 }
 
 impl ShardRequest {
+    pub fn key_of(cluster: &ClusterUuid, index: &IndexName, shard: ShardId) -> String {
+        format!("{}{shard}", Self::prefix_of(cluster, index))
+    }
+
+    /// Of all requests for an index.
+    pub fn prefix_of(cluster: &ClusterUuid, index: &IndexName) -> String {
+        format!("{}/{cluster}/{index}/", Self::KIND)
+    }
+}
+
+impl Entry for LeniencyRequest {
+    const KIND: &'static str = "leniency";
+    fn key(&self) -> String {
+        Self::key_of(&self.follower_cluster, &self.follower_index, self.shard)
+    }
+}
+
+impl LeniencyRequest {
     pub fn key_of(cluster: &ClusterUuid, index: &IndexName, shard: ShardId) -> String {
         format!("{}{shard}", Self::prefix_of(cluster, index))
     }

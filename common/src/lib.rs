@@ -20,6 +20,7 @@ pub mod scan;
 pub mod shard_stats;
 pub mod telemetry;
 pub mod topic;
+pub mod trouble;
 pub mod types;
 pub mod verify;
 pub mod wildcard;

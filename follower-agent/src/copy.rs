@@ -4,12 +4,13 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use shardline_common::control::{
     AppliedMetadata, Ask, Capture, Entry, IndexCopy, ShardRequest, Subscription,
 };
 use shardline_common::kafka::{ControlError, Kafka, Reach, TopicError, Watermarks};
-use shardline_common::metadata::{IndexMetadata, MetadataVersions, write_aliases};
+use shardline_common::metadata::{IndexMetadata, MetadataVersions, copied_aliases, write_aliases};
 use shardline_common::opensearch::OpenSearchError;
 use shardline_common::record::{FrameId, Record};
 use shardline_common::types::{
@@ -19,6 +20,7 @@ use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use crate::aliases::{Keeping, Refused};
 use crate::apply::pipeline::Limits;
 use crate::checkpoint::{Checkpoint, CheckpointError, CheckpointStore, furthest};
 use crate::dead_letters::LetterBox;
@@ -34,8 +36,8 @@ use crate::stream::{PartitionStream, StreamError};
 
 pub struct Index {
     pub shared: Arc<Shared>,
-    cluster: ClusterUuid,
-    subscription: String,
+    pub(crate) cluster: ClusterUuid,
+    pub(crate) subscription: String,
     /// Of the leader's descriptor of the index, in the control topic.
     descriptor: String,
     pub copy: IndexCopy,
@@ -52,7 +54,14 @@ pub struct Index {
     /// Cancelled once the follower index is found to be gone, or to be another one.
     pub gone: CancellationToken,
     /// Held while metadata is brought over.
-    applying: Mutex<()>,
+    pub(crate) applying: Mutex<()>,
+    /// Whether the index is being loaded with a copy, by this agent alone.
+    pub(crate) is_copied: AtomicBool,
+    pub(crate) aliases: Keeping,
+    /// Whether this agent has relaxed the index's mapping, and how thoroughly.
+    pub(crate) relaxed: parking_lot::Mutex<Option<bool>>,
+    /// Whether it is known if an earlier agent has left the mapping relaxed.
+    pub(crate) has_looked_for_leniency: AtomicBool,
 }
 
 impl Index {
@@ -80,6 +89,10 @@ impl Index {
             given_away: watch::Sender::default(),
             gone: CancellationToken::new(),
             applying: Mutex::new(()),
+            is_copied: AtomicBool::new(false),
+            aliases: Keeping::default(),
+            relaxed: parking_lot::Mutex::new(None),
+            has_looked_for_leniency: AtomicBool::new(false),
             shared,
         }
     }
@@ -96,6 +109,7 @@ impl Index {
     /// Where a shard goes on: from RocksDB's checkpoint or the one committed to Kafka, whichever is
     /// further; else from where this copy was made; else, with none, from the topic's beginning.
     pub async fn recover(&self, shard: ShardId) -> Result<Option<Checkpoint>, ShardError> {
+        self.forget_leniency(shard).await?;
         let partition = self.partition(shard);
         let mut committed = self
             .shared
@@ -153,7 +167,7 @@ impl Index {
     }
 
     /// The metadata that the follower index has.
-    fn applied(&self) -> Option<AppliedMetadata> {
+    pub(crate) fn applied(&self) -> Option<AppliedMetadata> {
         let key = AppliedMetadata::key_of(&self.cluster, &self.follower.name);
         let applied = self.shared.follower_table.get::<AppliedMetadata>(&key);
         applied
@@ -183,8 +197,12 @@ impl Index {
     }
 
     /// Writes down that the follower index has been made with this metadata.
-    pub async fn note_made(&self, metadata: &IndexMetadata) -> Result<(), ShardError> {
-        self.note(metadata, None).await
+    pub async fn note_made(
+        &self,
+        metadata: &IndexMetadata,
+        refused_aliases: Refused,
+    ) -> Result<(), ShardError> {
+        self.note(metadata, None, Some(refused_aliases)).await
     }
 
     /// Forgets which index holds the copy, since another one is about to.
@@ -195,11 +213,13 @@ impl Index {
             .await
     }
 
-    /// Writes down what metadata the follower index has now, and which index it is.
+    /// Writes down what metadata the follower index has now, and which index it is; with the
+    /// aliases that were refused, or without any if they are still to be brought over.
     async fn note(
         &self,
         metadata: &IndexMetadata,
         before: Option<AppliedMetadata>,
+        refused_aliases: Option<Refused>,
     ) -> Result<(), ShardError> {
         let (mut versions, mut settings) = (metadata.versions, metadata.settings.clone());
         let mut write_aliases = write_aliases(&metadata.aliases);
@@ -212,10 +232,23 @@ impl Index {
                 .map_err(ShardError::Metadata)?
                 .map(|found| found.uuid);
         }
+        let is_settled = refused_aliases.as_ref().is_some_and(Refused::is_empty);
+        let mut wanted_aliases = (!is_settled).then(|| copied_aliases(&metadata.aliases));
+        let mut refused_aliases = refused_aliases.unwrap_or_default();
+        let mut leniency = None;
         if let Some(before) = before {
             if before.versions.aliases >= versions.aliases {
                 write_aliases = before.write_aliases;
+                wanted_aliases = before.wanted_aliases;
+                refused_aliases = before.refused_aliases;
             }
+            leniency = before.leniency.map(|leniency| {
+                if versions.mapping > before.versions.mapping {
+                    leniency.behind(&metadata.mappings)
+                } else {
+                    leniency
+                }
+            });
             if before.versions.settings > versions.settings {
                 settings = before.settings;
             }
@@ -230,6 +263,9 @@ impl Index {
             versions,
             settings,
             write_aliases,
+            wanted_aliases,
+            refused_aliases,
+            leniency,
         };
         Ok(self.shared.follower_table.publish(&applied).await?)
     }
@@ -261,16 +297,30 @@ impl Index {
     }
 
     async fn apply_here(&self, metadata: &IndexMetadata) -> Result<(), ShardError> {
-        let _one_at_a_time = self.applying.lock().await;
-        let applied = self.applied_versions();
-        if !metadata.versions.newer_than(applied) {
-            return Ok(());
+        {
+            let _one_at_a_time = self.applying.lock().await;
+            let before = self.applied();
+            let applied = before.as_ref().map(|before| before.versions);
+            let applied = applied.unwrap_or_default();
+            if !metadata.versions.newer_than(applied) {
+                return Ok(());
+            }
+            let leniency = before.as_ref().and_then(|before| before.leniency.clone());
+            let leniency = leniency.map(|leniency| leniency.behind(&metadata.mappings));
+            self.follower
+                .apply(metadata, applied, leniency.as_ref())
+                .await
+                .map_err(ShardError::Metadata)?;
+            let mut refused = None;
+            if metadata.versions.aliases > applied.aliases && !self.aliases.is_kept() {
+                let wanted = copied_aliases(&metadata.aliases);
+                let set = self.follower.set_aliases(&wanted).await;
+                refused = Some(set.map_err(ShardError::Metadata)?);
+            }
+            self.note(metadata, before, refused).await?;
         }
-        self.follower
-            .apply(metadata, applied)
-            .await
-            .map_err(ShardError::Metadata)?;
-        self.note(metadata, self.applied()).await
+        self.aliases.changed();
+        Ok(self.relax_copy(&metadata.mappings).await?)
     }
 
     /// Asks the agent that looks after the index, and waits until it has taken the request up.

@@ -20,6 +20,7 @@ use crate::index::{FollowerIndex, Found, Load};
 use crate::progress::IndexProgress;
 use crate::restore::{self, Restore, RestoreError, Restored};
 use crate::state::Command;
+use crate::troubles;
 
 impl Followed {
     /// Writes down that the index is to be copied anew, so that a crash from here on does not
@@ -78,6 +79,7 @@ impl Followed {
             is_restored: false,
         };
         let index = self.index(&copy, capture, progress);
+        index.is_copied.store(true, Relaxed);
         for shard in &index.progress.shards {
             shard.loaded.store(false, Relaxed);
         }
@@ -227,10 +229,14 @@ impl Followed {
                 })
             }
         });
-        let from = try_join_all(loads).await?;
+        let from = tokio::select! {
+            from = try_join_all(loads) => from?,
+            () = troubles::show(index, &self.subscription.leader_cluster, &topic) => Vec::new(),
+        };
         if index.found().await?.is_none() {
             return Err(End::IndexGone(index.follower.name.clone()));
         }
+        index.tell_external_versions().await;
         self.finish_load(index, metadata).await?;
         Ok(from)
     }
@@ -250,7 +256,9 @@ impl Followed {
             index.follower.name.clone(),
             overrides,
         );
-        Ok(follower.finish_load(&metadata).await?)
+        follower.finish_load(&metadata).await?;
+        let tightened = index.tighten().await;
+        tightened.map_err(|error| self.shard_end(ShardId(0), error.into()))
     }
 
     /// Makes the index ready for a copy, or finds a copy that was broken off.
@@ -285,6 +293,8 @@ impl Followed {
             index.follower.loading(load);
             self.create(index, metadata).await?;
         }
+        let relaxed = index.relax_copy(&metadata.mappings).await;
+        relaxed.map_err(|error| self.shard_end(ShardId(0), error.into()))?;
         let copy = Copy {
             bootstrap: id.to_owned(),
             in_place,

@@ -24,6 +24,7 @@ use uuid::Uuid;
 
 use crate::apply::batch::Target;
 use crate::apply::bulk::Destination;
+use crate::apply::lenient::Lenience;
 use crate::apply::pipeline::Memory;
 use crate::apply::routing::Spread;
 use crate::checkpoint::{CheckpointError, CheckpointStore};
@@ -342,6 +343,7 @@ impl Followed {
     async fn make_index(&self, index: &Index, metadata: &IndexMetadata) -> Result<(), End> {
         // It may be there from an attempt that was broken off.
         if index.follower.exists().await? {
+            index.follower.let_templates_in().await;
             let applied = index.apply_metadata(ShardId(0), metadata).await;
             return applied.map_err(|error| self.shard_end(ShardId(0), error));
         }
@@ -349,16 +351,16 @@ impl Followed {
     }
 
     pub(crate) async fn create(&self, index: &Index, metadata: &IndexMetadata) -> Result<(), End> {
-        match index.follower.create(metadata).await {
+        let refused_aliases = match index.follower.make(metadata).await {
             Err(error) if !error.retryable() => {
                 let error = Arc::new(error);
                 self.phase.send_replace(Phase::Refused(Arc::clone(&error)));
                 return Err(End::Refused(error));
             }
             outcome => outcome?,
-        }
+        };
         index
-            .note_made(metadata)
+            .note_made(metadata, refused_aliases)
             .await
             .map_err(|error| self.shard_end(ShardId(0), error))
     }
@@ -424,6 +426,7 @@ impl Followed {
                 () = stop.cancelled() => return Ok(None),
                 () = claim.lost().cancelled() => {}
                 served = self.serve_until_copy(index) => return served.map(Some),
+                () = index.keep_aliases() => {}
             }
         }
         Ok(None)
@@ -458,6 +461,8 @@ impl Followed {
                     }
                 }
             }
+            let served = index.serve_leniency().await;
+            served.map_err(|error| self.shard_end(ShardId(0), error.into()))?;
             if changes.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
@@ -466,7 +471,7 @@ impl Followed {
 
     pub(crate) fn destination(
         &self,
-        index: &Index,
+        index: &Arc<Index>,
         metadata: &IndexMetadata,
         shard: ShardId,
     ) -> Destination {
@@ -492,6 +497,8 @@ impl Followed {
             progress: Arc::clone(&index.progress),
             memory: Arc::clone(&self.shared.memory),
             dead_letters: Arc::new(index.dead_letters.clone()),
+            lenience: Arc::clone(index) as Arc<dyn Lenience>,
+            lenient: Arc::default(),
         }
     }
 

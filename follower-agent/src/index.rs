@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
+use shardline_common::control::Leniency;
 use shardline_common::metadata::{
-    IndexMetadata, MetadataVersions, copied_aliases, copied_settings,
+    IndexMetadata, MetadataVersions, SEARCH_PIPELINE, copied_aliases, copied_settings,
 };
 use shardline_common::opensearch::{OpenSearch, OpenSearchError, StateOf, path_segment};
 use shardline_common::types::{IndexName, IndexUuid};
 use tracing::info;
+
+use crate::limits::{is_limit, raised};
 
 /// Settings that hold from an index's creation on.
 const FINAL_SETTINGS: &[&str] = &[
@@ -87,6 +90,19 @@ impl Load {
 /// bring the document back.
 const GC_DELETES: (&str, &str) = ("index.gc_deletes", "5m");
 
+/// What a follower index acknowledges is on its disk, unless a user overrides it: its replication
+/// counts on that.
+const DURABILITY: (&str, &str) = ("index.translog.durability", "request");
+
+const REPLICAS: &str = "index.number_of_replicas";
+
+/// Whether the cluster decides on the number of replicas, which is not the leader's then.
+fn expands_by_itself(settings: &Map<String, Value>) -> bool {
+    settings
+        .get("index.auto_expand_replicas")
+        .is_some_and(|value| value != "false" && *value != json!(false) && !value.is_null())
+}
+
 /// An index of the follower cluster.
 pub struct Found {
     pub uuid: IndexUuid,
@@ -151,6 +167,7 @@ impl FollowerIndex {
         Ok(())
     }
 
+    /// Makes the index as the leader's; [`Self::put_right`] is to follow.
     pub async fn create(&self, metadata: &IndexMetadata) -> Result<(), OpenSearchError> {
         let mut settings = self.wanted_settings(metadata);
         settings
@@ -160,18 +177,17 @@ impl FollowerIndex {
         settings
             .entry("index.final_pipeline")
             .or_insert_with(|| json!("_none"));
-        let body = json!({
-            "settings": settings,
-            "mappings": metadata.mappings,
-            "aliases": copied_aliases(&metadata.aliases),
-        });
-        let _: Value = self
-            .opensearch
-            .put(
-                &format!("/{}?wait_for_active_shards=1&timeout=30s", self.path()),
-                &body,
-            )
-            .await?;
+        let mut body = json!({"settings": settings, "mappings": metadata.mappings});
+        let path = format!("/{}?wait_for_active_shards=1&timeout=30s", self.path());
+        let made = self.opensearch.put::<Value>(&path, &body).await;
+        match made {
+            Err(error) if is_limit(&error) => {
+                settings.extend(raised(&self.overrides));
+                body["settings"] = Value::Object(settings);
+                self.opensearch.put::<Value>(&path, &body).await?;
+            }
+            made => drop(made?),
+        }
         info!(index = %self.name, leader = %metadata.index, shards = metadata.number_of_shards, "follower index made");
         Ok(())
     }
@@ -179,7 +195,11 @@ impl FollowerIndex {
     /// Whether it has any documents; all that was written is visible then.
     pub async fn is_empty(&self) -> Result<bool, OpenSearchError> {
         self.refresh().await?;
-        let path = format!("/{}/_count?preference=_primary", self.path());
+        // A user may have given the index a search pipeline.
+        let path = format!(
+            "/{}/_search?preference=_primary&size=0&track_total_hits=true&search_pipeline=_none",
+            self.path()
+        );
         let counted: Value = self.opensearch.get(&path).await?;
         let shards = &counted["_shards"];
         // Those that are away are left out of the count.
@@ -189,7 +209,7 @@ impl FollowerIndex {
                 shards: shards.to_string(),
             });
         }
-        Ok(counted["count"] == 0)
+        Ok(counted["hits"]["total"]["value"] == 0)
     }
 
     pub async fn refresh(&self) -> Result<(), OpenSearchError> {
@@ -237,26 +257,26 @@ impl FollowerIndex {
         self.sync_settings(metadata).await
     }
 
-    /// Brings over what is newer in `metadata` than in `applied`.
+    /// Brings over what is newer in `metadata` than in `applied`, except for aliases. Where the
+    /// index is lenient, it stays so.
     pub async fn apply(
         &self,
         metadata: &IndexMetadata,
         applied: MetadataVersions,
+        leniency: Option<&Leniency>,
     ) -> Result<(), OpenSearchError> {
         // Settings first: a mapping may need an analyser.
         if metadata.versions.settings > applied.settings {
             self.sync_settings(metadata).await?;
         }
-        if metadata.versions.mapping > applied.mapping
-            && metadata.mappings.as_object().is_some_and(|m| !m.is_empty())
-        {
-            let _: Value = self
-                .opensearch
-                .put(&format!("/{}/_mapping", self.path()), &metadata.mappings)
-                .await?;
-        }
-        if metadata.versions.aliases > applied.aliases {
-            self.sync_aliases(metadata).await?;
+        if metadata.versions.mapping > applied.mapping {
+            match leniency {
+                Some(leniency) => self.relax(leniency, &metadata.settings).await?,
+                None => {
+                    self.put_mapping(&metadata.mappings, &metadata.settings)
+                        .await?
+                }
+            }
         }
         Ok(())
     }
@@ -312,27 +332,6 @@ impl FollowerIndex {
             }
             outcome => outcome.map(drop),
         }
-    }
-
-    async fn sync_aliases(&self, metadata: &IndexMetadata) -> Result<(), OpenSearchError> {
-        let answer: Map<String, Value> = self
-            .opensearch
-            .get(&format!("/{}/_alias", self.path()))
-            .await?;
-        let current = answer
-            .values()
-            .next()
-            .and_then(|index| index.get("aliases"))
-            .and_then(Value::as_object);
-        let wanted = copied_aliases(&metadata.aliases);
-        let actions = alias_actions(&self.name, current.unwrap_or(&Map::new()), &wanted);
-        if !actions.is_empty() {
-            let _: Value = self
-                .opensearch
-                .post("/_aliases", &json!({"actions": actions}))
-                .await?;
-        }
-        Ok(())
     }
 
     /// How the index's metadata differs from the leader's, in words; only what is brought over
@@ -408,22 +407,26 @@ impl FollowerIndex {
         Ok(())
     }
 
-    fn wanted_settings(&self, metadata: &IndexMetadata) -> Map<String, Value> {
+    pub(crate) fn wanted_settings(&self, metadata: &IndexMetadata) -> Map<String, Value> {
         let mut settings = copied_settings(&metadata.settings);
         settings.insert(
             GC_DELETES.0.to_owned(),
             Value::String(GC_DELETES.1.to_owned()),
         );
+        settings.insert(DURABILITY.0.to_owned(), json!(DURABILITY.1));
         settings.extend(self.overrides.clone());
         let load = self.load.lock().map(Load::settings).unwrap_or_default();
         settings.extend(
             load.iter()
                 .map(|(key, value)| ((*key).to_owned(), json!(value))),
         );
+        if expands_by_itself(&settings) {
+            settings.remove(REPLICAS);
+        }
         settings
     }
 
-    fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         path_segment(self.name.as_str())
     }
 }
@@ -469,6 +472,15 @@ fn kept_settings(
             .any(|overrides| overrides.contains_key(*key))
     });
     kept.extend(by_user.map(|(key, value)| (key.clone(), value.clone())));
+    let durability = index.get(DURABILITY.0).cloned();
+    kept.insert(
+        DURABILITY.0.to_owned(),
+        durability.unwrap_or_else(|| json!(DURABILITY.1)),
+    );
+    // Earlier builds brought it over.
+    if let Some(pipeline) = index.get(SEARCH_PIPELINE) {
+        kept.insert(SEARCH_PIPELINE.to_owned(), pipeline.clone());
+    }
     kept
 }
 
@@ -489,9 +501,10 @@ fn settings_changes(
         .iter()
         .filter(different)
         .map(|(key, value)| (key.clone(), value.clone()));
+    let is_left_alone = |key: &str| key == REPLICAS && expands_by_itself(wanted);
     let unset = current
         .keys()
-        .filter(|key| !wanted.contains_key(*key))
+        .filter(|key| !wanted.contains_key(*key) && !is_left_alone(key))
         .map(|key| (key.clone(), Value::Null));
     set.chain(unset).filter(|(key, _)| !is_final(key)).collect()
 }
@@ -518,7 +531,7 @@ fn differing_paths(path: &str, leader: &Value, follower: &Value, differences: &m
     }
 }
 
-fn alias_actions(
+pub(crate) fn alias_actions(
     index: &IndexName,
     current: &Map<String, Value>,
     wanted: &Map<String, Value>,
@@ -579,6 +592,34 @@ mod tests {
         assert_eq!(
             Value::Object(settings_changes(&kept, &wanted)),
             json!({sync: null})
+        );
+    }
+
+    #[test]
+    fn replicas_are_left_alone_where_they_expand_by_themselves() {
+        let current =
+            map(json!({"index.number_of_replicas": "0", "index.auto_expand_replicas": "0-1"}));
+        let leader = json!({"index.auto_expand_replicas": "0-1"});
+        assert!(settings_changes(&current, &map(leader)).is_empty());
+        for off in [json!("false"), json!(false)] {
+            let leader =
+                map(json!({"index.number_of_replicas": "1", "index.auto_expand_replicas": off}));
+            assert!(!expands_by_itself(&leader));
+            assert_eq!(settings_changes(&current, &leader).len(), 2);
+        }
+    }
+
+    #[test]
+    fn writes_are_durable_and_searches_go_through_no_pipeline_of_the_leader() {
+        let kept = kept_settings(&Map::new(), &[]);
+        let wanted = map(json!({"index.translog.durability": "request"}));
+        assert_eq!(kept, wanted);
+        let shaped =
+            json!({"index.translog.durability": "async", "index.search.default_pipeline": "p"});
+        let kept = kept_settings(&map(shaped), &[]);
+        assert_eq!(
+            Value::Object(settings_changes(&kept, &wanted)),
+            json!({"index.translog.durability": "request", "index.search.default_pipeline": null})
         );
     }
 

@@ -28,6 +28,7 @@ pub async fn run(index: &Index, stop: &CancellationToken) {
     };
     let asking = async {
         loop {
+            index.tell_external_versions().await;
             if has_shards() {
                 match primaries(&index.follower.opensearch, &index.follower.name).await {
                     Ok(Primaries {

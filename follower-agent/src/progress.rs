@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use shardline_common::types::{SeqNo, ShardId};
 
+use crate::external_versions::Seen;
 use crate::metrics::Metrics;
 
 /// Within which the agents tell each other when they last heard of the leader, in milliseconds.
@@ -49,6 +50,7 @@ pub struct ShardProgress {
     heard: AtomicBool,
     resync: Mutex<Option<Resync>>,
     held_up: Mutex<Option<String>>,
+    pub external_versions: Seen,
 }
 
 /// How far a shard is with the files of a snapshot repository.
@@ -149,6 +151,7 @@ impl Default for ShardProgress {
             heard: AtomicBool::new(false),
             resync: Mutex::new(None),
             held_up: Mutex::new(None),
+            external_versions: Seen::default(),
         }
     }
 }

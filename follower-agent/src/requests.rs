@@ -19,6 +19,7 @@ use uuid::Uuid;
 use crate::progress::now_ms;
 use crate::replication::Replication;
 use crate::slots::Slot;
+use crate::templates;
 
 /// A request is in the table before the subscription that it is for says so.
 const LEAST_AGE: Duration = Duration::from_secs(30);
@@ -184,6 +185,9 @@ impl Requests {
 pub async fn run(replication: Arc<Replication>, stop: CancellationToken) {
     let tidying = async {
         loop {
+            if replication.slots().holds(Slot::CLUSTER) {
+                templates::tidy(replication.opensearch()).await;
+            }
             tokio::time::sleep(TIDY_INTERVAL).await;
             if replication.slots().holds(Slot::CLUSTER)
                 && let Err(error) = replication

@@ -26,6 +26,8 @@ pub fn of(subscription: &Subscription, phase: Option<Phase>, verbose: bool) -> R
         foreign_writes: None,
         dead_letters: None,
         held_up: Vec::new(),
+        refused_aliases: Vec::new(),
+        external_versions: None,
         shard_replication_details: None,
     };
     match subscription.state {
@@ -212,8 +214,8 @@ fn bootstrap(index: &IndexProgress, shard: &ShardProgress) -> BootstrapDetails {
         start_time,
         running_time: now_ms() - start_time,
         documents_total: Some(total),
-        // A scan that was broken off brings some of them twice.
-        documents_recovered: Some(done.min(total)),
+        // Documents come and go while they are scanned.
+        documents_recovered: Some(if loaded { total } else { done.min(total) }),
     }
 }
 

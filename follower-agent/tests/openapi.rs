@@ -11,12 +11,13 @@ use follower_agent::api::openapi;
 use follower_agent::api::query::COMMON;
 use follower_agent::api::routes::{BASE, ROUTES};
 use follower_agent::api::service::{
-    BootstrapDetails, FollowedStatus, HeldUpDetails, LagDetails, ReplicationState, ResyncDetails,
-    ShardReplicationDetails, SyncingDetails,
+    BootstrapDetails, FollowedStatus, HeldUpDetails, LagDetails, RefusedAlias, ReplicationState,
+    ResyncDetails, ShardReplicationDetails, SyncingDetails,
 };
 use follower_agent::api::stats::{AutoFollowStats, FollowerCounters, FollowerStats, RuleStats};
 use follower_agent::api::verify::VerificationStatus;
 use follower_agent::api::{ApiError, ReplicationStatus};
+use follower_agent::external_versions::Example;
 use follower_agent::verify::{Findings, Named, VerificationState};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -280,6 +281,14 @@ fn answers_with_everything_in_them_are_as_described() {
         foreign_writes: Some(1),
         dead_letters: Some(2),
         held_up: vec![held_up],
+        refused_aliases: vec![RefusedAlias {
+            alias: "x".to_owned(),
+            reason: "an index of that name".to_owned(),
+        }],
+        external_versions: Some(Example {
+            id: "d".to_owned(),
+            version: 2,
+        }),
         shard_replication_details: Some(shards),
         ..ReplicationStatus::not_in_progress()
     };

@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use shardline_common::control::{FillRequest, ShardHistory};
 use shardline_common::kafka::{ControlError, ControlTopic, Reach, TopicError};
 use shardline_common::record::{Operation, Record};
+use shardline_common::trouble::ScanTrouble;
 use shardline_common::types::{Offset, SeqNo, ShardId, TopicName};
 use tokio::sync::watch;
 
@@ -75,7 +76,8 @@ pub trait Session: Send + Sync {
 pub type Pending = BoxFuture<'static, Result<Offset, PublishError>>;
 
 /// What the agents beside a shard's copies tell each other: operations that they ask each other
-/// for, and the history that the partition holds.
+/// for, and the history that the partition holds; and what they tell followers of copies that do
+/// not get on.
 pub trait Board: Send + Sync {
     fn post<'a>(&'a self, request: &'a FillRequest) -> BoxFuture<'a, Result<(), ControlError>>;
 
@@ -89,6 +91,9 @@ pub trait Board: Send + Sync {
         &'a self,
         history: &'a ShardHistory,
     ) -> BoxFuture<'a, Result<(), ControlError>>;
+
+    /// Tells whoever waits for the copy; [`Self::take_down`] ends it.
+    fn tell<'a>(&'a self, trouble: &'a ScanTrouble) -> BoxFuture<'a, Result<(), ControlError>>;
 
     /// Resolves after the next change.
     fn changes(&self) -> watch::Receiver<Offset>;
@@ -116,6 +121,10 @@ impl Board for ControlTopic {
         history: &'a ShardHistory,
     ) -> BoxFuture<'a, Result<(), ControlError>> {
         Box::pin(self.publish(history))
+    }
+
+    fn tell<'a>(&'a self, trouble: &'a ScanTrouble) -> BoxFuture<'a, Result<(), ControlError>> {
+        Box::pin(self.publish(trouble))
     }
 
     fn changes(&self) -> watch::Receiver<Offset> {

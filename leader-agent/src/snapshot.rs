@@ -10,12 +10,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use shardline_common::backoff::Restarts;
 use shardline_common::kafka::TopicError;
 use shardline_common::opensearch::OpenSearchError;
 use shardline_common::record::{
     Body, Operation, OperationKind, Record, SnapshotBegin, SnapshotEnd,
 };
 use shardline_common::scan::{Hit, ScanError, ShardScan};
+use shardline_common::trouble::ScanTrouble;
 use shardline_common::types::{SeqNo, TopicName};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -29,7 +31,12 @@ use crate::publish::PublishError;
 use crate::settled;
 use crate::stretches::Stretches;
 
-const RETRY: Duration = Duration::from_secs(2);
+/// Between attempts: at first, and at most where trying again may help.
+const FIRST_RETRY: Duration = Duration::from_secs(2);
+const LAST_RETRY: Duration = Duration::from_secs(60);
+/// Between attempts where somebody has to change something first. Each may bring a stretch of
+/// documents again.
+const REFUSED_RETRY: Duration = Duration::from_secs(300);
 
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
@@ -45,6 +52,23 @@ pub enum SnapshotError {
     NoSource(#[from] NoSource),
     #[error("the shard's capture has ended")]
     NoCapture,
+}
+
+impl SnapshotError {
+    /// Whether another attempt may succeed without anybody changing anything.
+    fn retryable(&self) -> bool {
+        match self {
+            Self::OpenSearch(error) | Self::Scan(ScanError::OpenSearch(error))
+                if matches!(error.status(), Some(401 | 403)) =>
+            {
+                true
+            }
+            Self::OpenSearch(error) => error.retryable(),
+            Self::Scan(error) => error.retryable(),
+            Self::Topic(_) | Self::Publish(_) | Self::NoCapture => true,
+            Self::NoSource(_) => false,
+        }
+    }
 }
 
 /// A document that cannot be copied.
@@ -71,7 +95,8 @@ pub fn document(hit: Hit) -> Result<Operation, NoSource> {
     })
 }
 
-/// Scans until the snapshot is complete in `topic`, starting again after errors.
+/// Scans until the snapshot is complete in `topic`, starting again after errors, of which whoever
+/// waits for it is told.
 pub async fn run(
     shard: Shard,
     topic: TopicName,
@@ -79,6 +104,8 @@ pub async fn run(
     shipped: watch::Receiver<Option<Shipped>>,
     stop: CancellationToken,
 ) {
+    let mut delays = Restarts::new(FIRST_RETRY, LAST_RETRY);
+    let (mut told, mut is_complete) = (None, false);
     loop {
         let scan = Scan {
             shard: &shard,
@@ -88,17 +115,57 @@ pub async fn run(
         };
         let outcome = tokio::select! {
             outcome = scan.run(shipped.clone()) => outcome,
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => break,
         };
-        match outcome {
-            Ok(()) => return,
-            Err(error) => {
-                warn!(index = %shard.index, shard = %shard.shard, %topic, %error, "snapshot broken off")
-            }
+        let Err(error) = outcome else {
+            is_complete = true;
+            break;
+        };
+        let mut delay = delays.next_delay();
+        if !error.retryable() {
+            delay = REFUSED_RETRY;
+        }
+        warn!(index = %shard.index, shard = %shard.shard, %topic, %error, retry_in_s = delay.as_secs(),
+              "snapshot broken off");
+        tokio::select! {
+            () = tell(&shard, &topic, &context, error.to_string(), &mut told) => {}
+            () = stop.cancelled() => break,
         }
         tokio::select! {
-            () = tokio::time::sleep(RETRY) => {}
-            () = stop.cancelled() => return,
+            () = tokio::time::sleep(delay) => {}
+            () = stop.cancelled() => break,
+        }
+    }
+    // An agent that is gone may have told of another one.
+    if told.is_some() || is_complete {
+        let key = ScanTrouble::key_of(&context.cluster, &topic, shard.shard);
+        if let Err(error) = context.board.take_down(&key).await {
+            warn!(index = %shard.index, shard = %shard.shard, %error, "a trouble that has passed is still shown");
+        }
+    }
+}
+
+/// Says why the scan does not get on, unless that was said already.
+async fn tell(
+    shard: &Shard,
+    topic: &TopicName,
+    context: &Context,
+    reason: String,
+    told: &mut Option<String>,
+) {
+    if told.as_ref() == Some(&reason) {
+        return;
+    }
+    let trouble = ScanTrouble {
+        cluster_uuid: context.cluster.clone(),
+        topic: topic.clone(),
+        shard: shard.shard,
+        reason,
+    };
+    match context.board.tell(&trouble).await {
+        Ok(()) => *told = Some(trouble.reason),
+        Err(error) => {
+            warn!(index = %shard.index, shard = %shard.shard, %error, "followers are not told of it")
         }
     }
 }

@@ -16,6 +16,7 @@ use super::error::ApiError;
 use super::request::{PauseRequest, ResumeRequest, StartRequest, UpdateRequest};
 use super::stats::{AutoFollowStats, FollowerStats};
 use crate::dead_letters::DeadLetter;
+use crate::external_versions::Example;
 use crate::verify::{Verification, VerifyRequest};
 
 /// Carries out the calls of the control API. Requests have passed the checks that need neither
@@ -159,6 +160,13 @@ pub struct ReplicationStatus {
     /// Not in the plugin: the shards whose writes the follower cluster does not take at this time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub held_up: Vec<HeldUpDetails>,
+    /// Not in the plugin: aliases of the leader index that the follower cluster refuses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused_aliases: Vec<RefusedAlias>,
+    /// Not in the plugin: a document whose version users have given (`version_type=external`):
+    /// after a promotion the index refuses writes that go on with such versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_versions: Option<Example>,
     /// Primaries only, and only when `verbose`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shard_replication_details: Option<Vec<ShardReplicationDetails>>,
@@ -178,6 +186,8 @@ impl ReplicationStatus {
             foreign_writes: None,
             dead_letters: None,
             held_up: Vec::new(),
+            refused_aliases: Vec::new(),
+            external_versions: None,
             shard_replication_details: None,
         }
     }
@@ -218,6 +228,14 @@ pub struct ResyncDetails {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldUpDetails {
     pub shard_id: u32,
+    /// The follower cluster's own words.
+    pub reason: String,
+}
+
+/// It is tried again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedAlias {
+    pub alias: String,
     /// The follower cluster's own words.
     pub reason: String,
 }

@@ -14,9 +14,11 @@ use shardline_common::backoff::doubling;
 use shardline_common::kafka::ControlError;
 use shardline_common::opensearch::{OpenSearch, OpenSearchError, path_segment};
 use shardline_common::types::{ExternalVersion, IndexName, SeqNo, ShardId};
+use tokio::sync::Mutex;
 use tracing::warn;
 
 use super::batch::{Target, Write, bulk_body};
+use super::lenient::Lenience;
 use super::pipeline::Memory;
 use crate::metrics::Metrics;
 use crate::progress::IndexProgress;
@@ -30,6 +32,7 @@ const PRIMARY_TIMEOUT: &str = "30s";
 /// The status of a full queue, of indexing pressure, of a circuit breaker and of the block that a
 /// full disk sets.
 const OVERLOAD: u16 = 429;
+const CREATED: u16 = 201;
 
 /// A document that the follower index will never take as it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -64,6 +67,8 @@ pub enum ApplyError {
         found: i64,
         highest: i64,
     },
+    #[error("the follower index cannot be made lenient for a document: {0}")]
+    Leniency(ControlError),
     #[error("the follower index is gone")]
     IndexGone,
     #[error(transparent)]
@@ -74,7 +79,7 @@ impl ApplyError {
     pub fn retryable(&self) -> bool {
         match self {
             Self::OpenSearch(error) => error.retryable(),
-            Self::DeadLetters(_) => true,
+            Self::DeadLetters(_) | Self::Leniency(_) => true,
             _ => false,
         }
     }
@@ -156,6 +161,8 @@ pub struct Written {
     pub repeated: bool,
     /// Whether anything was refused for overload.
     pub throttled: bool,
+    /// Documents that were not there before.
+    pub created: u64,
 }
 
 /// A shard of a follower index to which batches are sent.
@@ -168,20 +175,32 @@ pub struct Destination {
     pub progress: Arc<IndexProgress>,
     pub memory: Arc<Memory>,
     pub dead_letters: Arc<dyn DeadLetters>,
+    pub lenience: Arc<dyn Lenience>,
+    /// Held while the index is lenient for the shard.
+    pub lenient: Arc<Mutex<()>>,
 }
 
 impl Destination {
     /// Returns once the follower cluster has acknowledged every write, or it is a dead letter. What
     /// the cluster cannot take now is sent again, as long as it takes; `highest` is the highest
     /// sequence number that this replication can have written to the shard.
-    pub async fn write(
+    pub async fn write(&self, writes: Vec<Write>, highest: SeqNo) -> Result<Written, ApplyError> {
+        let (mut written, refused) = self.send(writes, highest).await?;
+        if !refused.is_empty() {
+            self.write_leniently(refused, highest, &mut written).await?;
+        }
+        Ok(written)
+    }
+
+    /// Sends until everything is written, or refused for the index's mapping.
+    pub(super) async fn send(
         &self,
         mut writes: Vec<Write>,
         highest: SeqNo,
-    ) -> Result<Written, ApplyError> {
+    ) -> Result<(Written, Vec<(Write, Rejection)>), ApplyError> {
         let backoff = || doubling(FIRST_RETRY, LAST_RETRY).with_jitter().build();
         let mut delays = backoff();
-        let mut written = Written::default();
+        let (mut written, mut refused) = (Written::default(), Vec::new());
         while !writes.is_empty() {
             match self.timed_request(&writes).await {
                 Ok(answer) => {
@@ -192,6 +211,11 @@ impl Destination {
                             .iter()
                             .filter_map(|Item::Done(result)| result.seq_no),
                     );
+                    let created = |item: &&Item| {
+                        let Item::Done(result) = item;
+                        result.status == CREATED
+                    };
+                    written.created += answer.items.iter().filter(created).count() as u64;
                     written.throttled |= answer
                         .items
                         .iter()
@@ -201,6 +225,7 @@ impl Destination {
                         delays = backoff();
                     }
                     self.held_up(again.reason);
+                    refused.extend(again.refused);
                     writes = again.writes;
                 }
                 Err(error) if error.retryable() => {
@@ -219,7 +244,7 @@ impl Destination {
                 .inc_by(writes.len() as u64);
             tokio::time::sleep(delays.next().unwrap_or(LAST_RETRY)).await;
         }
-        Ok(written)
+        Ok((written, refused))
     }
 
     /// Says why the shard does not get on, or that it does.
@@ -340,12 +365,17 @@ impl Destination {
                 }
                 Outcome::IndexGone => return Err(ApplyError::IndexGone),
                 Outcome::Rejected { error_type, reason } => {
-                    rejected.push(Rejection {
-                        id: write.id,
+                    let rejection = Rejection {
+                        id: write.id.clone(),
                         seq_no,
                         error_type,
                         reason,
-                    });
+                    };
+                    if rejection.may_be_of_the_past() {
+                        again.refused.push((write, rejection));
+                    } else {
+                        rejected.push(rejection);
+                    }
                 }
             }
         }
@@ -364,6 +394,17 @@ impl Destination {
 struct Again {
     writes: Vec<Write>,
     reason: Option<String>,
+    /// By the index's mapping.
+    refused: Vec<(Write, Rejection)>,
+}
+
+impl Written {
+    pub(super) fn add(&mut self, other: Self) {
+        self.seq_nos.extend(other.seq_nos);
+        self.repeated |= other.repeated;
+        self.throttled |= other.throttled;
+        self.created += other.created;
+    }
 }
 
 fn classify(status: u16, error: Option<ItemError>, highest: i64) -> Outcome {

@@ -2,6 +2,7 @@
 
 pub mod batch;
 pub mod bulk;
+pub mod lenient;
 pub mod pace;
 pub mod pipeline;
 pub mod routing;

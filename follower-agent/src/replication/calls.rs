@@ -9,7 +9,8 @@ use futures::future::BoxFuture;
 use serde_json::{Map, Value, json};
 use shardline_common::bulk::BulkOperation;
 use shardline_common::control::{
-    AppliedMetadata, CatalogEntry, Entry, ShardRequest, Subscription, SubscriptionState,
+    AppliedMetadata, CatalogEntry, Entry, LeniencyRequest, ShardRequest, Subscription,
+    SubscriptionState,
 };
 use shardline_common::leader_stats::LeaderStats;
 use shardline_common::opensearch::OpenSearchError;
@@ -30,13 +31,14 @@ use crate::api::{ApiError, ReplicationService, ReplicationStatus};
 use crate::bulk;
 use crate::checkpoint::Copy;
 use crate::dead_letters::{self, DeadLetter};
+use crate::external_versions::ExternalVersions;
 use crate::followed::TransitionError;
 use crate::index::{FollowerIndex, Load, check_settings, not_to_change, not_to_override};
 use crate::leaders::{from_cluster, from_control};
 use crate::positions::copy_key;
 use crate::state::{Command, Refusal, STOPPING, USER_INITIATED};
 use crate::verify::{self, Verification, VerifyRequest};
-use crate::{auto_follow, stats, status};
+use crate::{aliases, auto_follow, leniency, promotion, stats, status};
 
 /// How long a call waits for all agents to comply: longer than it takes to notice that one is gone.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(25);
@@ -156,13 +158,36 @@ impl Replication {
             .subscription(&follower)
             .ok_or_else(|| refused(Refusal::NotInProgress, &follower))?;
         match &subscription.bootstrap {
-            Some(id) => self
-                .give_up_copy(&subscription, id)
-                .await
-                .map_err(|error| from_cluster(&error))?,
-            None => self.give_back_aliases(&subscription).await,
+            Some(id) => {
+                let given_up = async {
+                    self.give_up_copy(&subscription, id).await?;
+                    leniency::give_back(&self.shared, &subscription).await
+                };
+                given_up.await.map_err(|error| from_cluster(&error))?;
+            }
+            None => self.give_back(&subscription).await?,
         }
+
         self.remove(&subscription).await
+    }
+
+    /// Gives the index what its leader's has and a follower has not.
+    async fn give_back(&self, subscription: &Subscription) -> Result<(), ApiError> {
+        let follower = &subscription.follower_index;
+        let given = async {
+            leniency::give_back(&self.shared, subscription).await?;
+            aliases::settle_at_end(&self.shared, subscription).await?;
+            promotion::give_back_search_pipeline(&self.shared, subscription).await
+        };
+        match given.await {
+            Err(error) if error.retryable() => return Err(from_cluster(&error)),
+            Err(error) => {
+                warn!(index = %follower, %error, "the index does not get everything that its leader's has");
+            }
+            Ok(()) => {}
+        }
+        self.give_back_aliases(subscription).await;
+        Ok(())
     }
 
     async fn give_back_aliases(&self, subscription: &Subscription) {
@@ -236,7 +261,14 @@ impl Replication {
         stopped.map_err(|error| transition_error(error, follower))?;
         let applied = AppliedMetadata::key_of(&subscription.follower_cluster, follower);
         let verification = Verification::key_of(&subscription.follower_cluster, follower);
-        for key in [applied, verification] {
+        let leniency = LeniencyRequest::prefix_of(&subscription.follower_cluster, follower);
+        let leniency = self
+            .shared
+            .follower_table
+            .below::<LeniencyRequest>(&leniency);
+        let requests = leniency.iter().map(Entry::key);
+        let versions = ExternalVersions::key_of(&subscription.follower_cluster, follower);
+        for key in requests.chain([applied, verification, versions]) {
             self.shared
                 .follower_table
                 .remove(&key)

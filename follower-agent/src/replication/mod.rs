@@ -20,7 +20,9 @@ use tracing::{info, warn};
 
 use self::tasks::Tasks;
 use crate::api::ReplicationStatus;
+use crate::api::service::RefusedAlias;
 use crate::bulk::TaskIds;
+use crate::external_versions::ExternalVersions;
 use crate::followed::{Phase, Shared};
 use crate::leaders::Leaders;
 use crate::locks::EntryLocks;
@@ -339,8 +341,22 @@ impl Replication {
     ) -> ReplicationStatus {
         let dead_letters = self.dead_letters_of(subscription);
         let dead_letters = (dead_letters > 0).then_some(dead_letters as u64);
+        let applied = self.shared.applied(subscription);
+        let refused = applied.map(|applied| applied.refused_aliases);
+        let refused_aliases = refused.unwrap_or_default().into_iter();
+        let refused_aliases = refused_aliases
+            .map(|(alias, reason)| RefusedAlias { alias, reason })
+            .collect();
+        let key =
+            ExternalVersions::key_of(&subscription.follower_cluster, &subscription.follower_index);
+        let versions: Option<ExternalVersions> = self.shared.follower_table.get(&key);
+        let external_versions = versions
+            .filter(|versions| versions.subscription == subscription.id)
+            .map(|versions| versions.example);
         ReplicationStatus {
             dead_letters,
+            refused_aliases,
+            external_versions,
             ..status::of(subscription, phase, verbose)
         }
     }

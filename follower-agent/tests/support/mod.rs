@@ -169,6 +169,8 @@ impl ReplicationService for FakeService {
                 foreign_writes: None,
                 dead_letters: None,
                 held_up: Vec::new(),
+                refused_aliases: Vec::new(),
+                external_versions: None,
                 bootstrap_details: None,
                 shard_replication_details: None,
             })

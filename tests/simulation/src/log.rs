@@ -18,6 +18,7 @@ use shardline_common::kafka::{
     ControlError, LastOperations, REACH_RECORDS, Reach, TopicError, Watermarks,
 };
 use shardline_common::record::{Body, Operation, Pack, Record, packs};
+use shardline_common::trouble::ScanTrouble;
 use shardline_common::types::{Offset, SeqNo, ShardId, TopicName};
 use tokio::sync::watch;
 
@@ -444,6 +445,12 @@ impl Board for AgentsLog {
             },
         );
         Box::pin(async move { noted.await.ok_or_else(control_away) })
+    }
+
+    fn tell<'a>(&'a self, trouble: &'a ScanTrouble) -> BoxFuture<'a, Result<(), ControlError>> {
+        let label = format!("scan trouble: {}", trouble.reason);
+        let told = call(&self.world, Target::Log, label, |_| ());
+        Box::pin(async move { told.await.ok_or_else(control_away) })
     }
 
     fn changes(&self) -> watch::Receiver<Offset> {

@@ -194,7 +194,7 @@ impl FollowedIndex for Place {
             .unwrap_or_default();
         if metadata.versions.newer_than(applied) {
             self.follower
-                .apply(metadata, applied)
+                .apply(metadata, applied, None)
                 .await
                 .map_err(ShardError::Metadata)?;
             self.world
