@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::{Entry, Subscription};
 use crate::kafka::ControlTopic;
+use crate::standstill::Standstill;
 use crate::types::{ClusterUuid, IndexName};
 
 /// Counters of one index, or of all. They begin anew when an agent does.
@@ -41,6 +42,9 @@ pub struct NodeReads {
     pub cluster_uuid: ClusterUuid,
     pub node_id: String,
     pub indices: BTreeMap<IndexName, ReadCounters>,
+    /// Shards whose capture stands still. Earlier builds do not tell.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub standstills: Vec<Standstill>,
 }
 
 impl Entry for NodeReads {
@@ -103,6 +107,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_entry_without_standstills_is_as_an_earlier_build_writes_it() {
+        let earlier = r#"{"cluster_uuid":"c","node_id":"n","indices":{}}"#;
+        let read: NodeReads = serde_json::from_str(earlier).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), earlier);
+    }
+
+    #[test]
     fn nodes_add_up_and_indices_that_nobody_follows_any_more_drop_out() {
         let node = |id: &str, index: &str, operations| NodeReads {
             cluster_uuid: "c".into(),
@@ -115,6 +126,7 @@ mod tests {
                 },
             )]
             .into(),
+            standstills: Vec::new(),
         };
         let nodes = [
             node("1", "books", 2),

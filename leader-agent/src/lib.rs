@@ -2,15 +2,18 @@
 
 pub mod agent;
 pub mod blocking;
+mod budget;
 pub mod capture;
 pub mod catalog;
 pub mod cluster;
 pub mod config;
 pub mod fill;
+mod held;
 pub mod history;
 pub mod log;
 pub mod metrics;
 pub mod publish;
+mod quarantine;
 pub mod redeliver;
 pub mod repository;
 pub mod resync;
@@ -18,6 +21,7 @@ pub mod settled;
 pub mod snapshot;
 pub mod source;
 pub mod spools;
+mod standing;
 pub mod state_id;
 pub mod stats;
 pub mod stretches;

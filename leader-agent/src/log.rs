@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use shardline_common::control::{FillRequest, ShardHistory};
+use shardline_common::control::{FailedRedelivery, FillRequest, ShardHistory};
 use shardline_common::kafka::{ControlError, ControlTopic, Reach, TopicError};
 use shardline_common::record::{Operation, Record};
+use shardline_common::standstill::Cause;
 use shardline_common::types::{Offset, SeqNo, ShardId, TopicName};
 use tokio::sync::watch;
 
@@ -54,6 +55,11 @@ pub trait Log: Send + Sync {
 
     /// Begins to send.
     fn session(&self) -> Arc<dyn Session>;
+
+    /// Why a partition takes no records, when it has not for a while.
+    fn why_stuck<'a>(&'a self, _: &'a TopicName, _: ShardId) -> BoxFuture<'a, Cause> {
+        Box::pin(std::future::ready(Cause::PartitionStuck))
+    }
 }
 
 /// Records that are sent one after the other. Those of one partition keep the order in which they
@@ -68,6 +74,17 @@ pub trait Session: Send + Sync {
         shard: ShardId,
         records: &'a [Record],
     ) -> BoxFuture<'a, Result<Pending, PublishError>>;
+
+    /// Whether records of this session have been on their way for a while.
+    fn is_late(&self) -> bool {
+        false
+    }
+
+    /// Whether records of other sessions have been, and nothing of this one has arrived of late:
+    /// its partition may be as stuck as theirs. A small record shows.
+    fn is_doubted(&self) -> bool {
+        false
+    }
 }
 
 /// Records on their way: resolves to the offset of the last one once the log has them all. They are
@@ -88,6 +105,12 @@ pub trait Board: Send + Sync {
     fn note_history<'a>(
         &'a self,
         history: &'a ShardHistory,
+    ) -> BoxFuture<'a, Result<(), ControlError>>;
+
+    /// Tells a follower that documents cannot be shipped again.
+    fn tell_failed<'a>(
+        &'a self,
+        failed: &'a FailedRedelivery,
     ) -> BoxFuture<'a, Result<(), ControlError>>;
 
     /// Resolves after the next change.
@@ -116,6 +139,13 @@ impl Board for ControlTopic {
         history: &'a ShardHistory,
     ) -> BoxFuture<'a, Result<(), ControlError>> {
         Box::pin(self.publish(history))
+    }
+
+    fn tell_failed<'a>(
+        &'a self,
+        failed: &'a FailedRedelivery,
+    ) -> BoxFuture<'a, Result<(), ControlError>> {
+        Box::pin(self.publish(failed))
     }
 
     fn changes(&self) -> watch::Receiver<Offset> {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use crate::metrics::Metrics;
-use crate::translog::{ShardKey, Spool, SpoolError, Usage};
+use crate::translog::{ShardKey, ShardSpool, Spool, SpoolError, Usage};
 
 const SPOOL_FOLDER: &str = "shardline-spool";
 /// How often spools are looked through. Where translogs are watched, what OpenSearch deletes is
@@ -44,6 +44,18 @@ impl Spools {
         }
         // Just inserted where it was missing.
         Ok(&self.by_data_path[data_path])
+    }
+
+    /// The shards that have a part of a data folder's spool, from an earlier agent or this one.
+    pub fn in_use(&mut self, data_path: &Path) -> Result<Vec<(ShardKey, ShardSpool)>, SpoolError> {
+        if !data_path.join(SPOOL_FOLDER).is_dir() {
+            return Ok(Vec::new());
+        }
+        let spool = self.of(data_path)?;
+        let shards = spool.shards().into_iter();
+        shards
+            .map(|key| Ok((key.clone(), spool.shard(&key.0, key.1)?)))
+            .collect()
     }
 
     /// The shards that have something in a spool, if it is time to look again.

@@ -1,17 +1,17 @@
 //! Decides which shards this agent ships, holds or copies, and keeps a task for each.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shardline_common::control::{
-    BootstrapRequest, Capture as CaptureEntry, Entry, Redelivery, Subscription,
+    BootstrapRequest, Capture as CaptureEntry, Entry, FailedRedelivery, Redelivery, Subscription,
 };
 use shardline_common::kafka::{ControlTopic, TopicError};
 use shardline_common::metadata::MetadataVersions;
 use shardline_common::repository::{Snapshot, SnapshotPosition, SnapshotRequest};
-use shardline_common::topic::replication_topic;
+use shardline_common::topic::{bootstrap_topic, replication_topic};
 use shardline_common::types::{IndexName, IndexUuid, Offset, SeqNo, ShardId, TopicName};
 use shardline_common::verify::{Question, Reply};
 use shardline_common::wildcard::wildcard_match;
@@ -25,11 +25,12 @@ use crate::capture::{self, Context, Files, Origin, Shard, Shipped};
 use crate::cluster::{self, ClusterView, IndexView, LocalNode, LocalState};
 use crate::config::{CaptureConfig, Source};
 use crate::fill;
+use crate::held::{Held, translog_folder};
 use crate::redeliver::{self, Asking};
 use crate::repository;
 use crate::snapshot;
 use crate::source::watch_checkpoints;
-use crate::spools::Spools;
+use crate::spools::{GRACE, Spools};
 use crate::translog::{ShardKey, ShardTail};
 use crate::verify;
 
@@ -47,6 +48,8 @@ pub struct Supervisor {
     /// Instead of the translogs, where those cannot be read.
     poll: Option<Origin>,
     spools: Spools,
+    /// Shards that nobody has taken over yet.
+    held: Held,
     /// The view and the newest entries with which every index was found to be announced.
     announced: Option<(i64, Option<Offset>, Option<Offset>)>,
     captures: HashMap<ShardKey, RunningCapture>,
@@ -56,6 +59,10 @@ pub struct Supervisor {
     snapshots: HashMap<(String, ShardId), Task>,
     bootstrap_topics: HashMap<String, TopicName>,
     repository_snapshots: HashMap<(String, ShardId), Task>,
+    /// Of snapshots in repositories: those that this agent writes.
+    positions: HashSet<(String, ShardId)>,
+    /// By key, since when nobody has asked for their snapshots.
+    unneeded_positions: HashMap<String, Instant>,
     /// Of snapshots in repositories, by id.
     clearings: HashMap<String, JoinHandle<()>>,
     /// By nonce.
@@ -100,6 +107,7 @@ impl Supervisor {
         context: Arc<Context>,
         leader_table: ControlTopic,
         follower_table: ControlTopic,
+        (spools, held): (Spools, Held),
         config: &CaptureConfig,
         stop: &CancellationToken,
     ) -> Self {
@@ -119,7 +127,8 @@ impl Supervisor {
             leader_table,
             follower_table,
             always: config.always.clone(),
-            spools: Spools::new(config.spool_limit_mib.saturating_mul(1024 * 1024)),
+            spools,
+            held,
             announced: None,
             captures: HashMap::new(),
             counted: HashMap::new(),
@@ -127,6 +136,8 @@ impl Supervisor {
             snapshots: HashMap::new(),
             bootstrap_topics: HashMap::new(),
             repository_snapshots: HashMap::new(),
+            positions: HashSet::new(),
+            unneeded_positions: HashMap::new(),
             clearings: HashMap::new(),
             questions: HashMap::new(),
         }
@@ -174,12 +185,20 @@ impl Supervisor {
         );
         let is_announced = self.announced == Some(compared);
         let mut all_started = true;
+        // First what needs no answer of Kafka's: whatever it does not have is held.
+        for index in &wanted {
+            if let Err(error) = self.hold_index(index) {
+                warn!(index = %index.name, %error, "the index cannot be held yet");
+                all_started = false;
+            }
+        }
         // What Kafka has to be asked for is left for later once it has not answered: it would hold
         // up the other indices.
-        let mut kafka_answers = true;
+        let (mut refused, mut kafka_answers) = self.create_topics(&wanted).await;
         for index in wanted {
+            let refused = refused.remove(&self.topic_of(index));
             if let Err(error) = self
-                .start_index(index, is_announced, &mut kafka_answers)
+                .start_index(index, is_announced, refused, &mut kafka_answers)
                 .await
             {
                 warn!(index = %index.name, %error, "the index cannot be captured yet");
@@ -187,6 +206,9 @@ impl Supervisor {
             }
         }
         all_started &= kafka_answers;
+        if !view.indices.is_empty() {
+            self.held.let_go();
+        }
         self.announced = all_started.then_some(compared);
         self.context
             .metrics
@@ -197,6 +219,7 @@ impl Supervisor {
         self.reconcile_repository_snapshots(view).await;
         self.reconcile_questions().await;
         self.pass_on_redeliveries();
+        self.remove_failed_redeliveries().await;
     }
 
     pub async fn stop(&mut self) {
@@ -229,10 +252,79 @@ impl Supervisor {
                 .any(|pattern| wildcard_match(pattern, index.name.as_str()))
     }
 
+    fn topic_of(&self, index: &IndexView) -> TopicName {
+        replication_topic(
+            self.context.kafka.topic_prefix(),
+            &self.node.announcement.cluster_name,
+            &index.name,
+            &index.uuid,
+        )
+    }
+
+    /// The shards that are to be captured here and are not yet.
+    fn missing(&self, index: &IndexView) -> Vec<ShardId> {
+        let is_missing =
+            |shard: &ShardId| !self.captures.contains_key(&(index.uuid.clone(), *shard));
+        let primaries = index.local_primaries.iter().copied();
+        primaries.filter(is_missing).collect()
+    }
+
+    /// Holds what an index has here, and goes on to hold what is beside its primaries.
+    fn hold_index(&mut self, index: &IndexView) -> Result<(), StartError> {
+        if self.poll.is_none() {
+            for id in self.missing(index) {
+                if let Some(Files { translog, spool }) = self.locate(index, id)? {
+                    let key = (index.uuid.clone(), id);
+                    self.held
+                        .hold(key, &translog, &spool, &self.context.watcher);
+                }
+            }
+        }
+        let topic = self.topic_of(index);
+        for id in self.beside(index) {
+            let key = (index.uuid.clone(), id);
+            if self.holds.contains_key(&key) {
+                continue;
+            }
+            let Some(files) = self.locate(index, id)? else {
+                continue;
+            };
+            self.held.hold(
+                key.clone(),
+                &files.translog,
+                &files.spool,
+                &self.context.watcher,
+            );
+            let (shard, context) = (shard_of(index, id, &topic), Arc::clone(&self.context));
+            self.holds
+                .insert(key, Task::spawn(|stop| hold(shard, files, context, stop)));
+        }
+        Ok(())
+    }
+
+    /// Makes the topics of all indices of which captures are to be started, in one go. Gives those
+    /// that Kafka refused, and whether it answered.
+    async fn create_topics(&self, wanted: &[&IndexView]) -> (HashMap<TopicName, TopicError>, bool) {
+        let starting = wanted
+            .iter()
+            .filter(|index| !self.missing(index).is_empty());
+        let topics = starting
+            .map(|index| (self.topic_of(index), index.number_of_shards))
+            .collect::<BTreeMap<_, _>>();
+        match self.context.kafka.create_replication_topics(&topics).await {
+            Ok(refused) => (refused, true),
+            Err(error) => {
+                warn!(topics = topics.len(), %error, "the topics of indices cannot be made yet");
+                (HashMap::new(), false)
+            }
+        }
+    }
+
     async fn start_index(
         &mut self,
         index: &IndexView,
         is_announced: bool,
+        refused: Option<TopicError>,
         kafka_answers: &mut bool,
     ) -> Result<(), StartError> {
         // Before anything that Kafka may hold up.
@@ -243,28 +335,9 @@ impl Supervisor {
                 capture.metadata.send_if_modified(newest);
             }
         }
-        let topic = replication_topic(
-            self.context.kafka.topic_prefix(),
-            &self.node.announcement.cluster_name,
-            &index.name,
-            &index.uuid,
-        );
-        let missing: Vec<ShardId> = index
-            .local_primaries
-            .iter()
-            .copied()
-            .filter(|shard| !self.captures.contains_key(&(index.uuid.clone(), *shard)))
-            .collect();
-        let mut announced = Ok(());
-        if !missing.is_empty() && *kafka_answers {
-            let made = self
-                .context
-                .kafka
-                .create_replication_topic(&topic, index.number_of_shards)
-                .await;
-            *kafka_answers = !matches!(made, Err(TopicError::Failed { .. }));
-            announced = made.map_err(StartError::from);
-        }
+        let topic = self.topic_of(index);
+        let missing = self.missing(index);
+        let mut announced = refused.map_or(Ok(()), |refused| Err(StartError::from(refused)));
         // One agent speaks for the index: the one beside the primary of its first shard.
         if announced.is_ok()
             && *kafka_answers
@@ -306,18 +379,6 @@ impl Supervisor {
                 },
             );
         }
-        for id in self.beside(index) {
-            let key = (index.uuid.clone(), id);
-            if self.holds.contains_key(&key) {
-                continue;
-            }
-            let Some(files) = self.locate(index, id)? else {
-                continue;
-            };
-            let (shard, context) = (shard_of(index, id, &topic), Arc::clone(&self.context));
-            self.holds
-                .insert(key, Task::spawn(|stop| hold(shard, files, context, stop)));
-        }
         announced
     }
 
@@ -325,7 +386,11 @@ impl Supervisor {
     async fn announce(&self, index: &IndexView, topic: &TopicName) -> Result<(), StartError> {
         let key = CaptureEntry::key_of(self.node.cluster(), &index.uuid);
         let listed: Option<CaptureEntry> = self.leader_table.get(&key);
-        if listed.is_some_and(|listed| !index.versions.newer_than(listed.metadata.versions)) {
+        // After the cluster, or the prefix, got another name, captures write to another topic.
+        let is_listed = |listed: CaptureEntry| {
+            listed.topic == *topic && !index.versions.newer_than(listed.metadata.versions)
+        };
+        if listed.is_some_and(is_listed) {
             return Ok(());
         }
         let opensearch = &self.context.opensearch;
@@ -360,7 +425,7 @@ impl Supervisor {
     }
 
     fn data_path_of(&self, index: &IndexView, shard: ShardId) -> Option<&PathBuf> {
-        let relative = translog_of(index, shard);
+        let relative = translog_folder(&self.node.own_folder, &index.uuid, shard);
         self.node
             .data_paths
             .iter()
@@ -369,7 +434,7 @@ impl Supervisor {
 
     /// Finds a shard's translog on disk. `None` while the node has not made it yet.
     fn locate(&mut self, index: &IndexView, id: ShardId) -> Result<Option<Files>, StartError> {
-        let relative = translog_of(index, id);
+        let relative = translog_folder(&self.node.own_folder, &index.uuid, id);
         let Some(data_path) = self.data_path_of(index, id).cloned() else {
             warn!(index = %index.name, shard = %id, data_paths = ?self.node.data_paths,
                   "no translog of this shard below the data paths: set capture.data_paths if the agent sees them elsewhere");
@@ -469,6 +534,8 @@ impl Supervisor {
     /// Has snapshots made in repositories for those who ask, and deleted when nobody asks for them
     /// any more.
     async fn reconcile_repository_snapshots(&mut self, view: &ClusterView) {
+        // Before the requests: what is asked for meanwhile has positions that are not among these.
+        let positions = self.leader_table.all::<SnapshotPosition>();
         let requests = self.follower_table.all::<SnapshotRequest>().into_iter();
         let of_here = requests.filter(|request| request.leader_cluster == *self.node.cluster());
         let requests: HashMap<String, SnapshotRequest> = of_here
@@ -491,6 +558,7 @@ impl Supervisor {
                 .values()
                 .filter(|request| request.leader_uuid == *uuid)
             {
+                self.positions.insert((request.id.clone(), *shard));
                 self.repository_snapshots
                     .entry((request.id.clone(), *shard))
                     .or_insert_with(|| {
@@ -528,13 +596,40 @@ impl Supervisor {
                 });
             }
         }
-        for position in self.leader_table.all::<SnapshotPosition>() {
-            if position.leader_cluster == *self.node.cluster()
-                && !requests.contains_key(&position.id)
-                && let Err(error) = self.leader_table.remove(&position.key()).await
+        self.remove_positions(positions, view, &requests).await;
+    }
+
+    /// Each agent removes the positions that it has written; the one beside the manager, after a
+    /// while, those of agents that are gone. Any other may not have seen yet what was asked.
+    async fn remove_positions(
+        &mut self,
+        positions: Vec<SnapshotPosition>,
+        view: &ClusterView,
+        requests: &HashMap<String, SnapshotRequest>,
+    ) {
+        let mut unneeded = HashMap::new();
+        for position in positions {
+            if position.leader_cluster != *self.node.cluster()
+                || requests.contains_key(&position.id)
+            {
+                continue;
+            }
+            let key = position.key();
+            let since = self.unneeded_positions.remove(&key);
+            let since = since.unwrap_or_else(Instant::now);
+            let is_own = self.positions.contains(&(position.id, position.shard));
+            let is_left = view.local_is_manager && since.elapsed() >= GRACE;
+            if (is_own || is_left)
+                && let Err(error) = self.leader_table.remove(&key).await
             {
                 warn!(%error, "a position that nobody needs any more could not be removed");
             }
+            unneeded.insert(key, since);
+        }
+        self.unneeded_positions = unneeded;
+        let is_asked_for = |(id, _): &(String, ShardId)| requests.contains_key(id);
+        if self.unneeded_positions.is_empty() {
+            self.positions.retain(is_asked_for);
         }
     }
 
@@ -606,6 +701,21 @@ impl Supervisor {
         }
     }
 
+    /// Takes back what was told about requests that do not stand any more.
+    async fn remove_failed_redeliveries(&self) {
+        for failed in self.leader_table.all::<FailedRedelivery>() {
+            let key = (failed.leader_uuid.clone(), failed.shard);
+            let request: Option<Redelivery> = self.follower_table.get(&failed.request_key());
+            let stands = request.is_some_and(|request| request.frame == failed.frame);
+            if self.captures.contains_key(&key)
+                && !stands
+                && let Err(error) = self.leader_table.remove(&failed.key()).await
+            {
+                warn!(%error, "an answer that nobody waits for could not be removed");
+            }
+        }
+    }
+
     async fn start_snapshots(
         &mut self,
         id: &str,
@@ -615,6 +725,14 @@ impl Supervisor {
         let Some(capture) = self.leader_table.get::<CaptureEntry>(&metadata) else {
             return Ok(());
         };
+        // Whatever a request says, no other topic is made, or deleted.
+        let topic = bootstrap_topic(&capture.topic, id);
+        if request.topic != topic || !is_bootstrap_id(id) {
+            return Err(StartError::ForeignTopic {
+                asked: request.topic.clone(),
+                own: topic,
+            });
+        }
         for ((uuid, shard), running) in &self.captures {
             let key = (id.to_owned(), *shard);
             if *uuid != request.leader_uuid || self.snapshots.contains_key(&key) {
@@ -623,13 +741,12 @@ impl Supervisor {
             if !self.bootstrap_topics.contains_key(id) {
                 self.context
                     .kafka
-                    .create_replication_topic(&request.topic, capture.metadata.number_of_shards)
+                    .create_replication_topic(&topic, capture.metadata.number_of_shards)
                     .await?;
-                self.bootstrap_topics
-                    .insert(id.to_owned(), request.topic.clone());
+                self.bootstrap_topics.insert(id.to_owned(), topic.clone());
             }
             info!(index = %running.shard.index, %shard, bootstrap = id, "snapshot started");
-            let (shard, topic) = (running.shard.clone(), request.topic.clone());
+            let (shard, topic) = (running.shard.clone(), topic.clone());
             let (context, shipped) = (Arc::clone(&self.context), running.shipped.clone());
             let task = Task::spawn(|stop| snapshot::run(shard, topic, context, shipped, stop));
             self.snapshots.insert(key, task);
@@ -638,18 +755,10 @@ impl Supervisor {
     }
 }
 
-/// Relative to the node's data path.
-fn translog_of(index: &IndexView, shard: ShardId) -> PathBuf {
-    [
-        "nodes",
-        "0",
-        "indices",
-        index.uuid.as_str(),
-        &shard.to_string(),
-        "translog",
-    ]
-    .iter()
-    .collect()
+/// Whether an id is one that follower agents give, of which a topic's name can be made.
+fn is_bootstrap_id(id: &str) -> bool {
+    let is_legal = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    !id.is_empty() && id.len() <= 64 && id.chars().all(is_legal)
 }
 
 fn shard_of(index: &IndexView, shard: ShardId, topic: &TopicName) -> Shard {
@@ -673,6 +782,8 @@ enum StartError {
     OpenSearch(#[from] shardline_common::opensearch::OpenSearchError),
     #[error(transparent)]
     Spool(#[from] crate::translog::SpoolError),
+    #[error("the bootstrap asks for topic {asked}, and its own is {own}: it is not served")]
+    ForeignTopic { asked: TopicName, own: TopicName },
 }
 
 /// Beside a copy that is not the primary: keeps generations from deletion until Kafka has what is

@@ -41,6 +41,10 @@ pub trait ChangeSource: Send {
     /// Keeps nothing in memory that can be read again: the next call may come late.
     fn put_down(&mut self);
 
+    /// Keeps no file open either: the next call may come very late, and an open file takes disk
+    /// after it was deleted.
+    fn close(&mut self);
+
     /// Kafka has everything up to `acked`: it need not be kept any longer.
     fn release(&mut self, acked: SeqNo) -> impl Future<Output = Result<(), CaptureError>> + Send;
 

@@ -147,6 +147,8 @@ impl ChangeSource for PollSource {
 
     fn put_down(&mut self) {}
 
+    fn close(&mut self) {}
+
     async fn release(&mut self, _acked: SeqNo) -> Result<(), CaptureError> {
         Ok(())
     }

@@ -10,11 +10,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use nix::sys::statvfs::statvfs;
 use parking_lot::Mutex;
 use shardline_common::types::{IndexUuid, ShardId};
 use tracing::warn;
 
 use super::hold::{ShardSpool, Shelf};
+
+/// How much of the disk stays free whatever the limit is, in percent: at 5, OpenSearch makes indices
+/// read-only (`cluster.routing.allocation.disk.watermark.flood_stage`).
+const FREE_PERCENT: u64 = 7;
 
 pub type ShardKey = (IndexUuid, ShardId);
 
@@ -40,8 +45,32 @@ pub(super) struct Shared {
     /// `None` where nothing can be written.
     root: Option<PathBuf>,
     limit_bytes: u64,
+    disk: fn(&Path) -> Option<Disk>,
     shelves: Mutex<HashMap<ShardKey, Arc<Shelf>>>,
     let_go: AtomicU64,
+}
+
+/// The file system of a spool.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Disk {
+    pub total_bytes: u64,
+    pub free_bytes: u64,
+}
+
+impl Disk {
+    fn of(path: &Path) -> Option<Self> {
+        let found = statvfs(path).ok()?;
+        let bytes = |blocks: u64| blocks.saturating_mul(found.fragment_size());
+        Some(Self {
+            total_bytes: bytes(found.blocks()),
+            free_bytes: bytes(found.blocks_available()),
+        })
+    }
+
+    /// What is to be let go so that enough is free.
+    fn lacks(self) -> u64 {
+        (self.total_bytes / 100 * FREE_PERCENT).saturating_sub(self.free_bytes)
+    }
 }
 
 /// What a spool takes.
@@ -82,9 +111,14 @@ impl Spool {
     }
 
     pub(super) fn over(root: Option<PathBuf>, limit_bytes: u64) -> Self {
+        Self::on(root, limit_bytes, Disk::of)
+    }
+
+    fn on(root: Option<PathBuf>, limit_bytes: u64, disk: fn(&Path) -> Option<Disk>) -> Self {
         let shared = Shared {
             root,
             limit_bytes,
+            disk,
             shelves: Mutex::default(),
             let_go: AtomicU64::new(0),
         };
@@ -193,7 +227,11 @@ impl Shared {
     /// Lets the oldest held generations go until the rest is within the limit. What cannot be let
     /// go is logged, as it need not be of the shard that asks.
     pub(super) fn enforce_limit(&self) {
-        if self.held_bytes() <= self.limit_bytes {
+        let held_bytes = self.held_bytes();
+        let disk = self.root.as_deref().and_then(self.disk);
+        let room = held_bytes.saturating_sub(disk.map_or(0, Disk::lacks));
+        let limit_bytes = self.limit_bytes.min(room);
+        if held_bytes <= limit_bytes {
             return;
         }
         let shelves = self.shelves.lock();
@@ -209,11 +247,11 @@ impl Shared {
         held.sort_by_key(|(held, generation, ..)| (held.written, *generation));
         let mut bytes: u64 = held.iter().map(|(held, ..)| held.bytes).sum();
         for (held, generation, (index, shard), shelf) in held {
-            if bytes <= self.limit_bytes {
+            if bytes <= limit_bytes {
                 break;
             }
-            warn!(%index, %shard, %generation, bytes = held.bytes, limit_bytes = self.limit_bytes,
-                  "the spool is full: a generation that Kafka does not have yet is let go");
+            warn!(%index, %shard, %generation, bytes = held.bytes, limit_bytes, ?disk,
+                  "the spool is full, or its disk: a generation that Kafka does not have yet is let go");
             match shelf.let_go(generation) {
                 Ok(()) => {
                     bytes -= held.bytes;
@@ -274,6 +312,40 @@ mod tests {
         assert!(!root.join("u/3").exists() && root.join("u/4").exists());
         spool.remove(&("u".into(), ShardId(4))).unwrap();
         assert!(!root.join("u").exists());
+    }
+
+    #[test]
+    fn a_disk_that_fills_up_takes_from_the_spool_whatever_the_limit_is() {
+        let folder = tempfile::tempdir().unwrap();
+        for shard in ["3", "4"] {
+            let folder = folder.path().join("u").join(shard);
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join("translog-5.tlog"), [0; 700]).unwrap();
+        }
+        let used = |free_bytes| {
+            let disk: fn(&Path) -> Option<Disk> = match free_bytes {
+                420 => |_| {
+                    Some(Disk {
+                        total_bytes: 6000,
+                        free_bytes: 420,
+                    })
+                },
+                400 => |_| {
+                    Some(Disk {
+                        total_bytes: 6000,
+                        free_bytes: 400,
+                    })
+                },
+                _ => |_| None,
+            };
+            let spool = Spool::on(Some(folder.path().to_owned()), 10_000, disk);
+            for (index, shard) in spool.on_disk().unwrap() {
+                spool.shard(&index, shard).unwrap();
+            }
+            spool.recount().unwrap();
+            spool.usage().held_bytes
+        };
+        assert_eq!((used(0), used(420), used(400)), (1400, 1400, 700));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use leader_agent::capture::{self, Context, Files, Origin, Shard, Shipped};
+use leader_agent::capture::{self, Context, Files, Origin, Shard, Shipped, Standing};
 use leader_agent::log::{Board, Log};
 use leader_agent::metrics::Metrics;
 use leader_agent::redeliver::{self, Asking};
@@ -81,6 +81,7 @@ impl LeaderAgent {
             stretch: STRETCH,
             heartbeat: HEARTBEAT,
             cluster_seen: Mutex::new(Instant::now()),
+            standing: Standing::default(),
             started: Instant::now(),
         });
         let shard = Shard {

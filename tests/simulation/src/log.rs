@@ -13,7 +13,7 @@ use leader_agent::log::{Board, Log, Pending, Session};
 use leader_agent::publish::PublishError;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Headers;
-use shardline_common::control::{Entry, FillRequest, ShardHistory};
+use shardline_common::control::{Entry, FailedRedelivery, FillRequest, ShardHistory};
 use shardline_common::kafka::{
     ControlError, LastOperations, REACH_RECORDS, Reach, TopicError, Watermarks,
 };
@@ -193,6 +193,7 @@ pub fn away(topic: &TopicName) -> TopicError {
         action: "ask",
         topic: topic.clone(),
         source,
+        heard: String::new(),
     }
 }
 
@@ -384,6 +385,7 @@ impl Session for AgentsSession {
 pub struct Posted {
     pub posted: BTreeMap<String, FillRequest>,
     pub histories: BTreeMap<String, ShardHistory>,
+    pub failed: BTreeMap<String, FailedRedelivery>,
     pub changed: watch::Sender<Offset>,
 }
 
@@ -392,6 +394,7 @@ impl Default for Posted {
         Self {
             posted: BTreeMap::new(),
             histories: BTreeMap::new(),
+            failed: BTreeMap::new(),
             changed: watch::Sender::new(Offset(0)),
         }
     }
@@ -444,6 +447,18 @@ impl Board for AgentsLog {
             },
         );
         Box::pin(async move { noted.await.ok_or_else(control_away) })
+    }
+
+    fn tell_failed<'a>(
+        &'a self,
+        failed: &'a FailedRedelivery,
+    ) -> BoxFuture<'a, Result<(), ControlError>> {
+        let failed = failed.clone();
+        let label = format!("failed redelivery: {}", failed.reason);
+        let told = call(&self.world, Target::Log, label, move |world| {
+            world.board.failed.insert(failed.key(), failed);
+        });
+        Box::pin(async move { told.await.ok_or_else(control_away) })
     }
 
     fn changes(&self) -> watch::Receiver<Offset> {
