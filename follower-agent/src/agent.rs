@@ -28,7 +28,7 @@ use crate::api::ReplicationService;
 use crate::checkpoint::CheckpointStore;
 use crate::config::FollowerConfig;
 use crate::followed::Shared;
-use crate::gateway::{self, Upstream};
+use crate::gateway::{self, Budget, Upstream};
 use crate::group::{Group, Membership};
 use crate::leader_watch;
 use crate::leaders::Leaders;
@@ -172,9 +172,10 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
         group,
         client: proxy_client(&config.opensearch)?,
     });
-    let gateway = gateway::router(service, Arc::new(settings), upstream)
+    let budget = Budget::new(config.gateway.limits());
+    let gateway = gateway::router(service, Arc::new(settings), upstream, budget.clone())
         .layer(middleware::from_fn_with_state(peers, peers::route));
-    let front = tokio::spawn(telemetry::serve(front, gateway, stop.clone()));
+    let front = tokio::spawn(gateway::serve(front, gateway, budget, stop.clone()));
     let rules = tokio::spawn(auto_follow::run(Arc::clone(&replication), stop.clone()));
     let tasks = tokio::spawn(bulk::run(Arc::clone(&replication), stop.clone()));
     let verifications = tokio::spawn(verify::run(Arc::clone(&replication), stop.clone()));

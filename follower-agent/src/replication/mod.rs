@@ -1,6 +1,7 @@
 //! What is followed on this follower cluster: subscriptions, the tasks that work for them
 //! ([`tasks`]), and the calls that change them ([`calls`]).
 
+mod aliases;
 mod calls;
 mod tasks;
 
@@ -18,6 +19,7 @@ use tokio::sync::{OwnedMutexGuard, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::aliases::LeaderAliases;
 use self::tasks::Tasks;
 use crate::api::ReplicationStatus;
 use crate::bulk::TaskIds;
@@ -44,6 +46,7 @@ pub struct Replication {
     /// The control topic's position up to which the tasks are as it says.
     acted: watch::Sender<Offset>,
     followed: Derived<HashSet<IndexName>>,
+    aliases: LeaderAliases,
     /// Held by a call that changes what is followed.
     calls: EntryLocks,
     settings: ControlSettings,
@@ -75,6 +78,7 @@ impl Replication {
             known,
             acted,
             followed,
+            aliases: LeaderAliases::default(),
             calls,
             settings,
             own_gateway,
