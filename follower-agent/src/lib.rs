@@ -27,6 +27,7 @@ pub mod own_gateway;
 pub mod peers;
 pub mod ports;
 pub mod positions;
+pub mod preflight;
 pub mod progress;
 pub mod replication;
 pub mod requests;

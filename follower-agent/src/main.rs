@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use follower_agent::agent;
 use follower_agent::ctl::{self, CtlArguments};
-use follower_agent::{agent, config::FollowerConfig};
 use shardline_common::launch::{LaunchArguments, launch};
 
 /// Batches are made by some threads and freed by others, and glibc keeps what each thread has freed
@@ -35,9 +35,6 @@ async fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     match arguments.command {
         Some(Command::Ctl(arguments)) => Ok(ctl::run(arguments).await),
-        None => {
-            launch(arguments.launch, FollowerConfig::validate, agent::run).await?;
-            Ok(ExitCode::SUCCESS)
-        }
+        None => launch(arguments.launch, agent::run).await,
     }
 }

@@ -10,6 +10,7 @@ pub mod fill;
 pub mod history;
 pub mod log;
 pub mod metrics;
+pub mod preflight;
 pub mod publish;
 pub mod redeliver;
 pub mod repository;
