@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::memory::{self, Readout};
 use super::{Group, Kafka, Outgoing, RenewedProducer, TopicError, assignment};
 use crate::control::Entry;
 use crate::process::backoff::until_available;
@@ -66,14 +67,14 @@ struct Table {
 }
 
 impl Table {
-    fn take(&mut self, key: String, value: Option<&[u8]>, next: Offset) {
+    fn take(&mut self, key: String, value: Option<Bytes>, next: Offset) {
         let kind = key.split_once('/').map_or(&*key, |(kind, _)| kind);
         match self.newest.get_mut(kind) {
             Some(newest) => *newest = next,
             None => drop(self.newest.insert(kind.to_owned(), next)),
         }
         match value {
-            Some(value) => self.entries.insert(key, Bytes::copy_from_slice(value)),
+            Some(value) => self.entries.insert(key, value),
             None => self.entries.remove(&key),
         };
     }
@@ -117,23 +118,14 @@ impl ControlTopic {
             topic: topic.clone(),
             source,
         };
-        let mut settings = kafka.consumer("shardline-control");
-        // The end is an event of its own: compaction may have removed the records just before it.
-        settings
-            .set("auto.offset.reset", "earliest")
-            .set("enable.partition.eof", "true");
-        let consumer = StreamConsumer::from_config_and_context(&settings, Quiet).map_err(failed)?;
-        let start = HashMap::from([((topic.clone(), SHARD), marks.low)]);
-        consumer
-            .assign(&assignment(&start).map_err(failed)?)
-            .map_err(failed)?;
+        let records = Records::open(kafka, &topic, marks.low).map_err(failed)?;
 
         let table = Arc::new(RwLock::new(Table::default()));
         let (progress, position) = watch::channel(marks.low);
         let producer =
             RenewedProducer::made_by(Kafka::control_producer, kafka.clone()).map_err(failed)?;
         tokio::spawn(follow(
-            consumer,
+            records,
             Arc::clone(&table),
             progress,
             marks.high,
@@ -297,28 +289,86 @@ impl ClientContext for Quiet {
 
 impl ConsumerContext for Quiet {}
 
+/// A control topic's records, from wherever they come.
+enum Records {
+    Network(StreamConsumer<Quiet>),
+    Memory(memory::Reader),
+}
+
+/// What comes next: a record, or for now nothing.
+enum Next {
+    Record {
+        next: Offset,
+        key: Option<Bytes>,
+        value: Option<Bytes>,
+    },
+    End,
+}
+
+impl Records {
+    fn open(kafka: &Kafka, topic: &TopicName, low: Offset) -> Result<Self, KafkaError> {
+        if let Some(client) = kafka.memory() {
+            let reader = memory::Reader::new(client.clone(), topic.clone(), SHARD, low);
+            return Ok(Self::Memory(reader));
+        }
+        let mut settings = kafka.consumer("shardline-control");
+        // The end is an event of its own: compaction may have removed the records just before it.
+        settings
+            .set("auto.offset.reset", "earliest")
+            .set("enable.partition.eof", "true");
+        let consumer = StreamConsumer::from_config_and_context(&settings, Quiet)?;
+        let start = HashMap::from([((topic.clone(), SHARD), low)]);
+        consumer.assign(&assignment(&start)?)?;
+        Ok(Self::Network(consumer))
+    }
+
+    async fn next(&mut self) -> Result<Next, KafkaError> {
+        match self {
+            Self::Network(consumer) => match consumer.recv().await {
+                Ok(message) => Ok(Next::Record {
+                    next: Offset(message.offset() + 1),
+                    key: message.key().map(Bytes::copy_from_slice),
+                    value: message.payload().map(Bytes::copy_from_slice),
+                }),
+                Err(KafkaError::PartitionEOF(_)) => Ok(Next::End),
+                Err(error) => Err(error),
+            },
+            Self::Memory(reader) => match reader.next().await {
+                Readout::Record(offset, record) => Ok(Next::Record {
+                    next: Offset(offset.0 + 1),
+                    key: record.key,
+                    value: record.value,
+                }),
+                Readout::End => Ok(Next::End),
+                Readout::Lost => Err(KafkaError::MessageConsumption(
+                    RDKafkaErrorCode::AutoOffsetReset,
+                )),
+            },
+        }
+    }
+}
+
 /// Keeps the table up to date until the agent stops.
 async fn follow(
-    consumer: StreamConsumer<Quiet>,
+    mut records: Records,
     table: Arc<RwLock<Table>>,
     progress: watch::Sender<Offset>,
     end_at_start: Offset,
     stop: CancellationToken,
 ) {
     loop {
-        let message = tokio::select! {
-            message = consumer.recv() => message,
+        let next = tokio::select! {
+            next = records.next() => next,
             () = stop.cancelled() => return,
         };
-        match message {
-            Ok(message) => {
-                let next = Offset(message.offset() + 1);
-                if let Some(Ok(key)) = message.key().map(|key| String::from_utf8(key.to_vec())) {
-                    table.write().take(key, message.payload(), next);
+        match next {
+            Ok(Next::Record { next, key, value }) => {
+                if let Some(Ok(key)) = key.map(|key| String::from_utf8(key.to_vec())) {
+                    table.write().take(key, value, next);
                 }
                 progress.send_replace(next);
             }
-            Err(KafkaError::PartitionEOF(_)) => {
+            Ok(Next::End) => {
                 progress.send_if_modified(|position| {
                     let behind = *position < end_at_start;
                     *position = (*position).max(end_at_start);

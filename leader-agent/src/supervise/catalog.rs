@@ -6,7 +6,7 @@
 //! agent.
 
 use std::collections::{HashMap, HashSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 use shardline_common::control::{
@@ -14,6 +14,7 @@ use shardline_common::control::{
 };
 use shardline_common::kafka::{ControlError, ControlTopic};
 use shardline_common::types::{ClusterUuid, IndexUuid, Offset};
+use tokio::time::Instant;
 use tracing::info;
 
 use crate::node::{ClusterView, IndexView};
