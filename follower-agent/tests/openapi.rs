@@ -298,7 +298,7 @@ fn answers_with_everything_in_them_are_as_described() {
         document.check("Status", of_state(state));
     }
     let lag_details = Some(LagDetails {
-        operations: 1,
+        operations: Some(1),
         millis: 2,
     });
     document.check(

@@ -201,8 +201,10 @@ pub struct FollowedStatus {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LagDetails {
-    /// That the leader has and the follower has not, over all shards.
-    pub operations: i64,
+    /// That the leader has and the follower has not, over all shards; not known before the leader
+    /// was heard of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operations: Option<i64>,
     /// Age of the oldest operation that is not applied; of the shard that is furthest behind.
     pub millis: i64,
 }

@@ -47,7 +47,9 @@ pub(super) async fn for_index(client: &Client, index: &str) -> Result<Value, Ctl
             status.bootstrap_details,
         ) {
             // Before the leader is heard of, nothing is known of what is to be copied.
-            (ReplicationState::Syncing, Some(details), _) if lag_details.is_some() => {
+            (ReplicationState::Syncing, Some(details), _)
+                if lag_details.is_some_and(|lag| lag.operations.is_some()) =>
+            {
                 let goal = *goal.get_or_insert(details.leader_checkpoint);
                 if details.follower_checkpoint >= goal && status.resync_details.is_empty() {
                     bar.finish_and_clear();

@@ -79,15 +79,24 @@ pub(crate) fn of(
     status
 }
 
-/// Before the leader was heard of, the operations are those that are known.
+/// None before the leader was heard of, unless that takes too long.
 pub(crate) fn lag(phase: Option<&Phase>) -> Option<LagDetails> {
     let Some(Phase::Syncing(progress)) = phase else {
         return None;
     };
+    let is_heard = progress.shards.iter().all(ShardProgress::is_heard);
+    if !is_heard
+        && progress
+            .shards
+            .iter()
+            .all(|shard| shard.standstill().is_none())
+    {
+        return None;
+    }
     let behind =
         |shard: &ShardProgress| shard.leader_checkpoint().0 - shard.follower_checkpoint().0;
     Some(LagDetails {
-        operations: progress.shards.iter().map(behind).sum(),
+        operations: is_heard.then(|| progress.shards.iter().map(behind).sum()),
         millis: progress
             .shards
             .iter()

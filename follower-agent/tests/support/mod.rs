@@ -225,7 +225,7 @@ impl ReplicationService for FakeService {
         names.retain(|name| wildcard_match(pattern, name.as_str()));
         names.sort();
         let lag_details = Some(LagDetails {
-            operations: 0,
+            operations: Some(0),
             millis: 0,
         });
         let status = |name: &IndexName| {
