@@ -5,23 +5,37 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use reqwest::Method;
 use serde_json::Value;
+use shardline_dev::Access;
+
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// One server.
 #[derive(Clone)]
 pub struct Client {
     base: String,
     http: reqwest::Client,
+    login: Option<(String, String)>,
 }
 
 impl Client {
     pub fn new(base: impl Into<String>) -> Result<Self> {
         let http = reqwest::Client::builder()
-            .timeout(Duration::from_secs(120))
+            .timeout(TIMEOUT)
             .tcp_nodelay(true)
             .build()?;
         Ok(Self {
             base: base.into(),
             http,
+            login: None,
+        })
+    }
+
+    /// A client of a server that asks for a login.
+    pub fn with_access(base: impl Into<String>, access: &Access) -> Result<Self> {
+        Ok(Self {
+            base: base.into(),
+            http: access.client(TIMEOUT)?,
+            login: Some((access.user.clone(), access.password.clone())),
         })
     }
 
@@ -39,6 +53,9 @@ impl Client {
         let mut request = self
             .http
             .request(method.clone(), format!("{}{path}", self.base));
+        if let Some((user, password)) = &self.login {
+            request = request.basic_auth(user, Some(password));
+        }
         if let Some((content_type, body)) = body {
             request = request.header("content-type", content_type).body(body);
         }

@@ -45,10 +45,11 @@ impl World {
         };
         change(&mut options);
         let stack = Stack::start(options).await?;
+        let client = |url: String| client_as(&stack, "admin", url);
         let world = Self {
-            leader: Client::new(stack.leader_url())?,
-            follower: Client::new(stack.follower_url())?,
-            gateway: Client::new(stack.gateway_url())?,
+            leader: client(stack.leader_url())?,
+            follower: client(stack.follower_url())?,
+            gateway: client(stack.gateway_url())?,
             stack,
             _run_dir: run_dir,
         };
@@ -107,7 +108,24 @@ impl World {
         ))
     }
 
+    /// The gateway as somebody else; everybody is the same where the stack asks for no login.
+    pub fn gateway_as(&self, user: &str) -> Result<Client> {
+        client_as(&self.stack, user, self.stack.gateway_url())
+    }
+
+    /// The follower cluster itself as somebody else.
+    pub fn follower_as(&self, user: &str) -> Result<Client> {
+        client_as(&self.stack, user, self.stack.follower_url())
+    }
+
     pub async fn stop(self) -> Result<()> {
         self.stack.stop().await
+    }
+}
+
+fn client_as(stack: &Stack, user: &str, url: String) -> Result<Client> {
+    match stack.access(user) {
+        Some(access) => Client::with_access(url, &access),
+        None => Client::new(url),
     }
 }

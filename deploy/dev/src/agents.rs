@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use crate::opensearch::url;
 use crate::ports::PortPlan;
 use crate::process::{ProcessSpec, make_home};
 use crate::ready::Ready;
+use crate::security::Security;
 
 const BIN_DIR_VARIABLE: &str = "SHARDLINE_BIN_DIR";
 
@@ -63,6 +65,8 @@ pub(crate) struct Agents<'a> {
     pub leader_config: &'a AgentConfig,
     pub follower_config: &'a AgentConfig,
     pub environment: &'a [(String, String)],
+    /// With it, the clusters ask for a login.
+    pub security: Option<&'a Security>,
 }
 
 impl Agents<'_> {
@@ -78,7 +82,7 @@ impl Agents<'_> {
             .map(|(index, (node, &admin))| {
                 let name = format!("leader-agent-{}", index + 1);
                 let config = self
-                    .config(node.http, admin)
+                    .config(node.http, admin, "leader-agent")
                     .merged_with(self.leader_config);
                 self.spec(name, "leader-agent", admin, admin, &config, run_dir)
             });
@@ -90,7 +94,7 @@ impl Agents<'_> {
             .map(|(index, ports)| {
                 let name = format!("follower-agent-{}", index + 1);
                 let config = self
-                    .config(self.plan.follower[0].http, ports.admin)
+                    .config(self.plan.follower[0].http, ports.admin, "follower-agent")
                     .set_text("gateway", "listen", &address(ports.gateway))
                     .set_text(
                         "storage",
@@ -110,12 +114,17 @@ impl Agents<'_> {
         leaders.chain(followers).collect()
     }
 
-    fn config(&self, opensearch: u16, admin: u16) -> AgentConfig {
-        AgentConfig::default()
+    fn config(&self, opensearch: u16, admin: u16, user: &str) -> AgentConfig {
+        let config = AgentConfig::default();
+        let config = match self.security {
+            Some(security) => security.agent_config(config, user),
+            None => config,
+        };
+        config
             .set_text(
                 "opensearch",
                 "url",
-                &format!("http://{}", address(opensearch)),
+                &url(opensearch, self.security.is_some()),
             )
             .set_text("kafka", "bootstrap_servers", self.bootstrap_servers)
             .set_text("kafka", "topic_prefix", "shardline")
@@ -208,9 +217,10 @@ mod tests {
             leader_config: &extra,
             follower_config: &AgentConfig::default(),
             environment: &[],
+            security: None,
         };
         let config = agents
-            .config(plan.leader[0].http, plan.leader_agents[0])
+            .config(plan.leader[0].http, plan.leader_agents[0], "leader-agent")
             .merged_with(&extra);
         let expected = r#"[admin]
 listen = "127.0.0.1:9601"

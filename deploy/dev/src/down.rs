@@ -62,7 +62,7 @@ fn is_of_a_stack(name: &str) -> bool {
         "kafka-",
     ];
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    name == "snapshots"
+    matches!(name, "snapshots" | "security")
         || kinds
             .iter()
             .any(|kind| name.strip_prefix(kind).is_some_and(is_number))
@@ -80,6 +80,7 @@ mod tests {
             "follower-agent-12",
             "kafka-3",
             "snapshots",
+            "security",
             "leader-notes",
             "src",
         ] {

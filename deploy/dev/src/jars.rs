@@ -23,16 +23,25 @@ impl Jars {
     /// Finds the jars, and fetches them first where they are missing. Blocks: a fraction of a
     /// second when all is there, else as long as Maven needs.
     pub fn locate() -> Result<Self> {
+        Self::install("--servers")
+    }
+
+    /// The same with the jars of an OpenSearch that has the security plugin.
+    pub(crate) fn locate_with_security() -> Result<Self> {
+        Self::install("--security")
+    }
+
+    fn install(what: &str) -> Result<Self> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("install");
         let output = Command::new(&script)
-            .arg("--servers")
+            .arg(what)
             .stdin(Stdio::null())
             .stderr(Stdio::inherit())
             .output()
             .with_context(|| format!("cannot run {}", script.display()))?;
         if !output.status.success() {
             bail!(
-                "{} --servers failed with {}, see its messages above",
+                "{} {what} failed with {}, see its messages above",
                 script.display(),
                 output.status
             );
@@ -54,6 +63,11 @@ impl Jars {
             servers: value("servers")?,
             java: value("java")?,
         })
+    }
+
+    /// The folder of a server's jars.
+    pub(crate) fn folder(&self, server: &str) -> PathBuf {
+        self.servers.join(server)
     }
 
     pub(crate) fn java(&self) -> &Path {

@@ -15,6 +15,7 @@ mod ports;
 mod process;
 mod process_id;
 mod ready;
+mod security;
 mod stack;
 
 pub use agents::{AgentConfig, find_binary};
@@ -28,4 +29,5 @@ pub use ports::{AgentPorts, BasePorts, BrokerPorts, NodePorts, PortPlan, Ports};
 pub use process::{Process, ProcessSpec};
 pub use process_id::{ProcessId, stop_all};
 pub use ready::{Ready, wait_until_ready};
+pub use security::Access;
 pub use stack::{Stack, StackOptions};

@@ -41,6 +41,9 @@ struct Up {
     /// Heap of each OpenSearch node, in MB.
     #[arg(long, default_value_t = 512, value_name = "MB")]
     heap: usize,
+    /// Both clusters with the security plugin: https, users and roles.
+    #[arg(long)]
+    secure: bool,
     /// Start OpenSearch and Kafka only.
     #[arg(long)]
     no_agents: bool,
@@ -146,6 +149,7 @@ async fn run_up(arguments: &Up) -> Result<()> {
         follower_agents: arguments.follower_agents,
         brokers: arguments.brokers,
         heap_mb: arguments.heap,
+        secure: arguments.secure,
         agents: !arguments.no_agents,
         ports: Ports::Fixed((&arguments.ports).into()),
         lifetime,
@@ -192,6 +196,14 @@ fn print(stack: &Stack) {
             process.url,
             process.id.pid,
             process.log_file.display()
+        );
+    }
+    if let Some(access) = stack.access("admin") {
+        println!(
+            "users: deploy/dev/security, such as {}:{}; --cacert {}",
+            access.user,
+            access.password,
+            access.ca_certificate.display()
         );
     }
     println!(

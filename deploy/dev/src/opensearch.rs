@@ -10,6 +10,7 @@ use crate::jars::Jars;
 use crate::ports::NodePorts;
 use crate::process::{ProcessSpec, make_home};
 use crate::ready::{Ready, http_client};
+use crate::security::{Access, Security};
 
 /// Which OpenSearch a cluster runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,12 +32,17 @@ impl OpenSearchVersion {
     }
 }
 
+/// The user of the dev stack's clusters who may do everything.
+pub(crate) const ADMIN: &str = "admin";
+
 pub(crate) struct Cluster<'a> {
     /// Also the cluster's name: `leader` or `follower`.
     pub name: &'a str,
     pub version: OpenSearchVersion,
     pub nodes: &'a [NodePorts],
     pub heap_mb: usize,
+    /// With it, the nodes have the security plugin.
+    pub security: Option<&'a Security>,
     /// Settings that are added or win over the ones here.
     pub overrides: &'a [(String, String)],
 }
@@ -51,8 +57,15 @@ impl Cluster<'_> {
     fn spec(&self, index: usize, run_dir: &Path, jars: &Jars) -> Result<ProcessSpec> {
         let name = self.node_name(index);
         let home = make_home(run_dir, &name)?;
-        let url = format!("http://127.0.0.1:{}", self.nodes[index].http);
-        let mut arguments = jars.jvm_arguments(self.version.jars(), self.heap_mb, &home);
+        if let Some(security) = self.security {
+            security.configure_node(self.name, &home)?;
+        }
+        let url = url(self.nodes[index].http, self.security.is_some());
+        let server = match self.security {
+            Some(_) => "opensearch-security",
+            None => self.version.jars(),
+        };
+        let mut arguments = jars.jvm_arguments(server, self.heap_mb, &home);
         // A fixed heap, as OpenSearch wants it.
         arguments.push(format!("-Xms{}m", self.heap_mb));
         arguments.push("ShardlineNode".into());
@@ -65,14 +78,22 @@ impl Cluster<'_> {
             program: jars.java().to_owned(),
             arguments,
             environment: Vec::new(),
-            // Answers once there is a cluster manager; says nothing about shards, see
-            // `wait_for_status`.
-            ready: Ready::Http(format!("{url}/_cluster/health?timeout=1s")),
+            ready: self.ready(&url),
             url,
             data_dir: home.join("data"),
             log_file: home.join(format!("{name}.log")),
             name,
         })
+    }
+
+    /// It answers once there is a cluster manager, and the plugin has its users; says nothing about
+    /// shards, see `wait_for_status`.
+    fn ready(&self, url: &str) -> Ready {
+        let health = format!("{url}/_cluster/health?timeout=1s");
+        match self.security {
+            Some(security) => Ready::Https(health, security.access(ADMIN)),
+            None => Ready::Http(health),
+        }
     }
 
     fn settings(&self, index: usize, run_dir: &Path) -> Vec<(String, String)> {
@@ -117,6 +138,9 @@ impl Cluster<'_> {
                 names.join(","),
             ));
         }
+        if self.security.is_some() {
+            settings.extend(Security::node_settings());
+        }
         settings.retain(|(key, _)| self.overrides.iter().all(|(other, _)| other != key));
         settings.extend_from_slice(self.overrides);
         settings
@@ -127,14 +151,37 @@ impl Cluster<'_> {
     }
 }
 
+/// The address of a node's REST port.
+pub(crate) fn url(port: u16, secure: bool) -> String {
+    let scheme = if secure { "https" } else { "http" };
+    format!("{scheme}://127.0.0.1:{port}")
+}
+
 /// Waits until the cluster at `url` has at least this status: `yellow` (all primaries are there) or
 /// `green`.
 pub async fn wait_for_status(url: &str, status: &str, patience: Duration) -> Result<()> {
-    let client = http_client()?;
+    wait_for_status_as(None, url, status, patience).await
+}
+
+/// The same of a cluster that asks for a login.
+pub(crate) async fn wait_for_status_as(
+    access: Option<&Access>,
+    url: &str,
+    status: &str,
+    patience: Duration,
+) -> Result<()> {
+    let client = match access {
+        Some(access) => access.quick_client()?,
+        None => http_client()?,
+    };
     let deadline = Instant::now() + patience;
     let health = format!("{url}/_cluster/health?wait_for_status={status}&timeout=1s");
     loop {
-        let answer = client.get(&health).send().await;
+        let mut get = client.get(&health);
+        if let Some(access) = access {
+            get = get.basic_auth(&access.user, Some(&access.password));
+        }
+        let answer = get.send().await;
         if answer.as_ref().is_ok_and(|answer| answer.status() == 200) {
             return Ok(());
         }
@@ -174,6 +221,7 @@ mod tests {
             version: OpenSearchVersion::Newest,
             nodes,
             heap_mb: 512,
+            security: None,
             overrides,
         };
         let settings = cluster.settings(nodes.len() - 1, Path::new("/run"));

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use tokio::time::{Instant, sleep};
 
 use crate::process::Process;
+use crate::security::Access;
 
 const POLL: Duration = Duration::from_millis(50);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
@@ -17,6 +18,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 pub enum Ready {
     /// A GET of this URL answers 200.
     Http(String),
+    /// The same of somebody who asks for a login.
+    Https(String, Access),
     /// Its log says this after the latest start.
     LogLine(String),
 }
@@ -24,12 +27,18 @@ pub enum Ready {
 /// Waits until all of them are up. Fails as soon as one has exited, and after `patience`; the error
 /// names the process and shows the end of its log.
 pub async fn wait_until_ready(processes: &[&Process], patience: Duration) -> Result<()> {
-    let client = http_client()?;
     let deadline = Instant::now() + patience;
-    let mut pending = processes.to_vec();
+    let mut pending = Vec::new();
+    for process in processes {
+        let client = match &process.spec().ready {
+            Ready::Https(_, access) => access.quick_client()?,
+            Ready::Http(_) | Ready::LogLine(_) => http_client()?,
+        };
+        pending.push((*process, client));
+    }
     loop {
         let mut still_pending = Vec::new();
-        for process in pending {
+        for (process, client) in pending {
             // Looked at first, so that an exit right after the sign is not taken for readiness.
             let exited = process.exit_status();
             if let Some(status) = exited {
@@ -40,10 +49,10 @@ pub async fn wait_until_ready(processes: &[&Process], patience: Duration) -> Res
                 );
             }
             if !is_ready(process, &client).await {
-                still_pending.push(process);
+                still_pending.push((process, client));
             }
         }
-        let Some(first) = still_pending.first() else {
+        let Some((first, _)) = still_pending.first() else {
             return Ok(());
         };
         if Instant::now() >= deadline {
@@ -68,15 +77,17 @@ pub(crate) fn http_client() -> Result<reqwest::Client> {
 }
 
 async fn is_ready(process: &Process, client: &reqwest::Client) -> bool {
-    match &process.spec().ready {
-        // Not answering is what a process that is not up yet does.
-        Ready::Http(url) => client
+    let get = match &process.spec().ready {
+        Ready::Http(url) => client.get(url),
+        Ready::Https(url, access) => client
             .get(url)
-            .send()
-            .await
-            .is_ok_and(|answer| answer.status() == 200),
-        Ready::LogLine(line) => log_since_start(process).is_ok_and(|log| log.contains(line)),
-    }
+            .basic_auth(&access.user, Some(&access.password)),
+        Ready::LogLine(line) => {
+            return log_since_start(process).is_ok_and(|log| log.contains(line));
+        }
+    };
+    // Not answering is what a process that is not up yet does.
+    get.send().await.is_ok_and(|answer| answer.status() == 200)
 }
 
 fn log_since_start(process: &Process) -> Result<String> {

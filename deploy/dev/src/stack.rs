@@ -10,11 +10,12 @@ use crate::endpoints::{Endpoint, Endpoints};
 use crate::jars::Jars;
 use crate::kafka::Kafka;
 use crate::launcher::Lifetime;
-use crate::opensearch::{Cluster, OpenSearchVersion, wait_for_status};
+use crate::opensearch::{ADMIN, Cluster, OpenSearchVersion, url, wait_for_status_as};
 use crate::ports::{Counts, PortPlan, Ports};
 use crate::process::{Process, ProcessSpec};
 use crate::process_id::{ProcessId, stop_all};
 use crate::ready::wait_until_ready;
+use crate::security::{Access, Security};
 
 const STOP_GRACE: Duration = Duration::from_secs(20);
 
@@ -25,6 +26,8 @@ pub struct StackOptions {
     pub follower_nodes: usize,
     pub leader_version: OpenSearchVersion,
     pub follower_version: OpenSearchVersion,
+    /// Whether both clusters run the security plugin, in the version of which it is to be had.
+    pub secure: bool,
     pub follower_agents: usize,
     pub brokers: usize,
     /// Heap of each OpenSearch node.
@@ -55,6 +58,7 @@ impl StackOptions {
             follower_nodes: 1,
             leader_version: OpenSearchVersion::Newest,
             follower_version: OpenSearchVersion::Newest,
+            secure: false,
             follower_agents: 1,
             brokers: 1,
             heap_mb: 512,
@@ -101,6 +105,7 @@ pub struct Stack {
     options: StackOptions,
     plan: PortPlan,
     kafka_bootstrap: String,
+    security: Option<Security>,
     processes: Vec<Process>,
     kill_on_drop: bool,
 }
@@ -127,7 +132,7 @@ impl Stack {
                 );
             }
         }
-        let jars = tokio::task::spawn_blocking(Jars::locate).await??;
+        let (jars, security) = jars_and_security(&options).await?;
         let plan = PortPlan::new(&options.ports, counts)?;
         // Free ones were tried when they were picked. Once more would be too often: a process that
         // is just being started by another stack's thread holds the listener of the try until it
@@ -146,6 +151,7 @@ impl Stack {
             version: options.leader_version,
             nodes: &plan.leader,
             heap_mb: options.heap_mb,
+            security: security.as_ref(),
             overrides: &options.leader_overrides,
         };
         let follower = Cluster {
@@ -153,6 +159,7 @@ impl Stack {
             version: options.follower_version,
             nodes: &plan.follower,
             heap_mb: options.heap_mb,
+            security: security.as_ref(),
             overrides: &options.follower_overrides,
         };
         let mut servers = kafka.specs(run_dir, &jars)?;
@@ -165,6 +172,7 @@ impl Stack {
             leader_config: &options.leader_agent_config,
             follower_config: &options.follower_agent_config,
             environment: &options.agent_environment,
+            security: security.as_ref(),
         };
         let agents = if options.agents {
             agents.specs(run_dir)?
@@ -177,13 +185,15 @@ impl Stack {
             options,
             plan,
             kafka_bootstrap,
+            security,
             processes: Vec::new(),
             kill_on_drop: true,
         };
         stack.launch(servers).await?;
         // With data from an earlier run, shards take a moment to be served again.
         for url in [stack.leader_url(), stack.follower_url()] {
-            wait_for_status(&url, "yellow", stack.options.patience).await?;
+            let admin = stack.access(ADMIN);
+            wait_for_status_as(admin.as_ref(), &url, "yellow", stack.options.patience).await?;
         }
         stack.launch(agents).await?;
         stack.kill_on_drop = owned;
@@ -206,17 +216,22 @@ impl Stack {
 
     /// The first node of the leader cluster; others: `process("leader-2")?.url()`.
     pub fn leader_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.plan.leader[0].http)
+        url(self.plan.leader[0].http, self.security.is_some())
     }
 
     /// The first node of the follower cluster itself, past the gateway.
     pub fn follower_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.plan.follower[0].http)
+        url(self.plan.follower[0].http, self.security.is_some())
     }
 
     /// The first follower agent's gateway; nobody answers there without agents.
     pub fn gateway_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.plan.follower_agents[0].gateway)
+    }
+
+    /// How a user of the dev stack (`deploy/dev/security`) logs in; `None` where nobody has to.
+    pub fn access(&self, user: &str) -> Option<Access> {
+        Some(self.security.as_ref()?.access(user))
     }
 
     /// `host:port` of all brokers, with commas.
@@ -253,7 +268,7 @@ impl Stack {
 
     /// Kills a process if it runs, starts it with the same ports and data, waits until it is up,
     /// and notes its new pid in `endpoints.json`. A node that is up may not yet serve its shards:
-    /// see [`wait_for_status`].
+    /// see [`crate::wait_for_status`].
     pub async fn restart(&self, name: &str) -> Result<()> {
         self.process(name)?.restart(self.options.patience).await?;
         self.write_endpoints()
@@ -296,6 +311,15 @@ impl Stack {
     fn write_endpoints(&self) -> Result<()> {
         self.endpoints().write(self.run_dir())
     }
+}
+
+async fn jars_and_security(options: &StackOptions) -> Result<(Jars, Option<Security>)> {
+    if !options.secure {
+        return Ok((tokio::task::spawn_blocking(Jars::locate).await??, None));
+    }
+    let jars = tokio::task::spawn_blocking(Jars::locate_with_security).await??;
+    let security = Security::prepare(&options.run_dir, &jars)?;
+    Ok((jars, Some(security)))
 }
 
 impl Drop for Stack {

