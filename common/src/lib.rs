@@ -20,6 +20,8 @@ pub use process::backoff;
 pub use process::blocking;
 pub use process::clock;
 pub use process::config;
+#[cfg(feature = "agent")]
+pub use process::exposition;
 pub use process::late;
 #[cfg(feature = "agent")]
 pub use process::launch;

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use shardline::contract::ReplicationService;
 use shardline_common::backoff::until_available;
 use shardline_common::config::{OpenSearchConfig, Secret};
+use shardline_common::exposition;
 use shardline_common::kafka::{ControlError, ControlTopic, Derived, Kafka};
 use shardline_common::lease::lease;
 use shardline_common::opensearch::{OpenSearch, proxy_client};
@@ -29,6 +30,7 @@ use crate::control::{
     verify,
 };
 use crate::http::gateway::{self, Upstream};
+use crate::http::measure;
 use crate::http::page;
 use crate::http::peers::{self, Peers};
 use crate::index::{AgentContext, ControlSettings, SnapshotRequests};
@@ -45,7 +47,9 @@ const METRICS_INTERVAL: Duration = Duration::from_secs(1);
 /// Runs until `stop` is cancelled.
 pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Result<()> {
     let registry = Registry::new();
+    exposition::register_process(&registry, env!("CARGO_PKG_VERSION"))?;
     let metrics = Arc::new(Metrics::register(&registry)?);
+    let measured = Arc::clone(&metrics);
     let readiness = Readiness::waiting_for("the follower cluster");
     let admin = telemetry::bind("admin.listen", config.admin.listen).await?;
     let front = telemetry::bind("gateway.listen", config.gateway.listen).await?;
@@ -167,7 +171,8 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
         client: proxy_client(&config.opensearch)?,
     });
     let gateway = gateway::router(Arc::clone(&service), Arc::new(settings), upstream)
-        .layer(middleware::from_fn_with_state(peers, peers::route));
+        .layer(middleware::from_fn_with_state(peers, peers::route))
+        .layer(middleware::from_fn_with_state(measured, measure::measure));
     let front = tokio::spawn(telemetry::serve(front, gateway, stop.clone()));
     let rules = tokio::spawn(auto_follow::run(Arc::clone(&subscriptions), stop.clone()));
     let tasks = tokio::spawn(bulk_tasks::run(Arc::clone(&subscriptions), stop.clone()));

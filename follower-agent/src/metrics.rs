@@ -1,8 +1,12 @@
 //! The follower agent's metrics.
 
+use std::collections::HashSet;
+
+use parking_lot::Mutex;
 use prometheus::{
-    CounterVec, GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+    CounterVec, GaugeVec, Histogram, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry,
     register_counter_vec_with_registry, register_gauge_vec_with_registry,
+    register_histogram_vec_with_registry, register_histogram_with_registry,
     register_int_counter_vec_with_registry, register_int_gauge_vec_with_registry,
     register_int_gauge_with_registry,
 };
@@ -31,10 +35,44 @@ pub struct Metrics {
     pub lag_seconds: GaugeVec,
     pub bootstrap_documents: IntCounterVec,
     pub state: IntGaugeVec,
+    pub standstill: IntGaugeVec,
+    /// The series of `standstill` that are there.
+    shown_standstills: Mutex<HashSet<Standstill>>,
+    pub delivery_seconds: Histogram,
+    pub request_seconds: Histogram,
+    pub gateway_requests: IntCounterVec,
+    pub gateway_seconds: HistogramVec,
+    pub gateway_refusals: IntCounterVec,
 }
 
 const INDEX: &[&str] = &["index"];
 const SHARD: &[&str] = &["index", "shard"];
+/// What an index can be doing, each a series of its own of which one is 1.
+const STATES: [&str; 5] = [
+    "syncing",
+    "bootstrapping",
+    "paused",
+    "auto_paused",
+    "failed",
+];
+/// Seconds, from a millisecond to a minute.
+const BUCKETS: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+];
+
+/// Where something stands still, and the cause: `shard` is `all` for an index as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Standstill {
+    pub index: String,
+    pub shard: String,
+    pub cause: String,
+}
+
+impl Standstill {
+    fn labels(&self) -> [&str; 3] {
+        [&self.index, &self.shard, &self.cause]
+    }
+}
 
 impl Metrics {
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
@@ -171,11 +209,96 @@ impl Metrics {
             )?,
             state: register_int_gauge_vec_with_registry!(
                 "shardline_follower_index_state",
-                "1 syncing, 2 bootstrapping, 3 paused, 4 failed",
-                INDEX,
+                "1 for what the index is doing (syncing, which includes being about to, \
+                 bootstrapping, paused, auto_paused by the agent itself, failed), 0 for all else",
+                &["index", "state"],
+                registry
+            )?,
+            standstill: register_int_gauge_vec_with_registry!(
+                "shardline_follower_standstill",
+                "1 for each shard, or index as a whole (shard all), that does not get on, with \
+                 the cause that its status has; absent otherwise",
+                &["index", "shard", "cause"],
+                registry
+            )?,
+            shown_standstills: Mutex::default(),
+            delivery_seconds: register_histogram_with_registry!(
+                "shardline_follower_delivery_seconds",
+                "Age of the oldest operation of each request when the follower cluster \
+                 acknowledges it, since its capture",
+                BUCKETS.to_vec(),
+                registry
+            )?,
+            request_seconds: register_histogram_with_registry!(
+                "shardline_follower_request_seconds",
+                "Time that bulk requests took, failed ones included",
+                BUCKETS.to_vec(),
+                registry
+            )?,
+            gateway_requests: register_int_counter_vec_with_registry!(
+                "shardline_follower_gateway_requests_total",
+                "Requests that the gateway has answered",
+                &["class", "method", "code"],
+                registry
+            )?,
+            gateway_seconds: register_histogram_vec_with_registry!(
+                "shardline_follower_gateway_request_seconds",
+                "Time until the gateway began its answer",
+                &["class"],
+                BUCKETS.to_vec(),
+                registry
+            )?,
+            gateway_refusals: register_int_counter_vec_with_registry!(
+                "shardline_follower_gateway_refusals_total",
+                "Requests that the gateway itself refused, by the error's type",
+                &["reason"],
                 registry
             )?,
         })
+    }
+
+    /// Makes an index's and its shards' counters, so that their first event is seen as a rise.
+    pub fn begin(&self, index: &str, shard: ShardId) {
+        self.retried_writes.with_label_values(&[index]);
+        let labels = [index, &shard.to_string()];
+        for counter in self.counters() {
+            counter.with_label_values(&labels);
+        }
+        self.write_seconds.with_label_values(&labels);
+    }
+
+    fn counters(&self) -> [&IntCounterVec; 9] {
+        [
+            &self.operations,
+            &self.operations_read,
+            &self.failed_reads,
+            &self.failed_requests,
+            &self.throttled_requests,
+            &self.writes,
+            &self.bytes,
+            &self.errors,
+            &self.bootstrap_documents,
+        ]
+    }
+
+    /// Shows which one of [`STATES`] an index is in.
+    pub fn show_state(&self, index: &str, state: &str) {
+        for other in STATES {
+            let is_state = i64::from(other == state);
+            self.state.with_label_values(&[index, other]).set(is_state);
+        }
+    }
+
+    /// Shows what stands still now, and takes away what does no more.
+    pub fn show_standstills(&self, now: HashSet<Standstill>) {
+        let mut shown = self.shown_standstills.lock();
+        for over in shown.difference(&now) {
+            let _ = self.standstill.remove_label_values(&over.labels());
+        }
+        for standing in &now {
+            self.standstill.with_label_values(&standing.labels()).set(1);
+        }
+        *shown = now;
     }
 
     /// Takes a shard's gauges away when another agent has it.
@@ -198,23 +321,15 @@ impl Metrics {
     /// Takes an index's series away when it is no longer followed.
     pub fn forget(&self, index: &str, shards: u32) {
         // A series that was never made cannot be removed, which is as well.
-        let _ = self.state.remove_label_values(&[index]);
+        for state in STATES {
+            let _ = self.state.remove_label_values(&[index, state]);
+        }
         let _ = self.retried_writes.remove_label_values(&[index]);
         let _ = self.dead_letters.remove_label_values(&[index]);
         let _ = self.verified_equal.remove_label_values(&[index]);
         for shard in 0..shards {
             let labels = [index, &shard.to_string()];
-            for counter in [
-                &self.operations,
-                &self.operations_read,
-                &self.failed_reads,
-                &self.failed_requests,
-                &self.throttled_requests,
-                &self.writes,
-                &self.bytes,
-                &self.errors,
-                &self.bootstrap_documents,
-            ] {
+            for counter in self.counters() {
                 let _ = counter.remove_label_values(&labels);
             }
             let _ = self.write_seconds.remove_label_values(&labels);

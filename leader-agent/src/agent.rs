@@ -8,6 +8,7 @@ use anyhow::{Context as _, ensure};
 use parking_lot::Mutex;
 use prometheus::Registry;
 use shardline_common::backoff::until_available;
+use shardline_common::exposition;
 use shardline_common::kafka::{ControlTopic, Kafka};
 use shardline_common::launch::StartAgain;
 use shardline_common::opensearch::{OpenSearch, OpenSearchError, StateOf};
@@ -36,6 +37,7 @@ const RECONCILE_INTERVAL: Duration = Duration::from_secs(1);
 /// Runs until `stop` is cancelled.
 pub async fn run(config: LeaderConfig, stop: CancellationToken) -> anyhow::Result<()> {
     let registry = Registry::new();
+    exposition::register_process(&registry, env!("CARGO_PKG_VERSION"))?;
     let metrics = Metrics::register(&registry)?;
     let readiness = Readiness::waiting_for("the node's REST address");
     let listener = telemetry::bind("admin.listen", config.admin.listen).await?;

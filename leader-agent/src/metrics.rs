@@ -1,10 +1,10 @@
 //! The leader agent's metrics.
 
 use prometheus::{
-    CounterVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
-    register_counter_vec_with_registry, register_int_counter_vec_with_registry,
-    register_int_counter_with_registry, register_int_gauge_vec_with_registry,
-    register_int_gauge_with_registry,
+    CounterVec, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+    register_counter_vec_with_registry, register_histogram_with_registry,
+    register_int_counter_vec_with_registry, register_int_counter_with_registry,
+    register_int_gauge_vec_with_registry, register_int_gauge_with_registry,
 };
 
 pub struct Metrics {
@@ -28,10 +28,15 @@ pub struct Metrics {
     pub(crate) scan_seconds: CounterVec,
     pub(crate) captures: IntGauge,
     pub(crate) cluster_errors: IntCounter,
+    pub(crate) acknowledged_seconds: Histogram,
 }
 
 const SHARD: &[&str] = &["index", "shard"];
 const DATA_PATH: &[&str] = &["data_path"];
+/// Seconds, from a millisecond to a minute.
+const BUCKETS: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+];
 
 impl Metrics {
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
@@ -154,7 +159,36 @@ impl Metrics {
                 "Failed requests to the leader cluster",
                 registry
             )?,
+            acknowledged_seconds: register_histogram_with_registry!(
+                "shardline_leader_acknowledged_seconds",
+                "Time from sending a batch of operations until Kafka has acknowledged it",
+                BUCKETS.to_vec(),
+                registry
+            )?,
         })
+    }
+
+    /// Makes a shard's counters, so that their first event is seen as a rise.
+    pub(crate) fn begin(&self, labels: &[&str]) {
+        for counter in self.counters() {
+            counter.with_label_values(labels);
+        }
+        for counter in [&self.translog_read_seconds, &self.scan_seconds] {
+            counter.with_label_values(labels);
+        }
+    }
+
+    fn counters(&self) -> [&IntCounterVec; 8] {
+        [
+            &self.operations,
+            &self.bytes,
+            &self.fills,
+            &self.resyncs,
+            &self.resync_documents,
+            &self.errors,
+            &self.metadata_records,
+            &self.snapshot_documents,
+        ]
     }
 
     /// Takes a shard's gauges away when it is captured here no more.
@@ -174,17 +208,7 @@ impl Metrics {
 
     /// Takes a shard's counters away when its index is no more.
     pub(crate) fn forget(&self, labels: &[&str]) {
-        let counters = [
-            &self.operations,
-            &self.bytes,
-            &self.fills,
-            &self.resyncs,
-            &self.resync_documents,
-            &self.errors,
-            &self.metadata_records,
-            &self.snapshot_documents,
-        ];
-        for counter in counters {
+        for counter in self.counters() {
             let _ = counter.remove_label_values(labels);
         }
         for counter in [&self.translog_read_seconds, &self.scan_seconds] {

@@ -5,6 +5,7 @@ pub mod compare;
 pub mod ctl;
 pub mod faults;
 pub mod load;
+pub mod prometheus;
 pub mod repository;
 pub mod retention;
 pub mod topic_check;

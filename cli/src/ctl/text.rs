@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use indicatif::{FormattedDuration, HumanBytes, HumanCount};
+use shardline_common::clock::now_ms;
 
-use crate::contract::service::{BootstrapDetails, ReplicationStatus};
+use crate::contract::service::{BootstrapDetails, ReplicationStatus, StandstillCause};
 
 pub(crate) fn count(number: impl TryInto<u64>) -> String {
     number
@@ -45,10 +46,12 @@ pub(crate) fn progress(status: &ReplicationStatus) -> String {
         );
         format!("resync of shard {}: {done} of {total}", resync.shard_id)
     });
-    let held_up = status
-        .held_up
-        .iter()
-        .map(|shard| format!("shard {} is held up: {}", shard.shard_id, shard.reason));
+    let whole = status.standstill.iter();
+    let whole = whole.map(|index| standstill("stands still", &index.why, &index.reason));
+    let held_up = status.held_up.iter().map(|shard| {
+        let what = format!("shard {} stands still", shard.shard_id);
+        standstill(&what, &shard.why, &shard.reason)
+    });
     let dead_letters = status
         .dead_letters
         .map(|number| format!("{} dead letters", count(number)));
@@ -57,9 +60,21 @@ pub(crate) fn progress(status: &ReplicationStatus) -> String {
         .iter()
         .map(bootstrap)
         .chain(resyncs)
+        .chain(whole)
         .chain(held_up)
         .chain(dead_letters);
     parts.collect::<Vec<_>>().join("; ")
+}
+
+/// What stands still, since when, why, and what ends it. Agents of the build before say the reason
+/// only.
+fn standstill(what: &str, why: &StandstillCause, reason: &str) -> String {
+    if why.since == 0 {
+        return format!("{what}: {reason}");
+    }
+    let since = ago(why.since, now_ms());
+    let (cause, ends_when) = (why.cause.name(), &why.ends_when);
+    format!("{what} ({cause}, since {since}): {reason}; ends when {ends_when}")
 }
 
 /// How much is copied, how fast on average, and how long the rest will take at that rate.

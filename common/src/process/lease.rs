@@ -113,6 +113,12 @@ impl Lease {
         !has_passed(&self.ends.borrow(), &now(self.clocks))
     }
 
+    /// For how long the lease has been over; none while it lasts.
+    pub fn over_for(&self) -> Option<Duration> {
+        let end = *self.ends.borrow();
+        has_passed(&end, &now(self.clocks)).then(|| end.monotonic.elapsed())
+    }
+
     /// Resolves when the lease has ended without being renewed before.
     pub async fn ended(&self) {
         let mut ends = self.ends.clone();

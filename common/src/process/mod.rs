@@ -5,6 +5,8 @@ pub mod backoff;
 pub mod blocking;
 pub mod clock;
 pub mod config;
+#[cfg(feature = "agent")]
+pub mod exposition;
 pub mod late;
 #[cfg(feature = "agent")]
 pub mod launch;

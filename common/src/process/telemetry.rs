@@ -4,14 +4,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::http::{HeaderMap, StatusCode};
 use axum::routing::get;
 use parking_lot::RwLock;
-use prometheus::{Registry, TextEncoder};
+use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
+
+use super::exposition;
 
 /// Structured logs on standard error: text, or JSON lines with `SHARDLINE_LOG=json`. `RUST_LOG`
 /// filters.
@@ -80,7 +81,10 @@ pub fn admin_router(registry: Registry, readiness: Readiness) -> Router {
     Router::new()
         .route("/health", get(|| async { "ok\n" }))
         .route("/ready", get(move || async move { readiness.answer() }))
-        .route("/metrics", get(move || async move { metrics(&registry) }))
+        .route(
+            "/metrics",
+            get(move |headers: HeaderMap| async move { exposition::answer(&registry, &headers) }),
+        )
 }
 
 /// Serves until cancelled; requests under way are finished.
@@ -92,13 +96,6 @@ pub async fn serve(
     axum::serve(listener, router)
         .with_graceful_shutdown(async move { stop.cancelled().await })
         .await
-}
-
-fn metrics(registry: &Registry) -> axum::response::Response {
-    match TextEncoder::new().encode_to_string(&registry.gather()) {
-        Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-    }
 }
 
 /// Resolves on SIGTERM or SIGINT.

@@ -50,6 +50,14 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// As in a status: `kafka_away`.
+    pub fn name(self) -> String {
+        match serde_json::to_value(self) {
+            Ok(serde_json::Value::String(name)) => name,
+            _ => "other".to_owned(),
+        }
+    }
+
     /// What ends it, in words for whoever operates the agents.
     pub fn ends_when(self) -> &'static str {
         match self {
@@ -134,6 +142,7 @@ mod tests {
         let reason = r#"{"cause": "moon_phase", "since_ms": 7, "detail": "d"}"#;
         let reason: StandstillReason = serde_json::from_str(reason).unwrap();
         assert_eq!(reason, StandstillReason::new(Cause::Other, 7, "d"));
+        assert_eq!(Cause::KafkaAway.name(), "kafka_away");
     }
 
     #[test]

@@ -3,5 +3,6 @@
 
 pub(crate) mod api;
 pub(crate) mod gateway;
+pub(crate) mod measure;
 pub(crate) mod page;
 pub(crate) mod peers;

@@ -43,6 +43,7 @@ pub async fn follow<I: ShardPorts>(
     let shard = destination.target.shard;
     let mut highest = SeqNo::NONE;
     let mut retries = Retries::new(FIRST_RETRY, LAST_RETRY);
+    destination.metrics.begin(index.name().as_str(), shard);
     loop {
         let error = match follow_once(&*index, &destination, highest, &stop).await {
             Ok(()) => return Ok(()),
@@ -533,7 +534,11 @@ impl<I: ShardPorts> Follower<'_, I> {
     }
 
     fn applied(&mut self, applied: Applied, destination: &Destination) -> Result<(), ShardError> {
-        self.waiting.pop_front();
+        if let Some(captured_ms) = self.waiting.pop_front() {
+            let age = Duration::from_millis(u64::try_from(now_ms() - captured_ms).unwrap_or(0));
+            let delivery = &destination.metrics.delivery_seconds;
+            delivery.observe(age.as_secs_f64());
+        }
         self.witness.request_finished(&applied.written.seq_nos)?;
         self.note_own();
         self.ledger.request_finished(

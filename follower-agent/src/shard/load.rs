@@ -36,6 +36,7 @@ pub async fn load<I: ShardPorts>(
 ) -> Result<(), ShardError> {
     let shard = destination.target.shard;
     let mut retries = Retries::new(FIRST_RETRY, LAST_RETRY);
+    destination.metrics.begin(index.name().as_str(), shard);
     loop {
         match load_once(&*index, &destination, &topic, in_place).await {
             Err(error) if error.retryable() => {

@@ -161,10 +161,12 @@ impl Destination {
         let labels = [self.index.as_str(), &self.target.shard.to_string()];
         let sent = Instant::now();
         let outcome = self.request(writes).await;
+        let took = sent.elapsed().as_secs_f64();
         self.metrics
             .write_seconds
             .with_label_values(&labels)
-            .inc_by(sent.elapsed().as_secs_f64());
+            .inc_by(took);
+        self.metrics.request_seconds.observe(took);
         match &outcome {
             Ok(answer)
                 if answer

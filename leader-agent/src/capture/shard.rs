@@ -60,6 +60,7 @@ pub async fn ship_shard(
     let shard_label = shard.shard.to_string();
     let labels = [shard.index.as_str(), shard_label.as_str()];
     let mut restarts = Restarts::new(RETRY_DELAY_FIRST, RETRY_DELAY_MAX);
+    context.metrics.begin(&labels);
     // What comes while the shard cannot be shipped is held, until a source takes the watch over.
     let hold = || match &origin {
         Origin::Translog(Files { translog, spool }) => Some(context.watcher.watch(translog, spool)),
@@ -106,11 +107,14 @@ pub(crate) struct Capture<'a> {
     state_id: Arc<str>,
     in_flight: VecDeque<BatchInFlight>,
     last_record: Instant,
+    /// Between operations, too: followers know from it how long silence may last.
+    last_heartbeat: Instant,
     /// When the next heartbeat is due behind the last record, as the last one has announced.
     next_heartbeat: Duration,
 }
 
 struct BatchInFlight {
+    sent: Instant,
     last: SeqNo,
     operations: u64,
     bytes: u64,
@@ -151,6 +155,7 @@ impl<'a> Capture<'a> {
             state_id: Arc::default(),
             in_flight: VecDeque::new(),
             last_record: Instant::now(),
+            last_heartbeat: Instant::now(),
             next_heartbeat: context.heartbeat,
         };
         match origin {
@@ -304,7 +309,7 @@ impl<'a> Capture<'a> {
     ) -> Result<(), CaptureError> {
         let until_due = self
             .next_heartbeat
-            .saturating_sub(self.last_record.elapsed())
+            .saturating_sub(self.last_heartbeat.elapsed())
             .max(HEARTBEAT_RECHECK_MIN);
         let until_heartbeat = self.context.until_tick(
             until_due,
@@ -322,7 +327,8 @@ impl<'a> Capture<'a> {
             () = tokio::time::sleep(until_heartbeat) => {}
         }
         let is_confirmed = self.context.cluster_seen.lock().elapsed() < CLUSTER_STATE_AGE_MAX;
-        if self.last_record.elapsed() >= self.next_heartbeat && is_confirmed {
+        if self.last_heartbeat.elapsed() >= self.next_heartbeat && is_confirmed {
+            self.last_heartbeat = Instant::now();
             self.next_heartbeat = self.context.heartbeat_interval();
             let next_within =
                 self.next_heartbeat + self.next_heartbeat / HEARTBEAT_TICKS_PER_INTERVAL;
@@ -400,6 +406,7 @@ impl<'a> Capture<'a> {
         self.last_record = Instant::now();
         let operations = records.len() as u64;
         self.in_flight.push_back(BatchInFlight {
+            sent: self.last_record,
             last: self.sent,
             operations,
             bytes,
@@ -415,6 +422,8 @@ impl<'a> Capture<'a> {
                 break;
             };
             let last_offset = batch.pending.await?;
+            let took = batch.sent.elapsed().as_secs_f64();
+            self.context.metrics.acknowledged_seconds.observe(took);
             let labels = self.labels();
             self.context
                 .metrics

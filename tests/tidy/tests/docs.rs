@@ -26,7 +26,7 @@ fn metrics(text: &str) -> BTreeSet<String> {
 fn differences(code: &BTreeSet<String>, docs: &BTreeSet<String>) -> Vec<String> {
     let missing = code
         .difference(docs)
-        .map(|name| format!("{name} is not in docs/operations.md"));
+        .map(|name| format!("{name} is not in the docs"));
     let stale = docs
         .difference(code)
         .map(|name| format!("{name} is not in the code"));
@@ -41,7 +41,7 @@ fn every_metric_is_described() {
     ]
     .map(|path| metrics(&read(path)))
     .concat_sets();
-    let docs = metrics(&read("docs/operations.md"));
+    let docs = metrics(&read("docs/metrics.md"));
     expect_none("metrics", &differences(&code, &docs));
 }
 

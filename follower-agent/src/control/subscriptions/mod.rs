@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::Value;
-use shardline::contract::ReplicationStatus;
+use shardline::contract::service::FollowedStatus;
+use shardline::contract::{ReplicationService, ReplicationStatus};
 use shardline_common::clock::now_ms;
 use shardline_common::control::{Subscription, SubscriptionState};
 use shardline_common::kafka::{ControlTopic, Derived};
@@ -32,11 +33,17 @@ use crate::control::own_gateway::OwnGateway;
 use crate::control::{status, verify};
 use crate::index::{AgentContext, Command, ControlSettings, LetterBox, Phase};
 use crate::membership::{Slot, Slots, copy_key};
+use crate::metrics::Standstill;
 
 pub(crate) use self::calls::refuse_leaders_settings;
 
 /// How often what is remembered is compared with the control topic although nothing came.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
+/// For how long Kafka may not confirm the agent's place in its group before a status says so: a
+/// rebalance is shorter.
+const UNCONFIRMED: Duration = Duration::from_secs(3);
+/// How the reason of a pause begins that the agent decided on.
+const AUTO_PAUSED: &str = "AutoPaused:";
 
 pub(crate) struct Subscriptions {
     context: Arc<AgentContext>,
@@ -312,20 +319,20 @@ impl Subscriptions {
 
     /// Writes what `/metrics` shows of progress.
     pub(crate) fn export_metrics(&self) {
+        self.export_standstills();
         for subscription in self.all() {
             let index = subscription.follower_index.as_str();
             let phase = self.phase(&subscription.follower_index);
             let state = match (&subscription.state, &phase) {
-                (SubscriptionState::Paused, _) => 3,
-                (SubscriptionState::Failed, _) => 4,
-                (_, Some(Phase::Bootstrapping(_))) => 2,
-                _ => 1,
+                (SubscriptionState::Paused, _) if subscription.reason.starts_with(AUTO_PAUSED) => {
+                    "auto_paused"
+                }
+                (SubscriptionState::Paused, _) => "paused",
+                (SubscriptionState::Failed, _) => "failed",
+                (_, Some(Phase::Bootstrapping(_))) => "bootstrapping",
+                _ => "syncing",
             };
-            self.context
-                .metrics
-                .state
-                .with_label_values(&[index])
-                .set(state);
+            self.context.metrics.show_state(index, state);
             let dead_letters =
                 i64::try_from(self.dead_letters_of(&subscription)).unwrap_or(i64::MAX);
             self.context
@@ -345,6 +352,23 @@ impl Subscriptions {
                 }
             }
         }
+    }
+
+    /// Writes what `/metrics` shows of what stands still: the same as the statuses.
+    fn export_standstills(&self) {
+        let mut standing = HashSet::new();
+        for (index, FollowedStatus { status, .. }) in self.statuses("*", false) {
+            let of_shards = status.held_up.into_iter();
+            let of_shards = of_shards.map(|held| (held.shard_id.to_string(), held.why.cause));
+            let of_index = status.standstill.into_iter();
+            let of_index = of_index.map(|whole| ("all".to_owned(), whole.why.cause));
+            standing.extend(of_shards.chain(of_index).map(|(shard, cause)| Standstill {
+                index: index.to_string(),
+                shard,
+                cause: cause.name(),
+            }));
+        }
+        self.context.metrics.show_standstills(standing);
     }
 
     /// Stops following at the agent's own decision.
@@ -425,11 +449,28 @@ impl Subscriptions {
             let fault = tables.into_iter().find_map(ControlTopic::fault)?;
             Some(StandstillReason::new(Cause::ControlTopic, now_ms(), fault))
         });
+        let mut status = status::of(subscription, phase, verbose);
+        let waits = waits.or_else(|| {
+            let unconfirmed = self.unconfirmed()?;
+            // Whoever does not hear from Kafka does not hear of leader agents either.
+            let held_up = &mut status.held_up;
+            held_up.retain(|held| held.why.cause != Cause::LeaderAgentSilent);
+            Some(unconfirmed)
+        });
         ReplicationStatus {
             dead_letters,
             standstill: waits.map(Into::into),
-            ..status::of(subscription, phase, verbose)
+            ..status
         }
+    }
+
+    /// Says so when Kafka has not confirmed the agent's place in its consumer group for a while:
+    /// nothing is written meanwhile.
+    fn unconfirmed(&self) -> Option<StandstillReason> {
+        let over_for = self.context.lease.over_for()?;
+        let since_ms = now_ms() - i64::try_from(over_for.as_millis()).unwrap_or(i64::MAX);
+        let words = "Kafka does not confirm this agent's place in its consumer group";
+        (over_for > UNCONFIRMED).then(|| StandstillReason::new(Cause::KafkaAway, since_ms, words))
     }
 
     pub(super) fn status_of(&self, follower: &IndexName, verbose: bool) -> ReplicationStatus {

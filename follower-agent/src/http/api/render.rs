@@ -68,8 +68,21 @@ pub(crate) fn answer(status: StatusCode, body: &Value, rendering: &Rendering) ->
     response
 }
 
+/// Goes with an answer that is an error of the gateway's own: its type.
+#[derive(Clone)]
+pub(crate) struct Refused(pub(crate) String);
+
 /// An error as the caller wants it. Errors are never cut by `filter_path`.
 pub fn refusal(error: &ApiError, rendering: &Rendering) -> Response {
+    let mut response = rendered(error, rendering);
+    if let Some(error_type) = error.error_type() {
+        let refused = Refused(error_type.to_owned());
+        response.extensions_mut().insert(refused);
+    }
+    response
+}
+
+fn rendered(error: &ApiError, rendering: &Rendering) -> Response {
     if let Some((content_type, body)) = error.passed_on() {
         let mut response = Response::new(Body::from(body.clone()));
         *response.status_mut() = error.status();
