@@ -203,7 +203,7 @@ async fn gone(world: &World, prometheus: &Prometheus) -> Result<()> {
         let query = "ALERTS{alertname=\"ShardlineAutoPaused\",index=\"copy\"}";
         let alerts = prometheus.query(query).await?;
         let reason = status["reason"].as_str().unwrap_or_default();
-        let shows = reason.contains("the follower index is gone") && !alerts.is_empty();
+        let shows = reason.contains("is gone") && !alerts.is_empty();
         Ok(if shows {
             Ok(())
         } else {
