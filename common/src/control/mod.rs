@@ -10,10 +10,16 @@ use serde_json::{Map, Value};
 
 pub mod auto_follow;
 pub mod bulk;
+mod external_versions;
 pub mod leader_stats;
+mod leniency;
 pub mod repository;
+mod scan_standstill;
 pub mod verification;
 
+pub use self::external_versions::{ExternalVersions, VersionExample};
+pub use self::leniency::{Leniency, LeniencyRequest};
+pub use self::scan_standstill::ScanStandstill;
 pub use crate::words::Entry;
 
 use crate::words::metadata::{IndexMetadata, MetadataVersions};
@@ -226,6 +232,16 @@ pub struct AppliedMetadata {
     /// but when that ends.
     #[serde(default)]
     pub write_aliases: Map<String, Value>,
+    /// The aliases that the index is to have, while it does not have all of them or still has
+    /// others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wanted_aliases: Option<Map<String, Value>>,
+    /// Aliases that the follower cluster refuses, with its reason; they are tried again.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub refused_aliases: BTreeMap<String, String>,
+    /// While the index takes documents that its mapping would refuse.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leniency: Option<Leniency>,
 }
 
 /// `control.leader`: the history of a shard that its partition holds.

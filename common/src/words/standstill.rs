@@ -36,6 +36,8 @@ pub enum Cause {
     LeaderAgentSilent,
     /// The leader's catalogue does not say what has become of the leader index.
     LeaderIndexUnknown,
+    /// The leader cluster does not let its documents be read for a copy.
+    LeaderUnreadable,
     /// The control topic lacks the subscription, or has it in a form that cannot be read.
     SubscriptionUnknown,
     /// A control topic is not as it has to be, such as not compacted.
@@ -79,6 +81,7 @@ impl Cause {
             Self::Turn => "partitions before it are read",
             Self::LeaderAgentSilent => "a leader agent beside the index runs and reaches Kafka",
             Self::LeaderIndexUnknown => "leader agents announce the index, or its deletion",
+            Self::LeaderUnreadable => "the leader index can be read: see the reason",
             Self::SubscriptionUnknown => "_resume to follow on, or _stop to give it up",
             Self::ControlTopic => "the topic has cleanup.policy=compact (kafka-configs --alter)",
             Self::CheckpointStore => "storage.data_dir can be written (a full disk, as a rule)",

@@ -171,6 +171,8 @@ impl ReplicationService for FakeService {
                 dead_letters: None,
                 held_up: Vec::new(),
                 standstill: None,
+                refused_aliases: Vec::new(),
+                external_versions: None,
                 bootstrap_details: None,
                 shard_replication_details: None,
             })

@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use leader_agent::{Appender, Board, PartitionLog, Pending, PublishError};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Headers;
-use shardline_common::control::{Entry, FillRequest, ShardHistory};
+use shardline_common::control::{Entry, FillRequest, ScanStandstill, ShardHistory};
 use shardline_common::kafka::{
     ControlError, LastOperations, REACH_RECORDS, Reach, TopicError, Watermarks,
 };
@@ -443,6 +443,15 @@ impl Board for AgentsLog {
             },
         );
         Box::pin(async move { noted.await.ok_or_else(control_away) })
+    }
+
+    fn tell<'a>(
+        &'a self,
+        standstill: &'a ScanStandstill,
+    ) -> BoxFuture<'a, Result<(), ControlError>> {
+        let label = format!("scan: {}", standstill.why.detail);
+        let told = call(&self.world, Target::Log, label, |_| ());
+        Box::pin(async move { told.await.ok_or_else(control_away) })
     }
 
     fn changes(&self) -> watch::Receiver<Offset> {
