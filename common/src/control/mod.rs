@@ -315,6 +315,19 @@ pub struct Redelivery {
     pub ids: Vec<String>,
 }
 
+/// `control.leader`: documents could not be shipped again. Removed when the request is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedRedelivery {
+    pub follower_cluster: ClusterUuid,
+    pub follower_index: IndexName,
+    pub leader_cluster: ClusterUuid,
+    pub leader_uuid: IndexUuid,
+    pub shard: ShardId,
+    /// Of the request.
+    pub frame: FrameId,
+    pub reason: String,
+}
+
 /// `control.follower`: the replication settings that users put into `_cluster/settings` of a
 /// follower cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -515,6 +528,36 @@ impl Entry for Redelivery {
 impl Redelivery {
     pub fn key_of(cluster: &ClusterUuid, index: &IndexName, shard: ShardId) -> String {
         format!("{}/{cluster}/{index}/{shard}", Self::KIND)
+    }
+}
+
+impl Entry for FailedRedelivery {
+    const KIND: &'static str = "failed-redelivery";
+    fn key(&self) -> String {
+        Self::key_of(&self.follower_cluster, &self.follower_index, self.shard)
+    }
+}
+
+impl FailedRedelivery {
+    pub fn of(request: &Redelivery, reason: String) -> Self {
+        Self {
+            follower_cluster: request.follower_cluster.clone(),
+            follower_index: request.follower_index.clone(),
+            leader_cluster: request.leader_cluster.clone(),
+            leader_uuid: request.leader_uuid.clone(),
+            shard: request.shard,
+            frame: request.frame,
+            reason,
+        }
+    }
+
+    pub fn key_of(cluster: &ClusterUuid, index: &IndexName, shard: ShardId) -> String {
+        format!("{}/{cluster}/{index}/{shard}", Self::KIND)
+    }
+
+    /// The key of the request.
+    pub fn request_key(&self) -> String {
+        Redelivery::key_of(&self.follower_cluster, &self.follower_index, self.shard)
     }
 }
 
