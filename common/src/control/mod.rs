@@ -3,7 +3,7 @@
 //! `control.leader` is written by leader agents only and `control.follower` by follower agents
 //! only, so that either survives one-way mirroring.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -226,6 +226,10 @@ pub struct AppliedMetadata {
     /// but when that ends.
     #[serde(default)]
     pub write_aliases: Map<String, Value>,
+    /// Names of the aliases that the follower index has or is about to get: noted before they are
+    /// made, so that every agent's gateway knows them. Earlier builds did not note them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub aliases: BTreeSet<String>,
 }
 
 /// `control.leader`: the history of a shard that its partition holds.
