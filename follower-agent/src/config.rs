@@ -4,15 +4,21 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
-use shardline_common::config::{AdminConfig, ConfigError, KafkaConfig, OpenSearchConfig};
+use shardline_common::config::{
+    AdminConfig, AgentConfig, ConfigError, KafkaConfig, LogConfig, OpenSearchConfig, base_url,
+    same_address,
+};
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FollowerConfig {
     pub opensearch: OpenSearchConfig,
     pub kafka: KafkaConfig,
     pub admin: AdminConfig,
+    #[serde(default)]
+    pub log: LogConfig,
     pub gateway: GatewayConfig,
     pub storage: StorageConfig,
     #[serde(default)]
@@ -23,7 +29,7 @@ pub struct FollowerConfig {
     pub aliases: BTreeMap<String, String>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GatewayConfig {
     /// Where users reach the follower cluster and the replication API.
@@ -31,9 +37,53 @@ pub struct GatewayConfig {
     /// Base URL at which the other follower agents of the cluster reach this gateway. Without it:
     /// `listen`, with the machine's name where that is an address of any interface.
     pub advertise: Option<String>,
+    /// Largest request body that the gateway reads, in MiB, unpacked: OpenSearch's
+    /// `http.max_content_length`.
+    #[serde(default = "max_content_mib")]
+    pub max_content_mib: usize,
+    /// Most that the gateway holds of all bodies that it reads, in MiB. Above it, callers get 429.
+    #[serde(default = "max_inspected_mib")]
+    pub max_inspected_mib: usize,
+    /// Most connections at a time; further ones wait.
+    #[serde(default = "max_connections")]
+    pub max_connections: usize,
+}
+
+/// OpenSearch's default of `http.max_content_length`.
+fn max_content_mib() -> usize {
+    100
+}
+
+fn max_inspected_mib() -> usize {
+    256
+}
+
+fn max_connections() -> usize {
+    4096
 }
 
 impl GatewayConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        let refused = |key, expected| Err(ConfigError::BadValue { key, expected });
+        if !(1..=2047).contains(&self.max_content_mib) {
+            let expected = "MiB, from 1 to 2047";
+            return refused("gateway.max_content_mib", expected);
+        }
+        if self.max_inspected_mib < self.max_content_mib {
+            let expected = "at least gateway.max_content_mib";
+            return refused("gateway.max_inspected_mib", expected);
+        }
+        if self.max_inspected_mib > 1 << 20 {
+            let expected = "MiB, at most 1048576";
+            return refused("gateway.max_inspected_mib", expected);
+        }
+        if !(1..=1 << 20).contains(&self.max_connections) {
+            let expected = "from 1 to 1048576";
+            return refused("gateway.max_connections", expected);
+        }
+        Ok(())
+    }
+
     /// At which this agent reaches its own gateway.
     pub fn own_address(&self) -> String {
         let mut address = self.listen;
@@ -65,14 +115,14 @@ impl GatewayConfig {
     }
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StorageConfig {
     /// Where checkpoints are kept.
     pub data_dir: PathBuf,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BootstrapConfig {
     /// The snapshot repository, registered under this name on both clusters, through which indices
@@ -91,21 +141,68 @@ impl Default for BootstrapConfig {
     }
 }
 
-impl FollowerConfig {
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        self.opensearch.validate()?;
-        self.kafka.validate()?;
-        match &self.gateway.advertise {
-            Some(address)
-                if !address.starts_with("http://") && !address.starts_with("https://") =>
-            {
-                Err(ConfigError::BadValue {
-                    key: "gateway.advertise",
-                    value: address.clone(),
-                    expected: "a base URL such as http://agent-1:9200",
-                })
-            }
-            _ => Ok(()),
+impl AgentConfig for FollowerConfig {
+    fn opensearch(&self) -> &OpenSearchConfig {
+        &self.opensearch
+    }
+
+    fn kafka(&self) -> &KafkaConfig {
+        &self.kafka
+    }
+
+    fn log(&self) -> &LogConfig {
+        &self.log
+    }
+
+    fn problems(&self) -> Vec<ConfigError> {
+        let mut problems = Vec::new();
+        problems.extend(self.opensearch.validate().err());
+        problems.extend(self.kafka.validate().err());
+        problems.extend(self.gateway.validate().err());
+        if let Some(address) = &self.gateway.advertise {
+            problems.extend(base_url("gateway.advertise", address).err());
+        }
+        problems.extend(same_address(
+            ("admin.listen", self.admin.listen),
+            ("gateway.listen", self.gateway.listen),
+        ));
+        problems
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schema_that_is_shipped_is_that_of_the_code() {
+        let shipped = include_str!("../../deploy/config/follower-agent.schema.json");
+        let schema = serde_json::to_string_pretty(&FollowerConfig::schema()).unwrap() + "\n";
+        assert!(
+            shipped == schema,
+            "follower-agent --config-schema > deploy/config/follower-agent.schema.json"
+        );
+    }
+
+    fn gateway(text: &str) -> Result<(), String> {
+        let text = format!(r#"{{"listen": "127.0.0.1:9200"{text}}}"#);
+        let config: GatewayConfig = serde_json::from_str(&text).unwrap();
+        config.validate().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn limits_of_the_gateway_fit_each_other() {
+        assert_eq!(gateway(""), Ok(()));
+        assert_eq!(
+            gateway(r#", "max_content_mib": 200, "max_inspected_mib": 200"#),
+            Ok(())
+        );
+        for (limits, key) in [
+            (r#", "max_content_mib": 300"#, "gateway.max_inspected_mib"),
+            (r#", "max_content_mib": 0"#, "gateway.max_content_mib"),
+            (r#", "max_connections": 0"#, "gateway.max_connections"),
+        ] {
+            assert!(gateway(limits).unwrap_err().contains(key), "{limits}");
         }
     }
 }

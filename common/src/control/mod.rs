@@ -3,7 +3,7 @@
 //! `control.leader` is written by leader agents only and `control.follower` by follower agents
 //! only, so that either survives one-way mirroring.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -232,6 +232,10 @@ pub struct AppliedMetadata {
     /// but when that ends.
     #[serde(default)]
     pub write_aliases: Map<String, Value>,
+    /// Names of the aliases that the follower index has or is about to get: noted before they are
+    /// made, so that every agent's gateway knows them. Earlier builds did not note them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub aliases: BTreeSet<String>,
     /// The aliases that the index is to have, while it does not have all of them or still has
     /// others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -329,6 +333,19 @@ pub struct Redelivery {
     /// The frame in which the documents are to come.
     pub frame: FrameId,
     pub ids: Vec<String>,
+}
+
+/// `control.leader`: documents could not be shipped again. Removed when the request is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedRedelivery {
+    pub follower_cluster: ClusterUuid,
+    pub follower_index: IndexName,
+    pub leader_cluster: ClusterUuid,
+    pub leader_uuid: IndexUuid,
+    pub shard: ShardId,
+    /// Of the request.
+    pub frame: FrameId,
+    pub reason: String,
 }
 
 /// `control.follower`: the replication settings that users put into `_cluster/settings` of a
@@ -531,6 +548,36 @@ impl Entry for Redelivery {
 impl Redelivery {
     pub fn key_of(cluster: &ClusterUuid, index: &IndexName, shard: ShardId) -> String {
         format!("{}/{cluster}/{index}/{shard}", Self::KIND)
+    }
+}
+
+impl Entry for FailedRedelivery {
+    const KIND: &'static str = "failed-redelivery";
+    fn key(&self) -> String {
+        Self::key_of(&self.follower_cluster, &self.follower_index, self.shard)
+    }
+}
+
+impl FailedRedelivery {
+    pub fn of(request: &Redelivery, reason: String) -> Self {
+        Self {
+            follower_cluster: request.follower_cluster.clone(),
+            follower_index: request.follower_index.clone(),
+            leader_cluster: request.leader_cluster.clone(),
+            leader_uuid: request.leader_uuid.clone(),
+            shard: request.shard,
+            frame: request.frame,
+            reason,
+        }
+    }
+
+    pub fn key_of(cluster: &ClusterUuid, index: &IndexName, shard: ShardId) -> String {
+        format!("{}/{cluster}/{index}/{shard}", Self::KIND)
+    }
+
+    /// The key of the request.
+    pub fn request_key(&self) -> String {
+        Redelivery::key_of(&self.follower_cluster, &self.follower_index, self.shard)
     }
 }
 

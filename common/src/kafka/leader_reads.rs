@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use super::ControlTopic;
 use crate::control::FollowedLeader;
-use crate::control::leader_stats::{LeaderStats, NodeReads};
-use crate::words::types::{ClusterUuid, IndexName};
+use crate::control::leader_stats::{CaptureStandstill, LeaderStats, NodeReads};
+use crate::words::types::{ClusterUuid, IndexName, IndexUuid};
 
 impl LeaderStats {
     /// Sums the counters of all agents beside a cluster's nodes.
@@ -31,6 +31,19 @@ impl LeaderStats {
         }
         stats.num_replicated_indices = stats.index_stats.len();
         stats
+    }
+}
+
+impl CaptureStandstill {
+    /// Why shards of an index stand still, as the agents of its cluster tell.
+    pub fn of_index(
+        leader_table: &ControlTopic,
+        cluster: &ClusterUuid,
+        index: &IndexUuid,
+    ) -> Vec<Self> {
+        let nodes: Vec<NodeReads> = leader_table.below(&NodeReads::keys_of(cluster));
+        let told = nodes.into_iter().flat_map(|node| node.standstills);
+        told.filter(|told| told.index_uuid == *index).collect()
     }
 }
 
@@ -64,6 +77,7 @@ mod tests {
                 },
             )]
             .into(),
+            standstills: Vec::new(),
         };
         let nodes = [
             node("1", "books", 2),

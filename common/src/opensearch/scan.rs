@@ -9,8 +9,8 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use tracing::warn;
 
+use super::point_in_time::PointInTime;
 use super::{OpenSearch, OpenSearchError, path_segment};
 use crate::words::types::{IndexName, PrimaryTerm, SeqNo, ShardId};
 
@@ -67,7 +67,7 @@ fn is_context_lost(error: &OpenSearchError) -> bool {
 /// A point in time of a shard's primary.
 pub struct ShardScan<'a> {
     opensearch: &'a OpenSearch,
-    pit_id: String,
+    pit: PointInTime,
     /// Documents that the index gives in a page at most: its `index.max_result_window`, once it has
     /// refused more.
     window: AtomicUsize,
@@ -123,29 +123,23 @@ impl<'a> ShardScan<'a> {
             "/{}/_search/point_in_time?keep_alive={KEEP_ALIVE}&preference=_shards:{shard}%7C_primary",
             path_segment(index.as_str())
         );
-        let PointInTime { pit_id } = opensearch.post(&path, &json!({})).await?;
+        let pit = PointInTime::open(opensearch.clone(), path).await?;
         Ok(Self {
             opensearch,
-            pit_id,
+            pit,
             window: AtomicUsize::new(LARGEST_PAGE_OF_IDS),
             has_pipelines: AtomicBool::new(true),
         })
     }
 
+    /// Closes the point in time, and returns when that is done. One that is dropped is closed, too.
     pub async fn close(self) {
-        let body = json!({"pit_id": [self.pit_id]});
-        let closed: Result<Value, _> = self
-            .opensearch
-            .delete("/_search/point_in_time", Some(&body))
-            .await;
-        if let Err(error) = closed {
-            warn!(%error, "a point in time could not be closed; it expires by itself");
-        }
+        self.pit.close().await;
     }
 
     /// How many documents the shard has.
     pub async fn count(&self) -> Result<u64, ScanError> {
-        let request = json!({"size": 0, "track_total_hits": true, "pit": {"id": self.pit_id}, "timeout": NO_TIMEOUT});
+        let request = json!({"size": 0, "track_total_hits": true, "pit": {"id": self.pit.id()}, "timeout": NO_TIMEOUT});
         let answer = self.search("", &request, usize::MAX).await?;
         let counted: Counted = serde_json::from_slice(answer.as_deref().unwrap_or_default())?;
         check(counted.timed_out, &counted._shards)?;
@@ -259,7 +253,7 @@ impl Pages<'_> {
             .chain([json!({"_doc": "asc"})])
             .collect();
         let mut request = json!({
-            "pit": {"id": self.scan.pit_id, "keep_alive": KEEP_ALIVE},
+            "pit": {"id": self.scan.pit.id(), "keep_alive": KEEP_ALIVE},
             "query": {"bool": {"filter": filters}},
             "sort": sort,
             "_source": self.with_source,
@@ -370,11 +364,6 @@ fn check(timed_out: bool, shards: &Shards) -> Result<(), ScanError> {
         (false, 1..) => Err(ScanError::Partial("the search failed on the shard")),
         (false, 0) => Ok(()),
     }
-}
-
-#[derive(Deserialize)]
-struct PointInTime {
-    pit_id: String,
 }
 
 #[derive(Deserialize)]

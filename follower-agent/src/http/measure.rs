@@ -21,6 +21,7 @@ const REASONS: &[&str] = &[
     "content_too_long_exception",
     "illegal_argument_exception",
     "parse_exception",
+    "rejected_execution_exception",
     "resource_not_found_exception",
     "security_exception",
     "status_exception",

@@ -1,7 +1,7 @@
 //! One copy of a leader index in a follower index, as its shards' tasks share it: where they go on,
 //! what metadata the follower index has, and how they ask the agent that looks after the index.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -245,6 +245,7 @@ impl FollowedCopy {
     ) -> Result<(), ShardError> {
         let (mut versions, mut settings) = (metadata.versions, metadata.settings.clone());
         let mut write_aliases = write_aliases(&metadata.aliases);
+        let mut aliases: BTreeSet<String> = metadata.aliases.keys().cloned().collect();
         let found = self.follower.found().await.map_err(ShardError::Metadata)?;
         let own_versions = found.as_ref().map(|found| found.versions);
         let index_uuid = before.as_ref().and_then(|before| before.index_uuid.clone());
@@ -258,6 +259,7 @@ impl FollowedCopy {
         if let Some(before) = before {
             if before.versions.aliases >= versions.aliases {
                 write_aliases = before.write_aliases;
+                aliases = before.aliases;
                 wanted_aliases = before.wanted_aliases;
                 refused_aliases = before.refused_aliases;
             }
@@ -283,11 +285,26 @@ impl FollowedCopy {
             own_versions,
             settings,
             write_aliases,
+            aliases,
             wanted_aliases,
             refused_aliases,
             leniency,
         };
         Ok(self.context.follower_table.publish(&applied).await?)
+    }
+
+    /// Tells all agents' gateways of aliases before they are made: a write through one of them
+    /// would change this index. Those that it is made with are in the leader's description.
+    async fn announce_aliases(&self, metadata: &IndexMetadata) -> Result<(), ShardError> {
+        let Some(mut applied) = self.applied() else {
+            return Ok(());
+        };
+        let known = applied.aliases.len();
+        applied.aliases.extend(metadata.aliases.keys().cloned());
+        if applied.aliases.len() > known {
+            self.context.follower_table.publish(&applied).await?;
+        }
+        Ok(())
     }
 
     /// Brings metadata over that the follower index does not have yet: the agent that holds the
@@ -325,6 +342,8 @@ impl FollowedCopy {
             if !metadata.versions.newer_than(applied) {
                 return Ok(());
             }
+            self.announce_aliases(metadata).await?;
+            let before = self.applied();
             let leniency = before.as_ref().and_then(|before| before.leniency.clone());
             let leniency = leniency.map(|leniency| leniency.behind(&metadata.mappings));
             self.follower

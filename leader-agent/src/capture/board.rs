@@ -1,7 +1,7 @@
 //! What a capture needs of the control topic, which the simulation replaces by one in memory.
 
 use futures::future::BoxFuture;
-use shardline_common::control::{FillRequest, ScanStandstill, ShardHistory};
+use shardline_common::control::{FailedRedelivery, FillRequest, ScanStandstill, ShardHistory};
 use shardline_common::kafka::{ControlError, ControlTopic};
 use shardline_common::types::Offset;
 use tokio::sync::watch;
@@ -21,6 +21,12 @@ pub trait Board: Send + Sync {
     fn note_history<'a>(
         &'a self,
         history: &'a ShardHistory,
+    ) -> BoxFuture<'a, Result<(), ControlError>>;
+
+    /// Tells a follower that documents cannot be shipped again.
+    fn tell_failed<'a>(
+        &'a self,
+        failed: &'a FailedRedelivery,
     ) -> BoxFuture<'a, Result<(), ControlError>>;
 
     /// Tells whoever waits for the copy; [`Self::take_down`] ends it.
@@ -55,6 +61,13 @@ impl Board for ControlTopic {
         history: &'a ShardHistory,
     ) -> BoxFuture<'a, Result<(), ControlError>> {
         Box::pin(self.publish(history))
+    }
+
+    fn tell_failed<'a>(
+        &'a self,
+        failed: &'a FailedRedelivery,
+    ) -> BoxFuture<'a, Result<(), ControlError>> {
+        Box::pin(self.publish(failed))
     }
 
     fn tell<'a>(

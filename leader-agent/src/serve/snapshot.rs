@@ -259,7 +259,7 @@ impl Scan<'_> {
         loop {
             let mut turn = self.context.turns.page().await;
             let asked = Instant::now();
-            let page = turn.through(pages.next()).await?;
+            let page = pages.next().await?;
             scanning.inc_by(asked.elapsed().as_secs_f64());
             if page.is_empty() {
                 break;

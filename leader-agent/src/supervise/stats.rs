@@ -44,6 +44,7 @@ pub(crate) async fn share(
         cluster_uuid: tables.cluster.clone(),
         node_id: node.id.clone(),
         indices,
+        standstills: context.standing.all(),
     };
     loop {
         let followed = followed_indices(&tables.cluster, &tables.follower_table);
