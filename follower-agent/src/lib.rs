@@ -6,6 +6,7 @@
 mod agent;
 mod config;
 mod control;
+mod engine;
 mod http;
 mod index;
 mod membership;
@@ -17,6 +18,8 @@ mod write;
 
 pub use agent::run;
 pub use config::FollowerConfig;
+pub use control::{GatewayCalls, OwnGateway};
+pub use engine::{Engine, Parts};
 
 // What tests, the simulation and the benchmarks put together in other ways than the agent does.
 pub use http::api::openapi;
@@ -25,7 +28,7 @@ pub use http::api::render::{Rendering, refusal};
 pub use http::api::routes::ROUTES;
 pub use http::gateway::{Upstream, router as gateway};
 pub use index::IndexAdmin;
-pub use membership::{Committed, Positions, Slot, copy_key};
+pub use membership::{Committed, Positions, Slot, Slots, copy_key};
 pub use metrics::Metrics;
 pub use progress::{
     Checkpoint, CheckpointError, CheckpointStore, IndexProgress, ShardProgress, furthest,

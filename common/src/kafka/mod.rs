@@ -1,8 +1,11 @@
 //! Kafka as both agents use it: client settings, topics, and reading single records.
 
+mod control_reader;
+mod control_records;
 mod control_table;
 mod control_topic;
 mod leader_reads;
+pub mod memory;
 mod producer;
 mod tail;
 mod topic_policy;
@@ -114,6 +117,14 @@ fn in_time() -> AdminOptions {
 pub struct Kafka {
     config: KafkaConfig,
     readers: Arc<Readers>,
+    /// Instead of the network.
+    memory: Option<memory::Client>,
+}
+
+/// What answers questions about partitions.
+enum Reader {
+    Network(BaseConsumer),
+    Memory(memory::Client),
 }
 
 /// For questions about partitions and single records: made when they are needed, and anew after an
@@ -130,7 +141,11 @@ impl Kafka {
             idle: Mutex::default(),
             at_once: Semaphore::new(READERS),
         });
-        let kafka = Self { config, readers };
+        let kafka = Self {
+            config,
+            readers,
+            memory: None,
+        };
         // A property that librdkafka does not know, or a value it does not take, shows here rather
         // than later.
         kafka
@@ -142,6 +157,19 @@ impl Kafka {
                 expected: "properties of librdkafka",
             })?;
         Ok(kafka)
+    }
+
+    /// The same clients over brokers in memory.
+    pub fn in_memory(client: memory::Client, config: KafkaConfig) -> Result<Self, ConfigError> {
+        Ok(Self {
+            memory: Some(client),
+            ..Self::new(config)?
+        })
+    }
+
+    /// The brokers in memory, if these are the ones that are asked.
+    pub fn memory(&self) -> Option<&memory::Client> {
+        self.memory.as_ref()
     }
 
     pub fn servers(&self) -> &str {
@@ -173,6 +201,9 @@ impl Kafka {
     /// hole by a slow broker. Memory is bounded by `queue.buffering.max.kbytes` (128 MiB), and by
     /// what an agent lets be in flight.
     pub fn producer(&self) -> Result<Producer, KafkaError> {
+        if let Some(client) = &self.memory {
+            return Ok(Producer::in_memory(client.clone(), None));
+        }
         let mut client = self.producing();
         client
             .set("enable.gapless.guarantee", "true")
@@ -186,6 +217,9 @@ impl Kafka {
     /// For control topics: a write that Kafka has not taken in time is never made. It was for the
     /// moment that it was sent in; later, another agent may have written what it would undo.
     pub(crate) fn control_producer(&self) -> Result<Producer, KafkaError> {
+        if let Some(client) = &self.memory {
+            return Ok(Producer::in_memory(client.clone(), Some(CONTROL_TIMEOUT)));
+        }
         let mut client = self.producing();
         client.set(
             "message.timeout.ms",
@@ -234,6 +268,10 @@ impl Kafka {
         partitions: u32,
         options: &[(&str, String)],
     ) -> Result<(), TopicError> {
+        if let Some(client) = &self.memory {
+            let made = client.create_topic(topic, partitions).await;
+            return made.map_err(|source| self.failed("create", topic, source));
+        }
         let admin = self.admin("create", topic)?;
         let partitions = i32::try_from(partitions).unwrap_or(i32::MAX);
         let copies = TopicReplication::Fixed(self.config.replication_factor);
@@ -277,6 +315,10 @@ impl Kafka {
 
     /// Deletes a topic unless it is gone.
     pub async fn delete_topic(&self, topic: &TopicName) -> Result<(), TopicError> {
+        if let Some(client) = &self.memory {
+            let deleted = client.delete_topic(topic).await;
+            return deleted.map_err(|source| self.failed("delete", topic, source));
+        }
         let admin = self.admin("delete", topic)?;
         let results = admin
             .delete_topics(&[topic.as_str()], &in_time())
@@ -466,10 +508,13 @@ impl Kafka {
     async fn ask<T: Send + 'static>(
         &self,
         topic: &TopicName,
-        question: impl FnOnce(&Self, &BaseConsumer, &TopicName) -> Result<T, TopicError>
-        + Send
-        + 'static,
+        question: impl FnOnce(&Self, &Reader, &TopicName) -> Result<T, TopicError> + Send + 'static,
     ) -> Result<T, TopicError> {
+        if let Some(client) = &self.memory {
+            let asked = client.question().await;
+            asked.map_err(|source| self.failed("ask about", topic, source))?;
+            return question(self, &Reader::Memory(client.clone()), topic);
+        }
         let (kafka, topic) = (self.clone(), topic.clone());
         let _permit = self
             .readers
@@ -485,8 +530,11 @@ impl Kafka {
                     .reader()
                     .map_err(|source| kafka.failed("open a reader of", &topic, source))?,
             };
+            let reader = Reader::Network(reader);
             let answer = question(&kafka, &reader, &topic)?;
-            kafka.readers.idle.lock().push(reader);
+            if let Reader::Network(reader) = reader {
+                kafka.readers.idle.lock().push(reader);
+            }
             Ok(answer)
         });
         answered.await.map_err(|_| TopicError::Cancelled)?
@@ -494,10 +542,18 @@ impl Kafka {
 
     fn watermarks_blocking(
         &self,
-        consumer: &BaseConsumer,
+        reader: &Reader,
         topic: &TopicName,
         shard: ShardId,
     ) -> Result<Watermarks, TopicError> {
+        let consumer = match reader {
+            Reader::Network(consumer) => consumer,
+            Reader::Memory(client) => {
+                let marks = client.marks(topic, shard);
+                return marks
+                    .map_err(|source| self.failed("ask for the offsets of", topic, source));
+            }
+        };
         let (low, high) = consumer
             .fetch_watermarks(topic.as_str(), shard.partition(), CALL_TIMEOUT)
             .map_err(|source| self.failed("ask for the offsets of", topic, source))?;
@@ -510,15 +566,34 @@ impl Kafka {
     /// Reads the records from `from` on, up to the one before `end`.
     fn read(
         &self,
-        consumer: &BaseConsumer,
+        reader: &Reader,
         topic: &TopicName,
         shard: ShardId,
         from: Offset,
         end: Offset,
         mut take: impl FnMut(Offset, Record),
     ) -> Result<(), TopicError> {
-        let mut position = TopicPartitionList::new();
         let failed = |source| self.failed("read", topic, source);
+        let unreadable = |offset: Offset| {
+            move |source| TopicError::Record {
+                topic: topic.clone(),
+                shard,
+                offset: offset.0,
+                source,
+            }
+        };
+        let consumer = match reader {
+            Reader::Network(consumer) => consumer,
+            Reader::Memory(client) => {
+                let found = client.records(topic, shard, from, end).map_err(failed)?;
+                for (offset, record) in found {
+                    let records = record.decode().map_err(unreadable(offset))?;
+                    records.into_iter().for_each(|record| take(offset, record));
+                }
+                return Ok(());
+            }
+        };
+        let mut position = TopicPartitionList::new();
         position
             .add_partition_offset(
                 topic.as_str(),
@@ -535,12 +610,7 @@ impl Kafka {
                 )))
                 .map_err(failed)?;
             let offset = Offset(message.offset());
-            let records = Record::decode(&message).map_err(|source| TopicError::Record {
-                topic: topic.clone(),
-                shard,
-                offset: offset.0,
-                source,
-            })?;
+            let records = Record::decode(&message).map_err(unreadable(offset))?;
             records.into_iter().for_each(|record| take(offset, record));
             if offset.0 + 1 >= end.0 {
                 break;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shardline::contract::ReplicationService;
-use shardline::contract::request::ResumeRequest;
 use shardline_common::control::{CatalogEntry, Subscription, SubscriptionState};
 use shardline_common::kafka::ControlTopic;
 use shardline_common::types::IndexName;
@@ -109,8 +108,9 @@ async fn check(
             info!(
                 index = %follower_index, leader = %leader_index, "the leader index is open again"
             );
+            // Not if a user has paused it, or is stopping it, meanwhile.
             if let Err(error) = subscriptions
-                .resume(follower_index.clone(), ResumeRequest::default())
+                .reopen(follower_index, &subscription.reason)
                 .await
             {
                 warn!(index = %follower_index, %error, "the index could not be resumed by itself");
@@ -162,7 +162,14 @@ async fn delete(subscriptions: &Subscriptions, subscription: &Subscription) {
         warn!(
             index = %name, %error, "the follower index is not deleted, as it could not be stopped"
         );
-    } else if let Err(error) = index.delete().await {
+        return;
+    }
+    let Ok(_claim) = subscriptions.context().claim(name) else {
+        return warn!(
+            index = %name, "the follower index is not deleted: another agent looks after it now"
+        );
+    };
+    if let Err(error) = index.delete().await {
         warn!(
             index = %name, %error, "the follower index could not be deleted with its leader index"
         );

@@ -1,26 +1,72 @@
 //! Calls that this agent makes on its own gateway: what a rule or a task starts may belong to
 //! another agent, and the gateway passes it on.
 
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use http::Method;
 use serde_json::{Value, json};
 use shardline::contract::error::Cause;
 use shardline::contract::{ApiError, BASE};
 use shardline_common::types::IndexName;
 
-#[derive(Clone)]
-pub(crate) struct OwnGateway {
-    address: String,
-    client: reqwest::Client,
+/// The way of such a call: over HTTP, or in the simulation to the agent that it is for.
+pub trait GatewayCalls: Send + Sync {
+    /// A control call on an index: `action` is `_start`, `_stop` or another.
+    fn call<'a>(
+        &'a self,
+        method: Method,
+        index: &'a IndexName,
+        action: &'a str,
+        body: &'a Value,
+    ) -> BoxFuture<'a, Result<(), ApiError>>;
 }
+
+#[derive(Clone)]
+pub struct OwnGateway(Arc<dyn GatewayCalls>);
 
 impl OwnGateway {
     /// `address` is a URL without a path.
     pub(crate) fn new(address: String, client: reqwest::Client) -> Self {
-        Self { address, client }
+        Self::over(Arc::new(Http { address, client }))
     }
 
-    /// A control call on an index: `action` is `_start`, `_stop` or another.
+    pub fn over(calls: Arc<dyn GatewayCalls>) -> Self {
+        Self(calls)
+    }
+
+    /// See [`GatewayCalls::call`].
     pub(crate) async fn call(
+        &self,
+        method: Method,
+        index: &IndexName,
+        action: &str,
+        body: &Value,
+    ) -> Result<(), ApiError> {
+        self.0.call(method, index, action, body).await
+    }
+}
+
+struct Http {
+    address: String,
+    client: reqwest::Client,
+}
+
+impl GatewayCalls for Http {
+    fn call<'a>(
+        &'a self,
+        method: Method,
+        index: &'a IndexName,
+        action: &'a str,
+        body: &'a Value,
+    ) -> BoxFuture<'a, Result<(), ApiError>> {
+        self.send(method, index, action, body).boxed()
+    }
+}
+
+impl Http {
+    async fn send(
         &self,
         method: Method,
         index: &IndexName,

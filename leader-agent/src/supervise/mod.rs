@@ -2,6 +2,7 @@
 //! counts.
 
 mod catalog;
+mod copy_topics;
 mod spools;
 mod stats;
 mod supervisor;

@@ -38,16 +38,12 @@ const FOLLOWER_AGENT: Package = Package {
         ("control", &["index", "progress", "membership"]),
         ("http", &["membership"]),
         (
+            "engine",
+            &["control", "index", "membership", "progress", "read"],
+        ),
+        (
             "agent",
-            &[
-                "config",
-                "control",
-                "http",
-                "index",
-                "membership",
-                "progress",
-                "read",
-            ],
+            &["config", "control", "engine", "http", "progress"],
         ),
     ],
 };
