@@ -23,12 +23,12 @@ use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::FollowerConfig;
+use crate::config::{FollowerConfig, GatewayConfig};
 use crate::control::{
     Leaders, OwnGateway, Subscriptions, auto_follow, bulk_tasks, leader_watch, tidy_requests,
     verify,
 };
-use crate::http::gateway::{self, Upstream};
+use crate::http::gateway::{self, Budget, Limits, Upstream};
 use crate::http::page;
 use crate::http::peers::{self, Peers};
 use crate::index::{AgentContext, ControlSettings, SnapshotRequests};
@@ -166,9 +166,15 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
         group,
         client: proxy_client(&config.opensearch)?,
     });
-    let gateway = gateway::router(Arc::clone(&service), Arc::new(settings), upstream)
-        .layer(middleware::from_fn_with_state(peers, peers::route));
-    let front = tokio::spawn(telemetry::serve(front, gateway, stop.clone()));
+    let budget = Budget::new(limits(&config.gateway));
+    let gateway = gateway::router(
+        Arc::clone(&service),
+        Arc::new(settings),
+        upstream,
+        budget.clone(),
+    )
+    .layer(middleware::from_fn_with_state(peers, peers::route));
+    let front = tokio::spawn(gateway::serve(front, gateway, budget, stop.clone()));
     let rules = tokio::spawn(auto_follow::run(Arc::clone(&subscriptions), stop.clone()));
     let tasks = tokio::spawn(bulk_tasks::run(Arc::clone(&subscriptions), stop.clone()));
     let verifications = tokio::spawn(verify::run(Arc::clone(&subscriptions), stop.clone()));
@@ -215,6 +221,15 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
         .await
         .context("the admin server panicked")?
         .context("the admin server failed")
+}
+
+fn limits(config: &GatewayConfig) -> Limits {
+    Limits {
+        max_content: config.max_content_mib << 20,
+        max_inspected: config.max_inspected_mib << 20,
+        max_connections: config.max_connections,
+        head_timeout: gateway::HEAD_TIMEOUT,
+    }
 }
 
 fn upstream(config: &OpenSearchConfig) -> anyhow::Result<Upstream> {

@@ -31,9 +31,68 @@ pub struct GatewayConfig {
     /// Base URL at which the other follower agents of the cluster reach this gateway. Without it:
     /// `listen`, with the machine's name where that is an address of any interface.
     pub advertise: Option<String>,
+    /// Largest request body that the gateway reads, in MiB, unpacked: OpenSearch's
+    /// `http.max_content_length`.
+    #[serde(default = "max_content_mib")]
+    pub max_content_mib: usize,
+    /// Most that the gateway holds of all bodies that it reads, in MiB. Above it, callers get 429.
+    #[serde(default = "max_inspected_mib")]
+    pub max_inspected_mib: usize,
+    /// Most connections at a time; further ones wait.
+    #[serde(default = "max_connections")]
+    pub max_connections: usize,
+}
+
+/// OpenSearch's default of `http.max_content_length`.
+fn max_content_mib() -> usize {
+    100
+}
+
+fn max_inspected_mib() -> usize {
+    256
+}
+
+fn max_connections() -> usize {
+    4096
 }
 
 impl GatewayConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        let refused = |key, value: usize, expected| {
+            let value = value.to_string();
+            Err(ConfigError::BadValue {
+                key,
+                value,
+                expected,
+            })
+        };
+        if !(1..=2047).contains(&self.max_content_mib) {
+            let expected = "MiB, from 1 to 2047";
+            return refused("gateway.max_content_mib", self.max_content_mib, expected);
+        }
+        if self.max_inspected_mib < self.max_content_mib {
+            let expected = "at least gateway.max_content_mib";
+            return refused(
+                "gateway.max_inspected_mib",
+                self.max_inspected_mib,
+                expected,
+            );
+        }
+        if self.max_inspected_mib > 1 << 20 {
+            let expected = "MiB, at most 1048576";
+            return refused(
+                "gateway.max_inspected_mib",
+                self.max_inspected_mib,
+                expected,
+            );
+        }
+        if !(1..=1 << 20).contains(&self.max_connections) {
+            let expected = "from 1 to 1048576";
+            return refused("gateway.max_connections", self.max_connections, expected);
+        }
+        Ok(())
+    }
+
     /// At which this agent reaches its own gateway.
     pub fn own_address(&self) -> String {
         let mut address = self.listen;
@@ -95,6 +154,7 @@ impl FollowerConfig {
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.opensearch.validate()?;
         self.kafka.validate()?;
+        self.gateway.validate()?;
         match &self.gateway.advertise {
             Some(address)
                 if !address.starts_with("http://") && !address.starts_with("https://") =>
@@ -106,6 +166,33 @@ impl FollowerConfig {
                 })
             }
             _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gateway(text: &str) -> Result<(), String> {
+        let text = format!(r#"{{"listen": "127.0.0.1:9200"{text}}}"#);
+        let config: GatewayConfig = serde_json::from_str(&text).unwrap();
+        config.validate().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn limits_of_the_gateway_fit_each_other() {
+        assert_eq!(gateway(""), Ok(()));
+        assert_eq!(
+            gateway(r#", "max_content_mib": 200, "max_inspected_mib": 200"#),
+            Ok(())
+        );
+        for (limits, key) in [
+            (r#", "max_content_mib": 300"#, "gateway.max_inspected_mib"),
+            (r#", "max_content_mib": 0"#, "gateway.max_content_mib"),
+            (r#", "max_connections": 0"#, "gateway.max_connections"),
+        ] {
+            assert!(gateway(limits).unwrap_err().contains(key), "{limits}");
         }
     }
 }

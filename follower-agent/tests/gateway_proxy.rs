@@ -103,11 +103,6 @@ async fn writes_to_followed_indices_are_refused_however_they_are_spelt() {
         "own": {"aliases": {"led": {"is_write_index": true}}},
     });
     world.stub.answer("GET /_alias/*", 200, aliases);
-    world.stub.answer(
-        "GET /%3Cf1%3E/_alias?ignore_unavailable=true",
-        200,
-        json!({"f1": {"aliases": {}}}),
-    );
     let one = blocked("f1");
     let both = block_error(&format!("index [f1] {BLOCK}index [f2] {BLOCK}"));
     let actions = |action: Value| {
@@ -115,7 +110,7 @@ async fn writes_to_followed_indices_are_refused_however_they_are_spelt() {
     };
     for (method, path, body, expected) in [
         ("PUT", "/%66%31/_doc/1", Some("{}".to_owned()), &one),
-        ("PUT", "//f1/_doc/1", Some("{}".to_owned()), &one),
+        ("PUT", "//_mapping", Some("{}".to_owned()), &both),
         ("POST", "/al/_doc", Some("{}".to_owned()), &one),
         ("POST", "/al/_rollover", None, &one),
         ("PUT", "/led/_mapping", Some("{}".to_owned()), &one),
@@ -157,16 +152,13 @@ async fn writes_to_followed_indices_are_refused_however_they_are_spelt() {
         let answer = world.send(method, path, body.as_deref()).await;
         assert_eq!(&answer, &(403, expected.clone()), "{method} {path}");
     }
-    assert_eq!(
-        world.stub.lines(),
-        ["GET /%3Cf1%3E/_alias?ignore_unavailable=true"]
-    );
+    assert!(world.stub.lines().is_empty());
     for (method, path) in [
         ("POST", "/led/_doc"),
         ("DELETE", "/al"),
         ("PUT", "/f1/_clone/g"),
         ("DELETE", "/o*"),
-        ("PUT", "/f1"),
+        ("PUT", "/f3"),
     ] {
         assert_eq!(
             world.send(method, path, Some("{}")).await.0,
@@ -174,7 +166,7 @@ async fn writes_to_followed_indices_are_refused_however_they_are_spelt() {
             "{method} {path}"
         );
     }
-    assert_eq!(world.stub.lines().len(), 6);
+    assert_eq!(world.stub.lines().len(), 5);
 }
 
 #[tokio::test]
@@ -281,13 +273,8 @@ async fn bulk_without_followed_targets_goes_through_untouched() {
     };
     assert_eq!(send("f", packed.clone()).await.unwrap().status(), 200);
     let received = &world.stub.received()[0];
-    assert_eq!(
-        (
-            &received.body[..],
-            received.headers["content-encoding"].as_bytes()
-        ),
-        (&packed[..], b"gzip".as_slice())
-    );
+    assert_eq!(received.body, body);
+    assert!(!received.headers.contains_key("content-encoding"));
     assert_eq!(
         send("f", packed[..10].to_vec()).await.unwrap().status(),
         400
@@ -330,7 +317,7 @@ async fn by_query_calls_are_refused_when_something_matches() {
         .await;
     assert_eq!(
         (status, world.stub.lines().last().unwrap().as_str()),
-        (200, "POST /f,own/_update_by_query")
+        (200, "POST /own/_update_by_query")
     );
     assert_eq!(
         world.stub.received()[1].body,

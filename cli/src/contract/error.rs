@@ -303,8 +303,25 @@ impl ApiError {
         )
     }
 
+    pub fn missing_content_type() -> Self {
+        Self::not_acceptable("Content-Type header is missing".to_owned())
+    }
+
+    /// A list of documents in a format that cannot hold one.
+    pub fn not_streamable(content_type: &str) -> Self {
+        Self::not_acceptable(format!(
+            "Content-Type [{content_type}] does not support stream parsing. Use JSON or SMILE \
+             instead"
+        ))
+    }
+
     pub fn unsupported_content_type(content_type: &str) -> Self {
-        let text = format!("Content-Type header [{content_type}] is not supported");
+        Self::not_acceptable(format!(
+            "Content-Type header [{content_type}] is not supported"
+        ))
+    }
+
+    fn not_acceptable(text: String) -> Self {
         Self::of(
             StatusCode::NOT_ACCEPTABLE,
             Shape::Plain {

@@ -1,7 +1,7 @@
 //! What stands behind the control API: the trait that carries its calls out, and the status it
 //! answers with.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -112,6 +112,10 @@ pub trait ReplicationService: Send + Sync + 'static {
 
     /// The indices that are read-only now because they follow; cheap, asked on every request.
     fn followed(&self) -> Arc<HashSet<IndexName>>;
+
+    /// Aliases that followed indices have or are about to get, as the leader has them; cheap, as
+    /// [`Self::followed`].
+    fn followed_aliases(&self) -> Arc<HashMap<String, Vec<IndexName>>>;
 }
 
 /// The status words of the API.

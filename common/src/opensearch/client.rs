@@ -221,6 +221,8 @@ pub fn proxy_client(config: &OpenSearchConfig) -> Result<reqwest::Client, Config
 fn builder(config: &OpenSearchConfig) -> Result<reqwest::ClientBuilder, ConfigError> {
     let http = reqwest::Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
+        // Not by way of a proxy that the environment happens to name for other programs.
+        .no_proxy()
         .tcp_nodelay(true);
     let Some(file) = &config.ca_certificate else {
         return Ok(http);

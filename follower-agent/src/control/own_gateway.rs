@@ -1,11 +1,16 @@
 //! Calls that this agent makes on its own gateway: what a rule or a task starts may belong to
 //! another agent, and the gateway passes it on.
 
+use std::time::Duration;
+
 use http::Method;
 use serde_json::{Value, json};
 use shardline::contract::error::Cause;
 use shardline::contract::{ApiError, BASE};
 use shardline_common::types::IndexName;
+
+/// How long a call may take: longer than any does, also one that goes to another agent.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
 #[derive(Clone)]
 pub(crate) struct OwnGateway {
@@ -32,6 +37,7 @@ impl OwnGateway {
         let request = self
             .client
             .request(method, format!("{}{BASE}{name}/{action}", self.address))
+            .timeout(ANSWER_TIMEOUT)
             .json(body);
         let answered = async {
             let answer = request.send().await?;

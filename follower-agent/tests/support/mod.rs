@@ -4,12 +4,13 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::response::Response;
-use follower_agent::{Upstream, gateway};
+use follower_agent::{Budget, GatewayLimits, Upstream, gateway};
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
 use serde_json::{Value, json};
@@ -28,8 +29,17 @@ use shardline_common::bulk::BulkOperation;
 use shardline_common::leader_stats::LeaderStats;
 use shardline_common::types::IndexName;
 use shardline_common::wildcard::wildcard_match;
+use tokio_util::sync::CancellationToken;
 
 pub const BLOCK: &str = "blocked by: [FORBIDDEN/1000/index read-only(cross-cluster-replication)];";
+
+/// What the agent's own configuration has by default.
+pub const LIMITS: GatewayLimits = GatewayLimits {
+    max_content: 100 << 20,
+    max_inspected: 256 << 20,
+    max_connections: 4096,
+    head_timeout: Duration::from_secs(30),
+};
 
 struct Following {
     alias: String,
@@ -41,6 +51,7 @@ struct Following {
 #[derive(Default)]
 pub struct FakeService {
     following: Mutex<HashMap<IndexName, Following>>,
+    aliases: Mutex<HashMap<String, Vec<IndexName>>>,
 }
 
 impl FakeService {
@@ -59,6 +70,15 @@ impl FakeService {
                 .insert(IndexName::from(*name), state);
         }
         service
+    }
+
+    /// The leader gives a followed index an alias.
+    pub fn learn_alias(&self, alias: &str, index: &str) {
+        let mut aliases = self.aliases.lock().unwrap();
+        aliases
+            .entry(alias.to_owned())
+            .or_default()
+            .push(index.into());
     }
 
     fn with<T>(
@@ -307,6 +327,10 @@ impl ReplicationService for FakeService {
     fn followed(&self) -> Arc<HashSet<IndexName>> {
         Arc::new(self.following.lock().unwrap().keys().cloned().collect())
     }
+
+    fn followed_aliases(&self) -> Arc<HashMap<String, Vec<IndexName>>> {
+        Arc::new(self.aliases.lock().unwrap().clone())
+    }
 }
 
 #[derive(Default)]
@@ -355,14 +379,23 @@ impl Stub {
             .insert(line.to_owned(), (status, body));
     }
 
-    /// Requests other than look-ups of aliases.
+    /// Requests other than look-ups of names.
     pub fn received(&self) -> Vec<Received> {
         let received = self.received.lock().unwrap();
         received
             .iter()
-            .filter(|request| request.line != "GET /_alias/*")
+            .filter(|request| !LOOKUPS.contains(&request.line.as_str()))
             .cloned()
             .collect()
+    }
+
+    /// How often the gateway has asked for aliases.
+    pub fn lookups(&self) -> usize {
+        let received = self.received.lock().unwrap();
+        received
+            .iter()
+            .filter(|request| request.line == ALIASES)
+            .count()
     }
 
     pub fn lines(&self) -> Vec<String> {
@@ -373,10 +406,19 @@ impl Stub {
     }
 }
 
+/// The gateway's own questions, without their parameters.
+pub const ALIASES: &str = "GET /_alias/*";
+pub const STATE: &str = "GET /_cluster/state/metadata";
+const LOOKUPS: [&str; 2] = [ALIASES, STATE];
+
 async fn stub_answer(State(stub): State<Stub>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
     let line = format!("{} {}", parts.method, parts.uri);
+    let lookup = LOOKUPS
+        .into_iter()
+        .find(|lookup| line.starts_with(&format!("{lookup}?local=true")));
+    let line = lookup.map_or(line, str::to_owned);
     stub.received.lock().unwrap().push(Received {
         line: line.clone(),
         headers: parts.headers,
@@ -384,7 +426,7 @@ async fn stub_answer(State(stub): State<Stub>, request: Request) -> Response {
     });
     let answer = stub.answers.lock().unwrap().get(&line).cloned();
     let (status, body) = answer.unwrap_or_else(|| match line.as_str() {
-        "GET /_alias/*" => (200, json!({})),
+        ALIASES | STATE => (200, json!({})),
         _ => (200, json!({"stub": line})),
     });
     Response::builder()
@@ -395,6 +437,19 @@ async fn stub_answer(State(stub): State<Stub>, request: Request) -> Response {
         .header("x-hop", "1")
         .body(Body::from(body.to_string()))
         .unwrap()
+}
+
+/// A gateway's own server in front of a router.
+pub async fn serve_gateway(router: Router, budget: Budget) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(follower_agent::serve(
+        listener,
+        router,
+        budget,
+        CancellationToken::new(),
+    ));
+    format!("http://{address}")
 }
 
 pub async fn serve(router: Router) -> String {
@@ -408,30 +463,48 @@ pub struct World {
     pub stub: Stub,
     pub gateway: String,
     pub client: reqwest::Client,
+    pub service: Arc<FakeService>,
 }
 
 impl World {
     pub async fn new(service: FakeService) -> Self {
+        Self::limited(service, LIMITS).await
+    }
+
+    pub async fn limited(service: FakeService, limits: GatewayLimits) -> Self {
         let stub = Stub::default();
         let upstream = serve(Router::new().fallback(stub_answer).with_state(stub.clone())).await;
-        Self::before(&upstream, stub, service).await
+        Self::build(&upstream, stub, service, limits).await
     }
 
     pub async fn before(upstream: &str, stub: Stub, service: FakeService) -> Self {
+        Self::build(upstream, stub, service, LIMITS).await
+    }
+
+    async fn build(
+        upstream: &str,
+        stub: Stub,
+        service: FakeService,
+        limits: GatewayLimits,
+    ) -> Self {
         let client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .unwrap();
         let upstream = Upstream::new(upstream.parse().unwrap(), client.clone());
+        let budget = Budget::new(limits);
+        let service = Arc::new(service);
         let router = gateway(
-            Arc::new(service),
+            Arc::clone(&service) as Arc<dyn ReplicationService>,
             Arc::new(FakeSettings::default()),
             upstream,
+            budget.clone(),
         );
         Self {
             stub,
-            gateway: serve(router).await,
+            gateway: serve_gateway(router, budget).await,
             client,
+            service,
         }
     }
 

@@ -1,6 +1,6 @@
 //! The calls of the control API that change what is followed, and the errors they end with.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -590,6 +590,10 @@ impl ReplicationService for Subscriptions {
 
     fn followed(&self) -> Arc<HashSet<IndexName>> {
         self.followed_indices()
+    }
+
+    fn followed_aliases(&self) -> Arc<HashMap<String, Vec<IndexName>>> {
+        self.aliases.get(&self.context, &self.cluster)
     }
 }
 

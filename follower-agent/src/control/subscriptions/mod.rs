@@ -1,6 +1,7 @@
 //! What is followed on this follower cluster: subscriptions, the tasks that work for them
 //! ([`tasks`]), and the calls that change them ([`calls`]).
 
+mod aliases;
 mod calls;
 mod held;
 mod tasks;
@@ -23,6 +24,7 @@ use tokio::sync::{OwnedMutexGuard, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::aliases::LeaderAliases;
 use self::held::Memory;
 use self::tasks::Tasks;
 use crate::control::bulk_tasks::TaskIds;
@@ -53,6 +55,7 @@ pub(crate) struct Subscriptions {
     memory: Memory,
     /// Since when it is not known what has become of the leader index: by the subscription's id.
     unknown: Mutex<HashMap<String, StandstillReason>>,
+    aliases: LeaderAliases,
     /// Held by a call that changes what is followed.
     calls: EntryLocks,
     settings: ControlSettings,
@@ -87,6 +90,7 @@ impl Subscriptions {
             known,
             acted,
             followed,
+            aliases: LeaderAliases::default(),
             calls,
             settings,
             own_gateway,

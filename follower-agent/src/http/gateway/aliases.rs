@@ -1,15 +1,87 @@
-//! Changes of aliases: refused as a whole when any of them touches a followed index.
+//! Changes of aliases and data streams: refused as a whole when any of them touches a followed
+//! index.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use axum::body::Body;
 use axum::response::Response;
-use serde_json::Value;
+use serde::Deserialize;
+
+use super::judge::Judge;
+use super::routes::{Routed, Scope};
+use super::structured::{self, List, Texts};
+use super::{Call, Gateway};
 use shardline::contract::ApiError;
 
-use super::by_query::first_value;
-use super::classify::Scope;
-use super::{Call, Gateway, inspect};
+/// Body of a list of actions, on aliases or data streams.
+#[derive(Deserialize)]
+struct Actions {
+    #[serde(default)]
+    actions: List<HashMap<String, Action>>,
+}
+
+#[derive(Deserialize)]
+struct Action {
+    index: Option<Texts>,
+    indices: Option<Texts>,
+    alias: Option<Texts>,
+    aliases: Option<Texts>,
+}
+
+/// Body of a single alias.
+#[derive(Deserialize)]
+struct PutAlias {
+    index: Option<Texts>,
+}
+
+impl Action {
+    fn indices(&self) -> impl Iterator<Item = String> {
+        [&self.index, &self.indices]
+            .into_iter()
+            .flatten()
+            .map(Texts::joined)
+    }
+
+    fn aliases(&self) -> Vec<String> {
+        let both = [&self.alias, &self.aliases];
+        both.into_iter()
+            .flatten()
+            .flat_map(|texts| texts.0.clone())
+            .collect()
+    }
+
+    /// The followed indices that the action changes.
+    fn touched(&self, name: &str, judge: &Judge) -> BTreeSet<String> {
+        let scope = match name {
+            "remove_index" => Scope::Concrete,
+            _ => Scope::Members,
+        };
+        let covered = self
+            .indices()
+            .flat_map(|expression| judge.cover(&expression, scope).followed)
+            .collect();
+        match name {
+            "remove" => having(covered, &self.aliases(), judge),
+            _ => covered,
+        }
+    }
+}
+
+/// Of these indices those that have such an alias: removing it from others changes nothing.
+fn having(indices: BTreeSet<String>, aliases: &[String], judge: &Judge) -> BTreeSet<String> {
+    let having = judge.names.having_alias(aliases, &judge.followed);
+    indices.intersection(&having).cloned().collect()
+}
+
+fn touched_by_all(content: &[u8], judge: &Judge) -> Result<BTreeSet<String>, ApiError> {
+    let Actions { actions } = structured::parse(content)?;
+    Ok(actions
+        .0
+        .iter()
+        .flatten()
+        .flat_map(|(name, action)| action.touched(name, judge))
+        .collect())
+}
 
 impl Gateway {
     /// `PUT /{index}/_alias/{name}` and its kin; the body's `index` outranks the path's, so both
@@ -20,13 +92,41 @@ impl Gateway {
         expression: Option<String>,
         body: Body,
     ) -> Result<Response, ApiError> {
-        let inspected = inspect::read(call.parts, call.query, body).await?;
-        let request = first_value(&inspected.content)?;
-        let expressions: Vec<String> = expression
+        let inspected = self.inspect(call, body).await?;
+        let request: PutAlias = structured::parse(&inspected.content)?;
+        let judge = self.judge(call).await?;
+        let named = request.index.map(|index| index.joined());
+        let touched = expression
             .into_iter()
-            .chain(texts(request.get("index")))
+            .chain(named)
+            .flat_map(|expression| judge.cover(&expression, Scope::Members).followed)
             .collect();
-        self.judge_and_pass(call, expressions, inspected).await
+        let answer = self.refuse_or_pass_on(call, touched, inspected).await;
+        self.lookup.forget().await;
+        answer
+    }
+
+    /// `DELETE /{index}/_alias/{name}`.
+    pub(super) async fn remove_alias(
+        &self,
+        call: &Call<'_>,
+        routed: &Routed,
+        body: Body,
+    ) -> Result<Response, ApiError> {
+        let judge = self.judge(call).await?;
+        let covered = judge.cover(routed.expression(), Scope::Members).followed;
+        let named = routed.name.as_deref().unwrap_or_default();
+        let named: Vec<String> = named
+            .trim_end_matches(',')
+            .split(',')
+            .filter(|_| !named.trim_end_matches(',').is_empty())
+            .map(str::to_owned)
+            .collect();
+        let touched = having(covered.into_iter().collect(), &named, &judge);
+        let touched: Vec<String> = touched.into_iter().collect();
+        let answer = self.refuse_or_pass(call, &touched, body).await;
+        self.lookup.forget().await;
+        answer
     }
 
     /// `POST /_aliases`, `remove_index` included.
@@ -35,61 +135,39 @@ impl Gateway {
         call: &Call<'_>,
         body: Body,
     ) -> Result<Response, ApiError> {
-        let inspected = inspect::read(call.parts, call.query, body).await?;
-        let request = first_value(&inspected.content)?;
-        let actions = items(request.get("actions"))
-            .iter()
-            .filter_map(Value::as_object);
-        let targets = actions.flat_map(|action| action.values());
-        let expressions: Vec<String> = targets
-            .flat_map(|target| texts(target.get("index")).chain(texts(target.get("indices"))))
-            .collect();
-        self.judge_and_pass(call, expressions, inspected).await
+        self.change_names(call, body).await
     }
 
-    async fn judge_and_pass(
+    /// `POST /_data_stream/_modify`: a followed index is neither taken into a data stream nor out
+    /// of one.
+    pub(super) async fn modify_data_streams(
         &self,
         call: &Call<'_>,
-        expressions: Vec<String>,
-        inspected: inspect::Inspected,
+        body: Body,
     ) -> Result<Response, ApiError> {
-        let mut blocked = BTreeSet::new();
-        for expression in expressions
-            .iter()
-            .filter(|expression| !expression.is_empty())
-        {
-            blocked.extend(
-                self.covered(call, expression, Scope::Members)
-                    .await?
-                    .followed,
-            );
-        }
-        if !blocked.is_empty() {
-            return Err(ApiError::followed_block(
-                &blocked.into_iter().collect::<Vec<_>>(),
-            ));
-        }
-        let response = self
-            .upstream
-            .forward(call.parts, Body::from(inspected.original))
-            .await;
-        self.forget_aliases().await;
-        response
+        self.change_names(call, body).await
     }
-}
 
-/// The items of a list; OpenSearch takes a single one for a list, too.
-fn items(value: Option<&Value>) -> &[Value] {
-    match value {
-        Some(Value::Array(items)) => items,
-        Some(single) => std::slice::from_ref(single),
-        None => &[],
+    async fn change_names(&self, call: &Call<'_>, body: Body) -> Result<Response, ApiError> {
+        let inspected = self.inspect(call, body).await?;
+        let judge = self.judge(call).await?;
+        let touched = touched_by_all(&inspected.content, &judge)?;
+        let answer = self.refuse_or_pass_on(call, touched, inspected).await;
+        self.lookup.forget().await;
+        answer
     }
-}
 
-fn texts(value: Option<&Value>) -> impl Iterator<Item = String> {
-    items(value)
-        .iter()
-        .filter_map(Value::as_str)
-        .map(str::to_owned)
+    /// `DELETE /_data_stream/{name}`, which deletes the backing indices.
+    pub(super) async fn delete_data_streams(
+        &self,
+        call: &Call<'_>,
+        routed: &Routed,
+        body: Body,
+    ) -> Result<Response, ApiError> {
+        let judge = self.judge(call).await?;
+        let named = routed.name.as_deref().unwrap_or_default();
+        let touched = judge.names.of_data_streams(named, &judge.followed);
+        let touched: Vec<String> = touched.into_iter().collect();
+        self.refuse_or_pass(call, &touched, body).await
+    }
 }

@@ -1,18 +1,16 @@
-//! The bulk format: cut into items without reading the documents, and answers of two parts woven
-//! into one.
+//! The bulk format: read item by item, without the documents, and without holding what was read.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use serde_json::value::RawValue;
-use serde_json::{Map, Value, json};
+
 use shardline::contract::ApiError;
-use shardline::contract::error::Cause;
 use shardline::contract::object_parser::{Members, text_of};
 
 /// What an item does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Operation {
+pub(super) enum Operation {
     Index,
     Create,
     Update,
@@ -30,7 +28,7 @@ impl Operation {
         }
     }
 
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Index => "index",
             Self::Create => "create",
@@ -42,7 +40,7 @@ impl Operation {
 
 /// One action with its document, if it has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Item<'a> {
+pub(super) struct Item<'a> {
     pub operation: Operation,
     /// As the action line names it; without, the request's default index is meant.
     pub index: Option<Cow<'a, str>>,
@@ -51,44 +49,72 @@ pub(crate) struct Item<'a> {
     pub range: Range<usize>,
 }
 
-/// Cuts a bulk body into its items.
+/// The items of a bulk body, in turn. The one behind an error is not read.
 ///
-/// # Errors
-/// What OpenSearch would refuse, and whatever else cannot be read for certain: no item may pass
-/// unjudged.
-pub(crate) fn split(body: &[u8]) -> Result<Vec<Item<'_>>, ApiError> {
-    let mut items = Vec::new();
-    let mut line_number = 0;
-    let mut start = 0;
-    while start < body.len() {
-        line_number += 1;
-        let action_end = line_end(body, start)?;
-        let line = body[start..action_end].trim_ascii();
-        if line.is_empty() {
-            start = action_end;
-            continue;
-        }
-        let (operation, index, id) = parse_action(line, line_number)?;
-        let mut end = action_end;
-        if operation != Operation::Delete {
-            if action_end == body.len() {
-                return Err(malformed(
-                    line_number,
-                    "expected a document on the next line",
-                ));
-            }
-            line_number += 1;
-            end = line_end(body, action_end)?;
-        }
-        items.push(Item {
-            operation,
-            index,
-            id,
-            range: start..end,
-        });
-        start = end;
+/// What OpenSearch would refuse is an error, and whatever else cannot be read for certain: no item
+/// may pass unjudged. An action at the end that lacks its document is none, as for OpenSearch.
+pub(super) fn items(body: &[u8]) -> Items<'_> {
+    Items {
+        body,
+        position: 0,
+        line_number: 0,
     }
-    Ok(items)
+}
+
+/// See [`items`].
+#[derive(Clone, Debug)]
+pub(super) struct Items<'a> {
+    body: &'a [u8],
+    position: usize,
+    line_number: usize,
+}
+
+impl<'a> Items<'a> {
+    /// The items behind `position`, where one of them begins.
+    pub(super) fn starting_at(mut self, position: usize) -> Self {
+        self.position = position;
+        self
+    }
+
+    fn read(&mut self) -> Result<Option<Item<'a>>, ApiError> {
+        while self.position < self.body.len() {
+            let start = self.position;
+            self.line_number += 1;
+            let action_end = line_end(self.body, start)?;
+            self.position = action_end;
+            let line = self.body[start..action_end].trim_ascii();
+            if line.is_empty() {
+                continue;
+            }
+            let (operation, index, id) = parse_action(line, self.line_number)?;
+            if operation != Operation::Delete {
+                if action_end == self.body.len() {
+                    return Ok(None);
+                }
+                self.line_number += 1;
+                self.position = line_end(self.body, action_end)?;
+            }
+            return Ok(Some(Item {
+                operation,
+                index,
+                id,
+                range: start..self.position,
+            }));
+        }
+        Ok(None)
+    }
+}
+
+impl<'a> Iterator for Items<'a> {
+    type Item = Result<Item<'a>, ApiError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let read = self.read().transpose();
+        if matches!(read, Some(Err(_))) {
+            self.position = self.body.len();
+        }
+        read
+    }
 }
 
 /// Position after the newline that ends the line at `start`.
@@ -153,65 +179,6 @@ fn scalar(raw: &RawValue, line_number: usize) -> Result<Option<Cow<'_, str>>, Ap
     }
 }
 
-/// The item of the answer for a write to followed index `index`. OpenSearch shows the id it would
-/// have made where the request gave none; here that is null.
-pub(super) fn blocked_item(operation: Operation, index: &str, id: Option<&str>) -> Value {
-    let Cause {
-        error_type, reason, ..
-    } = ApiError::block_cause(&[index]);
-    let error = json!({"type": error_type, "reason": reason});
-    let mut item = Map::new();
-    item.insert(
-        operation.name().to_owned(),
-        json!({"_index": index, "_id": id, "status": 403, "error": error}),
-    );
-    Value::Object(item)
-}
-
-/// The answer when every item is blocked.
-pub(super) fn all_blocked(items: Vec<Value>) -> Value {
-    json!({"took": 0, "errors": true, "items": items})
-}
-
-/// Puts blocked items (`Some`) and the answers to the forwarded ones (`None`, taken in turn) back
-/// into the order of the request.
-///
-/// # Errors
-/// The answer is no bulk answer, or holds another number of items than was sent.
-pub(crate) fn merge(answer: &[u8], outcomes: Vec<Option<Value>>) -> Result<Value, MergeError> {
-    let mut merged: Map<String, Value> = serde_json::from_slice(answer)?;
-    // Not `remove`, which would move the last key into its place.
-    let Some(Value::Array(answered)) = merged.shift_remove("items") else {
-        return Err(MergeError::NoItems);
-    };
-    let sent = outcomes.iter().filter(|outcome| outcome.is_none()).count();
-    if answered.len() != sent {
-        return Err(MergeError::Count {
-            sent,
-            received: answered.len(),
-        });
-    }
-    let mut answered = answered.into_iter();
-    let items = outcomes
-        .into_iter()
-        .map(|outcome| outcome.or_else(|| answered.next()).unwrap_or(Value::Null))
-        .collect();
-    merged.insert("errors".to_owned(), Value::Bool(true));
-    merged.insert("items".to_owned(), Value::Array(items));
-    Ok(Value::Object(merged))
-}
-
-/// Why the follower cluster's answer cannot be merged.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum MergeError {
-    #[error("the follower cluster's bulk answer is not JSON: {0}")]
-    Json(#[from] serde_json::Error),
-    #[error("the follower cluster's bulk answer has no list of items")]
-    NoItems,
-    #[error("the follower cluster answered {received} bulk items where {sent} were sent")]
-    Count { sent: usize, received: usize },
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -220,8 +187,9 @@ mod tests {
 
     #[test]
     fn items_are_cut_at_their_lines() {
-        let body = b"{\"index\":{\"_index\":\"f\\u002dro\",\"_id\":5}}\r\n{\"x\":1}\n\n{\"delete\":{\"_id\":\"a\"}}\n";
-        let items = split(body).unwrap();
+        let body = b"{\"index\":{\"_index\":\"f\\u002dro\",\"_id\":5}}\r\n{\"x\":1}\n\n\
+            {\"delete\":{\"_id\":\"a\"}}\n";
+        let items: Vec<_> = items(body).map(Result::unwrap).collect();
         assert_eq!(items[0].operation, Operation::Index);
         assert_eq!(items[0].index.as_deref(), Some("f-ro"));
         assert_eq!(items[0].id.as_deref(), Some("5"));
@@ -239,7 +207,6 @@ mod tests {
     fn what_cannot_be_read_for_certain_is_refused() {
         for body in [
             "{\"index\":{}}\n{}",
-            "{\"index\":{}}\n",
             "[]\n",
             "{\"index\":{}} x\n{}\n",
             "{\"index\":{\"_index\":\"a\",\"_index\":\"b\"}}\n{}\n",
@@ -247,60 +214,23 @@ mod tests {
             "{\"upsert\":{}}\n{}\n",
             "{\"index\":{\"_index\":[\"f\"]}}\n{}\n",
         ] {
-            assert!(split(body.as_bytes()).is_err(), "{body}");
+            let read: Result<Vec<_>, _> = items(body.as_bytes()).collect();
+            assert!(read.is_err(), "{body}");
         }
-    }
-
-    #[test]
-    fn an_answer_of_another_length_is_not_merged() {
-        let answer = br#"{"took":1,"errors":false,"items":[]}"#;
-        assert!(matches!(
-            merge(answer, vec![None]),
-            Err(MergeError::Count {
-                sent: 1,
-                received: 0
-            })
-        ));
-        assert!(matches!(merge(b"{}", vec![]), Err(MergeError::NoItems)));
     }
 
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(body in prop::collection::vec(any::<u8>(), 0..300)) {
-            let _ = split(&body);
+            let _ = items(&body).count();
         }
+    }
 
-        #[test]
-        fn splitting_and_merging_keeps_order_and_count(plan in prop::collection::vec((0..4usize, any::<bool>()), 1..40)) {
-            let mut body = String::new();
-            for (number, (operation, blocked)) in plan.iter().enumerate() {
-                let name = ["index", "create", "update", "delete"][*operation];
-                let index = if *blocked { "followed" } else { "own" };
-                body.push_str(&format!("{{\"{name}\":{{\"_index\":\"{index}\",\"_id\":\"{number}\"}}}}\n"));
-                if name != "delete" {
-                    body.push_str(&format!("{{\"n\":{number}}}\n"));
-                }
-            }
-            let items = split(body.as_bytes()).unwrap();
-            prop_assert_eq!(items.len(), plan.len());
-            let whole: Vec<u8> = items.iter().flat_map(|item| body.as_bytes()[item.range.clone()].to_vec()).collect();
-            prop_assert_eq!(whole, body.as_bytes());
-            let is_blocked = |item: &Item<'_>| item.index.as_deref() == Some("followed");
-            let answered: Vec<Value> = items.iter().filter(|item| !is_blocked(item))
-                .map(|item| json!({item.operation.name(): {"_id": item.id, "status": 200}})).collect();
-            let outcomes = items.iter().map(|item| {
-                is_blocked(item).then(|| blocked_item(item.operation, "followed", item.id.as_deref()))
-            }).collect();
-            let answer = json!({"took": 3, "errors": false, "items": answered}).to_string();
-            let merged = merge(answer.as_bytes(), outcomes).unwrap();
-            let merged_items = merged["items"].as_array().unwrap();
-            prop_assert_eq!(merged_items.len(), plan.len());
-            for (number, item) in merged_items.iter().enumerate() {
-                let (name, content) = item.as_object().unwrap().iter().next().unwrap();
-                prop_assert_eq!(name.as_str(), ["index", "create", "update", "delete"][plan[number].0]);
-                prop_assert_eq!(content["_id"].as_str().unwrap(), number.to_string());
-                prop_assert_eq!(&content["status"], &json!(if plan[number].1 { 403 } else { 200 }));
-            }
-        }
+    #[test]
+    fn an_action_without_its_document_is_none() {
+        let body = b"{\"delete\":{\"_id\":1}}\n{\"index\":{\"_index\":\"f\"}}\n";
+        assert_eq!(items(body).count(), 1);
+        assert_eq!(items(b"{\"index\":{}}\n").count(), 0);
+        assert_eq!(items(b"\n\n").count(), 0);
     }
 }

@@ -1,24 +1,32 @@
-//! `_update_by_query`, `_delete_by_query` and `_reindex` towards followed indices.
+//! `_update_by_query` and `_delete_by_query`: followed indices are left out of them.
 //!
-//! OpenSearch runs such a request until its first write meets the block: 200 with a body of zeros
-//! when nothing matched, otherwise 403 with a by-query body whose `failures` name documents. Here
-//! the documents are only counted. What differs: a failure names the index but no document; where
-//! an expression covers other indices too, none of their documents is touched;
+//! What covers only other indices goes on as it was written; of a mixed expression the rest goes
+//! on, and the answer has a `Warning` that names what was left out. Where no expression can say the
+//! rest, the request is refused. What covers only followed indices is never run. OpenSearch would
+//! run it until its first write meets the block: 200 with a body of zeros when nothing matched,
+//! otherwise 403 with a by-query body whose `failures` name documents; so here the documents are
+//! counted. What differs: a failure names the index but no document;
 //! `wait_for_completion=false` is answered at once instead of with a task; `max_docs` and slices
 //! are ignored in the count.
 
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use http::StatusCode;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use http::header::WARNING;
+use http::{HeaderValue, StatusCode};
+use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
-use shardline::contract::error::ApiError;
-use shardline::contract::syntax_error;
 
-use super::classify::{ByQueryOperation, Scope};
-use super::{Call, Gateway, inspect};
+use super::inspect::Inspected;
+use super::names::Rest;
+use super::routes::Scope;
+use super::structured;
+use super::upstream::Upstream;
+use super::{Call, Gateway};
 use crate::http::api::render;
+use shardline::contract::error::ApiError;
 
 /// Parameters of a by-query request that say which documents match.
 const SELECTING: [&str; 12] = [
@@ -36,120 +44,134 @@ const SELECTING: [&str; 12] = [
     "ignore_throttled",
 ];
 
+/// What an index expression in a path has to have encoded.
+const IN_PATH: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'/')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'\\')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operation {
+    Update,
+    Delete,
+    Reindex,
+}
+
+/// Body of a by-query request.
+#[derive(Deserialize)]
+struct Request<'a> {
+    #[serde(borrow)]
+    query: Option<&'a RawValue>,
+}
+
 impl Gateway {
     pub(super) async fn by_query(
         &self,
         call: &Call<'_>,
         expression: &str,
-        operation: ByQueryOperation,
+        operation: Operation,
         body: Body,
     ) -> Result<Response, ApiError> {
-        let coverage = self.covered(call, expression, Scope::Members).await?;
-        if coverage.followed.is_empty() {
-            return self.upstream.forward(call.parts, body).await;
+        let mut inspected = self.inspect_bulk_or_other(call, body).await?;
+        let judge = self.judge(call).await?;
+        let expands = call.query.get("expand_wildcards").unwrap_or_default();
+        let finds_hidden = ["hidden", "all"].iter().any(|word| expands.contains(word));
+        let coverage = judge
+            .names
+            .cover(expression, Scope::Members, &judge.followed, finds_hidden);
+        let followed = &coverage.followed;
+        match &coverage.rest {
+            Rest::AsWritten => self.pass_on(call, inspected).await,
+            Rest::Unsayable => Err(unsayable(followed)),
+            Rest::Expression(rest) => self.pass_rest_of(call, rest, followed, inspected).await,
+            Rest::Nothing => {
+                structured::charge(&mut inspected)?;
+                let request: Request<'_> = structured::parse(&inspected.content)?;
+                let counted = self.count(call, expression, request.query).await?;
+                Ok(match counted {
+                    Ok(matching) => outcome(call, operation, matching, followed),
+                    Err(refusal) => refusal,
+                })
+            }
         }
-        let inspected = inspect::read(call.parts, call.query, body).await?;
-        let request = first_value(&inspected.content)?;
-        // Only the followed part is counted, unless it is all there is: then aliases keep their
-        // filters.
-        let counted = if coverage.others {
-            coverage.followed.join(",")
-        } else {
-            expression.to_owned()
+    }
+
+    async fn inspect_bulk_or_other(
+        &self,
+        call: &Call<'_>,
+        body: Body,
+    ) -> Result<Inspected, ApiError> {
+        super::inspect::read(&self.budget, call.parts, call.query, body, false).await
+    }
+
+    /// Runs the request on what is left of its expression.
+    async fn pass_rest_of(
+        &self,
+        call: &Call<'_>,
+        rest: &str,
+        followed: &[String],
+        inspected: Inspected,
+    ) -> Result<Response, ApiError> {
+        let path = call.parts.uri.path();
+        let verb = path
+            .trim_end_matches('/')
+            .rsplit('/')
+            .next()
+            .unwrap_or_default();
+        let path = format!("/{}/{verb}", utf8_percent_encode(rest, IN_PATH));
+        if !Upstream::is_short_enough(call.parts, &path) {
+            return Err(unsayable(followed));
+        }
+        let headers = inspected.headers(call.parts);
+        let body = Body::from(inspected.body());
+        let mut answer = self
+            .upstream
+            .forward_as(call.parts, &headers, &path, body)
+            .await?;
+        let left_out = format!("299 Shardline \"followed indices are left out: {followed:?}\"");
+        let quoted = left_out
+            .replace("[\"", "[")
+            .replace("\"]", "]")
+            .replace("\", \"", ", ");
+        if let Ok(warning) = HeaderValue::try_from(quoted) {
+            answer.headers_mut().append(WARNING, warning);
+        }
+        Ok(answer)
+    }
+
+    /// How many documents match; or the follower cluster's own refusal, to be passed on.
+    pub(super) async fn count(
+        &self,
+        call: &Call<'_>,
+        indices: &str,
+        query: Option<&RawValue>,
+    ) -> Result<Result<u64, Response>, ApiError> {
+        let body = match query {
+            Some(query) => format!(r#"{{"query":{query}}}"#),
+            None => "{}".to_owned(),
         };
-        let selecting: Vec<String> = call
+        let path = format!("/{}/_count", utf8_percent_encode(indices, NON_ALPHANUMERIC));
+        let parameters: Vec<String> = call
             .query
             .iter()
             .filter(|(name, _)| SELECTING.contains(name))
             .map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC)))
             .collect();
-        let matching = match self
-            .count(call, &counted, request.get("query"), &selecting.join("&"))
-            .await?
-        {
-            Ok(matching) => matching,
-            Err(refusal) => return Ok(refusal),
-        };
-        if matching == 0 && coverage.others {
-            return self
-                .upstream
-                .forward(call.parts, Body::from(inspected.original))
-                .await;
-        }
-        Ok(outcome(call, operation, matching, &coverage.followed))
-    }
-
-    pub(super) async fn reindex(&self, call: &Call<'_>, body: Body) -> Result<Response, ApiError> {
-        let inspected = inspect::read(call.parts, call.query, body).await?;
-        let request = first_value(&inspected.content)?;
-        // However it is written.
-        let sets_index = request
-            .get("script")
-            .is_some_and(|script| script.to_string().contains("_index"));
-        if sets_index {
-            let reason = "a script of [_reindex] that mentions [_index] could write into a followed index; \
-                          name the index in [dest]";
-            return Err(ApiError::status_exception(StatusCode::FORBIDDEN, reason));
-        }
-        let destination = request
-            .pointer("/dest/index")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
-        let blocked = match destination.is_empty() {
-            true => Vec::new(),
-            false => {
-                self.covered(call, destination, Scope::WriteIndex)
-                    .await?
-                    .followed
-            }
-        };
-        if blocked.is_empty() {
-            return self
-                .upstream
-                .forward(call.parts, Body::from(inspected.original))
-                .await;
-        }
-        let source = request.get("source");
-        if source.is_some_and(|source| source.get("remote").is_some()) {
-            // Another cluster's documents cannot be counted from here; taken as one at least.
-            return Ok(outcome(call, ByQueryOperation::Reindex, 1, &blocked));
-        }
-        let indices = match source.and_then(|source| source.get("index")) {
-            Some(Value::String(index)) => index.clone(),
-            Some(Value::Array(list)) => list
-                .iter()
-                .filter_map(Value::as_str)
-                .collect::<Vec<_>>()
-                .join(","),
-            _ => String::new(),
-        };
-        if indices.is_empty() {
-            return self
-                .upstream
-                .forward(call.parts, Body::from(inspected.original))
-                .await;
-        }
-        let query = source.and_then(|source| source.get("query"));
-        match self.count(call, &indices, query, "").await? {
-            Ok(matching) => Ok(outcome(call, ByQueryOperation::Reindex, matching, &blocked)),
-            Err(refusal) => Ok(refusal),
-        }
-    }
-
-    /// How many documents match; or the follower cluster's own refusal, to be passed on.
-    async fn count(
-        &self,
-        call: &Call<'_>,
-        indices: &str,
-        query: Option<&Value>,
-        parameters: &str,
-    ) -> Result<Result<u64, Response>, ApiError> {
-        let body = query.map_or_else(|| json!({}), |query| json!({"query": query}));
-        let path = format!("/{}/_count", utf8_percent_encode(indices, NON_ALPHANUMERIC));
-        let parameters = (!parameters.is_empty()).then_some(parameters);
+        let parameters = (!parameters.is_empty()).then(|| parameters.join("&"));
         let answer = self
             .upstream
-            .ask_as_caller(call.parts, &path, parameters, Bytes::from(body.to_string()))
+            .ask_as_caller(call.parts, &path, parameters.as_deref(), Bytes::from(body))
             .await?;
         if !answer.status.is_success() {
             return Ok(Err(answer.into_response()));
@@ -166,19 +188,21 @@ impl Gateway {
     }
 }
 
-/// The JSON object that a body starts with; an empty body counts as an empty object.
-pub(super) fn first_value(content: &[u8]) -> Result<Value, ApiError> {
-    if content.trim_ascii().is_empty() {
-        return Ok(Value::Object(Map::new()));
-    }
-    let mut deserializer = serde_json::Deserializer::from_slice(content);
-    serde::Deserialize::deserialize(&mut deserializer)
-        .map_err(|error| syntax_error::describe(content, &error))
+/// The expression covers followed indices and others, and no other expression covers just these.
+fn unsayable(followed: &[String]) -> ApiError {
+    let names = followed.join(", ");
+    let reason = format!(
+        "the expression covers followed indices, which are read-only, and others through a \
+         filtered or routed alias, a date, or too many names for a request line: name the others; \
+         followed: [{names}]"
+    );
+    ApiError::new(StatusCode::FORBIDDEN, "cluster_block_exception", reason)
 }
 
-fn outcome(
+/// The answer of a by-query request that meets the block, or finds nothing to write.
+pub(super) fn outcome(
     call: &Call<'_>,
-    operation: ByQueryOperation,
+    operation: Operation,
     matching: u64,
     followed: &[String],
 ) -> Response {
@@ -186,7 +210,10 @@ fn outcome(
     let failures: Vec<Value> = match is_blocked {
         true => followed
             .iter()
-            .map(|index| json!({"index": index, "cause": ApiError::block_cause(&[index]).to_json(), "status": 403}))
+            .map(|index| {
+                let cause = ApiError::block_cause(&[index]).to_json();
+                json!({"index": index, "cause": cause, "status": 403})
+            })
             .collect(),
         false => Vec::new(),
     };
@@ -195,10 +222,10 @@ fn outcome(
     put("took", json!(0));
     put("timed_out", json!(false));
     put("total", json!(matching));
-    if operation != ByQueryOperation::Delete {
+    if operation != Operation::Delete {
         put("updated", json!(0));
     }
-    if operation == ByQueryOperation::Reindex {
+    if operation == Operation::Reindex {
         put("created", json!(0));
     }
     put("deleted", json!(0));

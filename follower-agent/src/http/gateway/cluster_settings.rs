@@ -10,18 +10,19 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::CONTENT_TYPE;
 use serde_json::{Map, Value, json};
+
+use super::bulk_route::without_shaping;
+use super::media::MediaType;
+use super::{Call, Gateway};
+use crate::http::api::render;
 use shardline::contract::ApiError;
 use shardline::contract::replication_settings::{REPLICATION_SETTINGS, ReplicationSetting};
 use shardline::contract::settings::scalar_text;
 use shardline_common::wildcard::wildcard_match;
 
-use super::bulk_route::without_shaping;
-use super::{Call, Gateway, inspect};
-use crate::http::api::calls::is_json;
-use crate::http::api::render;
-
+/// Largest answer about settings that is read, in bytes.
+const MAX_ANSWER: usize = 64 << 20;
 const PREFIX: &str = "plugins.replication.";
 const SECTIONS: [&str; 2] = ["persistent", "transient"];
 
@@ -41,7 +42,7 @@ impl Gateway {
         let raw_query = without_shaping(call.query);
         let answer = self
             .upstream
-            .exchange(call.parts, raw_query.as_deref(), None)
+            .exchange(call.parts, raw_query.as_deref(), None, MAX_ANSWER)
             .await?;
         let Some(mut settings) = answered_object(answer.status, &answer.body) else {
             return Ok(answer.into_response());
@@ -74,20 +75,12 @@ impl Gateway {
         call: &Call<'_>,
         body: Body,
     ) -> Result<Response, ApiError> {
-        let content_type = call
-            .parts
-            .headers
-            .get(CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok());
-        if !content_type.is_some_and(is_json) {
+        if MediaType::of(&call.parts.headers).is_err() {
             return self.upstream.forward(call.parts, body).await;
         }
-        let inspected = inspect::read(call.parts, call.query, body).await?;
+        let inspected = self.inspect(call, body).await?;
         let Ok(Value::Object(mut request)) = serde_json::from_slice(&inspected.content) else {
-            return self
-                .upstream
-                .forward(call.parts, Body::from(inspected.original))
-                .await;
+            return self.pass_on(call, inspected).await;
         };
         let mut taken = BTreeMap::new();
         for section in SECTIONS {
@@ -98,10 +91,7 @@ impl Gateway {
             }
         }
         if taken.values().all(BTreeMap::is_empty) {
-            return self
-                .upstream
-                .forward(call.parts, Body::from(inspected.original))
-                .await;
+            return self.pass_on(call, inspected).await;
         }
         request.retain(|_, settings| {
             settings
@@ -114,7 +104,7 @@ impl Gateway {
             let raw_query = without_shaping(call.query);
             let answer = self
                 .upstream
-                .exchange(call.parts, raw_query.as_deref(), Some(body))
+                .exchange(call.parts, raw_query.as_deref(), Some(body), MAX_ANSWER)
                 .await?;
             match answered_object(answer.status, &answer.body) {
                 Some(object) => answered = Value::Object(object),

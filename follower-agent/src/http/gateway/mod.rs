@@ -1,47 +1,63 @@
 //! The gateway in front of the follower cluster: serves the control API, refuses writes to followed
 //! indices as the plugin does, and passes all else through.
 //!
-//! What it cannot see: a pipeline inside the cluster that sends a document to another index, and
-//! whatever runs there by itself. It does not ask who calls either; authentication belongs in front
-//! of [`router`].
+//! What it cannot see: a pipeline or a stored script inside the cluster that sends a document to
+//! another index, and whatever runs there by itself. It does not ask who calls either;
+//! authentication belongs in front of [`router`].
 
 mod aliases;
+mod budget;
 mod bulk;
+mod bulk_answer;
 mod bulk_route;
 mod by_query;
-mod classify;
 mod cluster_settings;
+mod creation;
+mod encoding;
+mod expression;
+mod forwarded;
 mod inspect;
+mod judge;
+mod lookup;
+mod media;
+mod names;
 mod paths;
-mod resolve;
+mod reindex;
+mod route_table;
+mod routes;
+mod script;
+mod serve;
+mod structured;
 mod upstream;
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use http::StatusCode;
 use http::request::Parts;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use serde_json::Value;
-use shardline::contract::replication_settings::SettingsStore;
-use shardline::contract::{ApiError, ReplicationService};
-use shardline_common::types::IndexName;
-use tokio::sync::Mutex;
+use http::{Method, Version};
 
-use crate::http::api::query::Query;
-use crate::http::api::{render, routes};
-use classify::{RequestKind, Scope, Target, classify};
-use resolve::{Aliases, Coverage};
-
+pub use budget::{Budget, Limits};
+pub(crate) use serve::HEAD_TIMEOUT;
+pub use serve::serve;
 pub use upstream::Upstream;
 
-/// How long an answer about aliases may be used.
-const ALIASES_VALID: Duration = Duration::from_secs(1);
+use crate::http::api::query::Query;
+use crate::http::api::render;
+use crate::http::api::routes as control;
+use by_query::Operation;
+use inspect::Inspected;
+use judge::Judge;
+use lookup::Lookup;
+use names::{Followed, KnownAliases, Names};
+use routes::{Routed, Scope, Touch, route};
+use shardline::contract::BASE;
+use shardline::contract::replication_settings::SettingsStore;
+use shardline::contract::{ApiError, ReplicationService};
+
 /// Most that is read and thrown away of a refused body, so that the caller can finish sending and
 /// see the answer.
 const DRAINED: usize = 16 << 20;
@@ -51,14 +67,16 @@ struct Gateway {
     service: Arc<dyn ReplicationService>,
     settings: Arc<dyn SettingsStore>,
     upstream: Upstream,
-    aliases: Mutex<Option<(Instant, Arc<Aliases>)>>,
+    budget: Budget,
+    lookup: Arc<Lookup>,
 }
 
 /// One request after its head was read.
 struct Call<'a> {
     parts: &'a Parts,
     query: &'a Query,
-    followed: Arc<HashSet<IndexName>>,
+    followed: Arc<Followed>,
+    known_aliases: Arc<KnownAliases>,
 }
 
 /// The whole front door: mount it at the root.
@@ -66,17 +84,19 @@ pub fn router(
     service: Arc<dyn ReplicationService>,
     settings: Arc<dyn SettingsStore>,
     upstream: Upstream,
+    budget: Budget,
 ) -> Router {
     let gateway = Gateway {
         service,
         settings,
         upstream,
-        aliases: Mutex::new(None),
+        budget,
+        lookup: Arc::default(),
     };
-    Router::new().fallback(serve).with_state(Arc::new(gateway))
+    Router::new().fallback(answer).with_state(Arc::new(gateway))
 }
 
-async fn serve(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
+async fn answer(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let query = Query::parse(parts.uri.query());
     match gateway.answer(&parts, &query, body).await {
@@ -87,144 +107,197 @@ async fn serve(State(gateway): State<Arc<Gateway>>, request: Request) -> Respons
 
 impl Gateway {
     async fn answer(&self, parts: &Parts, query: &Query, body: Body) -> Result<Response, ApiError> {
+        refuse_forms_of_proxies(parts)?;
         let segments = paths::segments(parts.uri.path())?;
-        let kind = classify(&parts.method, &segments, query);
-        let followed = self.service.followed();
+        if parts.uri.path().starts_with(BASE) {
+            return Ok(control::handle(self.service.as_ref(), parts, body).await);
+        }
+        let routed = route(&parts.method, &segments, query);
+        if routed.touch == Touch::Nothing {
+            return self.upstream.forward(parts, body).await;
+        }
         let call = Call {
             parts,
             query,
-            followed,
+            followed: self.service.followed(),
+            known_aliases: self.service.followed_aliases(),
         };
-        match kind {
-            RequestKind::Control => {
-                return Ok(routes::handle(self.service.as_ref(), parts, body).await);
-            }
-            RequestKind::ReadClusterSettings => {
-                return self.read_cluster_settings(&call, body).await;
-            }
-            RequestKind::WriteClusterSettings => {
-                return self.write_cluster_settings(&call, body).await;
-            }
-            RequestKind::Pass => return self.upstream.forward(parts, body).await,
-            _ if call.followed.is_empty() => return self.upstream.forward(parts, body).await,
-            _ => {}
+        match routed.touch {
+            Touch::ReadClusterSettings => self.read_cluster_settings(&call, body).await,
+            Touch::WriteClusterSettings => self.write_cluster_settings(&call, body).await,
+            _ if call.followed.is_empty() => self.upstream.forward(parts, body).await,
+            _ => self.judged(&call, routed, body).await,
         }
-        match kind {
-            RequestKind::Write(target) => self.write(&call, target, body).await,
-            RequestKind::Bulk { default_index } => self.bulk(&call, default_index, body).await,
-            RequestKind::PutAlias { expression } => self.put_alias(&call, expression, body).await,
-            RequestKind::UpdateAliases => self.update_aliases(&call, body).await,
-            RequestKind::Reindex => self.reindex(&call, body).await,
-            RequestKind::ByQuery {
-                expression,
-                operation,
-            } => self.by_query(&call, &expression, operation, body).await,
-            RequestKind::Control
-            | RequestKind::ReadClusterSettings
-            | RequestKind::WriteClusterSettings
-            | RequestKind::Pass => self.upstream.forward(parts, body).await,
+    }
+
+    /// Answers a request that could touch a followed index.
+    async fn judged(
+        &self,
+        call: &Call<'_>,
+        routed: Routed,
+        body: Body,
+    ) -> Result<Response, ApiError> {
+        match routed.touch {
+            Touch::Write(scope) => self.write(call, routed.expression(), scope, body).await,
+            Touch::Create => self.create(call, routed.expression(), body).await,
+            Touch::Resize => {
+                let target = routed.name.unwrap_or_default();
+                self.create(call, &target, body).await
+            }
+            Touch::Rollover => self.rollover(call, &routed, body).await,
+            Touch::Bulk => self.bulk(call, routed.index, body).await,
+            Touch::PutAlias => self.put_alias(call, routed.index, body).await,
+            Touch::RemoveAlias => self.remove_alias(call, &routed, body).await,
+            Touch::Aliases => self.update_aliases(call, body).await,
+            Touch::Reindex => self.reindex(call, body).await,
+            Touch::UpdateByQuery => {
+                self.by_query(call, routed.expression(), Operation::Update, body)
+                    .await
+            }
+            Touch::DeleteByQuery => {
+                self.by_query(call, routed.expression(), Operation::Delete, body)
+                    .await
+            }
+            Touch::DeleteDataStreams => self.delete_data_streams(call, &routed, body).await,
+            Touch::ModifyDataStreams => self.modify_data_streams(call, body).await,
+            Touch::RestoreSnapshot => self.restore_snapshot(call, body).await,
+            Touch::RestoreRemote => self.restore_remote(call, body).await,
+            Touch::Reroute => self.reroute(call, body).await,
+            Touch::Sql => self.sql(call, body).await,
+            Touch::Nothing | Touch::ReadClusterSettings | Touch::WriteClusterSettings => {
+                self.upstream.forward(call.parts, body).await
+            }
         }
     }
 
     async fn write(
         &self,
         call: &Call<'_>,
-        target: Target,
-        body: Body,
-    ) -> Result<Response, ApiError> {
-        let coverage = self.covered(call, &target.expression, target.scope).await?;
-        if coverage.followed.is_empty() {
-            return self.upstream.forward(call.parts, body).await;
-        }
-        // The outcome does not matter: what is left unread only costs the connection.
-        let _ = axum::body::to_bytes(body, DRAINED).await;
-        Err(ApiError::followed_block(&coverage.followed))
-    }
-
-    /// What an expression covers now; asks the follower cluster only where it has to.
-    async fn covered(
-        &self,
-        call: &Call<'_>,
         expression: &str,
         scope: Scope,
-    ) -> Result<Coverage, ApiError> {
-        let mut names: Vec<String> = Vec::new();
-        for element in resolve::elements(expression) {
-            match resolve::is_date_math(element) {
-                true => names.extend(self.resolve_date_math(element).await?),
-                false => names.push(element.to_owned()),
+        body: Body,
+    ) -> Result<Response, ApiError> {
+        if self.is_settled(call, expression, scope) {
+            let coverage = call.judge_by_name().cover(expression, scope);
+            let answer = self.refuse_or_pass(call, &coverage.followed, body).await;
+            if scope == Scope::Concrete {
+                // What is left of an alias may be another index now.
+                self.lookup.forget().await;
             }
+            return answer;
         }
-        // An expression that came to nothing is not the empty expression, which stands for all.
-        let expression = if names.is_empty() && !expression.is_empty() {
-            "-".to_owned()
-        } else {
-            names.join(",")
-        };
-        let aliases = match resolve::needs_aliases(&expression, scope, &call.followed) {
-            true => self.aliases().await?,
-            false => Arc::default(),
-        };
-        Ok(resolve::cover(&expression, scope, &call.followed, &aliases))
+        // What a name stands for is asked when nothing is left to wait for but the cluster.
+        let mut charge = self.budget.open();
+        let body = inspect::collect(&self.budget, body, &mut charge).await?;
+        let coverage = self.judge(call).await?.cover(expression, scope);
+        self.refuse_or_pass(call, &coverage.followed, Body::from(body))
+            .await
     }
 
-    /// Names of the indices that a date math expression stands for now.
-    async fn resolve_date_math(&self, element: &str) -> Result<Vec<String>, ApiError> {
-        let encoded = utf8_percent_encode(element, NON_ALPHANUMERIC);
-        let answer = self
-            .upstream
-            .ask(
-                &format!("/{encoded}/_alias"),
-                Some("ignore_unavailable=true"),
-            )
+    async fn refuse_or_pass(
+        &self,
+        call: &Call<'_>,
+        followed: &[String],
+        body: Body,
+    ) -> Result<Response, ApiError> {
+        if followed.is_empty() {
+            return self.upstream.forward(call.parts, body).await;
+        }
+        self.refuse(followed, body).await
+    }
+
+    async fn refuse(&self, followed: &[String], body: Body) -> Result<Response, ApiError> {
+        // The outcome does not matter: what is left unread only costs the connection.
+        drain(body).await;
+        Err(ApiError::followed_block(followed))
+    }
+
+    /// Whether what the expression covers is known without asking the follower cluster.
+    fn is_settled(&self, call: &Call<'_>, expression: &str, scope: Scope) -> bool {
+        scope == Scope::Concrete
+            || self
+                .lookup
+                .is_settled(expression, &call.followed, &call.known_aliases)
+    }
+
+    /// What is followed and what names stand for now.
+    async fn judge(&self, call: &Call<'_>) -> Result<Judge, ApiError> {
+        let names = self
+            .lookup
+            .names(&self.upstream, &call.known_aliases)
             .await?;
-        match answer.status {
-            StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST => Ok(Vec::new()),
-            status if status.is_success() => Ok(read_lookup(&answer.body)?
-                .as_object()
-                .into_iter()
-                .flatten()
-                .map(|(name, _)| name.clone())
-                .collect()),
-            status => Err(lookup_failed(&format!("status {status}"))),
-        }
+        // Asked again: the answer may have taken its time.
+        let followed = self.service.followed();
+        Ok(Judge { followed, names })
     }
 
-    /// Aliases of the follower cluster, at most [`ALIASES_VALID`] old. Callers that wait share one
-    /// question.
-    async fn aliases(&self) -> Result<Arc<Aliases>, ApiError> {
-        let mut known = self.aliases.lock().await;
-        if let Some((asked, aliases)) = known.as_ref()
-            && asked.elapsed() < ALIASES_VALID
-        {
-            return Ok(Arc::clone(aliases));
-        }
-        let asked = Instant::now();
-        let answer = self.upstream.ask("/_alias/*", None).await?;
-        let aliases = match answer.status {
-            StatusCode::NOT_FOUND => Arc::default(),
-            status if status.is_success() => {
-                Arc::new(Aliases::from_answer(&read_lookup(&answer.body)?))
-            }
-            status => return Err(lookup_failed(&format!("status {status}"))),
-        };
-        *known = Some((asked, Arc::clone(&aliases)));
-        Ok(aliases)
+    /// Reads a body that says what the request does.
+    async fn inspect(&self, call: &Call<'_>, body: Body) -> Result<Inspected, ApiError> {
+        let mut inspected =
+            inspect::read(&self.budget, call.parts, call.query, body, false).await?;
+        structured::charge(&mut inspected)?;
+        Ok(inspected)
     }
 
-    /// After a change of aliases through this gateway.
-    async fn forget_aliases(&self) {
-        *self.aliases.lock().await = None;
+    async fn inspect_bulk(&self, call: &Call<'_>, body: Body) -> Result<Inspected, ApiError> {
+        inspect::read(&self.budget, call.parts, call.query, body, true).await
+    }
+
+    /// Sends an inspected request on, as what it was read as.
+    async fn pass_on(&self, call: &Call<'_>, inspected: Inspected) -> Result<Response, ApiError> {
+        let path = call.parts.uri.path();
+        let headers = inspected.headers(call.parts);
+        let body = Body::from(inspected.body());
+        self.upstream
+            .forward_as(call.parts, &headers, path, body)
+            .await
+    }
+
+    /// Refuses an inspected request if it touches followed indices, else sends it on.
+    async fn refuse_or_pass_on(
+        &self,
+        call: &Call<'_>,
+        followed: BTreeSet<String>,
+        inspected: Inspected,
+    ) -> Result<Response, ApiError> {
+        if followed.is_empty() {
+            return self.pass_on(call, inspected).await;
+        }
+        Err(ApiError::followed_block(
+            &followed.into_iter().collect::<Vec<_>>(),
+        ))
     }
 }
 
-fn read_lookup(body: &[u8]) -> Result<Value, ApiError> {
-    serde_json::from_slice(body).map_err(|error| lookup_failed(&error.to_string()))
+impl Call<'_> {
+    /// For names that stand for themselves.
+    fn judge_by_name(&self) -> Judge {
+        Judge {
+            followed: Arc::clone(&self.followed),
+            names: Arc::new(Names::default()),
+        }
+    }
 }
 
-/// Without knowing what a name stands for a write cannot be let through.
-fn lookup_failed(detail: &str) -> ApiError {
-    let reason =
-        format!("the gateway could not ask the follower cluster for its aliases: {detail}");
-    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "status_exception", reason)
+/// A target with a host in it is meant for a proxy; OpenSearch knows no such route.
+fn refuse_forms_of_proxies(parts: &Parts) -> Result<(), ApiError> {
+    let is_absolute = parts.version != Version::HTTP_2 && parts.uri.scheme().is_some();
+    if is_absolute || parts.method == Method::CONNECT {
+        let uri = parts.uri.to_string();
+        return Err(ApiError::no_handler(&uri, parts.method.as_str()));
+    }
+    Ok(())
+}
+
+/// Reads a body and throws it away, up to [`DRAINED`] bytes.
+async fn drain(body: Body) {
+    use futures::StreamExt;
+    let mut read = 0;
+    let mut frames = body.into_data_stream();
+    while let Ok(Some(Ok(frame))) = tokio::time::timeout(inspect::SILENCE, frames.next()).await {
+        read += frame.len();
+        if read > DRAINED {
+            return;
+        }
+    }
 }

@@ -5,34 +5,24 @@ use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use axum::response::Response;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH,
-    CONTENT_TYPE, EXPECT, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use reqwest::{Client, Url};
-use shardline::contract::ApiError;
 
+use super::forwarded::{end_to_end, to_cluster};
 use super::paths;
+use shardline::contract::ApiError;
 
 /// How long the gateway waits for an answer to a question of its own.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-/// Headers that belong to one connection. `Expect` too: this server has answered it already.
-const HOP_BY_HOP: [HeaderName; 9] = [
-    CONNECTION,
-    KEEP_ALIVE,
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    EXPECT,
-];
+/// Largest answer to a question of the gateway's own, in bytes.
+const LOOKUP_LIMIT: usize = 256 << 20;
+/// Longest request line that OpenSearch takes, in bytes (`http.max_initial_line_length`).
+const MAX_REQUEST_LINE: usize = 4 << 10;
 
 /// Address of the follower cluster, and the client to reach it with.
 #[derive(Clone)]
@@ -63,7 +53,7 @@ impl fmt::Display for Upstream {
 }
 
 /// A whole answer of the follower cluster, read into memory.
-pub struct Answer {
+pub(super) struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
@@ -71,7 +61,7 @@ pub struct Answer {
 
 impl Answer {
     /// Passes the answer on as it came.
-    pub fn into_response(self) -> Response {
+    pub(super) fn into_response(self) -> Response {
         let mut response = Response::new(Body::from(self.body));
         *response.status_mut() = self.status;
         *response.headers_mut() = end_to_end(&self.headers);
@@ -99,12 +89,24 @@ impl Upstream {
     }
 
     /// Passes a request on untouched, its body as it arrives.
-    pub async fn forward(&self, parts: &Parts, body: Body) -> Result<Response, ApiError> {
-        let url = self.url(parts.uri.path(), parts.uri.query())?;
+    pub(super) async fn forward(&self, parts: &Parts, body: Body) -> Result<Response, ApiError> {
+        let path = parts.uri.path();
+        self.forward_as(parts, &parts.headers, path, body).await
+    }
+
+    /// Passes a request on with other headers, to another path.
+    pub(super) async fn forward_as(
+        &self,
+        parts: &Parts,
+        headers: &HeaderMap,
+        path: &str,
+        body: Body,
+    ) -> Result<Response, ApiError> {
+        let url = self.url(path, parts.uri.query())?;
         let mut request = self
             .client
             .request(parts.method.clone(), url)
-            .headers(end_to_end(&parts.headers));
+            .headers(to_cluster(headers, parts));
         if !body.is_end_stream() {
             request = request.body(reqwest::Body::wrap_stream(body.into_data_stream()));
         }
@@ -119,44 +121,57 @@ impl Upstream {
         Ok(response)
     }
 
+    /// Whether OpenSearch takes a request line with this path, encoded, and the request's query.
+    pub(super) fn is_short_enough(parts: &Parts, path: &str) -> bool {
+        let query = parts.uri.query().map_or(0, |query| query.len() + 1);
+        let around = parts.method.as_str().len() + " ".len() + " HTTP/1.1\r\n".len();
+        path.len() + query + around <= MAX_REQUEST_LINE
+    }
+
     /// Sends a rewritten JSON body in the caller's name and reads the whole answer, uncompressed
-    /// JSON.
-    pub async fn exchange(
+    /// JSON of at most `limit` bytes.
+    pub(super) async fn exchange(
         &self,
         parts: &Parts,
         raw_query: Option<&str>,
         body: Option<Bytes>,
+        limit: usize,
     ) -> Result<Answer, ApiError> {
         let url = self.url(parts.uri.path(), raw_query)?;
+        let mut headers = rewritten(parts);
+        if body.is_some() {
+            headers.insert(CONTENT_TYPE, JSON);
+        }
         let mut request = self
             .client
             .request(parts.method.clone(), url)
-            .headers(rewritten(&parts.headers));
+            .headers(headers);
         if let Some(body) = body {
             request = request.body(body);
         }
-        self.read(request).await
+        self.read(request, limit).await
     }
 
     /// Asks another question in the caller's name.
-    pub async fn ask_as_caller(
+    pub(super) async fn ask_as_caller(
         &self,
         caller: &Parts,
         path: &str,
         query: Option<&str>,
         body: Bytes,
     ) -> Result<Answer, ApiError> {
-        let mut headers = rewritten(&caller.headers);
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let mut headers = rewritten(caller);
+        headers.insert(CONTENT_TYPE, JSON);
         let request = self
             .client
             .request(Method::POST, self.url(path, query)?)
             .timeout(LOOKUP_TIMEOUT);
-        self.read(request.headers(headers).body(body)).await
+        let request = request.headers(headers).body(body);
+        self.read(request, LOOKUP_LIMIT).await
     }
 
     /// Asks a question in the agent's own name; `path` is encoded.
-    pub async fn ask(&self, path: &str, query: Option<&str>) -> Result<Answer, ApiError> {
+    pub(super) async fn ask(&self, path: &str, query: Option<&str>) -> Result<Answer, ApiError> {
         let mut request = self
             .client
             .get(self.url(path, query)?)
@@ -164,23 +179,37 @@ impl Upstream {
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization.clone());
         }
-        self.read(request).await
+        self.read(request, LOOKUP_LIMIT).await
     }
 
-    async fn read(&self, request: reqwest::RequestBuilder) -> Result<Answer, ApiError> {
-        let answer = request
+    async fn read(
+        &self,
+        request: reqwest::RequestBuilder,
+        limit: usize,
+    ) -> Result<Answer, ApiError> {
+        let mut answer = request
             .send()
             .await
             .map_err(|error| self.unreachable(&error))?;
-        let (status, headers) = (answer.status(), answer.headers().clone());
-        let body = answer
-            .bytes()
+        let mut body = BytesMut::new();
+        while let Some(piece) = answer
+            .chunk()
             .await
-            .map_err(|error| self.unreachable(&error))?;
+            .map_err(|error| self.unreachable(&error))?
+        {
+            if body.len() + piece.len() > limit {
+                let reason = format!(
+                    "follower cluster [{self}] answered with more than [{limit}] bytes, which the \
+                     gateway has to hold; send smaller requests"
+                );
+                return Err(ApiError::status_exception(StatusCode::BAD_GATEWAY, reason));
+            }
+            body.extend_from_slice(&piece);
+        }
         Ok(Answer {
-            status,
-            headers,
-            body,
+            status: answer.status(),
+            headers: answer.headers().clone(),
+            body: body.freeze(),
         })
     }
 
@@ -199,7 +228,7 @@ impl Upstream {
             .map_err(|_| refused())?;
         let prefix = self.base_url.path().trim_end_matches('/');
         let sent = url.path().strip_prefix(prefix).ok_or_else(refused)?;
-        if paths::segments(sent)? == paths::segments(path)? {
+        if paths::are_equal(sent, path)? {
             Ok(url)
         } else {
             Err(refused())
@@ -221,29 +250,14 @@ impl Upstream {
     }
 }
 
-/// Headers without those of the connection, or named by it, and without `Host`.
-fn end_to_end(headers: &HeaderMap) -> HeaderMap {
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|list| list.split(','))
-        .filter_map(|name| HeaderName::try_from(name.trim()).ok())
-        .collect();
-    let mut kept = HeaderMap::with_capacity(headers.len());
-    for (name, value) in headers {
-        if *name != HOST && !HOP_BY_HOP.contains(name) && !named.contains(name) {
-            kept.append(name.clone(), value.clone());
-        }
-    }
-    kept
-}
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// The caller's headers for another body, and for an answer that the gateway has to read.
-fn rewritten(headers: &HeaderMap) -> HeaderMap {
-    let mut kept = end_to_end(headers);
-    for name in [CONTENT_LENGTH, CONTENT_ENCODING, ACCEPT_ENCODING, ACCEPT] {
+fn rewritten(parts: &Parts) -> HeaderMap {
+    let mut kept = to_cluster(&parts.headers, parts);
+    for name in [CONTENT_LENGTH, CONTENT_ENCODING, ACCEPT_ENCODING] {
         kept.remove(name);
     }
+    kept.insert(ACCEPT, JSON);
     kept
 }
