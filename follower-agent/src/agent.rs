@@ -23,12 +23,13 @@ use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::{FollowerConfig, GatewayConfig};
+use crate::config::{FollowerConfig, GatewayConfig, SecurityConfig, SecurityMode};
 use crate::control::{
     Leaders, OwnGateway, Subscriptions, auto_follow, bulk_tasks, leader_watch, tidy_requests,
     verify,
 };
-use crate::http::gateway::{self, Budget, Limits, Upstream};
+use crate::http::gateway::security::{self, Grant, Grants};
+use crate::http::gateway::{self, Budget, Guard, Limits, Upstream};
 use crate::http::page;
 use crate::http::peers::{self, Peers};
 use crate::index::{AgentContext, ControlSettings, SnapshotRequests};
@@ -137,9 +138,15 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
         aliases: config.aliases.clone(),
     };
     let settings = ControlSettings::new(follower_table, cluster.clone());
+    let upstream = upstream(&config.opensearch)?;
+    let Some(guard) = guard(&config.gateway.security, &upstream, &stop).await? else {
+        return Ok(());
+    };
+    let guard = Arc::new(guard);
     let own_gateway = OwnGateway::new(
         config.gateway.own_address(),
         proxy_client(&config.opensearch)?,
+        authorization(&config.opensearch)?.filter(|_| guard.is_on()),
     );
     let subscriptions = Subscriptions::new(
         context,
@@ -160,7 +167,6 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
         async move { group.run(rebalances, left).await }
     });
     let service: Arc<dyn ReplicationService> = subscriptions.clone();
-    let upstream = upstream(&config.opensearch)?;
     let peers = Arc::new(Peers {
         slots,
         group,
@@ -172,6 +178,7 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
         Arc::new(settings),
         upstream,
         budget.clone(),
+        Arc::clone(&guard),
     )
     .layer(middleware::from_fn_with_state(peers, peers::route));
     let front = tokio::spawn(gateway::serve(front, gateway, budget, stop.clone()));
@@ -185,7 +192,7 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
         stop.clone(),
     ));
     // Set once, here.
-    let _ = page.set(service);
+    let _ = page.set(page::Shown { service, guard });
     readiness.ready();
     info!(gateway = %config.gateway.listen, admin = %config.admin.listen, "ready");
     while !stop.is_cancelled() {
@@ -236,14 +243,58 @@ fn upstream(config: &OpenSearchConfig) -> anyhow::Result<Upstream> {
     let url = reqwest::Url::parse(&config.url)
         .with_context(|| format!("opensearch.url {:?}", config.url))?;
     let upstream = Upstream::new(url, proxy_client(config)?);
+    Ok(match authorization(config)? {
+        Some(authorization) => upstream.with_authorization(authorization),
+        None => upstream,
+    })
+}
+
+/// The agent's own login at the follower cluster.
+fn authorization(config: &OpenSearchConfig) -> anyhow::Result<Option<http::HeaderValue>> {
     let Some(username) = &config.username else {
-        return Ok(upstream);
+        return Ok(None);
     };
     let password = config.password.as_ref().map_or("", Secret::reveal);
     let login = base64::engine::general_purpose::STANDARD.encode(format!("{username}:{password}"));
     let mut header = http::HeaderValue::try_from(format!("Basic {login}"))?;
     header.set_sensitive(true);
-    Ok(upstream.with_authorization(header))
+    Ok(Some(header))
+}
+
+/// What stands before the gateway; `None` if stopped before the cluster has said who the agent is.
+async fn guard(
+    config: &SecurityConfig,
+    upstream: &Upstream,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<Guard>> {
+    let ask = || Guard::own_user(upstream);
+    let own_user = match config.mode {
+        Some(SecurityMode::Off) => None,
+        _ => match until_available("who the agent is at the follower cluster", ask, stop).await {
+            Some(own_user) => own_user,
+            None => return Ok(None),
+        },
+    };
+    let mode = config.mode.map(|mode| match mode {
+        SecurityMode::Plugin => security::Mode::Plugin,
+        SecurityMode::Off => security::Mode::Off,
+    });
+    let grants = config.roles.iter().map(|(role, grant)| {
+        let (operations, indices) = (grant.operations.clone(), grant.indices.clone());
+        (
+            role.clone(),
+            Grant {
+                operations,
+                indices,
+            },
+        )
+    });
+    let grants = Grants::new(grants.collect());
+    let guard = security::guard(mode, own_user, upstream.clone(), grants)?;
+    if !guard.is_on() {
+        warn!("nobody is asked who they are: whoever reaches the gateway controls replication");
+    }
+    Ok(Some(guard))
 }
 
 fn open_checkpoints(data_dir: &Path) -> anyhow::Result<CheckpointStore> {

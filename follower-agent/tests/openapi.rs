@@ -320,6 +320,7 @@ fn answers_with_everything_in_them_are_as_described() {
         pending: vec!["y".into()],
         num_success: 1,
         num_cancelled: 0,
+        roles: None,
         failed: vec![failed],
     };
     document.check("TaskStatus", TaskStatus::from(task));

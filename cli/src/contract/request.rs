@@ -8,6 +8,7 @@ use super::error::ApiError;
 use super::names;
 use super::object_parser::{Field, ObjectParser};
 use super::settings::{FlatSettings, flatten_into, flatten_raw};
+use shardline_common::control::ReplicationRoles;
 
 const START: ObjectParser = ObjectParser {
     name: "FollowIndexRequestParser",
@@ -63,17 +64,26 @@ impl UseRoles {
         Ok((roles != Self::default()).then_some(roles))
     }
 
+    /// Both of them; who asks is not known here.
+    pub(super) fn into_roles(self) -> Option<ReplicationRoles> {
+        Some(ReplicationRoles {
+            user: None,
+            leader_cluster_role: self.leader_cluster_role?,
+            follower_cluster_role: self.follower_cluster_role?,
+        })
+    }
+
     pub(super) fn is_half_filled(&self) -> bool {
         self.leader_cluster_role.is_none() || self.follower_cluster_role.is_none()
     }
 }
 
-/// Body of `_start`, with names checked and roles either absent or complete.
+/// Body of `_start`, with names checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StartRequest {
     pub leader_alias: String,
     pub leader_index: String,
-    pub use_roles: Option<UseRoles>,
+    pub roles: Option<ReplicationRoles>,
     pub settings: FlatSettings,
     /// The snapshot repository through which the index is copied; empty: through Kafka.
     pub repository: Option<String>,
@@ -128,6 +138,10 @@ impl StartBody {
         Ok(start)
     }
 
+    pub fn use_roles(&self) -> Option<&UseRoles> {
+        self.use_roles.as_ref()
+    }
+
     /// The checks that come before the leader is asked anything.
     pub fn validate(self, follower: &str) -> Result<StartRequest, ApiError> {
         let (leader_alias, leader_index) = match (self.leader_alias, self.leader_index) {
@@ -168,7 +182,7 @@ impl StartBody {
         Ok(StartRequest {
             leader_alias,
             leader_index,
-            use_roles,
+            roles: use_roles.and_then(UseRoles::into_roles),
             settings,
             repository,
         })
@@ -418,7 +432,7 @@ mod tests {
             (
                 request.leader_alias.as_str(),
                 request.leader_index.as_str(),
-                request.use_roles
+                request.roles
             ),
             ("a", "l", None)
         );

@@ -12,8 +12,10 @@ pub mod auto_follow;
 pub mod bulk;
 pub mod leader_stats;
 pub mod repository;
+mod roles;
 pub mod verification;
 
+pub use self::roles::{LeaderRoles, ReplicationRoles};
 pub use crate::words::Entry;
 
 use crate::words::metadata::{IndexMetadata, MetadataVersions};
@@ -53,6 +55,9 @@ pub struct CatalogEntry {
     pub hidden: bool,
     /// Why this index cannot be followed, if it cannot.
     pub refusal: Option<String>,
+    /// Under which roles it may be followed, and by whom; `None` if the leader does not judge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roles: Option<LeaderRoles>,
 }
 
 /// `control.leader`: an index of a leader cluster that was deleted. An entry that is missing in the
@@ -132,6 +137,9 @@ pub struct Subscription {
     /// What the follower index is, once it is made.
     #[serde(default)]
     pub copy: Option<IndexCopy>,
+    /// Under which roles it was begun; `None` where nobody was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roles: Option<ReplicationRoles>,
 }
 
 /// What leader agents need of a [`Subscription`]: they read it from one of a newer build, too, in

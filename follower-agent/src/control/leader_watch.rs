@@ -28,6 +28,26 @@ fn closed_reason(follower: &IndexName) -> String {
     )
 }
 
+/// Ends by itself, too.
+fn denied_reason(follower: &IndexName, denial: &str) -> String {
+    format!(
+        "AutoPaused:  + [[{follower}][0] - org.opensearch.OpenSearchSecurityException - \
+         \"{denial}\"], "
+    )
+}
+
+/// Why the leader does not let an index be followed any more under the roles with which that began.
+fn denial(entry: &CatalogEntry, subscription: &Subscription) -> Option<String> {
+    let roles = subscription.roles.as_ref()?;
+    entry.denial(Some(roles))
+}
+
+fn is_denied(follower: &IndexName, reason: &str) -> bool {
+    let whole = denied_reason(follower, "");
+    let beginning = whole.trim_end_matches("\"], ");
+    reason.starts_with(beginning)
+}
+
 fn deleted_reason(follower: &IndexName, leader: &IndexName) -> String {
     format!(
         "AutoPaused:  + [[{follower}][0] - org.opensearch.index.IndexNotFoundException - \"no \
@@ -103,11 +123,27 @@ async fn check(
                 .auto_pause(subscription, closed_reason(follower_index))
                 .await;
         }
+        (LeaderIndex::There(entry), SubscriptionState::Running)
+            if denial(&entry, subscription).is_some() =>
+        {
+            let denial = denial(&entry, subscription).unwrap_or_default();
+            warn!(
+                index = %follower_index, leader = %leader_index, denial,
+                "the leader does not let the index be followed any more"
+            );
+            subscriptions
+                .auto_pause(subscription, denied_reason(follower_index, &denial))
+                .await;
+        }
         (LeaderIndex::There(entry), SubscriptionState::Paused)
-            if entry.open && subscription.reason == closed_reason(follower_index) =>
+            if entry.open
+                && denial(&entry, subscription).is_none()
+                && (subscription.reason == closed_reason(follower_index)
+                    || is_denied(follower_index, &subscription.reason)) =>
         {
             info!(
-                index = %follower_index, leader = %leader_index, "the leader index is open again"
+                index = %follower_index, leader = %leader_index,
+                "the leader index is open again, or may be followed again"
             );
             if let Err(error) = subscriptions
                 .resume(follower_index.clone(), ResumeRequest::default())

@@ -157,6 +157,7 @@ mod tests {
             is_partial: false,
             repository: None,
             copy: None,
+            roles: None,
         }
     }
 

@@ -14,6 +14,7 @@ use shardline::contract::request::{
 use shardline::contract::service::ReplicationService;
 use shardline::contract::verify::VerifyRequest;
 use shardline_common::bulk::BulkOperation;
+use shardline_common::control::ReplicationRoles;
 use shardline_common::types::IndexName;
 
 use super::openapi;
@@ -125,11 +126,12 @@ pub(crate) fn parse(
     Ok(call)
 }
 
-/// `named` is what the path names: an index, or a task.
+/// `named` is what the path names: an index, or a task. `user` is who calls, where that is asked.
 pub(crate) async fn carry_out(
     service: &dyn ReplicationService,
     call: Call,
     named: String,
+    user: Option<String>,
 ) -> Result<Value, ApiError> {
     let follower = IndexName(named);
     match call {
@@ -137,7 +139,8 @@ pub(crate) async fn carry_out(
             body,
             wait_for_restore,
         } => {
-            let request = body.validate(follower.as_str())?;
+            let mut request = body.validate(follower.as_str())?;
+            note_user(&mut request.roles, user);
             service.start(follower, request, wait_for_restore).await?;
         }
         Call::Stop => service.stop(follower).await?,
@@ -170,12 +173,16 @@ pub(crate) async fn carry_out(
         Call::Statuses { pattern, verbose } => {
             return Ok(json!({"indices": by_index(service.statuses(&pattern, verbose))?}));
         }
-        Call::CreateRule(body) => service.create_rule(body.into_rule()?).await?,
+        Call::CreateRule(body) => {
+            let mut rule = body.into_rule()?;
+            note_user(&mut rule.roles, user);
+            service.create_rule(rule).await?
+        }
         Call::DeleteRule(body) => service.delete_rule(body.into_name()?).await?,
         Call::Bulk(operation, body) => {
-            let task = service
-                .begin_bulk(operation, body.validate(operation)?)
-                .await?;
+            let mut request = body.validate(operation)?;
+            note_user(&mut request.roles, user);
+            let task = service.begin_bulk(operation, request).await?;
             return Ok(json!({"acknowledged": true, "task_id": task}));
         }
         Call::BulkStatus { pattern } => {
@@ -189,6 +196,12 @@ pub(crate) async fn carry_out(
         Call::OpenApi => return openapi::document(),
     }
     Ok(json!({"acknowledged": true}))
+}
+
+fn note_user(roles: &mut Option<ReplicationRoles>, user: Option<String>) {
+    if let Some(roles) = roles {
+        roles.user = user;
+    }
 }
 
 fn by_index(statuses: Vec<(IndexName, impl Serialize)>) -> Result<Map<String, Value>, ApiError> {
