@@ -1,12 +1,16 @@
 //! What both agents share. Each folder may use those above it in this list, and none below:
-//! `words` and `process`, `record`, `control`, `kafka` and `opensearch`.
+//! `words` and `process`, `record`, `control`, `kafka` and `opensearch`, `preflight`, `launch`.
 
 #![warn(unreachable_pub)]
 
 pub mod control;
 #[cfg(feature = "agent")]
 pub mod kafka;
+#[cfg(feature = "agent")]
+pub mod launch;
 pub mod opensearch;
+#[cfg(feature = "agent")]
+pub mod preflight;
 mod process;
 #[cfg(feature = "agent")]
 pub mod record;
@@ -23,8 +27,6 @@ pub use process::config;
 #[cfg(feature = "agent")]
 pub use process::exposition;
 pub use process::late;
-#[cfg(feature = "agent")]
-pub use process::launch;
 pub use process::lease;
 pub use process::tasks;
 #[cfg(feature = "agent")]

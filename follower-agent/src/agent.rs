@@ -7,16 +7,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use axum::middleware;
-use base64::Engine as _;
 use prometheus::Registry;
-use serde::Deserialize;
 use shardline::contract::ReplicationService;
 use shardline_common::backoff::until_available;
-use shardline_common::config::{OpenSearchConfig, Secret};
+use shardline_common::config::{OpenSearchConfig, base_url};
 use shardline_common::exposition;
 use shardline_common::kafka::{ControlError, ControlTopic, Derived, Kafka};
 use shardline_common::lease::lease;
 use shardline_common::opensearch::{OpenSearch, proxy_client};
+use shardline_common::preflight::Root;
 use shardline_common::telemetry::{self, Readiness};
 use shardline_common::topic::{dead_letter_topic, follower_control_topic, leader_control_topic};
 use shardline_common::types::{ClusterUuid, Offset};
@@ -36,7 +35,7 @@ use crate::http::peers::{self, Peers};
 use crate::index::{AgentContext, ControlSettings, SnapshotRequests};
 use crate::membership::{Group, Membership, Positions, Slots};
 use crate::metrics::Metrics;
-use crate::progress::CheckpointStore;
+use crate::progress::{CHECKPOINTS_FOLDER, CheckpointStore};
 use crate::read::Streams;
 
 /// How long requests through the gateway may take to end when the agent stops.
@@ -223,17 +222,9 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
 }
 
 fn upstream(config: &OpenSearchConfig) -> anyhow::Result<Upstream> {
-    let url = reqwest::Url::parse(&config.url)
-        .with_context(|| format!("opensearch.url {:?}", config.url))?;
+    let url = base_url("opensearch.url", &config.url)?;
     let upstream = Upstream::new(url, proxy_client(config)?);
-    let Some(username) = &config.username else {
-        return Ok(upstream);
-    };
-    let password = config.password.as_ref().map_or("", Secret::reveal);
-    let login = base64::engine::general_purpose::STANDARD.encode(format!("{username}:{password}"));
-    let mut header = http::HeaderValue::try_from(format!("Basic {login}"))?;
-    header.set_sensitive(true);
-    Ok(upstream.with_authorization(header))
+    Ok(upstream.with_authorization(config.authorization.clone()))
 }
 
 fn open_checkpoints(data_dir: &Path) -> anyhow::Result<CheckpointStore> {
@@ -243,12 +234,7 @@ fn open_checkpoints(data_dir: &Path) -> anyhow::Result<CheckpointStore> {
             data_dir.display()
         )
     })?;
-    Ok(CheckpointStore::open(&data_dir.join("checkpoints"))?)
-}
-
-#[derive(Deserialize)]
-struct Root {
-    cluster_uuid: ClusterUuid,
+    Ok(CheckpointStore::open(&data_dir.join(CHECKPOINTS_FOLDER))?)
 }
 
 async fn wait_for_cluster(
@@ -256,7 +242,9 @@ async fn wait_for_cluster(
     stop: &CancellationToken,
 ) -> Option<ClusterUuid> {
     let ask = || async {
-        let cluster = opensearch.get::<Root>("/").await?.cluster_uuid;
+        let root = opensearch.get::<Root>("/").await?;
+        root.supported()?;
+        let cluster = root.cluster_uuid;
         ensure!(
             cluster.is_formed(),
             "the follower cluster has not formed yet"

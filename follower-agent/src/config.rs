@@ -4,15 +4,21 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
-use shardline_common::config::{AdminConfig, ConfigError, KafkaConfig, OpenSearchConfig};
+use shardline_common::config::{
+    AdminConfig, AgentConfig, ConfigError, KafkaConfig, LogConfig, OpenSearchConfig, base_url,
+    same_address,
+};
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FollowerConfig {
     pub opensearch: OpenSearchConfig,
     pub kafka: KafkaConfig,
     pub admin: AdminConfig,
+    #[serde(default)]
+    pub log: LogConfig,
     pub gateway: GatewayConfig,
     pub storage: StorageConfig,
     #[serde(default)]
@@ -23,7 +29,7 @@ pub struct FollowerConfig {
     pub aliases: BTreeMap<String, String>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GatewayConfig {
     /// Where users reach the follower cluster and the replication API.
@@ -65,14 +71,14 @@ impl GatewayConfig {
     }
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StorageConfig {
     /// Where checkpoints are kept.
     pub data_dir: PathBuf,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BootstrapConfig {
     /// The snapshot repository, registered under this name on both clusters, through which indices
@@ -91,21 +97,45 @@ impl Default for BootstrapConfig {
     }
 }
 
-impl FollowerConfig {
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        self.opensearch.validate()?;
-        self.kafka.validate()?;
-        match &self.gateway.advertise {
-            Some(address)
-                if !address.starts_with("http://") && !address.starts_with("https://") =>
-            {
-                Err(ConfigError::BadValue {
-                    key: "gateway.advertise",
-                    value: address.clone(),
-                    expected: "a base URL such as http://agent-1:9200",
-                })
-            }
-            _ => Ok(()),
+impl AgentConfig for FollowerConfig {
+    fn opensearch(&self) -> &OpenSearchConfig {
+        &self.opensearch
+    }
+
+    fn kafka(&self) -> &KafkaConfig {
+        &self.kafka
+    }
+
+    fn log(&self) -> &LogConfig {
+        &self.log
+    }
+
+    fn problems(&self) -> Vec<ConfigError> {
+        let mut problems = Vec::new();
+        problems.extend(self.opensearch.validate().err());
+        problems.extend(self.kafka.validate().err());
+        if let Some(address) = &self.gateway.advertise {
+            problems.extend(base_url("gateway.advertise", address).err());
         }
+        problems.extend(same_address(
+            ("admin.listen", self.admin.listen),
+            ("gateway.listen", self.gateway.listen),
+        ));
+        problems
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schema_that_is_shipped_is_that_of_the_code() {
+        let shipped = include_str!("../../deploy/config/follower-agent.schema.json");
+        let schema = serde_json::to_string_pretty(&FollowerConfig::schema()).unwrap() + "\n";
+        assert!(
+            shipped == schema,
+            "follower-agent --config-schema > deploy/config/follower-agent.schema.json"
+        );
     }
 }

@@ -10,6 +10,7 @@ mod http;
 mod index;
 mod membership;
 mod metrics;
+mod preflight;
 mod progress;
 mod read;
 mod shard;

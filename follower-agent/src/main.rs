@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use follower_agent::FollowerConfig;
 use shardline::CtlArguments;
 use shardline_common::launch::{LaunchArguments, launch};
 
@@ -35,14 +34,6 @@ async fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     match arguments.command {
         Some(Command::Ctl(arguments)) => Ok(shardline::run(arguments).await),
-        None => {
-            launch(
-                arguments.launch,
-                FollowerConfig::validate,
-                follower_agent::run,
-            )
-            .await?;
-            Ok(ExitCode::SUCCESS)
-        }
+        None => launch(arguments.launch, follower_agent::run).await,
     }
 }

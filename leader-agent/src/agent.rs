@@ -12,6 +12,7 @@ use shardline_common::exposition;
 use shardline_common::kafka::{ControlTopic, Kafka};
 use shardline_common::launch::StartAgain;
 use shardline_common::opensearch::{OpenSearch, OpenSearchError, StateOf};
+use shardline_common::preflight::Root;
 use shardline_common::telemetry::{self, Readiness};
 use shardline_common::topic::{follower_control_topic, leader_control_topic};
 use tokio::time::Instant;
@@ -241,6 +242,7 @@ async fn wait_for_node(
     stop: &CancellationToken,
 ) -> Option<LocalNode> {
     let ask = || async {
+        opensearch.get::<Root>("/").await?.supported()?;
         let node = LocalNode::ask(opensearch, source).await?;
         ensure!(
             node.cluster().is_formed(),

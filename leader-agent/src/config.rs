@@ -2,23 +2,28 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
-use shardline_common::config::{AdminConfig, ConfigError, KafkaConfig, OpenSearchConfig};
+use shardline_common::config::{
+    AdminConfig, AgentConfig, ConfigError, KafkaConfig, LogConfig, OpenSearchConfig,
+};
 
 /// The largest `capture.pack_bytes`.
 const PACK_BYTES_MAX: usize = 1024 * 1024;
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LeaderConfig {
     pub opensearch: OpenSearchConfig,
     pub kafka: KafkaConfig,
     pub(crate) admin: AdminConfig,
     #[serde(default)]
+    pub log: LogConfig,
+    #[serde(default)]
     pub capture: CaptureConfig,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CaptureConfig {
     /// Where changes come from. All agents of a cluster use the same.
@@ -44,7 +49,7 @@ pub struct CaptureConfig {
     pub pack_bytes: usize,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     /// The translogs on the disk of the node beside the agent: one agent beside each data node.
@@ -70,34 +75,63 @@ impl Default for CaptureConfig {
     }
 }
 
-impl LeaderConfig {
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        self.opensearch.validate()?;
-        self.kafka.validate()?;
+impl CaptureConfig {
+    fn problems(&self) -> Vec<ConfigError> {
         let intervals = [
-            ("capture.heartbeat_seconds", self.capture.heartbeat_seconds),
-            ("capture.poll_seconds", self.capture.poll_seconds),
-            (
-                "capture.poll_sweep_seconds",
-                self.capture.poll_sweep_seconds,
-            ),
+            ("capture.heartbeat_seconds", self.heartbeat_seconds),
+            ("capture.poll_seconds", self.poll_seconds),
+            ("capture.poll_sweep_seconds", self.poll_sweep_seconds),
         ];
-        if let Some((key, _)) = intervals.into_iter().find(|(_, seconds)| *seconds == 0) {
-            let expected = "a number of seconds from 1 on";
-            return Err(ConfigError::BadValue {
+        let zero = intervals.into_iter().filter(|(_, seconds)| *seconds == 0);
+        let mut problems: Vec<ConfigError> = zero
+            .map(|(key, _)| ConfigError::BadValue {
                 key,
-                value: "0".to_owned(),
-                expected,
-            });
-        }
-        if self.capture.pack_bytes > PACK_BYTES_MAX {
-            let (key, value) = ("capture.pack_bytes", self.capture.pack_bytes.to_string());
-            return Err(ConfigError::BadValue {
-                key,
-                value,
+                expected: "a number of seconds from 1 on",
+            })
+            .collect();
+        if self.pack_bytes > PACK_BYTES_MAX {
+            problems.push(ConfigError::BadValue {
+                key: "capture.pack_bytes",
                 expected: "at most 1048576",
             });
         }
-        Ok(())
+        problems
+    }
+}
+
+impl AgentConfig for LeaderConfig {
+    fn opensearch(&self) -> &OpenSearchConfig {
+        &self.opensearch
+    }
+
+    fn kafka(&self) -> &KafkaConfig {
+        &self.kafka
+    }
+
+    fn log(&self) -> &LogConfig {
+        &self.log
+    }
+
+    fn problems(&self) -> Vec<ConfigError> {
+        let mut problems = Vec::new();
+        problems.extend(self.opensearch.validate().err());
+        problems.extend(self.kafka.validate().err());
+        problems.extend(self.capture.problems());
+        problems
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schema_that_is_shipped_is_that_of_the_code() {
+        let shipped = include_str!("../../deploy/config/leader-agent.schema.json");
+        let schema = serde_json::to_string_pretty(&LeaderConfig::schema()).unwrap() + "\n";
+        assert!(
+            shipped == schema,
+            "leader-agent --config-schema > deploy/config/leader-agent.schema.json"
+        );
     }
 }

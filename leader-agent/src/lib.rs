@@ -10,6 +10,7 @@ mod capture;
 mod config;
 mod metrics;
 mod node;
+mod preflight;
 mod publish;
 mod scan;
 mod serve;

@@ -1,7 +1,8 @@
 //! Command line of the leader agent.
 
+use std::process::ExitCode;
+
 use clap::Parser;
-use leader_agent::LeaderConfig;
 use shardline_common::launch::{LaunchArguments, launch};
 use tokio::runtime::Builder;
 
@@ -23,14 +24,10 @@ struct Arguments {
 /// and a thousand shards that wake together would make hundreds of them.
 const BLOCKING_THREADS: usize = 16;
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     let runtime = Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
         .build()?;
-    runtime.block_on(launch(
-        Arguments::parse().launch,
-        LeaderConfig::validate,
-        leader_agent::run,
-    ))
+    runtime.block_on(launch(Arguments::parse().launch, leader_agent::run))
 }

@@ -1,5 +1,6 @@
 //! What the end-to-end tests and the demo share: clients, loads, and the comparison of two indices.
 
+pub mod check;
 pub mod client;
 pub mod compare;
 pub mod ctl;

@@ -50,6 +50,7 @@ pub fn kafka(servers: &str) -> Result<Kafka> {
         replication_factor: 1,
         retention_hours: 1,
         properties: Default::default(),
+        properties_files: Default::default(),
     })?)
 }
 

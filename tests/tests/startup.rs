@@ -168,3 +168,78 @@ fn cpu_ticks(pid: u32) -> Result<u64> {
         .collect();
     Ok(fields[11].parse::<u64>()? + fields[12].parse::<u64>()?)
 }
+
+/// What SIGHUP does to an agent with this configuration, after the file was changed: the line that
+/// the agent logs.
+fn hang_up(agent: &str, before: &str, after: &str, logged: &str) -> Result<String> {
+    let folder = tempfile::tempdir()?;
+    let (file, log) = (folder.path().join("config.toml"), folder.path().join("log"));
+    std::fs::write(&file, before)?;
+    let mut child = Command::new(binary(agent)?)
+        .arg("--config")
+        .arg(&file)
+        .stderr(std::fs::File::create(&log)?)
+        .stdout(Stdio::null())
+        .spawn()?;
+    let ended = (|| {
+        wait_for_line(&log, "not available yet")?;
+        std::fs::write(&file, after)?;
+        Command::new("kill")
+            .args(["-HUP", &child.id().to_string()])
+            .status()?;
+        let line = wait_for_line(&log, logged)?;
+        ensure!(child.try_wait()?.is_none(), "the agent ended");
+        Ok(line)
+    })();
+    Command::new("kill").arg(child.id().to_string()).status()?;
+    let status = child.wait()?;
+    let line = ended?;
+    ensure!(status.success(), "{agent} did not stop well: {status}");
+    Ok(line)
+}
+
+fn wait_for_line(log: &Path, text: &str) -> Result<String> {
+    let since = Instant::now();
+    loop {
+        let content = std::fs::read_to_string(log)?;
+        if let Some(line) = content.lines().find(|line| line.contains(text)) {
+            return Ok(line.to_owned());
+        }
+        ensure!(
+            since.elapsed() < Duration::from_secs(20),
+            "no line with {text}: {content}"
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_hangup_reloads_what_can_be_reloaded_and_ends_nothing() -> Result<()> {
+    let port = closed_port()?;
+    let data = tempfile::tempdir()?;
+    let follower = follower_config(port, data.path());
+    let (reloaded, refused) = ("the configuration was reloaded", "was not reloaded");
+    for (agent, before) in [
+        ("leader-agent", leader_config(port)),
+        ("follower-agent", follower),
+    ] {
+        let broken = format!("{before}[log\npassword = 'hunter2'");
+        let line = hang_up(agent, &before, &broken, refused)?;
+        ensure!(
+            line.contains("no TOML") && !line.contains("hunter2"),
+            "{line}"
+        );
+        let unknown = format!("{before}[nonsense]\n");
+        let line = hang_up(agent, &before, &unknown, refused)?;
+        ensure!(line.contains("nonsense"), "{line}");
+        let login = "username = 'agent'\npassword = 'hunter2'\n[kafka]\nretention_hours = 3\n";
+        let changed = before.replace("[kafka]\n", login);
+        let changed = format!("{changed}[log]\nfilter = 'debug'\n");
+        let line = hang_up(agent, &before, &changed, reloaded)?;
+        for text in ["log.filter", "login of opensearch", "kafka.retention_hours"] {
+            ensure!(line.contains(text), "{text}: {line}");
+        }
+        ensure!(!line.contains("hunter2"), "{line}");
+    }
+    Ok(())
+}

@@ -39,6 +39,7 @@ impl Client {
             username,
             password,
             ca_certificate: connection.ca_certificate,
+            ..OpenSearchConfig::default()
         };
         Ok(Self(OpenSearch::new(&config)?))
     }

@@ -95,7 +95,7 @@ impl ControlTopic {
             topic: topic.clone(),
             source,
         };
-        let mut settings = kafka.consumer("shardline-control");
+        let mut settings = kafka.consumer(&format!("{}.control", kafka.topic_prefix()));
         // The end is an event of its own: compaction may have removed the records just before it.
         settings
             .set("auto.offset.reset", "earliest")

@@ -1,7 +1,10 @@
 //! Kafka as both agents use it: client settings, topics, and reading single records.
 
+mod client_check;
+mod connect;
 mod control_table;
 mod control_topic;
+mod describe;
 mod leader_reads;
 mod producer;
 mod tail;
@@ -23,7 +26,10 @@ use rdkafka::message::Message;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use tokio::sync::Semaphore;
 
+pub(crate) use client_check::property_problems;
+pub use connect::{BrokerAddress, KafkaCluster, NoBroker, TopicSummary};
 pub use control_topic::{ControlError, ControlTopic, Derived};
+pub use describe::Settings;
 pub use leader_reads::followed_indices;
 pub use producer::{Delivery, Group, Outgoing, Producer, RenewedProducer};
 use tail::run_begins;
@@ -62,6 +68,8 @@ pub enum TopicError {
         topic: TopicName,
         source: Box<KafkaError>,
     },
+    #[error("Kafka at {servers} cannot be used: {source}")]
+    NoBroker { servers: String, source: NoBroker },
     #[error("Kafka at {servers} refused to {action} topic {topic}: {code}")]
     Refused {
         servers: String,
@@ -130,17 +138,15 @@ impl Kafka {
             idle: Mutex::default(),
             at_once: Semaphore::new(READERS),
         });
-        let kafka = Self { config, readers };
-        // A property that librdkafka does not know, or a value it does not take, shows here rather
-        // than later.
-        kafka
-            .client()
-            .create_native_config()
-            .map_err(|error| ConfigError::BadValue {
-                key: "kafka.properties",
-                value: error.to_string(),
-                expected: "properties of librdkafka",
-            })?;
+        let properties = config.all_properties()?;
+        let kafka = Self {
+            config: KafkaConfig {
+                properties,
+                ..config
+            },
+            readers,
+        };
+        client_check::check(&kafka.client())?;
         Ok(kafka)
     }
 
@@ -243,10 +249,11 @@ impl Kafka {
         for (key, value) in options {
             new = new.set(key, value);
         }
-        let results = admin
-            .create_topics([&new], &in_time())
-            .await
-            .map_err(|source| self.failed("create", topic, source))?;
+        let results = admin.create_topics([&new], &in_time()).await;
+        let results = match results {
+            Ok(results) => results,
+            Err(source) => return Err(self.failed_at_start("create", topic, source).await),
+        };
         for result in results {
             match result {
                 Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
@@ -457,9 +464,13 @@ impl Kafka {
     /// asked for more than it was told to read: the next question would wait for half a second
     /// behind that.
     fn reader(&self) -> Result<BaseConsumer, KafkaError> {
-        let mut settings = self.consumer("shardline-reader");
+        BaseConsumer::from_config(&self.reader_settings())
+    }
+
+    pub(crate) fn reader_settings(&self) -> ClientConfig {
+        let mut settings = self.consumer(&format!("{}.reader", self.config.topic_prefix));
         settings.set("fetch.wait.max.ms", "5");
-        BaseConsumer::from_config(&settings)
+        settings
     }
 
     /// Asks with one of the readers that the agent's questions share.
@@ -565,6 +576,26 @@ impl Kafka {
             action,
             topic: topic.clone(),
             source: Box::new(source),
+        }
+    }
+
+    /// As [`Self::failed`], with what librdkafka says of the brokers: an administrative call that
+    /// timed out does not know it.
+    async fn failed_at_start(
+        &self,
+        action: &'static str,
+        topic: &TopicName,
+        source: KafkaError,
+    ) -> TopicError {
+        if source.rdkafka_error_code() != Some(RDKafkaErrorCode::OperationTimedOut) {
+            return self.failed(action, topic, source);
+        }
+        match self.connect().await {
+            Err(source) => TopicError::NoBroker {
+                servers: self.config.bootstrap_servers.clone(),
+                source,
+            },
+            Ok(_) => self.failed(action, topic, source),
         }
     }
 

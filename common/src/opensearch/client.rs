@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 
-use crate::process::config::{ConfigError, OpenSearchConfig};
+use crate::process::config::{Authorization, ConfigError, OpenSearchConfig};
 use crate::process::lease::Lease;
 use crate::words::standstill::Cause;
 
@@ -58,7 +58,7 @@ pub trait Transport: Send + Sync {
 struct Http {
     base: String,
     client: reqwest::Client,
-    login: Option<(String, Option<crate::process::config::Secret>)>,
+    authorization: Authorization,
 }
 
 impl Transport for Http {
@@ -72,13 +72,8 @@ impl Transport for Http {
                 .client
                 .request(request.method, url)
                 .timeout(request.timeout);
-            if let Some((name, password)) = &self.login {
-                http = http.basic_auth(
-                    name,
-                    password
-                        .as_ref()
-                        .map(crate::process::config::Secret::reveal),
-                );
+            if let Some(authorization) = self.authorization.header() {
+                http = http.header(reqwest::header::AUTHORIZATION, authorization);
             }
             if let Some((content_type, bytes)) = request.body {
                 http = http
@@ -214,7 +209,7 @@ fn parse<T: DeserializeOwned>(
 pub fn proxy_client(config: &OpenSearchConfig) -> Result<reqwest::Client, ConfigError> {
     build(
         builder(config)?.redirect(reqwest::redirect::Policy::none()),
-        config,
+        "opensearch",
     )
 }
 
@@ -222,27 +217,18 @@ fn builder(config: &OpenSearchConfig) -> Result<reqwest::ClientBuilder, ConfigEr
     let http = reqwest::Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true);
-    let Some(file) = &config.ca_certificate else {
-        return Ok(http);
-    };
-    let invalid = |expected| ConfigError::BadValue {
-        key: "opensearch.ca_certificate",
-        value: file.display().to_string(),
-        expected,
-    };
-    let pem = std::fs::read(file).map_err(|_| invalid("a file that can be read"))?;
-    let certificate =
-        reqwest::Certificate::from_pem(&pem).map_err(|_| invalid("a certificate in PEM"))?;
-    Ok(http.add_root_certificate(certificate))
+    let authorities = config.authorities()?;
+    Ok(authorities
+        .into_iter()
+        .fold(http, reqwest::ClientBuilder::add_root_certificate))
 }
 
 fn build(
     builder: reqwest::ClientBuilder,
-    config: &OpenSearchConfig,
+    key: &'static str,
 ) -> Result<reqwest::Client, ConfigError> {
     builder.build().map_err(|_| ConfigError::BadValue {
-        key: "opensearch",
-        value: config.url.clone(),
+        key,
         expected: "settings that an HTTP client can be made from",
     })
 }
@@ -253,18 +239,15 @@ impl OpenSearch {
         let http = builder(config)?
             .timeout(REQUEST_TIMEOUT)
             .pool_idle_timeout(Duration::from_secs(50));
-        let client = build(http, config)?;
-        let login = config
-            .username
-            .clone()
-            .map(|name| (name, config.password.clone()));
+        let client = build(http, "opensearch")?;
+        config.refresh_login()?;
         let base = config.url.trim_end_matches('/').to_owned();
         Ok(Self::over(
             base.clone(),
             Arc::new(Http {
                 base,
                 client,
-                login,
+                authorization: config.authorization.clone(),
             }),
         ))
     }
@@ -457,10 +440,15 @@ fn refusal(method: &Method, path: &str, status: StatusCode, bytes: &[u8]) -> Ope
     }
 }
 
-/// The cause at the bottom says what happened; the layers above repeat the address.
-fn innermost(error: &dyn std::error::Error) -> String {
+/// The cause at the bottom says what happened; the layers above repeat the address. One that says
+/// what its cause says and more, as OpenSSL's does of a certificate, is the better one.
+pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
     let mut current = error;
     while let Some(source) = current.source() {
+        let (text, cause) = (current.to_string(), source.to_string());
+        if text.len() > cause.len() && text.starts_with(&cause) {
+            return text;
+        }
         current = source;
     }
     current.to_string()

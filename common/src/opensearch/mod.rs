@@ -7,6 +7,7 @@ mod repository;
 pub mod scan;
 pub mod shard_stats;
 
+pub(crate) use client::innermost;
 pub use client::{
     OpenSearch, OpenSearchError, Request, StateOf, Transport, path_segment, proxy_client,
 };

@@ -1,4 +1,4 @@
-//! What a process needs, whatever it does: configuration, launch and end, logs and metrics, clocks,
+//! What a process needs, whatever it does: configuration and its reload, logs and metrics, clocks,
 //! pauses between attempts, leases and tasks.
 
 pub mod backoff;
@@ -8,9 +8,9 @@ pub mod config;
 #[cfg(feature = "agent")]
 pub mod exposition;
 pub mod late;
-#[cfg(feature = "agent")]
-pub mod launch;
 pub mod lease;
+#[cfg(feature = "agent")]
+pub(crate) mod reload;
 pub mod tasks;
 #[cfg(feature = "agent")]
 pub mod telemetry;

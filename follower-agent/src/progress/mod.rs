@@ -4,6 +4,9 @@ mod checkpoint;
 mod retries;
 mod shard_progress;
 
+/// Where the checkpoints are, below `storage.data_dir`.
+pub(crate) const CHECKPOINTS_FOLDER: &str = "checkpoints";
+
 pub use self::checkpoint::{Checkpoint, CheckpointError, CheckpointStore, furthest};
 pub(crate) use self::checkpoint::{LoadState, ShardLoad};
 pub(crate) use self::retries::{Retries, Retry};

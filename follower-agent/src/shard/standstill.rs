@@ -48,6 +48,7 @@ fn of_topic(error: &TopicError) -> Cause {
     match error {
         TopicError::Failed { source, .. } => of_kafka(source),
         TopicError::Refused { code, .. } => of_code(*code),
+        TopicError::NoBroker { source, .. } => source.code.map_or(Cause::KafkaAway, of_code),
         TopicError::Record { source, .. } => of_record(source),
         TopicError::Cancelled => Cause::KafkaAway,
     }

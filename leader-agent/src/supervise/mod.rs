@@ -7,5 +7,6 @@ mod stats;
 mod supervisor;
 
 pub(crate) use catalog::{Announced, Catalog};
+pub(crate) use spools::SPOOL_FOLDER;
 pub(crate) use stats::{Tables, router, share};
 pub(crate) use supervisor::Supervisor;

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use crate::metrics::Metrics;
 use crate::translog::{ShardKey, Spool, SpoolError, Usage};
 
-const SPOOL_FOLDER: &str = "shardline-spool";
+pub(crate) const SPOOL_FOLDER: &str = "shardline-spool";
 /// How often spools are looked through. Where translogs are watched, what OpenSearch deletes is
 /// counted at once.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);

@@ -184,6 +184,7 @@ fn unused_kafka() -> Kafka {
             replication_factor: 1,
             retention_hours: 1,
             properties: Default::default(),
+            properties_files: Default::default(),
         })
         .expect("the settings are valid");
     }

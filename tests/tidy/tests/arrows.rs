@@ -37,6 +37,7 @@ const FOLLOWER_AGENT: Package = Package {
         ),
         ("control", &["index", "progress", "membership"]),
         ("http", &["membership"]),
+        ("preflight", &["config", "progress"]),
         (
             "agent",
             &[
@@ -79,6 +80,7 @@ const LEADER_AGENT: Package = Package {
                 "serve", "capture", "source", "scan", "publish", "translog", "node",
             ],
         ),
+        ("preflight", &["node", "supervise"]),
         (
             "agent",
             &[
@@ -105,6 +107,11 @@ const COMMON: Package = Package {
         ("control", &["words", "record"]),
         ("kafka", &["control", "record", "process", "words"]),
         ("opensearch", &["control", "process", "words", "record"]),
+        (
+            "preflight",
+            &["opensearch", "kafka", "control", "process", "words"],
+        ),
+        ("launch", &["preflight", "process"]),
     ],
 };
 

@@ -55,11 +55,15 @@ impl<const N: usize> ConcatSets for [BTreeSet<String>; N] {
     }
 }
 
-/// The fields of each configuration struct: name and type.
+/// The fields of each configuration struct that the file may hold: name and type.
 fn structs(text: &str) -> BTreeMap<&str, Vec<(&str, &str)>> {
     let mut found: BTreeMap<&str, Vec<(&str, &str)>> = BTreeMap::new();
-    let mut current = None;
+    let (mut current, mut before) = (None, "");
     for line in text.lines() {
+        let is_skipped = std::mem::replace(&mut before, line).trim() == "#[serde(skip)]";
+        if is_skipped {
+            continue;
+        }
         if let Some(rest) = line.strip_prefix("pub struct ") {
             current = rest.split_once(' ').map(|(name, _)| name);
         } else if line.starts_with('}') {
@@ -103,7 +107,7 @@ fn keys(
 fn configuration_in_code() -> BTreeSet<String> {
     let common: String = files("common/src", "rs")
         .into_iter()
-        .filter(|file| file.path.ends_with("/config.rs"))
+        .filter(|file| file.path.starts_with("common/src/process/config/"))
         .map(|file| file.text)
         .collect();
     let mut found = BTreeSet::new();

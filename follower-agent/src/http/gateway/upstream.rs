@@ -15,6 +15,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use reqwest::{Client, Url};
 use shardline::contract::ApiError;
+use shardline_common::config::Authorization;
 
 use super::paths;
 
@@ -39,7 +40,7 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 pub struct Upstream {
     base_url: Url,
     client: Client,
-    authorization: Option<HeaderValue>,
+    authorization: Authorization,
 }
 
 impl fmt::Debug for Upstream {
@@ -86,15 +87,14 @@ impl Upstream {
         Self {
             base_url,
             client,
-            authorization: None,
+            authorization: Authorization::default(),
         }
     }
 
     /// The agent's own `Authorization`, used for the gateway's own questions (aliases) and for
     /// nothing else.
-    pub fn with_authorization(mut self, mut authorization: HeaderValue) -> Self {
-        authorization.set_sensitive(true);
-        self.authorization = Some(authorization);
+    pub fn with_authorization(mut self, authorization: impl Into<Authorization>) -> Self {
+        self.authorization = authorization.into();
         self
     }
 
@@ -161,8 +161,8 @@ impl Upstream {
             .client
             .get(self.url(path, query)?)
             .timeout(LOOKUP_TIMEOUT);
-        if let Some(authorization) = &self.authorization {
-            request = request.header(AUTHORIZATION, authorization.clone());
+        if let Some(authorization) = self.authorization.header() {
+            request = request.header(AUTHORIZATION, authorization);
         }
         self.read(request).await
     }
