@@ -5,7 +5,7 @@ RUN := deploy/dev/with-toolchain
 # Development commands leave out what only releases and benchmarks need.
 DEV := --locked --no-default-features
 
-.PHONY: demo test unit sim e2e mutants faults previous soak bench compared microbench check
+.PHONY: demo test unit sim e2e mutants faults previous soak bench compared microbench check chart-test
 
 demo:
 	@deploy/dev/demo $(if $(KEEP),--keep)
@@ -74,6 +74,10 @@ mutants:
 	@$(RUN) cargo mutants --in-diff "$${CARGO_TARGET_DIR:-target}/mutants.diff" --shard $(SAMPLE) --sharding round-robin \
 		--output "$${CARGO_TARGET_DIR:-target}" --test-workspace=true \
 		--cargo-arg=--locked -- --workspace --exclude shardline-tests
+
+# The Helm chart: lint, rendering, schemas, alert rules.
+chart-test:
+	@deploy/helm/test
 
 check:
 	@$(RUN) cargo fmt --all --check
