@@ -10,7 +10,10 @@ use prometheus::{
     register_int_counter_vec_with_registry, register_int_gauge_vec_with_registry,
     register_int_gauge_with_registry,
 };
-use shardline_common::types::ShardId;
+use shardline::contract::ReplicationStatus;
+use shardline_common::exposition::SECONDS;
+use shardline_common::standstill::Cause;
+use shardline_common::types::{IndexName, ShardId};
 
 pub struct Metrics {
     pub operations: IntCounterVec,
@@ -55,10 +58,6 @@ const STATES: [&str; 5] = [
     "auto_paused",
     "failed",
 ];
-/// Seconds, from a millisecond to a minute.
-const BUCKETS: &[f64] = &[
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
-];
 
 /// Where something stands still, and the cause: `shard` is `all` for an index as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -69,6 +68,20 @@ pub struct Standstill {
 }
 
 impl Standstill {
+    /// What stands still of an index, as its status says.
+    pub fn of(index: &IndexName, status: &ReplicationStatus) -> Vec<Self> {
+        let of_shards = status.held_up.iter();
+        let of_shards = of_shards.map(|held| (held.shard_id.to_string(), held.why.cause));
+        let of_index = status.standstill.iter();
+        let of_index = of_index.map(|whole| ("all".to_owned(), whole.why.cause));
+        let standstill = |(shard, cause): (String, Cause)| Self {
+            index: index.to_string(),
+            shard,
+            cause: cause.name(),
+        };
+        of_shards.chain(of_index).map(standstill).collect()
+    }
+
     fn labels(&self) -> [&str; 3] {
         [&self.index, &self.shard, &self.cause]
     }
@@ -226,13 +239,13 @@ impl Metrics {
                 "shardline_follower_delivery_seconds",
                 "Age of the oldest operation of each request when the follower cluster \
                  acknowledges it, since its capture",
-                BUCKETS.to_vec(),
+                SECONDS.to_vec(),
                 registry
             )?,
             request_seconds: register_histogram_with_registry!(
                 "shardline_follower_request_seconds",
                 "Time that bulk requests took, failed ones included",
-                BUCKETS.to_vec(),
+                SECONDS.to_vec(),
                 registry
             )?,
             gateway_requests: register_int_counter_vec_with_registry!(
@@ -245,7 +258,7 @@ impl Metrics {
                 "shardline_follower_gateway_request_seconds",
                 "Time until the gateway began its answer",
                 &["class"],
-                BUCKETS.to_vec(),
+                SECONDS.to_vec(),
                 registry
             )?,
             gateway_refusals: register_int_counter_vec_with_registry!(

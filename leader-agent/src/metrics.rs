@@ -6,6 +6,7 @@ use prometheus::{
     register_int_counter_vec_with_registry, register_int_counter_with_registry,
     register_int_gauge_vec_with_registry, register_int_gauge_with_registry,
 };
+use shardline_common::exposition::SECONDS;
 
 pub struct Metrics {
     pub operations: IntCounterVec,
@@ -33,10 +34,6 @@ pub struct Metrics {
 
 const SHARD: &[&str] = &["index", "shard"];
 const DATA_PATH: &[&str] = &["data_path"];
-/// Seconds, from a millisecond to a minute.
-const BUCKETS: &[f64] = &[
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
-];
 
 impl Metrics {
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
@@ -162,7 +159,7 @@ impl Metrics {
             acknowledged_seconds: register_histogram_with_registry!(
                 "shardline_leader_acknowledged_seconds",
                 "Time from sending a batch of operations until Kafka has acknowledged it",
-                BUCKETS.to_vec(),
+                SECONDS.to_vec(),
                 registry
             )?,
         })

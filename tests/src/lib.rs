@@ -5,6 +5,7 @@ pub mod client;
 pub mod compare;
 pub mod ctl;
 pub mod faults;
+pub mod folders;
 pub mod load;
 pub mod prometheus;
 pub mod repository;

@@ -74,6 +74,16 @@ impl World {
         Ok(())
     }
 
+    /// Writes documents to a leader index one by one: `<prefix>-0`, `<prefix>-1` and so on.
+    pub async fn put_numbered(&self, index: &str, prefix: &str, documents: u32) -> Result<()> {
+        for n in 0..documents {
+            let path = format!("/{index}/_doc/{prefix}-{n}");
+            let document = json!({"status": n});
+            self.leader.ok("PUT", &path, Some(&document)).await?;
+        }
+        Ok(())
+    }
+
     /// Waits until the follower has everything, then compares document by document.
     pub async fn equal(&self, leader: &str, follower: &str) -> Result<()> {
         wait::caught_up(&self.leader, leader, &self.gateway, follower, PATIENCE).await?;

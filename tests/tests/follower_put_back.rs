@@ -1,15 +1,14 @@
 //! The follower's own data goes back: a shard is emptied by force, or a node's data folder is put
 //! back to an older copy. The index's uuid stays, and the checkpoints are ahead of what is there.
 
-use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use shardline_tests::compare::compare;
 use shardline_tests::load::index_body;
-use shardline_tests::wait;
 use shardline_tests::world::World;
+use shardline_tests::{folders, wait};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -20,7 +19,7 @@ async fn a_follower_that_lost_acknowledged_documents_gets_them_back() -> Result<
         .leader
         .ok("PUT", "/logs", Some(&index_body(2)))
         .await?;
-    write(&world, "kept", 60).await?;
+    world.put_numbered("logs", "kept", 60).await?;
     world.follow("logs", "logs").await?;
     world.equal("logs", "logs").await?;
     an_emptied_shard_is_filled_again(&world).await?;
@@ -34,7 +33,7 @@ async fn an_emptied_shard_is_filled_again(world: &World) -> Result<()> {
     empty_a_shard(world).await?;
     becomes_equal(world).await?;
     // Following goes on.
-    write(world, "behind", 20).await?;
+    world.put_numbered("logs", "behind", 20).await?;
     becomes_equal(world).await
 }
 
@@ -58,21 +57,21 @@ async fn a_data_folder_put_back_is_made_up_for(world: &World) -> Result<()> {
     let data = node.data_dir();
     let backup = data.with_extension("backup");
     node.terminate().await?;
-    copy(data, &backup)?;
+    folders::copy(data, &backup)?;
     stack.restart("follower-1").await?;
     shardline_dev::wait_for_status(follower.url(), "yellow", PATIENCE).await?;
-    write(world, "lost", 60).await?;
+    world.put_numbered("logs", "lost", 60).await?;
     let field = json!({"properties": {"added": {"type": "keyword"}}});
     leader.ok("PUT", "/logs/_mapping", Some(&field)).await?;
     let alias = json!({"actions": [{"add": {"index": "logs", "alias": "named"}}]});
     leader.ok("POST", "/_aliases", Some(&alias)).await?;
-    write(world, "last", 1).await?;
+    world.put_numbered("logs", "last", 1).await?;
     becomes_equal(world).await?;
     has_metadata(world).await?;
 
     node.kill().await?;
     std::fs::remove_dir_all(data)?;
-    copy(&backup, data)?;
+    folders::copy(&backup, data)?;
     stack.restart("follower-1").await?;
     shardline_dev::wait_for_status(follower.url(), "yellow", PATIENCE).await?;
     becomes_equal(world).await?;
@@ -123,29 +122,4 @@ async fn has_metadata(world: &World) -> Result<()> {
         Ok(if has { Ok(()) } else { Err(found.to_string()) })
     })
     .await
-}
-
-async fn write(world: &World, prefix: &str, documents: u32) -> Result<()> {
-    for n in 0..documents {
-        world
-            .leader
-            .ok(
-                "PUT",
-                &format!("/logs/_doc/{prefix}-{n}"),
-                Some(&json!({"status": n})),
-            )
-            .await?;
-    }
-    Ok(())
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    let status = std::process::Command::new("cp")
-        .arg("-a")
-        .arg(from)
-        .arg(to)
-        .status()
-        .context("cp")?;
-    ensure!(status.success(), "cp ended with {status}");
-    Ok(())
 }

@@ -10,7 +10,7 @@ use shardline_common::types::ShardId;
 use shardline_dev::AgentConfig;
 use shardline_tests::load::index_body;
 use shardline_tests::world::World;
-use shardline_tests::{repository, topic_check, wait};
+use shardline_tests::{folders, repository, topic_check, wait};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_lost_operations_is_followed_on_from_what_it_has() -> Result<()> {
@@ -145,7 +145,7 @@ async fn follow_what_will_be_lost(world: &World) -> Result<PathBuf> {
     let data = stack.process("leader-1")?.data_dir();
     let backup = data.with_extension("backup");
     stack.process("leader-1")?.terminate().await?;
-    copy(data, &backup)?;
+    folders::copy(data, &backup)?;
     stack.restart("leader-1").await?;
     write(world, "lost", 50).await?;
     world.equal("logs", "logs").await?;
@@ -158,7 +158,7 @@ async fn put_back(World { stack, .. }: &World, backup: &Path) -> Result<()> {
     stack.process("leader-agent-1")?.kill().await?;
     stack.process("leader-1")?.terminate().await?;
     std::fs::remove_dir_all(data)?;
-    copy(backup, data)?;
+    folders::copy(backup, data)?;
     stack.restart("leader-1").await
 }
 
@@ -177,26 +177,5 @@ async fn nothing_lost_is_there(world: &World) -> Result<()> {
 
 async fn write(world: &World, prefix: &str, documents: u32) -> Result<()> {
     shardline_dev::wait_for_status(world.leader.url(), "yellow", Duration::from_secs(60)).await?;
-    for n in 0..documents {
-        world
-            .leader
-            .ok(
-                "PUT",
-                &format!("/logs/_doc/{prefix}-{n}"),
-                Some(&json!({"status": n})),
-            )
-            .await?;
-    }
-    Ok(())
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    let status = std::process::Command::new("cp")
-        .arg("-a")
-        .arg(from)
-        .arg(to)
-        .status()
-        .context("cp")?;
-    ensure!(status.success(), "cp ended with {status}");
-    Ok(())
+    world.put_numbered("logs", prefix, documents).await
 }

@@ -2,7 +2,6 @@
 //! answer every call.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -11,8 +10,8 @@ use shardline_dev::Signal;
 use shardline_tests::client::Client;
 use shardline_tests::load::{Load, index_body};
 use shardline_tests::retention::Topic;
-use shardline_tests::wait;
 use shardline_tests::world::{ALIAS, World};
+use shardline_tests::{folders, wait};
 use tokio_util::sync::CancellationToken;
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -101,19 +100,6 @@ async fn longest_stall(
     Ok(longest)
 }
 
-fn copy_folder(from: &Path, to: &Path) -> Result<()> {
-    std::fs::create_dir_all(to)?;
-    for entry in std::fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        match entry.file_type()?.is_dir() {
-            true => copy_folder(&entry.path(), &target)?,
-            false => drop(std::fs::copy(entry.path(), target)?),
-        }
-    }
-    Ok(())
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn shards_are_taken_over_with_and_without_rocksdb() -> Result<()> {
     let (world, gateways) = two_agents().await?;
@@ -187,7 +173,7 @@ async fn shards_are_taken_over_with_and_without_rocksdb() -> Result<()> {
     let agent = stack.process("follower-agent-1")?;
     agent.kill().await?;
     let older = tempfile::tempdir()?;
-    copy_folder(agent.data_dir(), older.path())?;
+    folders::copy(agent.data_dir(), older.path())?;
     for _ in 0..5 {
         leader.bulk("/logs/_bulk", load.bulk(BULK)).await?;
     }
@@ -201,7 +187,7 @@ async fn shards_are_taken_over_with_and_without_rocksdb() -> Result<()> {
     }
     wait::caught_up(leader, "logs", &gateways[1], "logs", PATIENCE).await?;
     std::fs::remove_dir_all(agent.data_dir())?;
-    copy_folder(older.path(), agent.data_dir())?;
+    folders::copy(older.path(), agent.data_dir())?;
     stack.restart("follower-agent-1").await?;
     shared(&world, "logs").await?;
     leader.bulk("/logs/_bulk", load.bulk(BULK)).await?;

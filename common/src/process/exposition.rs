@@ -9,6 +9,11 @@ use flate2::write::GzEncoder;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{IntGauge, Opts, Registry, TextEncoder};
 
+/// Bounds of the histograms of times, from a millisecond to a minute.
+pub const SECONDS: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+];
+
 /// Registers `process_*` and `shardline_build_info`.
 pub fn register_process(registry: &Registry, version: &str) -> Result<(), prometheus::Error> {
     registry.register(Box::new(ProcessCollector::for_self()))?;

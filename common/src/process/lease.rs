@@ -110,7 +110,7 @@ pub struct Lease {
 
 impl Lease {
     pub fn is_valid(&self) -> bool {
-        !has_passed(&self.ends.borrow(), &now(self.clocks))
+        self.over_for().is_none()
     }
 
     /// For how long the lease has been over; none while it lasts.

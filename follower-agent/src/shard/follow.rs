@@ -17,9 +17,10 @@ use super::error::ShardError;
 use super::foreign::Ledger;
 use super::own_history::{Observed, Witness};
 use super::ports::ShardPorts;
+use super::standstill::failed;
 use super::sweep::sweep;
 use super::tracker::{Hole, Tracker, Verdict};
-use crate::progress::{Checkpoint, Retries, Retry, Source};
+use crate::progress::{Checkpoint, Retries, Source};
 use crate::read::{Positioned, Records, StreamError, before_more};
 use crate::write::{Applied, ApplyError, Batch, Destination, Pipeline};
 
@@ -79,22 +80,12 @@ pub async fn follow<I: ShardPorts>(
         if !may_pass {
             return Err(error);
         }
-        let Retry {
-            delay,
-            is_news,
-            again,
-        } = retries.failed(&error);
-        if again {
-            let reason = error.standstill();
-            index
-                .progress(shard)
-                .set_standing(Source::Reading, Some(reason));
-        }
-        if is_news {
+        let retry = failed(&*index, shard, &mut retries, &error);
+        if retry.is_news {
             warn!(index = %index.name(), %shard, %error, "shard stopped; starting again from its checkpoint");
         }
         tokio::select! {
-            () = tokio::time::sleep(delay) => {}
+            () = tokio::time::sleep(retry.delay) => {}
             () = stop.cancelled() => return Ok(()),
         }
     }

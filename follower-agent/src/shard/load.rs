@@ -12,10 +12,11 @@ use tracing::info;
 
 use super::follow::look_back;
 use super::own_history::Witness;
+use super::standstill::failed;
 use super::sweep::sweep;
 use super::{ShardError, ShardPorts};
 use crate::metrics::Metrics;
-use crate::progress::{Checkpoint, Retries, Retry, ShardLoad, Source};
+use crate::progress::{Checkpoint, Retries, ShardLoad, Source};
 use crate::read::{Positioned, Records, StreamError, before_more};
 use crate::write::{Applied, Batch, Destination, Pipeline};
 
@@ -40,21 +41,11 @@ pub async fn load<I: ShardPorts>(
     loop {
         match load_once(&*index, &destination, &topic, in_place).await {
             Err(error) if error.retryable() => {
-                let Retry {
-                    delay,
-                    is_news,
-                    again,
-                } = retries.failed(&error);
-                if again {
-                    let reason = error.standstill();
-                    index
-                        .progress(shard)
-                        .set_standing(Source::Reading, Some(reason));
-                }
-                if is_news {
+                let retry = failed(&*index, shard, &mut retries, &error);
+                if retry.is_news {
                     info!(index = %index.name(), %shard, %error, "snapshot not readable yet");
                 }
-                tokio::time::sleep(delay).await;
+                tokio::time::sleep(retry.delay).await;
             }
             outcome => return outcome,
         }

@@ -6,9 +6,12 @@ use shardline_common::kafka::{ControlError, TopicError};
 use shardline_common::record::RecordError;
 use shardline_common::scan::ScanError;
 use shardline_common::standstill::{Cause, StandstillReason};
+use shardline_common::types::ShardId;
 
 use super::error::ShardError;
+use super::ports::ShardPorts;
 use crate::membership::GroupError;
+use crate::progress::{Retries, Retry, Source};
 use crate::read::StreamError;
 use crate::write::ApplyError;
 
@@ -34,6 +37,24 @@ impl ShardError {
             _ => Cause::Other,
         }
     }
+}
+
+/// After a failed attempt: what comes next. From the second on, the shard's progress says why it
+/// waits.
+pub(super) fn failed(
+    index: &impl ShardPorts,
+    shard: ShardId,
+    retries: &mut Retries,
+    error: &ShardError,
+) -> Retry {
+    let retry = retries.failed(error);
+    if retry.again {
+        let reason = error.standstill();
+        index
+            .progress(shard)
+            .set_standing(Source::Reading, Some(reason));
+    }
+    retry
 }
 
 fn of_stream(error: &StreamError) -> Cause {

@@ -19,8 +19,8 @@ use shardline_tests::faults::proxy::{Link, Proxy};
 use shardline_tests::faults::{Outcome, Stream, trial};
 use shardline_tests::load::Load;
 use shardline_tests::retention::Topic;
-use shardline_tests::wait;
 use shardline_tests::world::World;
+use shardline_tests::{folders, wait};
 
 /// How long something is broken.
 const BROKEN: Duration = Duration::from_secs(6);
@@ -225,27 +225,13 @@ async fn checkpoints_lost(world: &World) -> Result<()> {
 async fn checkpoints_rolled_back(world: &World) -> Result<()> {
     let saved = tempfile::tempdir()?;
     world.stack.process(FOLLOWER_AGENT)?.kill().await?;
-    copy_folder(&checkpoints(world), saved.path())?;
+    folders::copy(&checkpoints(world), saved.path())?;
     world.stack.restart(FOLLOWER_AGENT).await?;
     tokio::time::sleep(BROKEN).await;
     world.stack.process(FOLLOWER_AGENT)?.kill().await?;
     std::fs::remove_dir_all(checkpoints(world))?;
-    copy_folder(saved.path(), &checkpoints(world))?;
+    folders::copy(saved.path(), &checkpoints(world))?;
     world.stack.restart(FOLLOWER_AGENT).await
-}
-
-fn copy_folder(from: &Path, to: &Path) -> Result<()> {
-    std::fs::create_dir_all(to)?;
-    for entry in std::fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy_folder(&entry.path(), &target)?;
-        } else {
-            std::fs::copy(entry.path(), target)?;
-        }
-    }
-    Ok(())
 }
 
 /// The agent refuses to start on what it cannot read; whoever runs it takes the folder away.

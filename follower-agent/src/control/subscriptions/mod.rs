@@ -12,8 +12,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::Value;
-use shardline::contract::service::FollowedStatus;
-use shardline::contract::{ReplicationService, ReplicationStatus};
+use shardline::contract::ReplicationStatus;
 use shardline_common::clock::now_ms;
 use shardline_common::control::{Subscription, SubscriptionState};
 use shardline_common::kafka::{ControlTopic, Derived};
@@ -323,10 +322,17 @@ impl Subscriptions {
 
     /// Writes what `/metrics` shows of progress.
     pub(crate) fn export_metrics(&self) {
-        self.export_standstills();
+        let metrics = &self.context.metrics;
+        let mut standing = HashSet::new();
+        for (index, held) in &*self.memory.held() {
+            let status = Self::status_of_held(index, held.clone());
+            standing.extend(Standstill::of(index, &status));
+        }
         for subscription in self.all() {
             let index = subscription.follower_index.as_str();
             let phase = self.phase(&subscription.follower_index);
+            let status = self.status_in(&subscription, phase.clone(), false);
+            standing.extend(Standstill::of(&subscription.follower_index, &status));
             let state = match (&subscription.state, &phase) {
                 (SubscriptionState::Paused, _) if subscription.reason.starts_with(AUTO_PAUSED) => {
                     "auto_paused"
@@ -336,43 +342,25 @@ impl Subscriptions {
                 (_, Some(Phase::Bootstrapping(_))) => "bootstrapping",
                 _ => "syncing",
             };
-            self.context.metrics.show_state(index, state);
-            let dead_letters =
-                i64::try_from(self.dead_letters_of(&subscription)).unwrap_or(i64::MAX);
-            self.context
-                .metrics
+            metrics.show_state(index, state);
+            let dead_letters = i64::try_from(status.dead_letters.unwrap_or(0));
+            metrics
                 .dead_letters
                 .with_label_values(&[index])
-                .set(dead_letters);
+                .set(dead_letters.unwrap_or(i64::MAX));
             verify::export(self, &subscription);
             if let Some(Phase::Syncing(progress) | Phase::Bootstrapping(progress)) = phase
                 && let Some(topic) = self.context.topic(&subscription)
             {
                 for (shard, progress) in (0..).map(ShardId).zip(&progress.shards) {
                     match self.context.slots.holds(Slot::of_shard(&topic, shard)) {
-                        true => progress.export(&self.context.metrics, index, shard),
-                        false => self.context.metrics.forget_progress(index, shard),
+                        true => progress.export(metrics, index, shard),
+                        false => metrics.forget_progress(index, shard),
                     }
                 }
             }
         }
-    }
-
-    /// Writes what `/metrics` shows of what stands still: the same as the statuses.
-    fn export_standstills(&self) {
-        let mut standing = HashSet::new();
-        for (index, FollowedStatus { status, .. }) in self.statuses("*", false) {
-            let of_shards = status.held_up.into_iter();
-            let of_shards = of_shards.map(|held| (held.shard_id.to_string(), held.why.cause));
-            let of_index = status.standstill.into_iter();
-            let of_index = of_index.map(|whole| ("all".to_owned(), whole.why.cause));
-            standing.extend(of_shards.chain(of_index).map(|(shard, cause)| Standstill {
-                index: index.to_string(),
-                shard,
-                cause: cause.name(),
-            }));
-        }
-        self.context.metrics.show_standstills(standing);
+        metrics.show_standstills(standing);
     }
 
     /// Stops following at the agent's own decision.

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::AUTO_PAUSED;
 use crate::index::{AgentContext, Command, End, IndexTask, Phase, Waits};
 use crate::progress::{Retries, Retry};
 
@@ -247,7 +248,7 @@ async fn keep_following(followed: IndexTask, stop: CancellationToken) {
         if !end.retryable() {
             warn!(%index, error = %end, "the index cannot be followed on and is paused");
             let command = Command::AutoPause {
-                reason: format!("AutoPaused: [{end}]"),
+                reason: format!("{AUTO_PAUSED} [{end}]"),
             };
             match context.transition(subscription, command).await {
                 Ok(_) => return,

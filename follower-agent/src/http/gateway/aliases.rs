@@ -129,26 +129,13 @@ impl Gateway {
         answer
     }
 
-    /// `POST /_aliases`, `remove_index` included.
-    pub(super) async fn update_aliases(
+    /// `POST /_aliases`, `remove_index` included, and `POST /_data_stream/_modify`: a followed
+    /// index is neither taken into a data stream nor out of one.
+    pub(super) async fn change_names(
         &self,
         call: &Call<'_>,
         body: Body,
     ) -> Result<Response, ApiError> {
-        self.change_names(call, body).await
-    }
-
-    /// `POST /_data_stream/_modify`: a followed index is neither taken into a data stream nor out
-    /// of one.
-    pub(super) async fn modify_data_streams(
-        &self,
-        call: &Call<'_>,
-        body: Body,
-    ) -> Result<Response, ApiError> {
-        self.change_names(call, body).await
-    }
-
-    async fn change_names(&self, call: &Call<'_>, body: Body) -> Result<Response, ApiError> {
         let inspected = self.inspect(call, body).await?;
         let judge = self.judge().await?;
         let touched = touched_by_all(&inspected.content, &judge)?;

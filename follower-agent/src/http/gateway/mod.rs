@@ -148,7 +148,7 @@ impl Gateway {
             Touch::Bulk => self.bulk(call, routed.index, body).await,
             Touch::PutAlias => self.put_alias(call, routed.index, body).await,
             Touch::RemoveAlias => self.remove_alias(call, &routed, body).await,
-            Touch::Aliases => self.update_aliases(call, body).await,
+            Touch::Aliases | Touch::ModifyDataStreams => self.change_names(call, body).await,
             Touch::Reindex => self.reindex(call, body).await,
             Touch::UpdateByQuery => {
                 self.by_query(call, routed.expression(), Operation::Update, body)
@@ -159,7 +159,6 @@ impl Gateway {
                     .await
             }
             Touch::DeleteDataStreams => self.delete_data_streams(call, &routed, body).await,
-            Touch::ModifyDataStreams => self.modify_data_streams(call, body).await,
             Touch::RestoreSnapshot => self.restore_snapshot(call, body).await,
             Touch::RestoreRemote => self.restore_remote(call, body).await,
             Touch::Reroute => self.reroute(call, body).await,
