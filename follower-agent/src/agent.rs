@@ -194,6 +194,7 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
     info!(gateway = %config.gateway.listen, admin = %config.admin.listen, "ready");
     while !stop.is_cancelled() {
         subscriptions.hear_others().await;
+        subscriptions.hear_captures();
         subscriptions.export_metrics();
         tokio::select! {
             () = tokio::time::sleep(METRICS_INTERVAL) => {}

@@ -34,6 +34,6 @@ pub use progress::{
 pub use read::{Positioned, Records, StreamError, Streams, Unpacked};
 pub use shard::{Observed, ShardError, ShardPorts, Tracker, follow, load};
 pub use write::{
-    ApplyError, Batch, DeadLetters, Destination, Limits, Refused, Rejection, Spread, Target,
-    bulk_body,
+    ApplyError, Batch, DeadLetters, Destination, Lenience, Limits, Refused, Rejection, Spread,
+    Target, bulk_body,
 };

@@ -12,8 +12,8 @@ use serde_json::{Map, Value, json};
 use shardline::contract::BASE;
 use shardline::contract::bulk::TaskStatus;
 use shardline::contract::service::{
-    BootstrapDetails, FollowedStatus, HeldUpDetails, LagDetails, ReplicationState, ResyncDetails,
-    ShardReplicationDetails, SyncingDetails,
+    BootstrapDetails, FollowedStatus, HeldUpDetails, LagDetails, RefusedAlias, ReplicationState,
+    ResyncDetails, ShardReplicationDetails, SyncingDetails,
 };
 use shardline::contract::stats::{AutoFollowStats, FollowerCounters, FollowerStats, RuleStats};
 use shardline::contract::verify::VerificationStatus;
@@ -21,6 +21,7 @@ use shardline::contract::verify::{Findings, Named, VerificationState};
 use shardline::contract::{ApiError, ReplicationStatus};
 use shardline_common::auto_follow::{RuleProgress, StartFailure};
 use shardline_common::bulk::{BulkOperation, BulkTask, FailedIndex};
+use shardline_common::control::VersionExample;
 use shardline_common::leader_stats::{LeaderStats, ReadCounters};
 use shardline_common::standstill::{Cause, StandstillReason};
 use shardline_common::types::ShardId;
@@ -280,6 +281,14 @@ fn answers_with_everything_in_them_are_as_described() {
         dead_letters: Some(2),
         held_up: vec![held_up],
         standstill: Some(standstill.into()),
+        refused_aliases: vec![RefusedAlias {
+            alias: "x".to_owned(),
+            reason: "an index of that name".to_owned(),
+        }],
+        external_versions: Some(VersionExample {
+            id: "d".to_owned(),
+            version: 2,
+        }),
         shard_replication_details: Some(shards),
         ..ReplicationStatus::not_in_progress()
     };

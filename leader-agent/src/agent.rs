@@ -4,14 +4,14 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use parking_lot::Mutex;
 use prometheus::Registry;
 use shardline_common::backoff::until_available;
 use shardline_common::exposition;
 use shardline_common::kafka::{ControlTopic, Kafka};
 use shardline_common::launch::StartAgain;
-use shardline_common::opensearch::{OpenSearch, OpenSearchError, StateOf};
+use shardline_common::opensearch::{OpenSearch, OpenSearchError, StateOf, until_all_closed};
 use shardline_common::preflight::Root;
 use shardline_common::telemetry::{self, Readiness};
 use shardline_common::topic::{follower_control_topic, leader_control_topic};
@@ -19,19 +19,23 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::capture::{Context, FetchTurns};
+use crate::capture::{Context, FetchTurns, Standing};
 use crate::config::{LeaderConfig, Source};
 use crate::metrics::Metrics;
-use crate::node::{ClusterView, LocalNode, StateId};
+use crate::node::{self, ClusterView, LocalNode, StateId};
 use crate::publish::Publisher;
 use crate::scan::STRETCH_LENGTH;
-use crate::supervise::{self, Announced, Catalog, Supervisor, Tables};
+use crate::supervise::{self, Announced, Catalog, Held, Spools, Supervisor, Tables};
 use crate::translog::TranslogWatcher;
 
 /// How often the node is asked for its version of the cluster's state: a copy of a shard that is
 /// being made is to be held before its first flush. Followers' wishes arrive at once, through the
 /// control topic.
 const STATE_INTERVAL: Duration = Duration::from_millis(250);
+/// After this the agent is not ready without a cluster manager, and says so.
+const UNMANAGED: Duration = Duration::from_secs(30);
+/// How long points in time may take to be closed when the agent ends.
+const CLOSING: Duration = Duration::from_secs(2);
 /// What could not be started is tried again this often.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -72,6 +76,19 @@ async fn follow_cluster(
     }
     info!(cluster = node.announcement.cluster_name, node = node.announcement.node_name, data_paths = ?node.data_paths,
           "beside this node");
+    let ask = || node::unsupported(&opensearch);
+    let Some(unsupported) = until_available("the node", ask, &stop).await else {
+        return Ok(());
+    };
+    if let Some(reason) = unsupported {
+        bail!(reason);
+    }
+    let watcher = TranslogWatcher::start();
+    let mut spools = Spools::new(config.capture.spool_limit_mib.saturating_mul(1024 * 1024));
+    let held = match config.capture.source {
+        Source::Translog => Held::from_before(&node, &mut spools, &watcher),
+        Source::Poll => Held::default(),
+    };
     readiness.wait_for("Kafka");
     let prefix = kafka.topic_prefix().to_owned();
     let leader_table = match ControlTopic::open(&kafka, leader_control_topic(&prefix), &stop).await
@@ -86,7 +103,13 @@ async fn follow_cluster(
             Err(_) if stop.is_cancelled() => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-    leader_table.publish(&node.announcement).await?;
+    let announce = || leader_table.publish(&node.announcement);
+    if until_available("the agent's place in the control topic", announce, &stop)
+        .await
+        .is_none()
+    {
+        return Ok(());
+    }
 
     let context = Arc::new(Context {
         opensearch: opensearch.clone(),
@@ -95,13 +118,14 @@ async fn follow_cluster(
         board: Arc::new(leader_table.clone()),
         log: Arc::new(Publisher::new(kafka.clone(), config.capture.pack_bytes)?),
         kafka,
-        watcher: TranslogWatcher::start(),
+        watcher,
         metrics,
         turns: FetchTurns::default(),
         stretch: STRETCH_LENGTH,
         heartbeat: Duration::from_secs(config.capture.heartbeat_seconds),
         cluster_seen: Mutex::new(Instant::now()),
         started: Instant::now(),
+        standing: Standing::default(),
     });
     let mut catalog = Catalog::new(
         node.cluster().clone(),
@@ -127,9 +151,11 @@ async fn follow_cluster(
         Arc::clone(&context),
         leader_table,
         follower_table,
+        (spools, held),
         &config.capture,
         &stop,
     );
+    let mut is_told = false;
     let mut view = ClusterView::default();
     let mut must_ask = true;
     let mut reconcile_by = Instant::now();
@@ -143,8 +169,16 @@ async fn follow_cluster(
                 must_ask = false;
                 if is_member {
                     *context.cluster_seen.lock() = Instant::now();
+                    readiness.ready();
+                    is_told = false;
+                } else if !is_told && context.cluster_seen.lock().elapsed() >= UNMANAGED {
+                    readiness.wait_for("the leader cluster to have a cluster manager");
+                    warn!(
+                        seconds = UNMANAGED.as_secs(),
+                        "the leader cluster has no cluster manager: its state is unknown"
+                    );
+                    is_told = true;
                 }
-                readiness.ready();
                 if newer.as_ref().is_some_and(|newer| !newer.is_nodes_own) {
                     if is_another(&opensearch, &node).await {
                         supervisor.stop().await;
@@ -190,6 +224,7 @@ async fn follow_cluster(
     }
     info!("stopping");
     supervisor.stop().await;
+    until_all_closed(CLOSING).await;
     sharing
         .await
         .context("the sharing of statistics panicked")?;

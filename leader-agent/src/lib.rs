@@ -22,7 +22,7 @@ pub use agent::run;
 pub use config::{CaptureConfig, LeaderConfig, Source};
 // What the simulation, tests and benchmarks drive or put in the place of.
 pub use capture::{
-    Asked, Asking, Board, Context, FetchTurns, Shipped, hold_replica, redelivery_channel,
+    Asked, Asking, Board, Context, FetchTurns, Shipped, Standing, hold_replica, redelivery_channel,
     ship_shard,
 };
 pub use metrics::Metrics;

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use shardline_common::launch::{LaunchArguments, launch};
 use tokio::runtime::Builder;
 
@@ -24,7 +25,18 @@ struct Arguments {
 /// and a thousand shards that wake together would make hundreds of them.
 const BLOCKING_THREADS: usize = 16;
 
+/// Each generation that is read or held takes a descriptor, and the usual limit is 1,024. That is
+/// for programs that use `select`; whoever needs more raises it as far as they may.
+fn raise_open_files() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        eprintln!("the limit of open files stays as it is: {error}");
+    }
+}
+
 fn main() -> anyhow::Result<ExitCode> {
+    raise_open_files();
     let runtime = Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)

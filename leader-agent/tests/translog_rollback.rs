@@ -178,3 +178,35 @@ fn a_generation_that_nobody_held_makes_those_before_it_uncertain() {
         })
     ));
 }
+
+/// The operations of the generation are damaged: whoever reads them meets an error.
+#[test]
+fn a_gap_is_found_without_reading_what_comes_behind_it() {
+    let shard = Shard::new();
+    shard.write(UUID, 2, 1, &[(10, 1, "a"), (11, 1, "b")], true, 11);
+    let path = shard.translog().join("translog-2.tlog");
+    let mut bytes = fs::read(&path).unwrap();
+    let end = bytes.len();
+    bytes[end - 80..].fill(0);
+    fs::write(&path, bytes).unwrap();
+    let mut tail = shard.open();
+    assert!(matches!(tail.reaches_next(), Err(TailError::Gap { .. })));
+}
+
+#[test]
+fn what_stands_above_the_global_checkpoint_is_looked_up() {
+    let shard = Shard::new();
+    shard.write(UUID, 2, 1, &[(0, 1, "a"), (1, 1, "b")], false, 1);
+    shard.write(UUID, 3, 2, &[(1, 2, "c"), (2, 2, "d")], true, 0);
+    let tail = shard.open();
+    let id = |seq_no| {
+        let found = tail.look_up(SeqNo(seq_no)).unwrap();
+        found.map(|operation| match operation.kind {
+            OperationKind::Index { id, .. } => id,
+            other => panic!("{other:?}"),
+        })
+    };
+    assert_eq!(id(2).as_deref(), Some("d"));
+    assert_eq!(id(1).as_deref(), Some("c"));
+    assert_eq!(id(3), None);
+}

@@ -166,6 +166,14 @@ async fn existing_and_new_indices_are_followed(world: &World) -> Result<()> {
         ),
         (&json!([]), &json!(0))
     );
+    let taken = &stats["failures"]["logs-taken"];
+    assert_eq!(
+        (&taken["reason"], &taken["attempts"]),
+        (
+            &json!("Cant use same index again for replication. Delete the index:logs-taken"),
+            &json!(0)
+        )
+    );
     for index in ["logs-taken", "logs-hidden", "other"] {
         assert_eq!(
             status(world, index).await?,

@@ -189,7 +189,7 @@ async fn settings_of_the_follower_alone_are_no_difference(world: &World) -> Resu
         "{found}"
     );
     update(json!({})).await?;
-    ensure!(durability().await?.is_null(), "{}", durability().await?);
+    ensure!(durability().await? == "request", "{}", durability().await?);
     for made_with in ["index.number_of_shards", "index.sort.field"] {
         let (status, answer) = update(json!({made_with: 5})).await?;
         ensure!(

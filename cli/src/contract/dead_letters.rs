@@ -7,6 +7,15 @@ use shardline_common::types::{IndexName, TopicName};
 pub struct DeadLetterList {
     pub follower_index: IndexName,
     pub dead_letters: Vec<Letter>,
+    /// What the leader's agents could not deliver again when they were asked to last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed_replays: Vec<FailedReplay>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedReplay {
+    pub shard_id: u32,
+    pub reason: String,
 }
 
 /// The last refused operation on a document, and where it stands in Kafka: the partition is

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use shardline_common::bulk::BulkOperation;
+use shardline_common::control::VersionExample;
 use shardline_common::leader_stats::LeaderStats;
 use shardline_common::standstill::{Cause, StandstillReason};
 use shardline_common::types::{IndexName, ShardId};
@@ -167,6 +168,13 @@ pub struct ReplicationStatus {
     /// Not in the plugin: why the index as a whole does not get on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standstill: Option<StandstillDetails>,
+    /// Not in the plugin: aliases of the leader index that the follower cluster refuses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused_aliases: Vec<RefusedAlias>,
+    /// Not in the plugin: a document whose version users have given (`version_type=external`):
+    /// after a promotion the index refuses writes that go on with such versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_versions: Option<VersionExample>,
     /// Primaries only, and only when `verbose`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shard_replication_details: Option<Vec<ShardReplicationDetails>>,
@@ -187,6 +195,8 @@ impl ReplicationStatus {
             dead_letters: None,
             held_up: Vec::new(),
             standstill: None,
+            refused_aliases: Vec::new(),
+            external_versions: None,
             shard_replication_details: None,
         }
     }
@@ -279,6 +289,14 @@ impl From<StandstillReason> for StandstillDetails {
             reason: reason.detail,
         }
     }
+}
+
+/// It is tried again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedAlias {
+    pub alias: String,
+    /// The follower cluster's own words.
+    pub reason: String,
 }
 
 /// Of one shard, or summed over shards: an empty shard counts −1, −1, 0.

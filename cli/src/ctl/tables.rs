@@ -167,7 +167,13 @@ pub(crate) fn dead_letters(list: DeadLetterList) -> Vec<Table> {
             letter.reason,
         ]
     }));
-    vec![letters]
+    if list.failed_replays.is_empty() {
+        return vec![letters];
+    }
+    let mut failed = table(["SHARD", "REPLAY FAILED"]);
+    let rows = list.failed_replays.into_iter();
+    failed.add_rows(rows.map(|replay| [replay.shard_id.to_string(), replay.reason]));
+    vec![letters, failed]
 }
 
 pub(crate) fn task(task: TaskStatus) -> Vec<Table> {

@@ -55,6 +55,10 @@ pub(crate) fn progress(status: &ReplicationStatus) -> String {
     let dead_letters = status
         .dead_letters
         .map(|number| format!("{} dead letters", count(number)));
+    let refused_aliases = status
+        .refused_aliases
+        .iter()
+        .map(|refused| format!("alias {} is refused: {}", refused.alias, refused.reason));
     let parts = status
         .bootstrap_details
         .iter()
@@ -62,7 +66,8 @@ pub(crate) fn progress(status: &ReplicationStatus) -> String {
         .chain(resyncs)
         .chain(whole)
         .chain(held_up)
-        .chain(dead_letters);
+        .chain(dead_letters)
+        .chain(refused_aliases);
     parts.collect::<Vec<_>>().join("; ")
 }
 

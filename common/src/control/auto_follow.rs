@@ -56,13 +56,15 @@ pub struct RuleProgress {
     pub failed_indices: Vec<IndexName>,
     /// Milliseconds since the epoch; 0 before the first look at the leader's indices.
     pub last_execution_time: i64,
-    /// Not in the plugin: why each of them failed, and when it is tried again.
+    /// Not in the plugin: why each of them failed, and when it is tried again; and those whose
+    /// followers' names are taken, which count as no failures.
     pub failures: BTreeMap<IndexName, StartFailure>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartFailure {
     pub reason: String,
+    /// None where the follower's name is taken.
     pub attempts: u32,
     /// Milliseconds since the epoch.
     pub next_attempt: i64,

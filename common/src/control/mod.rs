@@ -10,10 +10,16 @@ use serde_json::{Map, Value};
 
 pub mod auto_follow;
 pub mod bulk;
+mod external_versions;
 pub mod leader_stats;
+mod leniency;
 pub mod repository;
+mod scan_standstill;
 pub mod verification;
 
+pub use self::external_versions::{ExternalVersions, VersionExample};
+pub use self::leniency::{Leniency, LeniencyRequest};
+pub use self::scan_standstill::ScanStandstill;
 pub use crate::words::Entry;
 
 use crate::words::metadata::{IndexMetadata, MetadataVersions};
@@ -230,6 +236,16 @@ pub struct AppliedMetadata {
     /// made, so that every agent's gateway knows them. Earlier builds did not note them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub aliases: BTreeSet<String>,
+    /// The aliases that the index is to have, while it does not have all of them or still has
+    /// others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wanted_aliases: Option<Map<String, Value>>,
+    /// Aliases that the follower cluster refuses, with its reason; they are tried again.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub refused_aliases: BTreeMap<String, String>,
+    /// While the index takes documents that its mapping would refuse.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leniency: Option<Leniency>,
 }
 
 /// `control.leader`: the history of a shard that its partition holds.
@@ -317,6 +333,19 @@ pub struct Redelivery {
     /// The frame in which the documents are to come.
     pub frame: FrameId,
     pub ids: Vec<String>,
+}
+
+/// `control.leader`: documents could not be shipped again. Removed when the request is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedRedelivery {
+    pub follower_cluster: ClusterUuid,
+    pub follower_index: IndexName,
+    pub leader_cluster: ClusterUuid,
+    pub leader_uuid: IndexUuid,
+    pub shard: ShardId,
+    /// Of the request.
+    pub frame: FrameId,
+    pub reason: String,
 }
 
 /// `control.follower`: the replication settings that users put into `_cluster/settings` of a
@@ -519,6 +548,41 @@ impl Entry for Redelivery {
 impl Redelivery {
     pub fn key_of(cluster: &ClusterUuid, index: &IndexName, shard: ShardId) -> String {
         format!("{}/{cluster}/{index}/{shard}", Self::KIND)
+    }
+}
+
+impl Entry for FailedRedelivery {
+    const KIND: &'static str = "failed-redelivery";
+    fn key(&self) -> String {
+        Self::key_of(&self.follower_cluster, &self.follower_index, self.shard)
+    }
+}
+
+impl FailedRedelivery {
+    pub fn of(request: &Redelivery, reason: String) -> Self {
+        Self {
+            follower_cluster: request.follower_cluster.clone(),
+            follower_index: request.follower_index.clone(),
+            leader_cluster: request.leader_cluster.clone(),
+            leader_uuid: request.leader_uuid.clone(),
+            shard: request.shard,
+            frame: request.frame,
+            reason,
+        }
+    }
+
+    pub fn key_of(cluster: &ClusterUuid, index: &IndexName, shard: ShardId) -> String {
+        format!("{}/{cluster}/{index}/{shard}", Self::KIND)
+    }
+
+    /// What the keys of an index begin with.
+    pub fn keys_of(cluster: &ClusterUuid, index: &IndexName) -> String {
+        format!("{}/{cluster}/{index}/", Self::KIND)
+    }
+
+    /// The key of the request.
+    pub fn request_key(&self) -> String {
+        Redelivery::key_of(&self.follower_cluster, &self.follower_index, self.shard)
     }
 }
 

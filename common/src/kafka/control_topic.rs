@@ -41,6 +41,8 @@ pub enum ControlError {
         topic: TopicName,
         source: KafkaError,
     },
+    #[error("control topic {topic}: Kafka does not let the agent write: {reason}")]
+    Refused { topic: TopicName, reason: String },
     #[error("control topic {topic}: an entry could not be written as JSON: {source}")]
     Json {
         topic: TopicName,
@@ -293,10 +295,13 @@ impl ControlTopic {
             let (group, delivery) = Group::new(None);
             let producer = self.producer.current();
             let failed = |source| {
+                let topic = self.topic.clone();
+                // What became of a record of a producer that has failed for good says nothing.
+                let refused = producer.fatal_error();
                 self.producer.renew_if_fatal(&producer);
-                ControlError::Kafka {
-                    topic: self.topic.clone(),
-                    source,
+                match refused {
+                    Some((_, reason)) => ControlError::Refused { topic, reason },
+                    None => ControlError::Kafka { topic, source },
                 }
             };
             producer

@@ -18,7 +18,8 @@ use rdkafka::util::Timeout;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
 use super::connect::Reasons;
-use super::{CALL_TIMEOUT, Kafka, in_time};
+use super::topics::in_time;
+use super::{CALL_TIMEOUT, Kafka};
 use crate::words::types::TopicName;
 
 /// The settings of a broker or a topic.

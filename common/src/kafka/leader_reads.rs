@@ -64,6 +64,8 @@ mod tests {
                 },
             )]
             .into(),
+            standstills: Vec::new(),
+            standstills_ms: None,
         };
         let nodes = [
             node("1", "books", 2),

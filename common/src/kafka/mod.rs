@@ -7,8 +7,10 @@ mod control_topic;
 mod describe;
 mod leader_reads;
 mod producer;
+mod readers;
 mod tail;
 mod topic_policy;
+mod topics;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -17,14 +19,12 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::AdminClient;
 use rdkafka::client::DefaultClientContext;
-use rdkafka::config::FromClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
-use tokio::sync::Semaphore;
 
 pub(crate) use client_check::property_problems;
 pub use connect::{BrokerAddress, KafkaCluster, NoBroker, TopicSummary};
@@ -32,6 +32,7 @@ pub use control_topic::{ControlError, ControlTopic, Derived};
 pub use describe::Settings;
 pub use leader_reads::followed_indices;
 pub use producer::{Delivery, Group, Outgoing, Producer, RenewedProducer};
+use readers::{Reader, Readers};
 use tail::run_begins;
 pub use tail::{LastOperations, REACH_RECORDS, Reach};
 
@@ -56,17 +57,17 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// meanwhile wrote it at most a lease (4.5 s) after it was heard of last, and its successor has
 /// them after 6 s.
 const CONTROL_TIMEOUT: Duration = Duration::from_secs(5);
-/// Questions at once. An agent that takes over many shards has several for each.
-const READERS: usize = 4;
 
 #[derive(Debug, thiserror::Error)]
 pub enum TopicError {
-    #[error("Kafka at {servers}: {action} topic {topic}: {source}")]
+    #[error("Kafka at {servers}: {action} topic {topic}: {source}{heard}")]
     Failed {
         servers: String,
         action: &'static str,
         topic: TopicName,
         source: Box<KafkaError>,
+        /// What librdkafka has said of the cause, in parentheses, or nothing.
+        heard: String,
     },
     #[error("Kafka at {servers} cannot be used: {source}")]
     NoBroker { servers: String, source: NoBroker },
@@ -111,40 +112,28 @@ pub struct Watermarks {
     pub high: Offset,
 }
 
-fn in_time() -> AdminOptions {
-    AdminOptions::new()
-        .operation_timeout(Some(CALL_TIMEOUT))
-        .request_timeout(Some(CALL_TIMEOUT))
-}
-
 /// The settings from which every Kafka client of an agent is made.
 #[derive(Clone)]
 pub struct Kafka {
     config: KafkaConfig,
     readers: Arc<Readers>,
+    /// Made when it is needed, and anew after an error.
+    admin: Arc<Mutex<Option<Arc<Admin>>>>,
 }
 
-/// For questions about partitions and single records: made when they are needed, and anew after an
-/// error.
-struct Readers {
-    idle: Mutex<Vec<BaseConsumer>>,
-    at_once: Semaphore,
-}
+type Admin = AdminClient<DefaultClientContext>;
 
 impl Kafka {
     pub fn new(config: KafkaConfig) -> Result<Self, ConfigError> {
         config.validate()?;
-        let readers = Arc::new(Readers {
-            idle: Mutex::default(),
-            at_once: Semaphore::new(READERS),
-        });
         let properties = config.all_properties()?;
         let kafka = Self {
             config: KafkaConfig {
                 properties,
                 ..config
             },
-            readers,
+            readers: Arc::default(),
+            admin: Arc::default(),
         };
         client_check::check(&kafka.client())?;
         Ok(kafka)
@@ -180,8 +169,21 @@ impl Kafka {
     /// what an agent lets be in flight.
     pub fn producer(&self) -> Result<Producer, KafkaError> {
         let mut client = self.producing();
+        client.set("enable.gapless.guarantee", "true");
+        Self::patient(client)
+    }
+
+    /// For whoever sends a record to a partition only when the one before is there: a record that
+    /// is refused fails alone, and nothing of its partition can follow it.
+    pub fn producer_one_by_one(&self) -> Result<Producer, KafkaError> {
+        let mut client = self.producing();
+        // A topic that was refused is asked for only so often.
+        client.set("topic.metadata.refresh.interval.ms", "5000");
+        Self::patient(client)
+    }
+
+    fn patient(mut client: ClientConfig) -> Result<Producer, KafkaError> {
         client
-            .set("enable.gapless.guarantee", "true")
             .set("message.timeout.ms", "0")
             .set("batch.size", "1000000")
             .set("queue.buffering.max.messages", "200000")
@@ -233,84 +235,12 @@ impl Kafka {
         client
     }
 
-    /// Makes a topic unless it exists.
-    pub async fn create_topic(
-        &self,
-        topic: &TopicName,
-        partitions: u32,
-        options: &[(&str, String)],
-    ) -> Result<(), TopicError> {
-        let admin = self.admin("create", topic)?;
-        let partitions = i32::try_from(partitions).unwrap_or(i32::MAX);
-        let copies = TopicReplication::Fixed(self.config.replication_factor);
-        let max_bytes = MAX_RECORD_BYTES.to_string();
-        let mut new =
-            NewTopic::new(topic.as_str(), partitions, copies).set("max.message.bytes", &max_bytes);
-        for (key, value) in options {
-            new = new.set(key, value);
-        }
-        let results = admin.create_topics([&new], &in_time()).await;
-        let results = match results {
-            Ok(results) => results,
-            Err(source) => return Err(self.failed_at_start("create", topic, source).await),
-        };
-        for result in results {
-            match result {
-                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-                Err((_, code)) => return Err(self.refused("create", topic, code)),
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes the topic of one index incarnation, with the configured retention.
-    pub async fn create_replication_topic(
-        &self,
-        topic: &TopicName,
-        shards: u32,
-    ) -> Result<(), TopicError> {
-        let retention_ms = self
-            .config
-            .retention_hours
-            .saturating_mul(3_600_000)
-            .min(i64::MAX as u64);
-        let options = [
-            ("cleanup.policy", "delete".to_owned()),
-            ("retention.ms", retention_ms.to_string()),
-            ("retention.bytes", "-1".to_owned()),
-        ];
-        self.create_topic(topic, shards, &options).await
-    }
-
-    /// Deletes a topic unless it is gone.
-    pub async fn delete_topic(&self, topic: &TopicName) -> Result<(), TopicError> {
-        let admin = self.admin("delete", topic)?;
-        let results = admin
-            .delete_topics(&[topic.as_str()], &in_time())
-            .await
-            .map_err(|source| self.failed("delete", topic, source))?;
-        for result in results {
-            match result {
-                Ok(_)
-                | Err((
-                    _,
-                    RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic,
-                )) => {}
-                Err((_, code)) => return Err(self.refused("delete", topic, code)),
-            }
-        }
-        Ok(())
-    }
-
     pub async fn watermarks(
         &self,
         topic: &TopicName,
         shard: ShardId,
     ) -> Result<Watermarks, TopicError> {
-        self.ask(topic, move |kafka, reader, topic| {
-            kafka.watermarks_blocking(reader, topic, shard)
-        })
-        .await
+        self.ask(topic, shard, |_, _, _, marks| Ok(marks)).await
     }
 
     /// How far a partition reaches; `None` when it is empty. Every record tells, but of two agents
@@ -321,8 +251,7 @@ impl Kafka {
         topic: &TopicName,
         shard: ShardId,
     ) -> Result<Option<Reach>, TopicError> {
-        self.ask(topic, move |kafka, reader, topic| {
-            let marks = kafka.watermarks_blocking(reader, topic, shard)?;
+        self.ask(topic, shard, move |kafka, reader, topic, marks| {
             if marks.high <= marks.low {
                 return Ok(None);
             }
@@ -384,8 +313,8 @@ impl Kafka {
         take: fn(&mut T, Record),
     ) -> Result<Option<T>, TopicError> {
         let (seq_no, end) = (reach.seq_no, reach.end);
-        self.ask(topic, move |kafka, reader, topic| {
-            let first = kafka.watermarks_blocking(reader, topic, shard)?.low.0;
+        self.ask(topic, shard, move |kafka, reader, topic, marks| {
+            let first = marks.low.0;
             let lowest = first.max(end.0 - LAST_OPERATION_RECORDS);
             if lowest >= end.0 {
                 return Ok(None);
@@ -446,8 +375,7 @@ impl Kafka {
         shard: ShardId,
         offsets: fn(Watermarks) -> Range<Offset>,
     ) -> Result<Vec<(Offset, Record)>, TopicError> {
-        self.ask(topic, move |kafka, reader, topic| {
-            let marks = kafka.watermarks_blocking(reader, topic, shard)?;
+        self.ask(topic, shard, move |kafka, reader, topic, marks| {
             if marks.high <= marks.low {
                 return Ok(Vec::new());
             }
@@ -460,68 +388,10 @@ impl Kafka {
         .await
     }
 
-    /// The broker answers a connection's requests one after the other, and a reader has always
-    /// asked for more than it was told to read: the next question would wait for half a second
-    /// behind that.
-    fn reader(&self) -> Result<BaseConsumer, KafkaError> {
-        BaseConsumer::from_config(&self.reader_settings())
-    }
-
-    pub(crate) fn reader_settings(&self) -> ClientConfig {
-        let mut settings = self.consumer(&format!("{}.reader", self.config.topic_prefix));
-        settings.set("fetch.wait.max.ms", "5");
-        settings
-    }
-
-    /// Asks with one of the readers that the agent's questions share.
-    async fn ask<T: Send + 'static>(
-        &self,
-        topic: &TopicName,
-        question: impl FnOnce(&Self, &BaseConsumer, &TopicName) -> Result<T, TopicError>
-        + Send
-        + 'static,
-    ) -> Result<T, TopicError> {
-        let (kafka, topic) = (self.clone(), topic.clone());
-        let _permit = self
-            .readers
-            .at_once
-            .acquire()
-            .await
-            .map_err(|_| TopicError::Cancelled)?;
-        let answered = tokio::task::spawn_blocking(move || {
-            let idle = kafka.readers.idle.lock().pop();
-            let reader = match idle {
-                Some(reader) => reader,
-                None => kafka
-                    .reader()
-                    .map_err(|source| kafka.failed("open a reader of", &topic, source))?,
-            };
-            let answer = question(&kafka, &reader, &topic)?;
-            kafka.readers.idle.lock().push(reader);
-            Ok(answer)
-        });
-        answered.await.map_err(|_| TopicError::Cancelled)?
-    }
-
-    fn watermarks_blocking(
-        &self,
-        consumer: &BaseConsumer,
-        topic: &TopicName,
-        shard: ShardId,
-    ) -> Result<Watermarks, TopicError> {
-        let (low, high) = consumer
-            .fetch_watermarks(topic.as_str(), shard.partition(), CALL_TIMEOUT)
-            .map_err(|source| self.failed("ask for the offsets of", topic, source))?;
-        Ok(Watermarks {
-            low: Offset(low),
-            high: Offset(high),
-        })
-    }
-
     /// Reads the records from `from` on, up to the one before `end`.
     fn read(
         &self,
-        consumer: &BaseConsumer,
+        consumer: &Reader,
         topic: &TopicName,
         shard: ShardId,
         from: Offset,
@@ -561,21 +431,13 @@ impl Kafka {
         consumer.unassign().map_err(failed)
     }
 
-    fn admin(
-        &self,
-        action: &'static str,
-        topic: &TopicName,
-    ) -> Result<AdminClient<DefaultClientContext>, TopicError> {
-        AdminClient::from_config(&self.client())
-            .map_err(|source| self.failed(action, topic, source))
-    }
-
     fn failed(&self, action: &'static str, topic: &TopicName, source: KafkaError) -> TopicError {
         TopicError::Failed {
             servers: self.config.bootstrap_servers.clone(),
             action,
             topic: topic.clone(),
             source: Box::new(source),
+            heard: String::new(),
         }
     }
 

@@ -3,6 +3,7 @@
 //! rdkafka's own asynchronous producer makes a channel for every record, and its polling thread
 //! spins for a millisecond ten times a second; both cost more than sending small records does.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
@@ -15,7 +16,7 @@ use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use tracing::warn;
 
 use super::Kafka;
@@ -53,7 +54,7 @@ struct InFlight {
     highest: AtomicI64,
     failure: OnceLock<KafkaError>,
     report: Option<oneshot::Sender<Result<Offset, KafkaError>>>,
-    _budget: Option<OwnedSemaphorePermit>,
+    _kept: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 struct Reports;
@@ -90,14 +91,14 @@ impl Drop for InFlight {
 }
 
 impl Group {
-    /// `budget` is held until every record of the group is delivered or given up.
-    pub fn new(budget: Option<OwnedSemaphorePermit>) -> (Self, Delivery) {
+    /// `kept` is kept until every record of the group is delivered or given up.
+    pub fn new(kept: Option<Arc<dyn Any + Send + Sync>>) -> (Self, Delivery) {
         let (report, delivery) = oneshot::channel();
         let in_flight = InFlight {
             highest: AtomicI64::new(-1),
             failure: OnceLock::new(),
             report: Some(report),
-            _budget: budget,
+            _kept: kept,
         };
         (Self(Arc::new(in_flight)), Delivery(delivery))
     }
@@ -174,6 +175,11 @@ impl RenewedProducer {
     /// For operations: see [`Kafka::producer`].
     pub fn new(kafka: Kafka) -> Result<Self, KafkaError> {
         Self::made_by(Kafka::producer, kafka)
+    }
+
+    /// See [`Kafka::producer_one_by_one`].
+    pub fn one_by_one(kafka: Kafka) -> Result<Self, KafkaError> {
+        Self::made_by(Kafka::producer_one_by_one, kafka)
     }
 
     pub(super) fn made_by(

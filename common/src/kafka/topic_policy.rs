@@ -3,7 +3,8 @@
 use rdkafka::admin::{AlterConfig, ConfigResource, ConfigSource, ResourceSpecifier};
 use tracing::{debug, error, info};
 
-use super::{Kafka, in_time};
+use super::Kafka;
+use super::topics::in_time;
 use crate::words::types::TopicName;
 
 const POLICY: &str = "cleanup.policy";
@@ -59,6 +60,7 @@ impl Kafka {
             }
             Ok(None) => None,
             Err(error) => {
+                let error = self.admin_failed("describe", topic, error);
                 debug!(%topic, %error, "the topic's configuration is not known");
                 None
             }
@@ -85,7 +87,7 @@ impl Kafka {
         match altered.map(|mut done| done.pop()) {
             Ok(Some(Err((_, code)))) => Err(code.to_string()),
             Ok(_) => Ok(()),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(self.admin_failed("configure", topic, error).to_string()),
         }
     }
 }

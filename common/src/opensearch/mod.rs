@@ -3,6 +3,7 @@
 
 mod client;
 pub mod digests;
+mod point_in_time;
 mod repository;
 pub mod scan;
 pub mod shard_stats;
@@ -11,4 +12,5 @@ pub(crate) use client::innermost;
 pub use client::{
     OpenSearch, OpenSearchError, Request, StateOf, Transport, path_segment, proxy_client,
 };
+pub use point_in_time::until_all_closed;
 pub use repository::{is_final, snapshot_path, verification_path};

@@ -1,6 +1,7 @@
 //! Scans one shard of an index at a point in time, in `_seq_no` order or, for a third of the CPU,
 //! as it is stored.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,8 +9,8 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use tracing::warn;
 
+use super::point_in_time::PointInTime;
 use super::{OpenSearch, OpenSearchError, path_segment};
 use crate::words::types::{IndexName, PrimaryTerm, SeqNo, ShardId};
 
@@ -30,6 +31,8 @@ const GROWTH: usize = 4;
 const KEEP_ALIVE: &str = "10m";
 /// A scan that silently left documents out would have followers delete them.
 const SEARCH: &str = "/_search?allow_partial_search_results=false";
+/// Instead of the index's `index.search.default_pipeline`, which would change what is found.
+const NO_PIPELINE: &str = "&search_pipeline=_none";
 /// Instead of the cluster's `search.default_search_timeout`, at which a search ends with what it
 /// has found.
 const NO_TIMEOUT: &str = "-1";
@@ -64,7 +67,12 @@ fn is_context_lost(error: &OpenSearchError) -> bool {
 /// A point in time of a shard's primary.
 pub struct ShardScan<'a> {
     opensearch: &'a OpenSearch,
-    pit_id: String,
+    pit: PointInTime,
+    /// Documents that the index gives in a page at most: its `index.max_result_window`, once it has
+    /// refused more.
+    window: AtomicUsize,
+    /// Whether the cluster knows search pipelines.
+    has_pipelines: AtomicBool,
 }
 
 /// Which documents a scan yields: those last changed by an operation in this stretch, both ends
@@ -115,27 +123,51 @@ impl<'a> ShardScan<'a> {
             "/{}/_search/point_in_time?keep_alive={KEEP_ALIVE}&preference=_shards:{shard}%7C_primary",
             path_segment(index.as_str())
         );
-        let PointInTime { pit_id } = opensearch.post(&path, &json!({})).await?;
-        Ok(Self { opensearch, pit_id })
+        let pit = PointInTime::open(opensearch.clone(), path).await?;
+        Ok(Self {
+            opensearch,
+            pit,
+            window: AtomicUsize::new(LARGEST_PAGE_OF_IDS),
+            has_pipelines: AtomicBool::new(true),
+        })
     }
 
+    /// Closes the point in time, and returns when that is done. One that is dropped is closed, too.
     pub async fn close(self) {
-        let body = json!({"pit_id": [self.pit_id]});
-        let closed: Result<Value, _> = self
-            .opensearch
-            .delete("/_search/point_in_time", Some(&body))
-            .await;
-        if let Err(error) = closed {
-            warn!(%error, "a point in time could not be closed; it expires by itself");
-        }
+        self.pit.close().await;
     }
 
     /// How many documents the shard has.
     pub async fn count(&self) -> Result<u64, ScanError> {
-        let request = json!({"size": 0, "track_total_hits": true, "pit": {"id": self.pit_id}, "timeout": NO_TIMEOUT});
-        let counted: Counted = self.opensearch.post(SEARCH, &request).await?;
+        let request = json!({"size": 0, "track_total_hits": true, "pit": {"id": self.pit.id()}, "timeout": NO_TIMEOUT});
+        let answer = self.search("", &request, usize::MAX).await?;
+        let counted: Counted = serde_json::from_slice(answer.as_deref().unwrap_or_default())?;
         check(counted.timed_out, &counted._shards)?;
         Ok(counted.hits.total.value)
+    }
+
+    /// A search of the point in time; `None` when the answer has more bytes than `at_most`.
+    async fn search(
+        &self,
+        parameters: &str,
+        request: &Value,
+        at_most: usize,
+    ) -> Result<Option<Bytes>, OpenSearchError> {
+        loop {
+            let has_pipelines = self.has_pipelines.load(Relaxed);
+            let no_pipeline = if has_pipelines { NO_PIPELINE } else { "" };
+            let path = format!("{SEARCH}{no_pipeline}{parameters}");
+            let body = Some(("application/json", Bytes::from(request.to_string())));
+            let asked =
+                self.opensearch
+                    .send_at_most(at_most, Method::POST, &path, body, PAGE_TIMEOUT);
+            match asked.await {
+                Err(error) if has_pipelines && is_unknown_pipeline_parameter(&error) => {
+                    self.has_pipelines.store(false, Relaxed);
+                }
+                asked => return asked,
+            }
+        }
     }
 
     /// The documents of a stretch in the order of their sequence numbers.
@@ -221,7 +253,7 @@ impl Pages<'_> {
             .chain([json!({"_doc": "asc"})])
             .collect();
         let mut request = json!({
-            "pit": {"id": self.scan.pit_id, "keep_alive": KEEP_ALIVE},
+            "pit": {"id": self.scan.pit.id(), "keep_alive": KEEP_ALIVE},
             "query": {"bool": {"filter": filters}},
             "sort": sort,
             "_source": self.with_source,
@@ -255,26 +287,52 @@ impl Pages<'_> {
         // Sources would be taken apart for a filter, and put together otherwise.
         let filter = "&filter_path=timed_out,_shards.failed,hits.hits.sort,hits.hits._id,hits.hits._seq_no,\
                       hits.hits._primary_term,hits.hits._version,hits.hits._routing,hits.hits._source";
-        let path = format!("{SEARCH}{}", if self.with_source { "" } else { filter });
+        let parameters = if self.with_source { "" } else { filter };
         loop {
+            self.size = self.size.min(self.scan.window.load(Relaxed));
             request["size"] = json!(self.size);
-            let body = Some(("application/json", Bytes::from(request.to_string())));
             // A document that is larger is let through.
             let at_most = if self.size == 1 {
                 usize::MAX
             } else {
                 LARGEST_ANSWER
             };
-            let asked =
-                self.scan
-                    .opensearch
-                    .send_at_most(at_most, Method::POST, &path, body, PAGE_TIMEOUT);
-            if let Some(answer) = asked.await? {
-                return Ok(answer);
+            match self.scan.search(parameters, &request, at_most).await {
+                Ok(Some(answer)) => return Ok(answer),
+                Ok(None) => self.size = (self.size / SMALLER).max(1),
+                // It may be made smaller while the scan is under way.
+                Err(error) => match largest_window(&error).filter(|largest| *largest < self.size) {
+                    Some(largest) => self.scan.window.store(largest, Relaxed),
+                    None => return Err(error.into()),
+                },
             }
-            self.size = (self.size / SMALLER).max(1);
         }
     }
+}
+
+/// OpenSearch before 2.7.
+fn is_unknown_pipeline_parameter(error: &OpenSearchError) -> bool {
+    matches!(error, OpenSearchError::Refused { status: 400, reason, .. }
+        if reason.contains("unrecognized parameter") && reason.contains("search_pipeline"))
+}
+
+/// How many documents an index gives in a page that has refused to give more.
+///
+/// `Result window is too large, from + size must be less than or equal to: [50] but was [100]. …`
+fn largest_window(error: &OpenSearchError) -> Option<usize> {
+    let OpenSearchError::Refused {
+        status: 400,
+        reason,
+        ..
+    } = error
+    else {
+        return None;
+    };
+    let (_, rest) = reason
+        .strip_prefix("Result window is too large")?
+        .split_once("equal to: [")?;
+    let largest: usize = rest.split_once(']')?.0.parse().ok()?;
+    (largest > 0).then_some(largest)
 }
 
 /// How many documents to ask for behind a page of `size`, of which `found` came, with so many
@@ -306,11 +364,6 @@ fn check(timed_out: bool, shards: &Shards) -> Result<(), ScanError> {
         (false, 1..) => Err(ScanError::Partial("the search failed on the shard")),
         (false, 0) => Ok(()),
     }
-}
-
-#[derive(Deserialize)]
-struct PointInTime {
-    pit_id: String,
 }
 
 #[derive(Deserialize)]
@@ -393,6 +446,10 @@ mod tests {
         /// Added to every answer of a search.
         partial: Option<(&'static str, Value)>,
         sizes: Mutex<Vec<usize>>,
+        /// `index.max_result_window`.
+        window: AtomicUsize,
+        /// Whether it is of a time without search pipelines.
+        is_old: bool,
     }
 
     impl Transport for Stored {
@@ -414,7 +471,15 @@ mod tests {
                     request.path
                 );
                 let (_, body) = request.body.expect("a search has a body");
-                self.search(&serde_json::from_slice(&body).expect("a search is JSON"))
+                let body: Value = serde_json::from_slice(&body).expect("a search is JSON");
+                assert!(self.is_old || request.path.contains("search_pipeline=_none"));
+                if let Some(refusal) = self.refusal(request.path, &body) {
+                    let answer = json!({"error": {"type": "search_phase_execution_exception", "reason": "all shards failed",
+                        "root_cause": [{"type": "illegal_argument_exception", "reason": refusal}]}});
+                    let answer = (StatusCode::BAD_REQUEST, Bytes::from(answer.to_string()));
+                    return Box::pin(async move { Ok(answer) });
+                }
+                self.search(&body)
             };
             Box::pin(async move { Ok((StatusCode::OK, Bytes::from(answer.to_string()))) })
         }
@@ -426,6 +491,23 @@ mod tests {
                 weights,
                 partial,
                 sizes: Mutex::default(),
+                window: AtomicUsize::new(10_000),
+                is_old: false,
+            })
+        }
+
+        /// As OpenSearch words it.
+        fn refusal(&self, path: &str, request: &Value) -> Option<String> {
+            if self.is_old && path.contains("search_pipeline") {
+                return Some(format!(
+                    "request [{path}] contains unrecognized parameter: [search_pipeline]"
+                ));
+            }
+            let (size, window) = (request["size"].as_u64()?, self.window.load(Relaxed));
+            (size as usize > window).then(|| {
+                format!(
+                    "Result window is too large, from + size must be less than or equal to: [{window}] but was [{size}]. See the scroll api."
+                )
             })
         }
 
@@ -564,5 +646,42 @@ mod tests {
             Some(("_shards", json!({"total": 1, "failed": 0}))),
         );
         assert_eq!(open(&over(&shard)).await.count().await.unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn pages_fit_the_index_also_when_it_takes_less_meanwhile() {
+        for window in [1, 2, 50, 999] {
+            let shard = Stored::new(vec![10; 120], None);
+            shard.window.store(window, Relaxed);
+            let opensearch = over(&shard);
+            let scan = open(&opensearch).await;
+            for mut pages in [scan.ids(ALL), scan.documents(ALL)] {
+                let mut found = 0;
+                loop {
+                    let page = pages.next().await.unwrap();
+                    shard.window.store(window.div_ceil(2), Relaxed);
+                    if page.is_empty() {
+                        break;
+                    }
+                    assert!(page.len() <= window);
+                    found += page.len();
+                }
+                assert_eq!(found, 120);
+            }
+            let refused = shard.sizes.lock().len();
+            assert!(refused > 120 / window);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cluster_without_search_pipelines_is_scanned_too() {
+        let shard = Arc::new(Stored {
+            is_old: true,
+            ..Arc::into_inner(Stored::new(vec![10; 7], None)).unwrap()
+        });
+        let opensearch = over(&shard);
+        let scan = open(&opensearch).await;
+        assert_eq!(scan.count().await.unwrap(), 7);
+        assert_eq!(scan.ids(ALL).next().await.unwrap().len(), 7);
     }
 }

@@ -50,8 +50,12 @@ impl MetadataVersions {
     }
 }
 
-/// Settings that never travel: identity, placement, blocks, pipelines. A key ending in `.` stands
-/// for all below it.
+/// The pipeline that searches on an index go through unless they name another one.
+pub const SEARCH_PIPELINE: &str = "index.search.default_pipeline";
+
+/// Settings that never travel: identity, placement, blocks, pipelines, and what other parts of the
+/// leader cluster keep there. `docs/operations.md` has the reason for each. A key ending in `.`
+/// stands for all below it.
 const NEVER_COPIED: &[&str] = &[
     "index.uuid",
     "index.creation_date",
@@ -61,8 +65,17 @@ const NEVER_COPIED: &[&str] = &[
     "index.routing.allocation.",
     "index.routing.rebalance.",
     "index.blocks.",
+    "index.allocation.existing_shards_allocator",
+    "index.number_of_search_replicas",
+    "index.number_of_search_only_replicas",
+    "index.tiering.",
     "index.default_pipeline",
     "index.final_pipeline",
+    SEARCH_PIPELINE,
+    "index.plugins.index_state_management.",
+    "index.opendistro.",
+    "index.lifecycle.",
+    "archived.",
     "index.remote_store.",
     "index.soft_deletes.retention_lease.period",
     "index.write.wait_for_active_shards",
@@ -126,6 +139,11 @@ mod tests {
         let leader = json!({
             "index.uuid": "x", "index.version.created": "1", "index.default_pipeline": "p", "index.blocks.write": "true",
             "index.number_of_shards": "2", "index.analysis.analyzer.a.type": "custom", "index.version_map": "kept",
+            "index.search.default_pipeline": "p", "index.search.slowlog.level": "info",
+            "index.plugins.index_state_management.policy_id": "p", "index.knn": "true",
+            "index.opendistro.index_state_management.rollover_alias": "a",
+            "index.routing.allocation.include._tier_preference": "data_hot",
+            "archived.index.lifecycle.name": "p", "index.tiering.state": "HOT",
         });
         let copied = copied_settings(leader.as_object().unwrap());
         let keys: Vec<_> = copied.keys().map(String::as_str).collect();
@@ -134,7 +152,9 @@ mod tests {
             [
                 "index.number_of_shards",
                 "index.analysis.analyzer.a.type",
-                "index.version_map"
+                "index.version_map",
+                "index.search.slowlog.level",
+                "index.knn"
             ]
         );
     }

@@ -6,8 +6,16 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
-    /// Kafka does not answer, or a partition has no leader.
+    /// Kafka does not answer.
     KafkaAway,
+    /// The partition has no leader.
+    NoLeader,
+    /// The partition has a leader that takes no records, as with too few in-sync replicas.
+    PartitionStuck,
+    /// The topic, or the broker, takes no record as large as the next one.
+    RecordTooLarge,
+    /// The topic refuses the next record for another reason, such as a policy.
+    RecordRefused,
     /// Kafka refuses the agent's user.
     KafkaDenied,
     /// The topic, or the partition, is not there.
@@ -36,10 +44,20 @@ pub enum Cause {
     LeaderAgentSilent,
     /// The leader's catalogue does not say what has become of the leader index.
     LeaderIndexUnknown,
+    /// The leader cluster does not let its documents be read for a copy.
+    LeaderUnreadable,
     /// The control topic lacks the subscription, or has it in a form that cannot be read.
     SubscriptionUnknown,
     /// A control topic is not as it has to be, such as not compacted.
     ControlTopic,
+    /// The leader cluster, or the node beside the leader agent, does not answer.
+    LeaderClusterAway,
+    /// The leader cluster refuses to have the shard scanned.
+    ScanRefused,
+    /// The leader's shard has no primary.
+    PrimaryAway,
+    /// The leader's translog cannot be read, or not be held.
+    Translog,
     /// RocksDB cannot be read or written, such as on a full disk.
     CheckpointStore,
     /// Another follower agent has to act first, or this one has lost its consumer group.
@@ -62,7 +80,13 @@ impl Cause {
     pub fn ends_when(self) -> &'static str {
         match self {
             Self::KafkaAway => "Kafka answers again",
-            Self::KafkaDenied => "Kafka lets the agent's user read (ACLs, credentials)",
+            Self::NoLeader => "a broker that has the partition is back",
+            Self::PartitionStuck => "min.insync.replicas of the partition's replicas are in sync",
+            Self::RecordTooLarge => {
+                "max.message.bytes of the topic, or message.max.bytes of the brokers, is raised"
+            }
+            Self::RecordRefused => "the topic no longer refuses what the reason names",
+            Self::KafkaDenied => "Kafka lets the agent's user read and write (ACLs, credentials)",
             Self::TopicMissing => "the topic is there: leader agents make it, mirrors copy it",
             Self::Stream => "the partition can be read on; _resume after a mend of the topic",
             Self::NewerBuild => "this agent is of the build that wrote it, or a newer one",
@@ -79,8 +103,17 @@ impl Cause {
             Self::Turn => "partitions before it are read",
             Self::LeaderAgentSilent => "a leader agent beside the index runs and reaches Kafka",
             Self::LeaderIndexUnknown => "leader agents announce the index, or its deletion",
+            Self::LeaderUnreadable => "the leader index can be read: see the reason",
             Self::SubscriptionUnknown => "_resume to follow on, or _stop to give it up",
             Self::ControlTopic => "the topic has cleanup.policy=compact (kafka-configs --alter)",
+            Self::LeaderClusterAway => "the node beside the leader agent answers again",
+            Self::ScanRefused => {
+                "the leader agents' user may read the index, or there is room for points in time"
+            }
+            Self::PrimaryAway => "a copy of the leader's shard is back",
+            Self::Translog => {
+                "the leader agent can read the node's data folder and write beside it"
+            }
             Self::CheckpointStore => "storage.data_dir can be written (a full disk, as a rule)",
             Self::OtherAgent => "the follower agents reach Kafka and each other's slots",
             Self::Other => "what the reason names is mended",

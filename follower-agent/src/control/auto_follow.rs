@@ -332,10 +332,13 @@ impl Runner {
             match self.subscriptions.local_indices().await {
                 // An index of that name, ordinary or once followed, stays what it is.
                 Ok(local) => {
-                    let is_free =
-                        |index: &IndexName| !local.contains(&self.rule.follower_index(index));
-                    candidates.retain(|entry| is_free(&entry.index));
-                    self.progress.failures.retain(|index, _| is_free(index));
+                    let is_taken =
+                        |index: &IndexName| local.contains(&self.rule.follower_index(index));
+                    let (taken, free) = candidates
+                        .into_iter()
+                        .partition(|entry| is_taken(&entry.index));
+                    candidates = free;
+                    self.note_taken(taken);
                 }
                 Err(error) => {
                     warn!(
@@ -347,6 +350,21 @@ impl Runner {
         }
         self.queue = candidates.into();
         self.count_failures();
+    }
+
+    /// Says of indices why they are not followed: their followers' names are taken.
+    fn note_taken(&mut self, taken: Vec<CatalogEntry>) {
+        let delay = self.subscriptions.settings().auto_follow_interval();
+        let next_attempt = now_ms() + i64::try_from(delay.as_millis()).unwrap_or(i64::MAX / 2);
+        for entry in taken {
+            let follower = self.rule.follower_index(&entry.index);
+            let failure = StartFailure {
+                reason: ApiError::index_taken(&follower).reason(),
+                attempts: 0,
+                next_attempt,
+            };
+            self.progress.failures.insert(entry.index, failure);
+        }
     }
 
     /// Starts as many as the setting allows; one that is being copied keeps its place.
@@ -415,8 +433,12 @@ impl Runner {
     }
 
     fn count_failures(&mut self) {
-        self.progress.failed_indices = self.progress.failures.keys().cloned().collect();
-        self.progress.num_failed_start_replication = self.progress.failures.len() as u64;
+        let failures = self.progress.failures.iter();
+        self.progress.failed_indices = failures
+            .filter(|(_, failure)| failure.attempts > 0)
+            .map(|(index, _)| index.clone())
+            .collect();
+        self.progress.num_failed_start_replication = self.progress.failed_indices.len() as u64;
     }
 
     fn until_next_look(&self) -> Duration {

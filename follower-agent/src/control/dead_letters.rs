@@ -1,7 +1,7 @@
 //! The calls on the dead letters of an index.
 
 use shardline::contract::ApiError;
-use shardline::contract::dead_letters::{DeadLetterList, Letter};
+use shardline::contract::dead_letters::{DeadLetterList, FailedReplay, Letter};
 use shardline_common::control::Subscription;
 use shardline_common::types::IndexName;
 
@@ -26,11 +26,18 @@ pub(crate) fn list(
     subscriptions: &Subscriptions,
     index: &IndexName,
 ) -> Result<DeadLetterList, ApiError> {
-    let mut letters = letter_box(subscriptions, index)?.0.all();
+    let letter_box = letter_box(subscriptions, index)?.0;
+    let mut letters = letter_box.all();
     letters.sort_by_key(|letter| letter.timestamp_ms);
+    let failed = letter_box.failed_replays().into_iter();
+    let failed_replays = failed.map(|failed| FailedReplay {
+        shard_id: failed.shard.0,
+        reason: failed.reason,
+    });
     Ok(DeadLetterList {
         follower_index: index.clone(),
         dead_letters: letters.into_iter().map(shown).collect(),
+        failed_replays: failed_replays.collect(),
     })
 }
 

@@ -216,8 +216,8 @@ fn bootstrap(index: &IndexProgress, shard: &ShardProgress) -> BootstrapDetails {
         start_time,
         running_time: now_ms() - start_time,
         documents_total: Some(total),
-        // A scan that was broken off brings some of them twice.
-        documents_recovered: Some(done.min(total)),
+        // Documents come and go while they are scanned.
+        documents_recovered: Some(if loaded { total } else { done.min(total) }),
     }
 }
 

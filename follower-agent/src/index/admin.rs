@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
+use shardline_common::control::Leniency;
 use shardline_common::metadata::{
-    IndexMetadata, MetadataVersions, copied_aliases, copied_settings,
+    IndexMetadata, MetadataVersions, SEARCH_PIPELINE, copied_aliases, copied_settings,
 };
 use shardline_common::opensearch::{OpenSearch, OpenSearchError, StateOf, path_segment};
 use shardline_common::types::{IndexName, IndexUuid};
 use tracing::info;
+
+use super::limits::{is_limit, is_limit_setting, raised};
 
 /// Settings that hold from an index's creation on.
 const FINAL_SETTINGS: &[&str] = &[
@@ -86,6 +89,19 @@ impl IndexLoad {
 /// agent that has lost the shard can still be under way, since below a forgotten deletion it would
 /// bring the document back.
 const GC_DELETES: (&str, &str) = ("index.gc_deletes", "5m");
+
+/// What a follower index acknowledges is on its disk, unless a user overrides it: its replication
+/// counts on that.
+const DURABILITY: (&str, &str) = ("index.translog.durability", "request");
+
+const REPLICAS: &str = "index.number_of_replicas";
+
+/// Whether the cluster decides on the number of replicas, which is not the leader's then.
+fn expands_by_itself(settings: &Map<String, Value>) -> bool {
+    settings
+        .get("index.auto_expand_replicas")
+        .is_some_and(|value| value != "false" && *value != json!(false) && !value.is_null())
+}
 
 /// An index of the follower cluster.
 pub struct Found {
@@ -173,10 +189,6 @@ impl IndexAdmin {
         settings
             .entry("index.final_pipeline")
             .or_insert_with(|| json!("_none"));
-        // What is acknowledged is durable, whatever a template says.
-        settings
-            .entry("index.translog.durability")
-            .or_insert_with(|| json!("REQUEST"));
         settings
     }
 
@@ -185,25 +197,26 @@ impl IndexAdmin {
     pub fn is_as_made(&self, found: &Found, metadata: &IndexMetadata) -> bool {
         let first = self.first_settings(metadata);
         let others = settings_changes(&found.settings, &first);
-        let is_set = |key: &String| others.get(key).is_none_or(Value::is_null);
+        let is_set =
+            |key: &String| is_limit_setting(key) || others.get(key).is_none_or(Value::is_null);
         found.number_of_shards == metadata.number_of_shards
             && !found.is_closed
             && first.keys().all(is_set)
     }
 
-    pub async fn create(&self, metadata: &IndexMetadata) -> Result<(), OpenSearchError> {
-        let body = json!({
-            "settings": self.first_settings(metadata),
-            "mappings": metadata.mappings,
-            "aliases": copied_aliases(&metadata.aliases),
-        });
-        let _: Value = self
-            .opensearch
-            .put(
-                &format!("/{}?wait_for_active_shards=1&timeout=30s", self.path()),
-                &body,
-            )
-            .await?;
+    /// Makes the index with the leader's mapping and settings, and without aliases.
+    pub(super) async fn create(&self, metadata: &IndexMetadata) -> Result<(), OpenSearchError> {
+        let mut settings = self.first_settings(metadata);
+        let mut body = json!({"settings": settings, "mappings": metadata.mappings});
+        let path = format!("/{}?wait_for_active_shards=1&timeout=30s", self.path());
+        match self.opensearch.put::<Value>(&path, &body).await {
+            Err(error) if is_limit(&error) => {
+                settings.extend(raised(&self.overrides));
+                body["settings"] = Value::Object(settings);
+                self.opensearch.put::<Value>(&path, &body).await?;
+            }
+            made => drop(made?),
+        }
         info!(
             index = %self.name, leader = %metadata.index, shards = metadata.number_of_shards,
             "follower index made"
@@ -214,7 +227,11 @@ impl IndexAdmin {
     /// Whether it has any documents; all that was written is visible then.
     pub async fn is_empty(&self) -> Result<bool, OpenSearchError> {
         self.refresh().await?;
-        let path = format!("/{}/_count?preference=_primary", self.path());
+        // A user may have given the index a search pipeline.
+        let path = format!(
+            "/{}/_search?preference=_primary&size=0&track_total_hits=true&search_pipeline=_none",
+            self.path()
+        );
         let counted: Value = self.opensearch.get(&path).await?;
         let shards = &counted["_shards"];
         // Those that are away are left out of the count.
@@ -224,7 +241,7 @@ impl IndexAdmin {
                 shards: shards.to_string(),
             });
         }
-        Ok(counted["count"] == 0)
+        Ok(counted["hits"]["total"]["value"] == 0)
     }
 
     pub async fn refresh(&self) -> Result<(), OpenSearchError> {
@@ -272,26 +289,26 @@ impl IndexAdmin {
         self.sync_settings(metadata).await
     }
 
-    /// Brings over what is newer in `metadata` than in `applied`.
+    /// Brings over what is newer in `metadata` than in `applied`, except for aliases. Where the
+    /// index is lenient, it stays so.
     pub async fn apply(
         &self,
         metadata: &IndexMetadata,
         applied: MetadataVersions,
+        leniency: Option<&Leniency>,
     ) -> Result<(), OpenSearchError> {
         // Settings first: a mapping may need an analyser.
         if metadata.versions.settings > applied.settings {
             self.sync_settings(metadata).await?;
         }
-        if metadata.versions.mapping > applied.mapping
-            && metadata.mappings.as_object().is_some_and(|m| !m.is_empty())
-        {
-            let _: Value = self
-                .opensearch
-                .put(&format!("/{}/_mapping", self.path()), &metadata.mappings)
-                .await?;
-        }
-        if metadata.versions.aliases > applied.aliases {
-            self.sync_aliases(metadata).await?;
+        if metadata.versions.mapping > applied.mapping {
+            match leniency {
+                Some(leniency) => self.relax(leniency, &metadata.settings).await?,
+                None => {
+                    self.put_mapping(&metadata.mappings, &metadata.settings)
+                        .await?
+                }
+            }
         }
         Ok(())
     }
@@ -350,27 +367,6 @@ impl IndexAdmin {
             }
             outcome => outcome.map(drop),
         }
-    }
-
-    async fn sync_aliases(&self, metadata: &IndexMetadata) -> Result<(), OpenSearchError> {
-        let answer: Map<String, Value> = self
-            .opensearch
-            .get(&format!("/{}/_alias", self.path()))
-            .await?;
-        let current = answer
-            .values()
-            .next()
-            .and_then(|index| index.get("aliases"))
-            .and_then(Value::as_object);
-        let wanted = copied_aliases(&metadata.aliases);
-        let actions = alias_actions(&self.name, current.unwrap_or(&Map::new()), &wanted);
-        if !actions.is_empty() {
-            let _: Value = self
-                .opensearch
-                .post("/_aliases", &json!({"actions": actions}))
-                .await?;
-        }
-        Ok(())
     }
 
     /// How the index's metadata differs from the leader's, in words; only what is brought over
@@ -446,12 +442,13 @@ impl IndexAdmin {
         Ok(())
     }
 
-    fn wanted_settings(&self, metadata: &IndexMetadata) -> Map<String, Value> {
+    pub(crate) fn wanted_settings(&self, metadata: &IndexMetadata) -> Map<String, Value> {
         let mut settings = copied_settings(&metadata.settings);
         settings.insert(
             GC_DELETES.0.to_owned(),
             Value::String(GC_DELETES.1.to_owned()),
         );
+        settings.insert(DURABILITY.0.to_owned(), json!(DURABILITY.1));
         settings.extend(self.overrides.clone());
         let load = self
             .load
@@ -462,10 +459,13 @@ impl IndexAdmin {
             load.iter()
                 .map(|(key, value)| ((*key).to_owned(), json!(value))),
         );
+        if expands_by_itself(&settings) {
+            settings.remove(REPLICAS);
+        }
         settings
     }
 
-    fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         path_segment(self.name.as_str())
     }
 }
@@ -511,6 +511,15 @@ fn kept_settings(
             .any(|overrides| overrides.contains_key(*key))
     });
     kept.extend(by_user.map(|(key, value)| (key.clone(), value.clone())));
+    let durability = index.get(DURABILITY.0).cloned();
+    kept.insert(
+        DURABILITY.0.to_owned(),
+        durability.unwrap_or_else(|| json!(DURABILITY.1)),
+    );
+    // Earlier builds brought it over.
+    if let Some(pipeline) = index.get(SEARCH_PIPELINE) {
+        kept.insert(SEARCH_PIPELINE.to_owned(), pipeline.clone());
+    }
     kept
 }
 
@@ -525,15 +534,22 @@ fn settings_changes(
             .as_str()
             .map_or_else(|| value.to_string(), str::to_owned)
     };
-    let different =
-        |(key, value): &(&String, &Value)| current.get(*key).map(text) != Some(text(value));
+    // The durability of the translog is read in any case.
+    let is_same = |key: &str, one: &str, other: &str| {
+        one == other || (key == DURABILITY.0 && one.eq_ignore_ascii_case(other))
+    };
+    let different = |(key, value): &(&String, &Value)| {
+        let now = current.get(*key).map(text);
+        now.is_none_or(|now| !is_same(key, &now, &text(value)))
+    };
     let set = wanted
         .iter()
         .filter(different)
         .map(|(key, value)| (key.clone(), value.clone()));
+    let is_left_alone = |key: &str| key == REPLICAS && expands_by_itself(wanted);
     let unset = current
         .keys()
-        .filter(|key| !wanted.contains_key(*key))
+        .filter(|key| !wanted.contains_key(*key) && !is_left_alone(key))
         .map(|key| (key.clone(), Value::Null));
     set.chain(unset).filter(|(key, _)| !is_final(key)).collect()
 }
@@ -560,7 +576,7 @@ fn differing_paths(path: &str, leader: &Value, follower: &Value, differences: &m
     }
 }
 
-fn alias_actions(
+pub(crate) fn alias_actions(
     index: &IndexName,
     current: &Map<String, Value>,
     wanted: &Map<String, Value>,
@@ -621,6 +637,34 @@ mod tests {
         assert_eq!(
             Value::Object(settings_changes(&kept, &wanted)),
             json!({sync: null})
+        );
+    }
+
+    #[test]
+    fn replicas_are_left_alone_where_they_expand_by_themselves() {
+        let current =
+            map(json!({"index.number_of_replicas": "0", "index.auto_expand_replicas": "0-1"}));
+        let leader = json!({"index.auto_expand_replicas": "0-1"});
+        assert!(settings_changes(&current, &map(leader)).is_empty());
+        for off in [json!("false"), json!(false)] {
+            let leader =
+                map(json!({"index.number_of_replicas": "1", "index.auto_expand_replicas": off}));
+            assert!(!expands_by_itself(&leader));
+            assert_eq!(settings_changes(&current, &leader).len(), 2);
+        }
+    }
+
+    #[test]
+    fn writes_are_durable_and_searches_go_through_no_pipeline_of_the_leader() {
+        let kept = kept_settings(&Map::new(), &[]);
+        let wanted = map(json!({"index.translog.durability": "request"}));
+        assert_eq!(kept, wanted);
+        let shaped =
+            json!({"index.translog.durability": "async", "index.search.default_pipeline": "p"});
+        let kept = kept_settings(&map(shaped), &[]);
+        assert_eq!(
+            Value::Object(settings_changes(&kept, &wanted)),
+            json!({"index.translog.durability": "request", "index.search.default_pipeline": null})
         );
     }
 

@@ -13,6 +13,7 @@ use shardline_common::types::{Epoch, ShardId};
 use tokio_util::sync::CancellationToken;
 
 use super::admin::{Found, IndexAdmin, IndexLoad};
+use super::copy_standstill;
 use super::followed_copy::FollowedCopy;
 use super::phase::Phase;
 use super::restore::{self, Restore, RestoreError, Restored};
@@ -78,6 +79,7 @@ impl IndexTask {
             is_restored: false,
         };
         let index = self.index(&copy, capture, progress);
+        index.is_copied.store(true, Relaxed);
         for shard in &index.progress.shards {
             shard.loaded.store(false, Relaxed);
         }
@@ -226,10 +228,15 @@ impl IndexTask {
                 })
             }
         });
-        let from = try_join_all(loads).await?;
+        let leader = &self.subscription.leader_cluster;
+        let from = tokio::select! {
+            from = try_join_all(loads) => from?,
+            () = copy_standstill::show(index, leader, &topic) => Vec::new(),
+        };
         if index.found().await?.is_none() {
             return Err(End::IndexGone(index.follower.name.clone()));
         }
+        index.tell_external_versions().await;
         self.finish_load(index, metadata).await?;
         Ok(from)
     }
@@ -249,7 +256,9 @@ impl IndexTask {
             index.follower.name.clone(),
             overrides,
         );
-        Ok(follower.finish_load(&metadata).await?)
+        follower.finish_load(&metadata).await?;
+        let tightened = index.tighten().await;
+        tightened.map_err(|error| self.shard_end(ShardId(0), error.into()))
     }
 
     /// Makes the index ready for a copy, or finds a copy that was broken off.
@@ -286,6 +295,8 @@ impl IndexTask {
             index.follower.loading(load);
             self.create(index, metadata).await?;
         }
+        let relaxed = index.relax_copy(&metadata.mappings).await;
+        relaxed.map_err(|error| self.shard_end(ShardId(0), error.into()))?;
         let copy = LoadState {
             bootstrap: id.to_owned(),
             in_place,

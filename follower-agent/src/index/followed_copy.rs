@@ -4,13 +4,14 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use shardline_common::clock::now_ms;
 use shardline_common::control::{
     AppliedMetadata, Ask, Capture, Entry, IndexCopy, ShardRequest, Subscription,
 };
 use shardline_common::kafka::{ControlError, Kafka, Reach, TopicError, Watermarks};
-use shardline_common::metadata::{IndexMetadata, MetadataVersions, write_aliases};
+use shardline_common::metadata::{IndexMetadata, MetadataVersions, copied_aliases, write_aliases};
 use shardline_common::opensearch::OpenSearchError;
 use shardline_common::record::{FrameId, Record};
 use shardline_common::shard_stats::history;
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::admin::{Found, IndexAdmin};
+use super::aliases::{Keeping, RefusedAliases};
 use super::context::AgentContext;
 use super::letter_box::LetterBox;
 use super::settings::ControlSettings;
@@ -36,8 +38,8 @@ use crate::write::Limits;
 
 pub(crate) struct FollowedCopy {
     pub context: Arc<AgentContext>,
-    cluster: ClusterUuid,
-    subscription: String,
+    pub cluster: ClusterUuid,
+    pub subscription: String,
     /// Of the leader's descriptor of the index, in the control topic.
     descriptor: String,
     pub copy: IndexCopy,
@@ -54,7 +56,14 @@ pub(crate) struct FollowedCopy {
     /// Cancelled once the follower index is found to be gone, or to be another one.
     pub gone: CancellationToken,
     /// Held while metadata is brought over.
-    applying: Mutex<()>,
+    pub applying: Mutex<()>,
+    /// Whether the index is being loaded with a copy, by this agent alone.
+    pub is_copied: AtomicBool,
+    pub aliases: Keeping,
+    /// Whether this agent has relaxed the index's mapping, and how thoroughly.
+    pub relaxed: parking_lot::Mutex<Option<bool>>,
+    /// Whether it is known if an earlier agent has left the mapping relaxed.
+    pub has_looked_for_leniency: AtomicBool,
 }
 
 impl FollowedCopy {
@@ -82,6 +91,10 @@ impl FollowedCopy {
             observations: watch::Sender::default(),
             gone: CancellationToken::new(),
             applying: Mutex::new(()),
+            is_copied: AtomicBool::new(false),
+            aliases: Keeping::default(),
+            relaxed: parking_lot::Mutex::new(None),
+            has_looked_for_leniency: AtomicBool::new(false),
             context,
         }
     }
@@ -98,6 +111,7 @@ impl FollowedCopy {
     /// Where a shard goes on: from RocksDB's checkpoint or the one committed to Kafka, whichever is
     /// further; else from where this copy was made; else, with none, from the topic's beginning.
     pub(crate) async fn recover(&self, shard: ShardId) -> Result<Option<Checkpoint>, ShardError> {
+        self.forget_leniency(shard).await?;
         let partition = self.partition(shard);
         let mut committed = self
             .context
@@ -166,7 +180,7 @@ impl FollowedCopy {
     }
 
     /// The metadata that the follower index has.
-    fn applied(&self) -> Option<AppliedMetadata> {
+    pub(crate) fn applied(&self) -> Option<AppliedMetadata> {
         let key = AppliedMetadata::key_of(&self.cluster, &self.follower.name);
         let applied = self.context.follower_table.get::<AppliedMetadata>(&key);
         applied
@@ -205,8 +219,12 @@ impl FollowedCopy {
     }
 
     /// Writes down that the follower index has been made with this metadata.
-    pub(super) async fn note_made(&self, metadata: &IndexMetadata) -> Result<(), ShardError> {
-        self.note(metadata, None).await
+    pub(super) async fn note_made(
+        &self,
+        metadata: &IndexMetadata,
+        refused_aliases: RefusedAliases,
+    ) -> Result<(), ShardError> {
+        self.note(metadata, None, Some(refused_aliases)).await
     }
 
     /// Forgets which index holds the copy, since another one is about to.
@@ -217,11 +235,13 @@ impl FollowedCopy {
             .await
     }
 
-    /// Writes down what metadata the follower index has now, and which index it is.
+    /// Writes down what metadata the follower index has now, and which index it is; with the
+    /// aliases that were refused, or without any if they are still to be brought over.
     async fn note(
         &self,
         metadata: &IndexMetadata,
         before: Option<AppliedMetadata>,
+        refused_aliases: Option<RefusedAliases>,
     ) -> Result<(), ShardError> {
         let (mut versions, mut settings) = (metadata.versions, metadata.settings.clone());
         let mut write_aliases = write_aliases(&metadata.aliases);
@@ -230,11 +250,26 @@ impl FollowedCopy {
         let own_versions = found.as_ref().map(|found| found.versions);
         let index_uuid = before.as_ref().and_then(|before| before.index_uuid.clone());
         let index_uuid = index_uuid.or_else(|| found.map(|found| found.uuid));
+        let is_settled = refused_aliases
+            .as_ref()
+            .is_some_and(RefusedAliases::is_empty);
+        let mut wanted_aliases = (!is_settled).then(|| copied_aliases(&metadata.aliases));
+        let mut refused_aliases = refused_aliases.unwrap_or_default();
+        let mut leniency = None;
         if let Some(before) = before {
             if before.versions.aliases >= versions.aliases {
                 write_aliases = before.write_aliases;
                 aliases = before.aliases;
+                wanted_aliases = before.wanted_aliases;
+                refused_aliases = before.refused_aliases;
             }
+            leniency = before.leniency.map(|leniency| {
+                if versions.mapping > before.versions.mapping {
+                    leniency.behind(&metadata.mappings)
+                } else {
+                    leniency
+                }
+            });
             if before.versions.settings > versions.settings {
                 settings = before.settings;
             }
@@ -251,6 +286,9 @@ impl FollowedCopy {
             settings,
             write_aliases,
             aliases,
+            wanted_aliases,
+            refused_aliases,
+            leniency,
         };
         Ok(self.context.follower_table.publish(&applied).await?)
     }
@@ -296,17 +334,32 @@ impl FollowedCopy {
     }
 
     async fn apply_here(&self, metadata: &IndexMetadata) -> Result<(), ShardError> {
-        let _one_at_a_time = self.applying.lock().await;
-        let applied = self.applied_versions();
-        if !metadata.versions.newer_than(applied) {
-            return Ok(());
+        {
+            let _one_at_a_time = self.applying.lock().await;
+            let before = self.applied();
+            let applied = before.as_ref().map(|before| before.versions);
+            let applied = applied.unwrap_or_default();
+            if !metadata.versions.newer_than(applied) {
+                return Ok(());
+            }
+            self.announce_aliases(metadata).await?;
+            let before = self.applied();
+            let leniency = before.as_ref().and_then(|before| before.leniency.clone());
+            let leniency = leniency.map(|leniency| leniency.behind(&metadata.mappings));
+            self.follower
+                .apply(metadata, applied, leniency.as_ref())
+                .await
+                .map_err(ShardError::Metadata)?;
+            let mut refused = None;
+            if metadata.versions.aliases > applied.aliases && !self.aliases.is_kept() {
+                let wanted = copied_aliases(&metadata.aliases);
+                let set = self.follower.set_aliases(&wanted).await;
+                refused = Some(set.map_err(ShardError::Metadata)?);
+            }
+            self.note(metadata, before, refused).await?;
         }
-        self.announce_aliases(metadata).await?;
-        self.follower
-            .apply(metadata, applied)
-            .await
-            .map_err(ShardError::Metadata)?;
-        self.note(metadata, self.applied()).await
+        self.aliases.changed();
+        Ok(self.relax_copy(&metadata.mappings).await?)
     }
 
     /// Brings all metadata over anew if the follower index shows an earlier state of its own than
@@ -332,11 +385,18 @@ impl FollowedCopy {
             "the follower index was put back: its metadata is brought over anew"
         );
         let _one_at_a_time = self.applying.lock().await;
+        let applied = self.applied();
+        let leniency = applied
+            .as_ref()
+            .and_then(|applied| applied.leniency.clone());
         self.follower
-            .apply(&metadata, MetadataVersions::default())
+            .apply(&metadata, MetadataVersions::default(), leniency.as_ref())
             .await
             .map_err(ShardError::Metadata)?;
-        self.note(&metadata, self.applied()).await
+        let wanted = copied_aliases(&metadata.aliases);
+        let refused = self.follower.set_aliases(&wanted).await;
+        let refused = refused.map_err(ShardError::Metadata)?;
+        self.note(&metadata, applied, Some(refused)).await
     }
 
     /// What the leader agents said last, with newer settings if the stream has brought them.

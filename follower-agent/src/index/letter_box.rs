@@ -12,7 +12,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use shardline_common::clock::now_ms;
-use shardline_common::control::{Entry, Redelivery, Subscription};
+use shardline_common::control::{Entry, FailedRedelivery, Redelivery, Subscription};
 use shardline_common::kafka::{ControlError, ControlTopic};
 use shardline_common::record::FrameId;
 use shardline_common::types::{ClusterUuid, IndexName, SeqNo, ShardId, TopicName};
@@ -68,6 +68,8 @@ pub(crate) struct LetterBox {
     /// The dead-letter topic.
     table: ControlTopic,
     requests: ControlTopic,
+    /// What leader agents have written.
+    leader_table: ControlTopic,
     settings: ControlSettings,
     cluster: ClusterUuid,
     index: IndexName,
@@ -82,6 +84,7 @@ impl LetterBox {
         Self {
             table: context.dead_letters.clone(),
             requests: context.follower_table.clone(),
+            leader_table: context.leader_table.clone(),
             settings: ControlSettings::new(context.follower_table.clone(), cluster.clone()),
             cluster,
             index: subscription.follower_index.clone(),
@@ -105,6 +108,17 @@ impl LetterBox {
     pub(crate) fn count(&self) -> usize {
         self.table
             .count_below(&DeadLetter::keys_of(&self.cluster, &self.index))
+    }
+
+    /// The requests that stand and that the leader's agents could not serve.
+    pub(crate) fn failed_replays(&self) -> Vec<FailedRedelivery> {
+        let keys = FailedRedelivery::keys_of(&self.cluster, &self.index);
+        let mut failed: Vec<FailedRedelivery> = self.leader_table.below(&keys);
+        failed.retain(|failed| {
+            let request: Option<Redelivery> = self.requests.get(&failed.request_key());
+            request.is_some_and(|request| request.frame == failed.frame)
+        });
+        failed
     }
 
     fn of_shard(&self, shard: ShardId) -> Vec<DeadLetter> {

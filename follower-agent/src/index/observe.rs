@@ -29,6 +29,7 @@ pub(crate) async fn run(index: &FollowedCopy, stop: &CancellationToken) {
     let asking = async {
         let mut asked = 0u32;
         loop {
+            index.tell_external_versions().await;
             if holds_any(index) {
                 let looks = asked.is_multiple_of(QUESTIONS_A_LOOK);
                 // What was away may have been put back.

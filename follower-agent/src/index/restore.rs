@@ -249,6 +249,9 @@ impl Restore<'_> {
 const NOT_RESTORED: &[&str] = &[
     "index.default_pipeline",
     "index.final_pipeline",
+    "index.search.default_pipeline",
+    "index.plugins.index_state_management.*",
+    "index.opendistro.*",
     "index.blocks.*",
     "index.routing.allocation.*",
     "index.routing.rebalance.*",

@@ -32,7 +32,7 @@ use super::{observe, shard_task};
 use crate::membership::{Claim, Slot};
 use crate::progress::{CheckpointError, IndexProgress};
 use crate::shard::ShardError;
-use crate::write::{Destination, Spread, Target};
+use crate::write::{Destination, Lenience, Spread, Target};
 
 /// How long the leader's agents may take to announce the index before that is worth a word.
 const CAPTURE_PATIENCE: Duration = Duration::from_secs(15);
@@ -212,6 +212,7 @@ impl IndexTask {
         let Some(found) = index.follower.found().await? else {
             return self.create(index, metadata).await;
         };
+        index.follower.let_templates_in().await;
         // It may be there from an attempt that was broken off; or somebody else made it meanwhile.
         if !index.is_noted(&found.uuid) {
             let is_own = index.follower.is_as_made(&found, metadata);
@@ -228,16 +229,16 @@ impl IndexTask {
         index: &FollowedCopy,
         metadata: &IndexMetadata,
     ) -> Result<(), End> {
-        match index.follower.create(metadata).await {
+        let refused_aliases = match index.follower.make(metadata).await {
             Err(error) if !error.retryable() || error.is_denied() => {
                 let error = Arc::new(error);
                 self.phase.send_replace(Phase::Refused(Arc::clone(&error)));
                 return Err(End::Refused(error));
             }
             outcome => outcome?,
-        }
+        };
         index
-            .note_made(metadata)
+            .note_made(metadata, refused_aliases)
             .await
             .map_err(|error| self.shard_end(ShardId(0), error))
     }
@@ -303,6 +304,7 @@ impl IndexTask {
                 () = stop.cancelled() => return Ok(None),
                 () = claim.lost().cancelled() => {}
                 served = self.serve_until_copy(index) => return served.map(Some),
+                () = index.keep_aliases() => {}
             }
         }
         Ok(None)
@@ -340,6 +342,8 @@ impl IndexTask {
                     }
                 }
             }
+            let served = index.serve_leniency().await;
+            served.map_err(|error| self.shard_end(ShardId(0), error.into()))?;
             if changes.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
@@ -348,7 +352,7 @@ impl IndexTask {
 
     pub(super) fn destination(
         &self,
-        index: &FollowedCopy,
+        index: &Arc<FollowedCopy>,
         metadata: &IndexMetadata,
         shard: ShardId,
     ) -> Destination {
@@ -374,6 +378,8 @@ impl IndexTask {
             progress: Arc::clone(&index.progress),
             memory: Arc::clone(&self.context.memory),
             dead_letters: Arc::new(index.dead_letters.clone()),
+            lenience: Arc::clone(index) as Arc<dyn Lenience>,
+            lenient: Arc::default(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! How far each shard is: durably in RocksDB, and live in memory.
 
 mod checkpoint;
+mod external_versions;
 mod retries;
 mod shard_progress;
 

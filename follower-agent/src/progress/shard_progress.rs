@@ -9,6 +9,7 @@ use shardline_common::clock::now_ms;
 use shardline_common::standstill::{Cause, StandstillReason};
 use shardline_common::types::{SeqNo, ShardId};
 
+use super::external_versions::ExternalVersionsSeen;
 use crate::metrics::Metrics;
 
 /// Within which the agents tell each other when they last heard of the leader, in milliseconds.
@@ -57,6 +58,7 @@ pub struct ShardProgress {
     is_standing: AtomicBool,
     /// Why it does not get on, by [`Source`].
     standing: Mutex<[Option<StandstillReason>; SOURCES]>,
+    pub external_versions: ExternalVersionsSeen,
 }
 
 /// Who says that a shard stands still: each takes back its own word only. The first that does is
@@ -69,9 +71,13 @@ pub enum Source {
     Index,
     Reading,
     Turn,
+    /// The leader's agents, of the documents that they are to read for a copy.
+    Scan,
+    /// The leader's agents, of what they are to ship.
+    Capture,
 }
 
-const SOURCES: usize = 4;
+const SOURCES: usize = 6;
 
 /// How far a shard is with the files of a snapshot repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,6 +183,7 @@ impl Default for ShardProgress {
             acknowledged: AtomicI64::new(SeqNo::NONE.0),
             is_standing: AtomicBool::new(false),
             standing: Mutex::default(),
+            external_versions: ExternalVersionsSeen::default(),
         }
     }
 }

@@ -473,6 +473,10 @@ impl<I: ShardPorts> Follower<'_, I> {
     }
 
     fn add(&mut self, seq_no: SeqNo, operation: Operation, timestamp_ms: i64) {
+        if let OperationKind::Index { id, version, .. } = &operation.kind {
+            let seen = &self.index.progress(self.shard).external_versions;
+            seen.note(id, *version, seq_no);
+        }
         self.highest = self.highest.max(seq_no);
         if self.batch.is_empty() {
             self.batch_since_ms = timestamp_ms;

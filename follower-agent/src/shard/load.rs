@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use shardline_common::metadata::IndexMetadata;
-use shardline_common::record::{Body, RecordError};
+use shardline_common::record::{Body, OperationKind, RecordError};
 use shardline_common::types::{Offset, SeqNo, ShardId, TopicName};
 use tracing::info;
 
@@ -247,6 +247,9 @@ impl<I: ShardPorts> Loader<'_, I> {
             }
             Body::Operation(operation) => {
                 self.highest = self.highest.max(seq_no);
+                if let OperationKind::Index { id, version, .. } = &operation.kind {
+                    progress.external_versions.note(id, *version, seq_no);
+                }
                 batch.add(seq_no, operation.kind);
             }
             Body::SnapshotEnd(end) => {
@@ -291,10 +294,13 @@ impl<I: ShardPorts> Loader<'_, I> {
     fn done(&mut self, applied: Applied) -> Result<(), ShardError> {
         self.witness.request_finished(&applied.written.seq_nos)?;
         let progress = self.index.progress(self.shard);
-        let documents = progress
-            .documents_done
-            .fetch_add(applied.operations, Relaxed)
-            + applied.operations;
+        // What a scan that was broken off brings again is there already.
+        let new = if self.in_place {
+            applied.operations
+        } else {
+            applied.written.created
+        };
+        let documents = progress.documents_done.fetch_add(new, Relaxed) + new;
         let labels = [self.index.name().as_str(), &self.shard.to_string()];
         self.metrics
             .bootstrap_documents

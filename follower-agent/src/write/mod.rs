@@ -2,6 +2,7 @@
 
 mod batch;
 mod json_line;
+mod lenient;
 mod memory;
 mod outcome;
 mod pace;
@@ -11,6 +12,8 @@ mod routing;
 
 pub(crate) use self::batch::Write;
 pub use self::batch::{Batch, Target, bulk_body};
+pub use self::lenient::Lenience;
+pub(crate) use self::lenient::{SHAPES, names_limit};
 pub(crate) use self::memory::Memory;
 pub use self::outcome::{ApplyError, DeadLetters, Refused, Rejection};
 pub use self::pipeline::Limits;

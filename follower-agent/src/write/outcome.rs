@@ -39,6 +39,8 @@ pub enum ApplyError {
         found: i64,
         highest: i64,
     },
+    #[error("the follower index cannot be made lenient for a document: {0}")]
+    Leniency(ControlError),
     #[error("the follower index is gone")]
     IndexGone,
     #[error(transparent)]
@@ -49,7 +51,7 @@ impl ApplyError {
     pub fn retryable(&self) -> bool {
         match self {
             Self::OpenSearch(error) => error.retryable(),
-            Self::DeadLetters(_) => true,
+            Self::DeadLetters(_) | Self::Leniency(_) => true,
             _ => false,
         }
     }
@@ -91,4 +93,15 @@ pub struct Written {
     pub repeated: bool,
     /// Whether anything was refused for overload.
     pub throttled: bool,
+    /// Documents that were not there before.
+    pub created: u64,
+}
+
+impl Written {
+    pub(super) fn add(&mut self, other: Self) {
+        self.seq_nos.extend(other.seq_nos);
+        self.repeated |= other.repeated;
+        self.throttled |= other.throttled;
+        self.created += other.created;
+    }
 }

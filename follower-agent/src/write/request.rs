@@ -14,9 +14,11 @@ use shardline_common::clock::now_ms;
 use shardline_common::opensearch::{OpenSearch, OpenSearchError, path_segment};
 use shardline_common::standstill::{Cause, StandstillReason};
 use shardline_common::types::{ExternalVersion, IndexName, SeqNo};
+use tokio::sync::Mutex;
 use tracing::warn;
 
 use super::batch::{Target, Write, bulk_body};
+use super::lenient::Lenience;
 use super::memory::Memory;
 use super::outcome::{ApplyError, DeadLetters, Refused, Rejection, Written};
 use crate::metrics::Metrics;
@@ -31,6 +33,7 @@ const PRIMARY_TIMEOUT: &str = "30s";
 /// The status of a full queue, of indexing pressure, of a circuit breaker and of the block that a
 /// full disk sets.
 const OVERLOAD: u16 = 429;
+const CREATED: u16 = 201;
 
 /// What an item's status and error mean.
 #[derive(Debug, PartialEq, Eq)]
@@ -82,21 +85,33 @@ pub struct Destination {
     pub progress: Arc<IndexProgress>,
     pub memory: Arc<Memory>,
     pub dead_letters: Arc<dyn DeadLetters>,
+    pub lenience: Arc<dyn Lenience>,
+    /// Held while the index is lenient for the shard.
+    pub lenient: Arc<Mutex<()>>,
 }
 
 impl Destination {
     /// Returns once the follower cluster has acknowledged every write, or it is a dead letter. What
     /// the cluster cannot take now is sent again, as long as it takes; `highest` is the highest
     /// sequence number that this replication can have written to the shard.
-    pub async fn write(
+    pub async fn write(&self, writes: Vec<Write>, highest: SeqNo) -> Result<Written, ApplyError> {
+        let (mut written, refused) = self.send(writes, highest).await?;
+        if !refused.is_empty() {
+            self.write_leniently(refused, highest, &mut written).await?;
+        }
+        Ok(written)
+    }
+
+    /// Sends until everything is written, or refused for the index's mapping.
+    pub(super) async fn send(
         &self,
         mut writes: Vec<Write>,
         highest: SeqNo,
-    ) -> Result<Written, ApplyError> {
+    ) -> Result<(Written, Vec<(Write, Rejection)>), ApplyError> {
         let backoff = || doubling(FIRST_RETRY, LAST_RETRY).with_jitter().build();
         let mut delays = backoff();
         let mut told = None;
-        let mut written = Written::default();
+        let (mut written, mut refused) = (Written::default(), Vec::new());
         while !writes.is_empty() {
             match self.timed_request(&writes).await {
                 Ok(answer) => {
@@ -107,6 +122,11 @@ impl Destination {
                             .iter()
                             .filter_map(|Item::Done(result)| result.seq_no),
                     );
+                    let created = |item: &&Item| {
+                        let Item::Done(result) = item;
+                        result.status == CREATED
+                    };
+                    written.created += answer.items.iter().filter(created).count() as u64;
                     written.throttled |= answer
                         .items
                         .iter()
@@ -116,6 +136,7 @@ impl Destination {
                         delays = backoff();
                     }
                     self.held_up(again.reason, &mut told);
+                    refused.extend(again.refused);
                     writes = again.writes;
                 }
                 // A whole request that is not found did not reach the follower cluster.
@@ -137,7 +158,7 @@ impl Destination {
                 .inc_by(writes.len() as u64);
             tokio::time::sleep(delays.next().unwrap_or(LAST_RETRY)).await;
         }
-        Ok(written)
+        Ok((written, refused))
     }
 
     /// Says why the shard does not get on, or that it does; in the log once, until it changes.
@@ -223,6 +244,15 @@ impl Destination {
         Ok(answer)
     }
 
+    /// The shard's dead letters by document.
+    fn kept(&self) -> HashMap<String, Vec<Refused>> {
+        let mut kept: HashMap<String, Vec<Refused>> = HashMap::new();
+        for refused in self.dead_letters.kept(self.target.shard) {
+            kept.entry(refused.id.clone()).or_default().push(refused);
+        }
+        kept
+    }
+
     /// Finds the writes that are still to be done.
     async fn sort_out(
         &self,
@@ -231,10 +261,7 @@ impl Destination {
         highest: SeqNo,
     ) -> Result<Again, ApplyError> {
         let shard = self.target.shard;
-        let mut kept: HashMap<String, Vec<Refused>> = HashMap::new();
-        for refused in self.dead_letters.kept(shard) {
-            kept.entry(refused.id.clone()).or_default().push(refused);
-        }
+        let mut kept = self.kept();
         let mut again = Again::default();
         if !answer.errors && kept.is_empty() {
             return Ok(again);
@@ -269,12 +296,16 @@ impl Destination {
                 }
                 Outcome::IndexGone => return Err(ApplyError::IndexGone),
                 Outcome::Rejected { error_type, reason } => {
-                    rejected.push(Rejection {
-                        id: write.id,
+                    let rejection = Rejection {
+                        id: write.id.clone(),
                         seq_no,
                         error_type,
                         reason,
-                    });
+                    };
+                    match rejection.may_be_of_the_past() {
+                        true => again.refused.push((write, rejection)),
+                        false => rejected.push(rejection),
+                    }
                 }
             }
         }
@@ -293,6 +324,8 @@ impl Destination {
 struct Again {
     writes: Vec<Write>,
     reason: Option<StandstillReason>,
+    /// By the index's mapping.
+    refused: Vec<(Write, Rejection)>,
 }
 
 fn classify(status: u16, error: Option<ItemError>, highest: i64) -> Outcome {

@@ -16,7 +16,7 @@ use futures::future::{BoxFuture, ready};
 use serde_json::{Value, json};
 use shardline::contract::auto_follow::{RuleName, RuleRequest};
 use shardline::contract::bulk::{BulkRequest, TaskStatus};
-use shardline::contract::dead_letters::{DeadLetterList, Letter};
+use shardline::contract::dead_letters::{DeadLetterList, FailedReplay, Letter};
 use shardline::contract::replication_settings::SettingsStore;
 use shardline::contract::service::{FollowedStatus, LagDetails, ReplicationState, SyncingDetails};
 use shardline::contract::stats::{AutoFollowStats, FollowerStats};
@@ -191,6 +191,8 @@ impl ReplicationService for FakeService {
                 dead_letters: None,
                 held_up: Vec::new(),
                 standstill: None,
+                refused_aliases: Vec::new(),
+                external_versions: None,
                 bootstrap_details: None,
                 shard_replication_details: None,
             })
@@ -232,6 +234,10 @@ impl ReplicationService for FakeService {
         let list = DeadLetterList {
             follower_index: follower.clone(),
             dead_letters: vec![letter],
+            failed_replays: vec![FailedReplay {
+                shard_id: 0,
+                reason: "why".to_owned(),
+            }],
         };
         self.with(follower, |_| Ok(list))
     }

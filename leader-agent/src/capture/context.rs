@@ -9,7 +9,7 @@ use shardline_common::opensearch::OpenSearch;
 use shardline_common::types::ClusterUuid;
 use tokio::time::Instant;
 
-use super::{Board, FetchTurns};
+use super::{Board, FetchTurns, Standing};
 use crate::metrics::Metrics;
 use crate::node::StateId;
 use crate::publish::PartitionLog;
@@ -39,6 +39,8 @@ pub struct Context {
     pub cluster_seen: Mutex<Instant>,
     /// The instant from which the ticks of heartbeats are counted.
     pub started: Instant,
+    /// The captures that stand still.
+    pub standing: Standing,
 }
 
 impl Context {

@@ -9,6 +9,7 @@ mod redeliver;
 mod replica;
 mod resync;
 mod shard;
+mod standing;
 mod turns;
 
 use shardline_common::types::{Offset, SeqNo};
@@ -20,6 +21,7 @@ pub use redeliver::{Asked, Asking, redelivery_channel};
 pub use replica::hold_replica;
 pub use shard::ship_shard;
 use shard::{Capture, Never};
+pub use standing::Standing;
 pub use turns::FetchTurns;
 
 /// How far Kafka has a shard.

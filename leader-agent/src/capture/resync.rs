@@ -112,7 +112,7 @@ impl Capture<'_> {
         loop {
             let mut turn = context.turns.page().await;
             let asked = Instant::now();
-            let page = turn.through(pages.next()).await?;
+            let page = pages.next().await?;
             scanning.inc_by(asked.elapsed().as_secs_f64());
             if page.is_empty() {
                 break;
@@ -174,7 +174,7 @@ impl Capture<'_> {
         let (mut ids, mut bytes) = (Vec::new(), 0);
         loop {
             let mut turn = context.turns.page().await;
-            let page = turn.through(pages.next()).await?;
+            let page = pages.next().await?;
             let last = page.is_empty();
             for Hit { id, .. } in page {
                 bytes += id.len();

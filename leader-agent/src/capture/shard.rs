@@ -5,12 +5,14 @@
 //! its partition, so a stretch may appear twice but nothing is skipped.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use shardline_common::backoff::Restarts;
 use shardline_common::clock::now_ms;
 use shardline_common::kafka::Reach;
+use shardline_common::late::noticing;
 use shardline_common::metadata::MetadataVersions;
 use shardline_common::record::{Body, Record};
 use shardline_common::types::{Offset, SeqNo};
@@ -19,9 +21,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::standing::STANDSTILL_AFTER;
 use super::{Asked, CaptureError, Context, Shipped};
 use crate::node::{self, Shard};
-use crate::publish::{Appender, Pending};
+use crate::publish::{Appender, Pending, PublishError};
 use crate::source::{
     Change, ChangeSource, Files, Origin, PollSource, Reason, TranslogSource, to_record,
 };
@@ -76,7 +79,15 @@ pub async fn ship_shard(
         _held = hold();
         shipped.send_replace(None);
         context.metrics.errors.with_label_values(&labels).inc();
-        let delay = restarts.next_delay();
+        // What another partition could not take says nothing of this one.
+        let delay = if error.is_of_others() {
+            RETRY_DELAY_FIRST
+        } else {
+            context
+                .standing
+                .note(&shard, error.cause(), error.to_string());
+            restarts.next_delay()
+        };
         warn!(index = %shard.index, shard = %shard.shard, %error, retry_in_ms = delay.as_millis() as u64,
               "capture stopped; starting again from the partition's tail");
         tokio::select! {
@@ -84,6 +95,7 @@ pub async fn ship_shard(
             () = stop.cancelled() => break,
         }
     }
+    context.standing.clear(&shard);
     context.metrics.forget_gauges(&labels);
 }
 
@@ -174,10 +186,11 @@ impl<'a> Capture<'a> {
                         None => Ok(None),
                     }
                 };
-                let mut turn = context.turns.read().await;
+                // Kept however slow the disk is: what is read waits in memory.
+                let turn = context.turns.read().await;
                 let opening =
                     TranslogSource::open(translog, spool.clone(), &context.watcher, sent, last);
-                let source = turn.through(opening).await?;
+                let source = opening.await?;
                 drop(turn);
                 capture.ship_from(source, reach, newest, asked).await
             }
@@ -209,6 +222,7 @@ impl<'a> Capture<'a> {
         let (context, mut is_first) = (self.context, true);
         loop {
             let mut is_idle = false;
+            self.until_taken(&mut source).await?;
             let turns = &context.turns;
             let mut turn = match turns.try_read() {
                 Some(turn) => turn,
@@ -236,18 +250,23 @@ impl<'a> Capture<'a> {
                         .translog_read_seconds
                         .with_label_values(&labels);
                     reading.inc_by(began.elapsed().as_secs_f64());
-                    let bytes = turn.through(self.ship_batch(operations)).await?;
+                    let shipping = self.ship_batch(operations);
+                    let bytes = noticing(shipping, || {
+                        turn.end();
+                        source.close();
+                    });
+                    let bytes = bytes.await?;
                     turn.end();
                     is_idle = self.sent >= source.global_checkpoint();
                     // Small batches come faster than Kafka takes them: the next one grows
                     // meanwhile.
                     let is_waited_for = is_idle || bytes < SMALL_BATCH_BYTES;
-                    self.settle(if is_waited_for {
+                    let allowed = if is_waited_for {
                         0
                     } else {
                         BATCHES_IN_FLIGHT_MAX
-                    })
-                    .await?;
+                    };
+                    noticing(self.settle(allowed), || source.close()).await?;
                 }
                 Change::Missing(missing) if is_first && self.sent == SeqNo::NONE => {
                     // Followers begin with a copy of what is older than the partition.
@@ -307,6 +326,8 @@ impl<'a> Capture<'a> {
         newest: &mut watch::Receiver<MetadataVersions>,
         asked: &mut Asked,
     ) -> Result<(), CaptureError> {
+        // Kafka has all that there is.
+        self.context.standing.clear(self.shard);
         let until_due = self
             .next_heartbeat
             .saturating_sub(self.last_heartbeat.elapsed())
@@ -326,19 +347,38 @@ impl<'a> Capture<'a> {
             }
             () = tokio::time::sleep(until_heartbeat) => {}
         }
-        let is_confirmed = self.context.cluster_seen.lock().elapsed() < CLUSTER_STATE_AGE_MAX;
-        if self.last_heartbeat.elapsed() >= self.next_heartbeat && is_confirmed {
-            self.last_heartbeat = Instant::now();
-            self.next_heartbeat = self.context.heartbeat_interval();
-            let next_within =
-                self.next_heartbeat + self.next_heartbeat / HEARTBEAT_TICKS_PER_INTERVAL;
-            let next_within_ms = i64::try_from(next_within.as_millis()).unwrap_or(i64::MAX);
-            let global_checkpoint = source.global_checkpoint();
-            self.send_and_wait(Body::Heartbeat {
-                global_checkpoint,
-                next_within_ms,
-            })
-            .await?;
+        if self.last_heartbeat.elapsed() >= self.next_heartbeat && self.is_confirmed() {
+            noticing(self.heartbeat(source.global_checkpoint()), || ()).await?;
+        }
+        Ok(())
+    }
+
+    fn is_confirmed(&self) -> bool {
+        self.context.cluster_seen.lock().elapsed() < CLUSTER_STATE_AGE_MAX
+    }
+
+    async fn heartbeat(&mut self, global_checkpoint: SeqNo) -> Result<(), CaptureError> {
+        self.last_heartbeat = Instant::now();
+        self.next_heartbeat = self.context.heartbeat_interval();
+        let next_within = self.next_heartbeat + self.next_heartbeat / HEARTBEAT_TICKS_PER_INTERVAL;
+        let next_within_ms = i64::try_from(next_within.as_millis()).unwrap_or(i64::MAX);
+        self.send_and_wait(Body::Heartbeat {
+            global_checkpoint,
+            next_within_ms,
+        })
+        .await
+    }
+
+    /// Before anything is read: waits until the partition takes what it did not take for a while.
+    /// Where other partitions do not, it has to show that it takes a small record.
+    async fn until_taken(&mut self, source: &mut impl ChangeSource) -> Result<(), CaptureError> {
+        if self.appender.is_late() {
+            source.close();
+            self.settle(0).await?;
+        }
+        if self.appender.is_doubted() && self.is_confirmed() {
+            let global_checkpoint = source.global_checkpoint().max(self.sent);
+            noticing(self.heartbeat(global_checkpoint), || source.close()).await?;
         }
         Ok(())
     }
@@ -399,10 +439,10 @@ impl<'a> Capture<'a> {
             }
             records.push(to_record(operation, timestamp_ms));
         }
-        let pending = self
+        let handing_over = self
             .appender
-            .send(&self.shard.topic, self.shard.shard, &records)
-            .await?;
+            .send(&self.shard.topic, self.shard.shard, &records);
+        let pending = awaited(self.context, self.shard, handing_over).await?;
         self.last_record = Instant::now();
         let operations = records.len() as u64;
         self.in_flight.push_back(BatchInFlight {
@@ -421,9 +461,11 @@ impl<'a> Capture<'a> {
             let Some(batch) = self.in_flight.pop_front() else {
                 break;
             };
-            let last_offset = batch.pending.await?;
+            let last_offset = awaited(self.context, self.shard, batch.pending).await?;
             let took = batch.sent.elapsed().as_secs_f64();
             self.context.metrics.acknowledged_seconds.observe(took);
+            // What is shipped goes on.
+            self.context.standing.clear(self.shard);
             let labels = self.labels();
             self.context
                 .metrics
@@ -451,15 +493,14 @@ impl<'a> Capture<'a> {
 
     pub(super) async fn send_and_wait(&mut self, body: Body) -> Result<(), CaptureError> {
         let record = self.record(body);
-        let sent = self
-            .appender
-            .send(
-                &self.shard.topic,
-                self.shard.shard,
-                std::slice::from_ref(&record),
-            )
-            .await?;
-        let offset = sent.await?;
+        let sending = async {
+            let records = std::slice::from_ref(&record);
+            self.appender
+                .send(&self.shard.topic, self.shard.shard, records)
+                .await?
+                .await
+        };
+        let offset = awaited(self.context, self.shard, sending).await?;
         self.last_record = Instant::now();
         self.acknowledged(self.sent, Offset(offset.0 + 1));
         Ok(())
@@ -474,5 +515,31 @@ impl<'a> Capture<'a> {
             .set(seq_no.0);
         self.shipped
             .send_replace((!self.in_frame).then_some(Shipped { seq_no, offset }));
+    }
+}
+
+/// Waits for Kafka; what takes long is known as a standstill meanwhile, with the cause of the moment.
+async fn awaited<T>(
+    context: &Context,
+    shard: &Shard,
+    kafka: impl Future<Output = Result<T, PublishError>>,
+) -> Result<T, PublishError> {
+    let mut kafka = pin!(kafka);
+    loop {
+        if let Ok(done) = tokio::time::timeout(STANDSTILL_AFTER, &mut kafka).await {
+            return done;
+        }
+        let cause = tokio::select! {
+            biased;
+            done = &mut kafka => return done,
+            cause = context.log.why_stuck(&shard.topic, shard.shard) => cause,
+        };
+        let detail = format!(
+            "topic {} partition {}: Kafka has not taken a record for {}s",
+            shard.topic,
+            shard.shard,
+            STANDSTILL_AFTER.as_secs()
+        );
+        context.standing.note(shard, cause, detail);
     }
 }

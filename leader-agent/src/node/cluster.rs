@@ -13,6 +13,7 @@ use shardline_common::metadata::{IndexMetadata, MetadataVersions};
 use shardline_common::opensearch::{OpenSearch, OpenSearchError, StateOf, path_segment};
 use shardline_common::types::{ClusterUuid, IndexName, IndexUuid, PrimaryTerm, ShardId};
 
+use super::server::own_folder;
 use crate::config::Source;
 
 /// The node beside the agent, as it was when the agent started.
@@ -21,6 +22,9 @@ pub(crate) struct LocalNode {
     pub id: String,
     pub(crate) announcement: NodeAnnouncement,
     pub(crate) data_paths: Vec<PathBuf>,
+    /// The folder of the node's own files in each of them, such as `nodes/0`: several nodes may
+    /// share a data folder.
+    pub(crate) own_folder: PathBuf,
     /// Whether the agent reads the node's files, and is thus responsible for the node's shards;
     /// otherwise it is for all of the cluster's.
     pub source: Source,
@@ -107,6 +111,7 @@ impl LocalNode {
             id,
             announcement,
             data_paths,
+            own_folder: own_folder(opensearch).await?,
             source,
         })
     }
@@ -259,6 +264,18 @@ fn refusal(name: &IndexName, index: &StateIndex, source: Source) -> Option<Strin
         .any(|key| key.starts_with("index.ingestion_source.type"))
     {
         return because("index.ingestion_source feeds it by pulling, which writes no translog");
+    }
+    if value("index.pluggable.dataformat.enabled") == Some("true") {
+        return because(
+            "index.pluggable.dataformat.enabled keeps its documents where neither scans nor copies \
+             find them",
+        );
+    }
+    if value("index.data_path").is_some() && source == Source::Translog {
+        return because(
+            "index.data_path keeps its translog outside the node's data folders, where the agent \
+             does not look; capture.source = \"poll\" of the leader agents can follow it",
+        );
     }
     if value("index.append_only.enabled") == Some("true") {
         return because("index.append_only.enabled makes the follower refuse external versions");
@@ -545,6 +562,19 @@ mod tests {
             &serde_json::from_str(&index).unwrap(),
             Source::Translog,
         )
+    }
+
+    #[test]
+    fn settings_that_keep_documents_elsewhere_are_refused() {
+        for (setting, value) in [
+            ("index.pluggable.dataformat.enabled", "true"),
+            ("index.data_path", "/elsewhere"),
+        ] {
+            let index = format!(r#"{{"state": "open", "settings": {{"{setting}": "{value}"}}}}"#);
+            let index = serde_json::from_str(&index).unwrap();
+            let refused = refusal(&"a".into(), &index, Source::Translog);
+            assert!(refused.is_some_and(|reason| reason.contains(setting)));
+        }
     }
 
     #[test]

@@ -330,6 +330,7 @@ mod tests {
                 announced_ms: 0,
             },
             data_paths: vec![folder.path().to_owned()],
+            own_folder: "nodes/0".into(),
             source: crate::config::Source::Translog,
         };
         assert!(check_is_of_node(folder.path(), &node).is_ok());

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use shardline_common::kafka::{Reach, TopicError};
 use shardline_common::record::{Operation, Record};
+use shardline_common::standstill::Cause;
 use shardline_common::types::{Offset, SeqNo, ShardId, TopicName};
 
 use super::PublishError;
@@ -52,6 +53,11 @@ pub trait PartitionLog: Send + Sync {
 
     /// Begins to send.
     fn appender(&self) -> Arc<dyn Appender>;
+
+    /// Why a partition takes no records, when it has not for a while.
+    fn why_stuck<'a>(&'a self, _: &'a TopicName, _: ShardId) -> BoxFuture<'a, Cause> {
+        Box::pin(std::future::ready(Cause::PartitionStuck))
+    }
 }
 
 /// Records that are sent one after the other. Those of one partition keep the order in which they
@@ -66,6 +72,17 @@ pub trait Appender: Send + Sync {
         shard: ShardId,
         records: &'a [Record],
     ) -> BoxFuture<'a, Result<Pending, PublishError>>;
+
+    /// Whether records of this appender have been on their way for a while.
+    fn is_late(&self) -> bool {
+        false
+    }
+
+    /// Whether records of other appenders have been, and nothing of this one has arrived of late:
+    /// its partition may be as stuck as theirs. A small record shows.
+    fn is_doubted(&self) -> bool {
+        false
+    }
 }
 
 /// Records on their way: resolves to the offset of the last one once the log has them all. They are

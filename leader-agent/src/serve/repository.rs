@@ -44,6 +44,8 @@ enum MakeError {
     IndexGone,
     #[error("the snapshot is {state}: {reason}")]
     Failed { state: String, reason: String },
+    #[error("positions of shards were lost while the snapshot was made")]
+    NoPositions,
     #[error("a primary changed while the snapshot was made")]
     PrimaryChanged,
 }
@@ -54,7 +56,10 @@ impl MakeError {
     }
 
     fn wants_another(&self) -> bool {
-        matches!(self, Self::Failed { .. } | Self::PrimaryChanged)
+        matches!(
+            self,
+            Self::Failed { .. } | Self::PrimaryChanged | Self::NoPositions
+        )
     }
 }
 
@@ -91,7 +96,10 @@ impl Maker<'_> {
         let mut given_up = 0;
         loop {
             let error = match self.try_serve(&mut shipped).await {
-                Ok(()) => return,
+                Ok(()) => {
+                    self.until_position_is_gone().await;
+                    continue;
+                }
                 Err(error) => error,
             };
             let (index, repository) = (&self.shard.index, &self.request.repository);
@@ -122,11 +130,7 @@ impl Maker<'_> {
         &self,
         shipped: &mut watch::Receiver<Option<Shipped>>,
     ) -> Result<(), MakeError> {
-        if !self
-            .positions()
-            .iter()
-            .any(|position| position.shard == self.shard.shard)
-        {
+        if !self.has_position() {
             let shipped = shipped
                 .wait_for(Option::is_some)
                 .await
@@ -167,7 +171,11 @@ impl Maker<'_> {
         self.begin().await?;
         self.complete().await?;
         let highest = self.settled(&begun.primary_terms).await?;
-        let from = self.positions().into_iter().map(
+        let positions = self.positions();
+        if positions.len() != self.shard.number_of_shards as usize {
+            return Err(MakeError::NoPositions);
+        }
+        let from = positions.into_iter().map(
             |SnapshotPosition {
                  shard,
                  seq_no,
@@ -198,6 +206,30 @@ impl Maker<'_> {
         let mut positions: Vec<SnapshotPosition> = self.table.below(&prefix);
         positions.sort_by_key(|position| position.shard);
         positions
+    }
+
+    /// This task ends with its request: until then its position is there for whoever makes the
+    /// snapshot. What one that has begun goes by stays as it was.
+    async fn until_position_is_gone(&self) {
+        let key = Snapshot::key_of(&self.request.leader_cluster, &self.request.id);
+        let mut changes = self.table.changes();
+        loop {
+            changes.mark_unchanged();
+            let is_there = self.has_position();
+            if !is_there && self.table.get::<Snapshot>(&key).is_none() {
+                return;
+            }
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    fn has_position(&self) -> bool {
+        let positions = self.positions();
+        positions
+            .iter()
+            .any(|position| position.shard == self.shard.shard)
     }
 
     async fn wait_for_positions(&self) {

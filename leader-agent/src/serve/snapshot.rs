@@ -10,11 +10,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use shardline_common::backoff::Restarts;
 use shardline_common::clock::now_ms;
+use shardline_common::control::ScanStandstill;
 use shardline_common::kafka::TopicError;
 use shardline_common::opensearch::OpenSearchError;
 use shardline_common::record::{Body, Record, SnapshotBegin, SnapshotEnd};
 use shardline_common::scan::{ScanError, ShardScan};
+use shardline_common::standstill::{Cause, StandstillReason};
 use shardline_common::types::{SeqNo, TopicName};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -26,7 +29,12 @@ use crate::node::{self, Shard};
 use crate::publish::{Appender, Pending, PublishError};
 use crate::scan::{NoSource, Stretches, document, open_settled};
 
-const SNAPSHOT_RETRY_DELAY: Duration = Duration::from_secs(2);
+/// Between attempts: at first, and at most where trying again may help.
+const FIRST_RETRY: Duration = Duration::from_secs(2);
+const LAST_RETRY: Duration = Duration::from_secs(60);
+/// Between attempts where somebody has to change something first. Each may bring a stretch of
+/// documents again.
+const REFUSED_RETRY: Duration = Duration::from_secs(300);
 
 #[derive(Debug, thiserror::Error)]
 enum SnapshotError {
@@ -44,7 +52,33 @@ enum SnapshotError {
     NoCapture,
 }
 
-/// Scans until the snapshot is complete in `topic`, starting again after errors.
+impl SnapshotError {
+    /// Whether another attempt may succeed without anybody changing anything.
+    fn retryable(&self) -> bool {
+        match self {
+            Self::OpenSearch(error) | Self::Scan(ScanError::OpenSearch(error))
+                if matches!(error.status(), Some(401 | 403)) =>
+            {
+                true
+            }
+            Self::OpenSearch(error) => error.retryable(),
+            Self::Scan(error) => error.retryable(),
+            Self::Topic(_) | Self::Publish(_) | Self::NoCapture => true,
+            Self::NoSource(_) => false,
+        }
+    }
+
+    fn cause(&self) -> Cause {
+        match self {
+            Self::Topic(error) if error.is_missing() => Cause::TopicMissing,
+            Self::Topic(_) | Self::Publish(_) => Cause::KafkaAway,
+            _ => Cause::LeaderUnreadable,
+        }
+    }
+}
+
+/// Scans until the snapshot is complete in `topic`, starting again after errors, of which whoever
+/// waits for it is told.
 pub async fn copy_shard(
     shard: Shard,
     topic: TopicName,
@@ -52,6 +86,8 @@ pub async fn copy_shard(
     shipped: watch::Receiver<Option<Shipped>>,
     stop: CancellationToken,
 ) {
+    let mut delays = Restarts::new(FIRST_RETRY, LAST_RETRY);
+    let (mut told, mut is_complete) = (None, false);
     loop {
         let scan = Scan {
             shard: &shard,
@@ -61,17 +97,67 @@ pub async fn copy_shard(
         };
         let outcome = tokio::select! {
             outcome = scan.run(shipped.clone()) => outcome,
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => break,
         };
-        match outcome {
-            Ok(()) => return,
-            Err(error) => {
-                warn!(index = %shard.index, shard = %shard.shard, %topic, %error, "snapshot broken off")
-            }
+        let Err(error) = outcome else {
+            is_complete = true;
+            break;
+        };
+        let mut delay = delays.next_delay();
+        if !error.retryable() {
+            delay = REFUSED_RETRY;
+        }
+        warn!(
+            index = %shard.index, shard = %shard.shard, %topic, %error,
+            retry_in_s = delay.as_secs(), "snapshot broken off"
+        );
+        tokio::select! {
+            () = tell(&shard, &topic, &context, &error, &mut told) => {}
+            () = stop.cancelled() => break,
         }
         tokio::select! {
-            () = tokio::time::sleep(SNAPSHOT_RETRY_DELAY) => {}
-            () = stop.cancelled() => return,
+            () = tokio::time::sleep(delay) => {}
+            () = stop.cancelled() => break,
+        }
+    }
+    // An agent that is gone may have told of another standstill.
+    if told.is_some() || is_complete {
+        let key = ScanStandstill::key_of(&context.cluster, &topic, shard.shard);
+        if let Err(error) = context.board.take_down(&key).await {
+            warn!(
+                index = %shard.index, shard = %shard.shard, %error,
+                "a standstill that is over is still shown"
+            );
+        }
+    }
+}
+
+/// Says why the scan does not get on, unless that was said already.
+async fn tell(
+    shard: &Shard,
+    topic: &TopicName,
+    context: &Context,
+    error: &SnapshotError,
+    told: &mut Option<StandstillReason>,
+) {
+    let detail = format!("the leader's documents cannot be read: {error}");
+    if told.as_ref().is_some_and(|told| told.detail == detail) {
+        return;
+    }
+    let why = StandstillReason::new(error.cause(), now_ms(), detail).following(told.as_ref());
+    let standstill = ScanStandstill {
+        cluster_uuid: context.cluster.clone(),
+        topic: topic.clone(),
+        shard: shard.shard,
+        why,
+    };
+    match context.board.tell(&standstill).await {
+        Ok(()) => *told = Some(standstill.why),
+        Err(error) => {
+            warn!(
+                index = %shard.index, shard = %shard.shard, %error,
+                "followers are not told of it"
+            );
         }
     }
 }
@@ -173,7 +259,7 @@ impl Scan<'_> {
         loop {
             let mut turn = self.context.turns.page().await;
             let asked = Instant::now();
-            let page = turn.through(pages.next()).await?;
+            let page = pages.next().await?;
             scanning.inc_by(asked.elapsed().as_secs_f64());
             if page.is_empty() {
                 break;

@@ -63,6 +63,10 @@ pub(crate) trait ChangeSource: Send {
     /// Keeps nothing in memory that can be read again: the next call may come late.
     fn put_down(&mut self);
 
+    /// Keeps no file open either: the next call may come very late, and an open file takes disk
+    /// after it was deleted.
+    fn close(&mut self);
+
     /// Kafka has everything up to `acknowledged`: it need not be kept any longer.
     fn release(
         &mut self,

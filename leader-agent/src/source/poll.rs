@@ -146,6 +146,8 @@ impl ChangeSource for PollSource {
 
     fn put_down(&mut self) {}
 
+    fn close(&mut self) {}
+
     async fn release(&mut self, _acknowledged: SeqNo) -> Result<(), SourceError> {
         Ok(())
     }

@@ -9,6 +9,7 @@ use shardline_common::blocking::blocking;
 use shardline_common::kafka::TopicError;
 use shardline_common::types::SeqNo;
 use tokio::time::Instant;
+use tracing::warn;
 
 use super::{
     CHECKPOINT_LAG_MAX, Change, ChangeSource, Missing, Reason, SourceError, is_same, to_operation,
@@ -29,6 +30,8 @@ pub(crate) struct TranslogSource {
     folder: PathBuf,
     spool: ShardSpool,
     wake: Wake,
+    /// Whether the tail is away because nothing is to be kept open.
+    is_closed: bool,
     /// The translog begins behind this.
     missing: Option<SeqNo>,
     /// The last operation that Kafka has: the translog's own is to be the same.
@@ -74,6 +77,7 @@ impl TranslogSource {
             folder: folder.to_owned(),
             spool,
             wake,
+            is_closed: false,
             missing,
             last,
             is_busy: false,
@@ -102,9 +106,32 @@ impl TranslogSource {
         (!is_same(&to_operation(own), &shipped)).then_some(self.global_checkpoint)
     }
 
+    /// Whether the translog has the operation that Kafka has last, though it is above the global
+    /// checkpoint: a primary does not raise that while a copy that is in sync is away. Then nothing
+    /// is lost, and the shard is waited for.
+    async fn still_has(&mut self, sent: SeqNo) -> Result<bool, SourceError> {
+        let Some(shipped) = self.last.clone() else {
+            return Ok(false);
+        };
+        let own = self.work(move |tail| tail.look_up(sent)).await?;
+        let has = own.is_some_and(|own| is_same(&to_operation(own), &shipped));
+        if has {
+            warn!(
+                translog = %self.folder.display(), %sent,
+                global_checkpoint = %self.global_checkpoint,
+                "the shard has operations that Kafka has above its global checkpoint: a copy that \
+                 is in sync is away, and is waited for"
+            );
+        }
+        Ok(has)
+    }
+
     /// The next operations, or what only a scan can bring.
     async fn read(&mut self, sent: SeqNo) -> Result<Result<TailBatch, Missing>, SourceError> {
-        let mut is_open_anew = false;
+        let mut is_open_anew = std::mem::take(&mut self.is_closed);
+        if is_open_anew {
+            self.reopen(sent).await?;
+        }
         loop {
             if let Some(to) = self.missing.take() {
                 return Ok(Err(Missing {
@@ -130,6 +157,7 @@ impl TranslogSource {
     async fn reopen(&mut self, sent: SeqNo) -> Result<(), SourceError> {
         let (folder, spool) = (self.folder.clone(), self.spool.clone());
         let opened = blocking(move || open_tail(&folder, &spool, sent, false)).await??;
+        self.is_closed = false;
         (self.tail, self.missing, self.last) = (Some(opened.tail), opened.missing, None);
         Ok(())
     }
@@ -169,7 +197,11 @@ impl ChangeSource for TranslogSource {
             self.global_checkpoint = batch.global_checkpoint;
             let compares = self.last.is_some();
             if let Some(to) = self.rewound(sent, &mut batch.operations) {
-                return Ok(Change::Rewound { to });
+                let is_behind = self.global_checkpoint < sent;
+                if !(is_behind && self.still_has(sent).await?) {
+                    return Ok(Change::Rewound { to });
+                }
+                self.behind_since = None;
             }
             // What was compared may be as large as a batch.
             if !(compares && self.last.is_none() && batch.operations.is_empty()) {
@@ -187,6 +219,13 @@ impl ChangeSource for TranslogSource {
     fn put_down(&mut self) {
         if let Some(tail) = &mut self.tail {
             tail.put_down();
+        }
+    }
+
+    fn close(&mut self) {
+        // What is still to be compared would not be afterwards.
+        if self.missing.is_none() && self.last.is_none() {
+            self.is_closed |= self.tail.take().is_some();
         }
     }
 
@@ -393,6 +432,50 @@ mod tests {
         }
     }
 
+    /// A primary does not raise its global checkpoint while a copy that is in sync is away.
+    #[tokio::test]
+    async fn a_shard_that_still_has_the_last_operation_is_waited_for() {
+        let watcher = TranslogWatcher::start();
+        let first = Sample::new()
+            .source(&watcher)
+            .await
+            .next(SeqNo::NONE)
+            .await
+            .unwrap();
+        let Change::Operations(operations) = first else {
+            panic!("nothing was found")
+        };
+        let sent = operations.last().unwrap().clone();
+        let (seq_no, own) = (sent.seq_no, to_operation(sent));
+        let another = shardline_common::record::Operation {
+            primary_term: PrimaryTerm(own.primary_term.0 + 1),
+            ..own.clone()
+        };
+        for (shipped, is_rewound) in [(own, false), (another, true)] {
+            let sample = Sample::new();
+            sample.put_global_checkpoint(seq_no.0 - 1);
+            let mut source = sample.source_behind(&watcher, seq_no, Some(shipped)).await;
+            let change = source.next(seq_no).await.unwrap();
+            assert!(matches!(change, Change::Nothing));
+            source.behind_since = Instant::now().checked_sub(CHECKPOINT_LAG_MAX);
+            let change = source.next(seq_no).await.unwrap();
+            assert_eq!(matches!(change, Change::Rewound { .. }), is_rewound);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_source_that_was_closed_goes_on_where_it_was() {
+        let sample = Sample::new();
+        let mut source = sample.source(&TranslogWatcher::start()).await;
+        let before = read(&mut source, SeqNo::NONE).await;
+        source.close();
+        assert!(source.tail.is_none());
+        sample.write_the_rest();
+        let after = read(&mut source, before.last().copied().unwrap()).await;
+        let read: Vec<i64> = before.iter().chain(&after).map(|seq_no| seq_no.0).collect();
+        assert_eq!(read, (0..=15).collect::<Vec<_>>());
+    }
+
     #[tokio::test]
     async fn what_comes_behind_a_last_operation_as_large_as_a_batch_is_read_at_once() {
         let watcher = TranslogWatcher::start();
@@ -465,6 +548,16 @@ mod tests {
             TranslogSource::open(&self.translog(), spool, watcher, sent, async { Ok(last) })
                 .await
                 .unwrap()
+        }
+
+        /// As `Checkpoint` has it in version 4.
+        fn put_global_checkpoint(&self, global_checkpoint: i64) {
+            let path = self.translog().join("translog.ckp");
+            let mut bytes = std::fs::read(&path).unwrap();
+            bytes[48..56].copy_from_slice(&global_checkpoint.to_le_bytes());
+            let checksum = i64::from(crc32fast::hash(&bytes[..80]));
+            bytes[80..88].copy_from_slice(&checksum.to_be_bytes());
+            std::fs::write(&path, bytes).unwrap();
         }
 
         fn write_the_rest(&self) {

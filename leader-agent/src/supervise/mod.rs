@@ -2,11 +2,14 @@
 //! counts.
 
 mod catalog;
+mod held;
+mod positions;
 mod spools;
 mod stats;
 mod supervisor;
 
 pub(crate) use catalog::{Announced, Catalog};
-pub(crate) use spools::SPOOL_FOLDER;
+pub(crate) use held::Held;
+pub(crate) use spools::{SPOOL_FOLDER, Spools};
 pub(crate) use stats::{Tables, router, share};
 pub(crate) use supervisor::Supervisor;

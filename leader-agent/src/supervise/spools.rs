@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use crate::metrics::Metrics;
-use crate::translog::{ShardKey, Spool, SpoolError, Usage};
+use crate::translog::{ShardKey, ShardSpool, Spool, SpoolError, Usage};
 
 pub(crate) const SPOOL_FOLDER: &str = "shardline-spool";
 /// How often spools are looked through. Where translogs are watched, what OpenSearch deletes is
@@ -15,21 +15,23 @@ pub(crate) const SPOOL_FOLDER: &str = "shardline-spool";
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a shard's spool stays that nothing needs: a copy that is moved away may come back, and
 /// so may a follower.
-const UNNEEDED_SPOOL_GRACE: Duration = Duration::from_secs(600);
+pub(super) const UNNEEDED_SPOOL_GRACE: Duration = Duration::from_secs(600);
 /// What was not seen for longer than this may have been needed meanwhile.
 const UNSEEN_MAX: Duration = Duration::from_secs(60);
 
-pub(super) struct Spools {
+pub(crate) struct Spools {
     limit_bytes: u64,
+    open: fn(&Path, u64) -> Result<Spool, SpoolError>,
     by_data_path: HashMap<PathBuf, Spool>,
     unneeded: Unneeded,
     looked: Option<Instant>,
 }
 
 impl Spools {
-    pub(super) fn new(limit_bytes: u64) -> Self {
+    pub(crate) fn new(limit_bytes: u64) -> Self {
         Self {
             limit_bytes,
+            open: Spool::open_sparing_disk,
             by_data_path: HashMap::new(),
             unneeded: Unneeded::default(),
             looked: None,
@@ -39,11 +41,26 @@ impl Spools {
     /// The spool beside a data folder's shards.
     pub(super) fn of(&mut self, data_path: &Path) -> Result<&Spool, SpoolError> {
         if !self.by_data_path.contains_key(data_path) {
-            let spool = Spool::open(&data_path.join(SPOOL_FOLDER), self.limit_bytes)?;
+            let spool = (self.open)(&data_path.join(SPOOL_FOLDER), self.limit_bytes)?;
             self.by_data_path.insert(data_path.to_owned(), spool);
         }
         // Just inserted where it was missing.
         Ok(&self.by_data_path[data_path])
+    }
+
+    /// The shards that have a part of a data folder's spool, from an earlier agent or this one.
+    pub(super) fn in_use(
+        &mut self,
+        data_path: &Path,
+    ) -> Result<Vec<(ShardKey, ShardSpool)>, SpoolError> {
+        if !data_path.join(SPOOL_FOLDER).is_dir() {
+            return Ok(Vec::new());
+        }
+        let spool = self.of(data_path)?;
+        let shards = spool.shards().into_iter();
+        shards
+            .map(|key| Ok((key.clone(), spool.shard(&key.0, key.1)?)))
+            .collect()
     }
 
     /// The shards that have something in a spool, if it is time to look again.
@@ -154,6 +171,14 @@ mod tests {
 
     use super::*;
 
+    /// However full the disk of the tests is.
+    fn spools(limit_bytes: u64) -> Spools {
+        Spools {
+            open: Spool::open,
+            ..Spools::new(limit_bytes)
+        }
+    }
+
     /// A data folder whose spool has shards 0 and 1 of one index, each with 1,000 bytes that
     /// OpenSearch has deleted.
     struct World {
@@ -174,7 +199,7 @@ mod tests {
             let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
             Self {
                 data,
-                spools: Spools::new(5000),
+                spools: spools(5000),
                 metrics,
                 now: Instant::now(),
             }
@@ -254,7 +279,7 @@ mod tests {
     #[tokio::test]
     async fn limit_and_what_was_let_go_for_it_are_metrics() {
         let mut world = World::new();
-        world.spools = Spools::new(1500);
+        world.spools = spools(1500);
         world.tend(&[0, 1]).await;
         world.pass(LOOK_INTERVAL, &[0, 1]).await;
         let path = world.data.path().to_string_lossy().into_owned();

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus::core::Collector;
 use prometheus::proto::Metric;
+use shardline_common::clock::now_ms;
 use shardline_common::control::Entry;
 use shardline_common::kafka::ControlTopic;
 use shardline_common::leader_stats::{LeaderStats, NodeReads, ReadCounters, followed_indices};
@@ -40,10 +41,16 @@ pub(crate) async fn share(
     tables: Tables,
     stop: CancellationToken,
 ) {
-    let own = |indices| NodeReads {
-        cluster_uuid: tables.cluster.clone(),
-        node_id: node.id.clone(),
-        indices,
+    let own = |indices| {
+        let standstills = context.standing.some(NodeReads::STANDSTILLS_MAX);
+        let step = NodeReads::STANDSTILLS_INTERVAL_MS;
+        NodeReads {
+            cluster_uuid: tables.cluster.clone(),
+            node_id: node.id.clone(),
+            indices,
+            standstills_ms: (!standstills.is_empty()).then(|| now_ms() / step * step),
+            standstills,
+        }
     };
     loop {
         let followed = followed_indices(&tables.cluster, &tables.follower_table);

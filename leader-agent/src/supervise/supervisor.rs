@@ -1,18 +1,18 @@
 //! Decides which shards this agent ships, holds or copies, and keeps a task for each.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shardline_common::control::{
-    BootstrapRequest, Capture as CaptureEntry, Entry, FollowedLeader, Redelivery,
+    BootstrapRequest, Capture as CaptureEntry, Entry, FailedRedelivery, FollowedLeader, Redelivery,
 };
 use shardline_common::kafka::{ControlTopic, TopicError};
 use shardline_common::metadata::MetadataVersions;
 use shardline_common::repository::{Snapshot, SnapshotPosition, SnapshotRequest};
 use shardline_common::tasks::{StoppableTask, end_all};
-use shardline_common::topic::replication_topic;
+use shardline_common::topic::{bootstrap_topic, replication_topic};
 use shardline_common::types::{IndexName, IndexUuid, Offset, ShardId, SnapshotId, TopicName};
 use shardline_common::verify::{Question, Reply};
 use shardline_common::wildcard::wildcard_match;
@@ -21,6 +21,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::held::{Held, translog_folder};
+use super::positions::Positions;
 use super::spools::Spools;
 use crate::capture::{Asking, Context, Shipped, hold_replica, redelivery_channel, ship_shard};
 use crate::config::{CaptureConfig, Source};
@@ -38,6 +40,8 @@ pub(crate) struct Supervisor {
     /// Instead of the translogs, where those cannot be read.
     poll: Option<Origin>,
     spools: Spools,
+    /// Shards that nobody has taken over yet.
+    held: Held,
     /// The view and the newest entries with which every index was found to be announced.
     announced: Option<(i64, Option<Offset>, Option<Offset>)>,
     captures: HashMap<ShardKey, RunningCapture>,
@@ -47,6 +51,8 @@ pub(crate) struct Supervisor {
     snapshots: HashMap<(String, ShardId), StoppableTask>,
     bootstrap_topics: HashMap<String, TopicName>,
     repository_snapshots: HashMap<(String, ShardId), StoppableTask>,
+    /// The positions of snapshots in repositories.
+    positions: Positions,
     /// Deletions of snapshots that nobody asks for any more, by the snapshot's id.
     clearings: HashMap<SnapshotId, JoinHandle<()>>,
     /// Tasks that answer verifications, by the question's nonce.
@@ -67,6 +73,7 @@ impl Supervisor {
         context: Arc<Context>,
         leader_table: ControlTopic,
         follower_table: ControlTopic,
+        (spools, held): (Spools, Held),
         config: &CaptureConfig,
         stop: &CancellationToken,
     ) -> Self {
@@ -86,7 +93,8 @@ impl Supervisor {
             leader_table,
             follower_table,
             always: config.always.clone(),
-            spools: Spools::new(config.spool_limit_mib.saturating_mul(1024 * 1024)),
+            spools,
+            held,
             announced: None,
             captures: HashMap::new(),
             counted: HashMap::new(),
@@ -94,6 +102,7 @@ impl Supervisor {
             snapshots: HashMap::new(),
             bootstrap_topics: HashMap::new(),
             repository_snapshots: HashMap::new(),
+            positions: Positions::default(),
             clearings: HashMap::new(),
             questions: HashMap::new(),
         }
@@ -140,20 +149,10 @@ impl Supervisor {
             followed_at,
         );
         let is_announced = self.announced == Some(compared);
-        let mut all_started = true;
-        // What Kafka has to be asked for is left for later once it has not answered: it would hold
-        // up the other indices.
-        let mut kafka_answers = true;
-        for index in wanted {
-            if let Err(error) = self
-                .start_index(index, is_announced, &mut kafka_answers)
-                .await
-            {
-                warn!(index = %index.name, %error, "the index cannot be captured yet");
-                all_started = false;
-            }
+        let all_started = self.start_indices(wanted, is_announced).await;
+        if !view.indices.is_empty() {
+            self.held.let_go();
         }
-        all_started &= kafka_answers;
         self.announced = all_started.then_some(compared);
         self.context
             .metrics
@@ -164,6 +163,33 @@ impl Supervisor {
         self.reconcile_repository_snapshots(view).await;
         self.reconcile_questions().await;
         self.pass_on_redeliveries();
+        self.remove_failed_redeliveries().await;
+    }
+
+    /// Starts what is to be held or captured of some indices. Whether all of it could be.
+    async fn start_indices(&mut self, wanted: Vec<&IndexView>, is_announced: bool) -> bool {
+        let mut all_started = true;
+        // First what needs no answer of Kafka's: whatever it does not have is held.
+        for index in &wanted {
+            if let Err(error) = self.hold_index(index) {
+                warn!(index = %index.name, %error, "the index cannot be held yet");
+                all_started = false;
+            }
+        }
+        // What Kafka has to be asked for is left for later once it has not answered: it would hold
+        // up the other indices.
+        let (mut refused, mut kafka_answers) = self.create_topics(&wanted).await;
+        for index in wanted {
+            let refused = refused.remove(&self.topic_of(index));
+            if let Err(error) = self
+                .start_index(index, is_announced, refused, &mut kafka_answers)
+                .await
+            {
+                warn!(index = %index.name, %error, "the index cannot be captured yet");
+                all_started = false;
+            }
+        }
+        all_started && kafka_answers
     }
 
     pub(crate) async fn stop(&mut self) {
@@ -196,10 +222,79 @@ impl Supervisor {
                 .any(|pattern| wildcard_match(pattern, index.name.as_str()))
     }
 
+    fn topic_of(&self, index: &IndexView) -> TopicName {
+        replication_topic(
+            self.context.kafka.topic_prefix(),
+            &self.node.announcement.cluster_name,
+            &index.name,
+            &index.uuid,
+        )
+    }
+
+    /// The shards that are to be captured here and are not yet.
+    fn missing(&self, index: &IndexView) -> Vec<ShardId> {
+        let is_missing =
+            |shard: &ShardId| !self.captures.contains_key(&(index.uuid.clone(), *shard));
+        let primaries = index.local_primaries.iter().copied();
+        primaries.filter(is_missing).collect()
+    }
+
+    /// Holds what an index has here, and goes on to hold what is beside its primaries.
+    fn hold_index(&mut self, index: &IndexView) -> Result<(), StartError> {
+        if self.poll.is_none() {
+            for id in self.missing(index) {
+                if let Some(Files { translog, spool }) = self.locate(index, id)? {
+                    let key = (index.uuid.clone(), id);
+                    self.held
+                        .hold(key, &translog, &spool, &self.context.watcher);
+                }
+            }
+        }
+        let topic = self.topic_of(index);
+        for id in self.beside(index) {
+            let key = (index.uuid.clone(), id);
+            if self.holds.contains_key(&key) {
+                continue;
+            }
+            let Some(files) = self.locate(index, id)? else {
+                continue;
+            };
+            self.held.hold(
+                key.clone(),
+                &files.translog,
+                &files.spool,
+                &self.context.watcher,
+            );
+            let (shard, context) = (shard_of(index, id, &topic), Arc::clone(&self.context));
+            let holding = StoppableTask::spawn(|stop| hold_replica(shard, files, context, stop));
+            self.holds.insert(key, holding);
+        }
+        Ok(())
+    }
+
+    /// Makes the topics of all indices of which captures are to be started, in one go. Gives those
+    /// that Kafka refused, and whether it answered.
+    async fn create_topics(&self, wanted: &[&IndexView]) -> (HashMap<TopicName, TopicError>, bool) {
+        let starting = wanted
+            .iter()
+            .filter(|index| !self.missing(index).is_empty());
+        let topics = starting
+            .map(|index| (self.topic_of(index), index.number_of_shards))
+            .collect::<BTreeMap<_, _>>();
+        match self.context.kafka.create_replication_topics(&topics).await {
+            Ok(refused) => (refused, true),
+            Err(error) => {
+                warn!(topics = topics.len(), %error, "the topics of indices cannot be made yet");
+                (HashMap::new(), false)
+            }
+        }
+    }
+
     async fn start_index(
         &mut self,
         index: &IndexView,
         is_announced: bool,
+        refused: Option<TopicError>,
         kafka_answers: &mut bool,
     ) -> Result<(), StartError> {
         // Before anything that Kafka may hold up.
@@ -210,28 +305,9 @@ impl Supervisor {
                 capture.metadata.send_if_modified(newest);
             }
         }
-        let topic = replication_topic(
-            self.context.kafka.topic_prefix(),
-            &self.node.announcement.cluster_name,
-            &index.name,
-            &index.uuid,
-        );
-        let missing: Vec<ShardId> = index
-            .local_primaries
-            .iter()
-            .copied()
-            .filter(|shard| !self.captures.contains_key(&(index.uuid.clone(), *shard)))
-            .collect();
-        let mut announced = Ok(());
-        if !missing.is_empty() && *kafka_answers {
-            let made = self
-                .context
-                .kafka
-                .create_replication_topic(&topic, index.number_of_shards)
-                .await;
-            *kafka_answers = !matches!(made, Err(TopicError::Failed { .. }));
-            announced = made.map_err(StartError::from);
-        }
+        let topic = self.topic_of(index);
+        let missing = self.missing(index);
+        let mut announced = refused.map_or(Ok(()), |refused| Err(StartError::from(refused)));
         // One agent speaks for the index: the one beside the primary of its first shard.
         if announced.is_ok()
             && *kafka_answers
@@ -273,20 +349,6 @@ impl Supervisor {
                 },
             );
         }
-        for id in self.beside(index) {
-            let key = (index.uuid.clone(), id);
-            if self.holds.contains_key(&key) {
-                continue;
-            }
-            let Some(files) = self.locate(index, id)? else {
-                continue;
-            };
-            let (shard, context) = (shard_of(index, id, &topic), Arc::clone(&self.context));
-            self.holds.insert(
-                key,
-                StoppableTask::spawn(|stop| hold_replica(shard, files, context, stop)),
-            );
-        }
         announced
     }
 
@@ -294,7 +356,11 @@ impl Supervisor {
     async fn announce(&self, index: &IndexView, topic: &TopicName) -> Result<(), StartError> {
         let key = CaptureEntry::key_of(self.node.cluster(), &index.uuid);
         let listed: Option<CaptureEntry> = self.leader_table.get(&key);
-        if listed.is_some_and(|listed| !index.versions.newer_than(listed.metadata.versions)) {
+        // After the cluster, or the prefix, got another name, captures write to another topic.
+        let is_listed = |listed: CaptureEntry| {
+            listed.topic == *topic && !index.versions.newer_than(listed.metadata.versions)
+        };
+        if listed.is_some_and(is_listed) {
             return Ok(());
         }
         let opensearch = &self.context.opensearch;
@@ -328,7 +394,7 @@ impl Supervisor {
     }
 
     fn data_path_of(&self, index: &IndexView, shard: ShardId) -> Option<&PathBuf> {
-        let relative = translog_of(index, shard);
+        let relative = translog_folder(&self.node.own_folder, &index.uuid, shard);
         self.node
             .data_paths
             .iter()
@@ -337,7 +403,7 @@ impl Supervisor {
 
     /// Finds a shard's translog on disk. `None` while the node has not made it yet.
     fn locate(&mut self, index: &IndexView, id: ShardId) -> Result<Option<Files>, StartError> {
-        let relative = translog_of(index, id);
+        let relative = translog_folder(&self.node.own_folder, &index.uuid, id);
         let Some(data_path) = self.data_path_of(index, id).cloned() else {
             warn!(index = %index.name, shard = %id, data_paths = ?self.node.data_paths,
                   "no translog of this shard below the data paths: set capture.data_paths if the agent sees them elsewhere");
@@ -437,6 +503,8 @@ impl Supervisor {
     /// Has snapshots made in repositories for those who ask, and deleted when nobody asks for them
     /// any more.
     async fn reconcile_repository_snapshots(&mut self, view: &ClusterView) {
+        // Before the requests: what is asked for meanwhile has positions that are not among these.
+        let mut positions = self.leader_table.all::<SnapshotPosition>();
         let requests = self.follower_table.all::<SnapshotRequest>().into_iter();
         let of_here = requests.filter(|request| request.leader_cluster == *self.node.cluster());
         let requests: HashMap<String, SnapshotRequest> = of_here
@@ -459,6 +527,7 @@ impl Supervisor {
                 .values()
                 .filter(|request| request.leader_uuid == *uuid)
             {
+                self.positions.note_own(request.id.as_str().into(), *shard);
                 self.repository_snapshots
                     .entry((request.id.clone(), *shard))
                     .or_insert_with(|| {
@@ -488,14 +557,17 @@ impl Supervisor {
                     .or_insert_with(|| tokio::spawn(clear_snapshot(snapshot, opensearch, table)));
             }
         }
-        for position in self.leader_table.all::<SnapshotPosition>() {
-            if position.leader_cluster == *self.node.cluster()
-                && !requests.contains_key(position.id.as_str())
-                && let Err(error) = self.leader_table.remove(&position.key()).await
-            {
-                warn!(%error, "a position that nobody needs any more could not be removed");
-            }
-        }
+        let own_cluster = self.node.cluster();
+        positions.retain(|position| position.leader_cluster == *own_cluster);
+        let is_asked_for = |id: &SnapshotId| requests.contains_key(id.as_str());
+        self.positions
+            .tidy_up(
+                &self.leader_table,
+                positions,
+                view.local_is_manager,
+                is_asked_for,
+            )
+            .await;
     }
 
     /// Answers the questions of verifications about the shards that are captured here, each once.
@@ -566,6 +638,21 @@ impl Supervisor {
         }
     }
 
+    /// Takes back what was told about requests that do not stand any more.
+    async fn remove_failed_redeliveries(&self) {
+        for failed in self.leader_table.all::<FailedRedelivery>() {
+            let key = (failed.leader_uuid.clone(), failed.shard);
+            let request: Option<Redelivery> = self.follower_table.get(&failed.request_key());
+            let stands = request.is_some_and(|request| request.frame == failed.frame);
+            if self.captures.contains_key(&key)
+                && !stands
+                && let Err(error) = self.leader_table.remove(&failed.key()).await
+            {
+                warn!(%error, "an answer that nobody waits for could not be removed");
+            }
+        }
+    }
+
     async fn start_snapshots(
         &mut self,
         id: &str,
@@ -575,6 +662,14 @@ impl Supervisor {
         let Some(capture) = self.leader_table.get::<CaptureEntry>(&metadata) else {
             return Ok(());
         };
+        // Whatever a request says, no other topic is made, or deleted.
+        let topic = bootstrap_topic(&capture.topic, id);
+        if request.topic != topic || !is_bootstrap_id(id) {
+            return Err(StartError::ForeignTopic {
+                asked: request.topic.clone(),
+                own: topic,
+            });
+        }
         for ((uuid, shard), running) in &self.captures {
             let key = (id.to_owned(), *shard);
             if *uuid != request.leader_uuid || self.snapshots.contains_key(&key) {
@@ -583,13 +678,12 @@ impl Supervisor {
             if !self.bootstrap_topics.contains_key(id) {
                 self.context
                     .kafka
-                    .create_replication_topic(&request.topic, capture.metadata.number_of_shards)
+                    .create_replication_topic(&topic, capture.metadata.number_of_shards)
                     .await?;
-                self.bootstrap_topics
-                    .insert(id.to_owned(), request.topic.clone());
+                self.bootstrap_topics.insert(id.to_owned(), topic.clone());
             }
             info!(index = %running.shard.index, %shard, bootstrap = id, "snapshot started");
-            let (shard, topic) = (running.shard.clone(), request.topic.clone());
+            let (shard, topic) = (running.shard.clone(), topic.clone());
             let (context, shipped) = (Arc::clone(&self.context), running.shipped.clone());
             let task =
                 StoppableTask::spawn(|stop| copy_shard(shard, topic, context, shipped, stop));
@@ -599,18 +693,10 @@ impl Supervisor {
     }
 }
 
-/// The folder of a shard's translog, relative to the node's data path.
-fn translog_of(index: &IndexView, shard: ShardId) -> PathBuf {
-    [
-        "nodes",
-        "0",
-        "indices",
-        index.uuid.as_str(),
-        &shard.to_string(),
-        "translog",
-    ]
-    .iter()
-    .collect()
+/// Whether an id is one that follower agents give, of which a topic's name can be made.
+fn is_bootstrap_id(id: &str) -> bool {
+    let is_legal = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    !id.is_empty() && id.len() <= 64 && id.chars().all(is_legal)
 }
 
 fn shard_of(index: &IndexView, shard: ShardId, topic: &TopicName) -> Shard {
@@ -634,4 +720,6 @@ enum StartError {
     OpenSearch(#[from] shardline_common::opensearch::OpenSearchError),
     #[error(transparent)]
     Spool(#[from] crate::translog::SpoolError),
+    #[error("the bootstrap asks for topic {asked}, and its own is {own}: it is not served")]
+    ForeignTopic { asked: TopicName, own: TopicName },
 }

@@ -380,7 +380,7 @@ mod tests {
     fn where_nothing_can_be_written_descriptors_hold() {
         let folder = translog_with(&[1, 2]);
         let translog = folder.path().join("translog");
-        let read_only = Spool::over(None, 10_000);
+        let read_only = Spool::over(None, 10_000, |_| None);
         let spool = read_only.shard(&"u".into(), ShardId(0)).unwrap();
         spool.keep(&translog).unwrap();
         // As when the copy becomes the primary.

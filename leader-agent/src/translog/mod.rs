@@ -1,8 +1,8 @@
 //! The shard's translog on disk, read while OpenSearch writes it.
 //!
 //! Formats (`codec`, `checkpoint`, `operation`, `generation`), keeping files that OpenSearch
-//! deletes (`hold`) within a limit (`spool`), the ordered view of a shard (`tail`), and being told
-//! of changes (`watch`).
+//! deletes (`hold`) within a limit (`spool`), the ordered view of a shard (`tail`) with what waits
+//! in memory for it (`window`), and being told of changes (`watch`).
 
 mod checkpoint;
 mod codec;
@@ -12,6 +12,7 @@ mod operation;
 mod spool;
 mod tail;
 mod watch;
+mod window;
 
 pub use checkpoint::Checkpoint;
 pub use generation::GenerationFile;

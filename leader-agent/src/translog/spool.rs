@@ -10,11 +10,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use nix::sys::statvfs::statvfs;
 use parking_lot::Mutex;
 use shardline_common::types::{IndexUuid, ShardId};
 use tracing::warn;
 
 use super::hold::{ShardSpool, Shelf};
+
+/// How much of the disk stays free whatever the limit is. OpenSearch makes indices read-only at
+/// [`FLOOD`] (`cluster.routing.allocation.disk.watermark.flood_stage`).
+const DISK_FREE_MIN: Share = Share {
+    percent: 7,
+    bytes_max: 140 << 30,
+};
+const FLOOD: Share = Share {
+    percent: 5,
+    bytes_max: 100 << 30,
+};
 
 pub(crate) type ShardKey = (IndexUuid, ShardId);
 
@@ -40,8 +52,52 @@ pub(super) struct Shared {
     /// `None` where nothing can be written.
     root: Option<PathBuf>,
     limit_bytes: u64,
+    disk: DiskGauge,
     shelves: Mutex<HashMap<ShardKey, Arc<Shelf>>>,
     let_go: AtomicU64,
+}
+
+/// Measures the disk on which a path is.
+type DiskGauge = fn(&Path) -> Option<Disk>;
+
+/// The file system of a spool.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Disk {
+    pub total_bytes: u64,
+    pub free_bytes: u64,
+}
+
+impl Disk {
+    fn of(path: &Path) -> Option<Self> {
+        let found = statvfs(path).ok()?;
+        let bytes = |blocks: u64| blocks.saturating_mul(found.fragment_size());
+        Some(Self {
+            total_bytes: bytes(found.blocks()),
+            free_bytes: bytes(found.blocks_available()),
+        })
+    }
+
+    /// How much a spool that holds so many bytes now may hold.
+    fn room(self, held_bytes: u64) -> u64 {
+        let without_spool = self.free_bytes.saturating_add(held_bytes);
+        if without_spool > FLOOD.of(self.total_bytes) {
+            return without_spool.saturating_sub(DISK_FREE_MIN.of(self.total_bytes));
+        }
+        // The watermarks of such a disk are other ones, and nothing that is let go would help.
+        without_spool / 2
+    }
+}
+
+/// A part of a disk: so many percent of it, and of a large one at most so many bytes.
+struct Share {
+    percent: u64,
+    bytes_max: u64,
+}
+
+impl Share {
+    fn of(&self, total_bytes: u64) -> u64 {
+        (total_bytes / 100 * self.percent).min(self.bytes_max)
+    }
 }
 
 /// What a spool takes.
@@ -55,8 +111,18 @@ pub struct Usage {
 }
 
 impl Spool {
-    /// Opens a spool with what it holds from before.
+    /// Opens a spool with what it holds from before. It takes what its limit allows, however full
+    /// the disk is.
     pub fn open(root: &Path, limit_bytes: u64) -> Result<Self, SpoolError> {
+        Self::open_on(root, limit_bytes, |_| None)
+    }
+
+    /// Opens a spool that leaves a part of its disk free.
+    pub(crate) fn open_sparing_disk(root: &Path, limit_bytes: u64) -> Result<Self, SpoolError> {
+        Self::open_on(root, limit_bytes, Disk::of)
+    }
+
+    fn open_on(root: &Path, limit_bytes: u64, disk: DiskGauge) -> Result<Self, SpoolError> {
         use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
         let root = match std::fs::create_dir_all(root) {
             Ok(()) => Some(root.to_owned()),
@@ -73,7 +139,7 @@ impl Spool {
                 });
             }
         };
-        let spool = Self::over(root, limit_bytes);
+        let spool = Self::over(root, limit_bytes, disk);
         for (index, shard) in spool.on_disk()? {
             spool.shard(&index, shard)?;
         }
@@ -81,10 +147,11 @@ impl Spool {
         Ok(spool)
     }
 
-    pub(super) fn over(root: Option<PathBuf>, limit_bytes: u64) -> Self {
+    pub(super) fn over(root: Option<PathBuf>, limit_bytes: u64, disk: DiskGauge) -> Self {
         let shared = Shared {
             root,
             limit_bytes,
+            disk,
             shelves: Mutex::default(),
             let_go: AtomicU64::new(0),
         };
@@ -193,7 +260,11 @@ impl Shared {
     /// Lets the oldest held generations go until the rest is within the limit. What cannot be let
     /// go is logged, as it need not be of the shard that asks.
     pub(super) fn enforce_limit(&self) {
-        if self.held_bytes() <= self.limit_bytes {
+        let held_bytes = self.held_bytes();
+        let disk = self.root.as_deref().and_then(self.disk);
+        let room = disk.map_or(u64::MAX, |disk| disk.room(held_bytes));
+        let limit_bytes = self.limit_bytes.min(room);
+        if held_bytes <= limit_bytes {
             return;
         }
         let shelves = self.shelves.lock();
@@ -209,11 +280,11 @@ impl Shared {
         held.sort_by_key(|(held, generation, ..)| (held.written, *generation));
         let mut bytes: u64 = held.iter().map(|(held, ..)| held.bytes).sum();
         for (held, generation, (index, shard), shelf) in held {
-            if bytes <= self.limit_bytes {
+            if bytes <= limit_bytes {
                 break;
             }
-            warn!(%index, %shard, %generation, bytes = held.bytes, limit_bytes = self.limit_bytes,
-                  "the spool is full: a generation that Kafka does not have yet is let go");
+            warn!(%index, %shard, %generation, bytes = held.bytes, limit_bytes, ?disk,
+                  "the spool is full, or its disk: a generation that Kafka does not have yet is let go");
             match shelf.let_go(generation) {
                 Ok(()) => {
                     bytes -= held.bytes;
@@ -274,6 +345,32 @@ mod tests {
         assert!(!root.join("u/3").exists() && root.join("u/4").exists());
         spool.remove(&("u".into(), ShardId(4))).unwrap();
         assert!(!root.join("u").exists());
+    }
+
+    #[test]
+    fn a_disk_that_fills_up_takes_from_the_spool_whatever_the_limit_is() {
+        let folder = tempfile::tempdir().unwrap();
+        for shard in ["3", "4"] {
+            let folder = folder.path().join("u").join(shard);
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join("translog-5.tlog"), [0; 700]).unwrap();
+        }
+        let used = |disk| {
+            let spool = Spool::open_on(folder.path(), 10_000, disk).unwrap();
+            spool.usage().held_bytes
+        };
+        const fn disk(total_bytes: u64, free_bytes: u64) -> Option<Disk> {
+            Some(Disk {
+                total_bytes,
+                free_bytes,
+            })
+        }
+        assert_eq!(used(|_| None), 1400);
+        assert_eq!(used(|_| disk(6000, 420)), 1400);
+        // A disk that was below the watermark before is another matter.
+        assert_eq!(used(|_| disk(60_000, 1400)), 1400);
+        assert_eq!(used(|_| disk(6000, 400)), 700);
+        assert_eq!(used(|_| disk(60_000, 400)), 0);
     }
 
     #[test]

@@ -21,10 +21,7 @@ use super::generation::{GenerationError, GenerationFile};
 use super::hold::{ShardSpool, file_name, list_generations};
 use super::operation::{Operation, OperationKind};
 use super::spool::SpoolError;
-
-/// What may wait for an earlier operation, in bytes of ids and sources. More out of order than this
-/// means that it is not there: a file strays from `seq_no` order by some tens of operations.
-const WINDOW_BYTES: usize = 256 * 1024 * 1024;
+use super::window::Window;
 
 #[derive(Debug)]
 pub struct TailBatch {
@@ -75,6 +72,7 @@ pub struct ShardTail {
     reading: Generation,
     early: BTreeMap<SeqNo, (Generation, Operation)>,
     early_bytes: usize,
+    window: Window,
     /// The newest generation that has a sequence number which one of an earlier term may have too.
     superseded: HashMap<SeqNo, Generation>,
     /// Up to here [`Self::superseded`] has them all.
@@ -108,6 +106,7 @@ impl ShardTail {
             reading: current.generation,
             early: BTreeMap::new(),
             early_bytes: 0,
+            window: Window::default(),
             superseded: HashMap::new(),
             certain_up_to: current.global_checkpoint,
         };
@@ -179,9 +178,37 @@ impl ShardTail {
         if self.next > self.current.global_checkpoint {
             return Ok(());
         }
+        if self.begins_later() {
+            return Err(self.gap());
+        }
         let (generation, operation) = self.find_next()?.ok_or_else(|| self.gap())?;
         self.put_aside(generation, operation);
         Ok(())
+    }
+
+    /// What stands in the files under a sequence number, at or above the global checkpoint too:
+    /// there it may be rolled back, or never have happened.
+    pub fn look_up(&self, seq_no: SeqNo) -> Result<Option<Operation>, TailError> {
+        for (generation, open) in self.generations.iter().rev() {
+            let (Some(checkpoint), true) = (
+                open.checkpoint,
+                open.max_seq_no().is_none_or(|max| max >= seq_no),
+            ) else {
+                continue;
+            };
+            if checkpoint.trimmed_above.is_some_and(|limit| seq_no > limit) {
+                continue;
+            }
+            let Some(mut file) = open_generation(&self.folder, &self.spool, *generation)? else {
+                continue;
+            };
+            while let Some(operation) = file.next(checkpoint.offset)? {
+                if operation.seq_no == seq_no {
+                    return Ok(Some(operation));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Forgets what has been read ahead.
@@ -250,7 +277,7 @@ impl ShardTail {
                     self.early_bytes -= weight(&operation);
                     (generation, operation)
                 }
-                None if self.early_bytes >= WINDOW_BYTES => return Ok(None),
+                None if self.is_lost() => return Ok(None),
                 None => match self.read()? {
                     Some(operation) => (self.reading, operation),
                     None => return Ok(None),
@@ -277,6 +304,24 @@ impl ShardTail {
             }
             self.put_aside(generation, operation);
         }
+    }
+
+    /// Whether no generation that is still to be read can have the next operation.
+    fn begins_later(&self) -> bool {
+        let is_above = |open: &OpenGeneration| match &open.checkpoint {
+            Some(checkpoint) => checkpoint.operations == 0 || checkpoint.min_seq_no > self.next,
+            None => false,
+        };
+        let unread = self
+            .generations
+            .range(self.reading..=self.current.generation);
+        !self.early.contains_key(&self.next) && unread.map(|(_, open)| open).all(is_above)
+    }
+
+    /// Whether the next operation is given up: so much that comes behind it has been read.
+    fn is_lost(&mut self) -> bool {
+        self.window.is_narrow(self.early_bytes)
+            && (self.begins_later() || !self.window.widen(self.early_bytes))
     }
 
     fn is_of_earlier_term(&self, generation: Generation) -> bool {

@@ -12,7 +12,7 @@ use shardline_common::topic::bootstrap_topic;
 use shardline_common::types::{Epoch, TopicName};
 use tokio_util::sync::CancellationToken;
 
-use crate::letters::Letters;
+use crate::letters::{Letters, Never};
 use crate::place::{Place, SHARD};
 use crate::world::{FOLLOWER_INDEX, Shared, Wire};
 
@@ -91,6 +91,8 @@ impl FollowerSide {
             progress: self.place.all_progress(),
             memory: Arc::default(),
             dead_letters: Arc::new(Letters(Arc::clone(&self.world))),
+            lenience: Arc::new(Never),
+            lenient: Arc::default(),
         };
         let place = Arc::clone(&self.place);
         self.task = Some(match &self.stage {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use leader_agent::{
     Asking, Board, Context, FetchTurns, Files, Metrics, Origin, PartitionLog, Shard, Shipped,
-    Spool, StateId, TranslogWatcher, copy_shard, hold_replica, redelivery_channel, ship_shard,
+    Spool, Standing, StateId, TranslogWatcher, copy_shard, hold_replica, redelivery_channel,
+    ship_shard,
 };
 use parking_lot::Mutex;
 use prometheus::Registry;
@@ -77,6 +78,7 @@ impl LeaderAgent {
             stretch: STRETCH,
             heartbeat: HEARTBEAT,
             cluster_seen: Mutex::new(Instant::now()),
+            standing: Standing::default(),
             started: Instant::now(),
         });
         let shard = Shard {

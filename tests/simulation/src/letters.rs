@@ -1,6 +1,6 @@
 //! Dead letters in the simulated log: written down, taken off, and asked for again.
 
-use follower_agent::{ApplyError, DeadLetters, Refused, Rejection};
+use follower_agent::{ApplyError, DeadLetters, Lenience, Refused, Rejection};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use shardline_common::control::Redelivery;
@@ -54,6 +54,20 @@ impl Letters {
             },
         )
         .await
+    }
+}
+
+/// The simulated follower index refuses what its mapping does not know: that metadata comes in time
+/// is what is to be seen.
+pub struct Never;
+
+impl Lenience for Never {
+    fn begin(&self, _: ShardId, _: bool) -> BoxFuture<'_, Result<bool, ApplyError>> {
+        std::future::ready(Ok(false)).boxed()
+    }
+
+    fn end(&self, _: ShardId) -> BoxFuture<'_, Result<(), ApplyError>> {
+        std::future::ready(Ok(())).boxed()
     }
 }
 

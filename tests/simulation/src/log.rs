@@ -12,7 +12,9 @@ use futures::future::BoxFuture;
 use leader_agent::{Appender, Board, PartitionLog, Pending, PublishError};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Headers;
-use shardline_common::control::{Entry, FillRequest, ShardHistory};
+use shardline_common::control::{
+    Entry, FailedRedelivery, FillRequest, ScanStandstill, ShardHistory,
+};
 use shardline_common::kafka::{
     ControlError, LastOperations, REACH_RECORDS, Reach, TopicError, Watermarks,
 };
@@ -192,6 +194,7 @@ pub fn away(topic: &TopicName) -> TopicError {
         action: "ask",
         topic: topic.clone(),
         source,
+        heard: String::new(),
     }
 }
 
@@ -383,6 +386,7 @@ impl Appender for AgentsAppender {
 pub struct Posted {
     pub posted: BTreeMap<String, FillRequest>,
     pub histories: BTreeMap<String, ShardHistory>,
+    pub failed: BTreeMap<String, FailedRedelivery>,
     pub changed: watch::Sender<Offset>,
 }
 
@@ -391,6 +395,7 @@ impl Default for Posted {
         Self {
             posted: BTreeMap::new(),
             histories: BTreeMap::new(),
+            failed: BTreeMap::new(),
             changed: watch::Sender::new(Offset(0)),
         }
     }
@@ -443,6 +448,27 @@ impl Board for AgentsLog {
             },
         );
         Box::pin(async move { noted.await.ok_or_else(control_away) })
+    }
+
+    fn tell_failed<'a>(
+        &'a self,
+        failed: &'a FailedRedelivery,
+    ) -> BoxFuture<'a, Result<(), ControlError>> {
+        let failed = failed.clone();
+        let label = format!("failed redelivery: {}", failed.reason);
+        let told = call(&self.world, Target::Log, label, move |world| {
+            world.board.failed.insert(failed.key(), failed);
+        });
+        Box::pin(async move { told.await.ok_or_else(control_away) })
+    }
+
+    fn tell<'a>(
+        &'a self,
+        standstill: &'a ScanStandstill,
+    ) -> BoxFuture<'a, Result<(), ControlError>> {
+        let label = format!("scan: {}", standstill.why.detail);
+        let told = call(&self.world, Target::Log, label, |_| ());
+        Box::pin(async move { told.await.ok_or_else(control_away) })
     }
 
     fn changes(&self) -> watch::Receiver<Offset> {

@@ -200,7 +200,7 @@ impl ShardPorts for Place {
             .unwrap_or_default();
         if metadata.versions.newer_than(applied) {
             self.follower
-                .apply(metadata, applied)
+                .apply(metadata, applied, None)
                 .await
                 .map_err(ShardError::Metadata)?;
             self.world

@@ -18,8 +18,8 @@ use shardline::contract::{ApiError, ReplicationService, ReplicationStatus};
 use shardline_common::bulk::BulkOperation;
 use shardline_common::clock::now_ms;
 use shardline_common::control::{
-    AppliedMetadata, CatalogEntry, Entry, ShardRequest, StoppedSubscription, Subscription,
-    SubscriptionState,
+    AppliedMetadata, CatalogEntry, Entry, ExternalVersions, LeniencyRequest, ShardRequest,
+    StoppedSubscription, Subscription, SubscriptionState,
 };
 use shardline_common::leader_stats::LeaderStats;
 use shardline_common::opensearch::OpenSearchError;
@@ -36,7 +36,7 @@ use crate::control::verify::{self, Verification};
 use crate::control::{auto_follow, dead_letters, stats, status};
 use crate::index::{
     Command, IndexAdmin, IndexLoad, LetterBox, Refusal, STOPPING, TransitionError, USER_INITIATED,
-    check_settings, not_to_change, not_to_override,
+    check_settings, give_back_mapping, not_to_change, not_to_override, promote,
 };
 use crate::membership::copy_key;
 use crate::progress::LoadState;
@@ -166,13 +166,36 @@ impl Subscriptions {
             .subscription(&follower)
             .ok_or_else(|| refused(Refusal::NotInProgress, &follower))?;
         match &subscription.bootstrap {
-            Some(id) => self
-                .give_up_copy(&subscription, id)
-                .await
-                .map_err(|error| ApiError::from_cluster(&error))?,
-            None => self.give_back_aliases(&subscription).await,
+            Some(id) => {
+                let given_up = async {
+                    self.give_up_copy(&subscription, id).await?;
+                    give_back_mapping(&self.context, &subscription).await
+                };
+                given_up
+                    .await
+                    .map_err(|error| ApiError::from_cluster(&error))?;
+            }
+            None => self.give_back(&subscription).await?,
         }
+
         self.remove(&subscription).await
+    }
+
+    /// Gives the index what its leader's has and a follower has not.
+    async fn give_back(&self, subscription: &Subscription) -> Result<(), ApiError> {
+        let follower = &subscription.follower_index;
+        match promote(&self.context, subscription).await {
+            Err(error) if error.retryable() => return Err(ApiError::from_cluster(&error)),
+            Err(error) => {
+                warn!(
+                    index = %follower, %error,
+                    "the index does not get everything that its leader's has"
+                );
+            }
+            Ok(()) => {}
+        }
+        self.give_back_aliases(subscription).await;
+        Ok(())
     }
 
     async fn give_back_aliases(&self, subscription: &Subscription) {
@@ -256,7 +279,14 @@ impl Subscriptions {
         stopped.map_err(|error| transition_error(error, follower))?;
         let applied = AppliedMetadata::key_of(&subscription.follower_cluster, follower);
         let verification = Verification::key_of(&subscription.follower_cluster, follower);
-        for key in [applied, verification] {
+        let leniency = LeniencyRequest::prefix_of(&subscription.follower_cluster, follower);
+        let leniency = self
+            .context
+            .follower_table
+            .below::<LeniencyRequest>(&leniency);
+        let requests = leniency.iter().map(Entry::key);
+        let versions = ExternalVersions::key_of(&subscription.follower_cluster, follower);
+        for key in requests.chain([applied, verification, versions]) {
             self.context
                 .follower_table
                 .remove(&key)

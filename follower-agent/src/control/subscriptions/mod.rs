@@ -3,6 +3,7 @@
 
 mod aliases;
 mod calls;
+mod captures;
 mod held;
 mod tasks;
 
@@ -13,8 +14,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde_json::Value;
 use shardline::contract::ReplicationStatus;
+use shardline::contract::service::RefusedAlias;
 use shardline_common::clock::now_ms;
-use shardline_common::control::{Subscription, SubscriptionState};
+use shardline_common::control::{ExternalVersions, Subscription, SubscriptionState};
 use shardline_common::kafka::{ControlTopic, Derived};
 use shardline_common::opensearch::{OpenSearch, OpenSearchError, StateOf};
 use shardline_common::standstill::{Cause, StandstillReason};
@@ -441,6 +443,18 @@ impl Subscriptions {
             let fault = tables.into_iter().find_map(ControlTopic::fault)?;
             Some(StandstillReason::new(Cause::ControlTopic, now_ms(), fault))
         });
+        let applied = self.context.applied(subscription);
+        let refused = applied.map(|applied| applied.refused_aliases);
+        let refused_aliases = refused.unwrap_or_default().into_iter();
+        let refused_aliases = refused_aliases
+            .map(|(alias, reason)| RefusedAlias { alias, reason })
+            .collect();
+        let key =
+            ExternalVersions::key_of(&subscription.follower_cluster, &subscription.follower_index);
+        let versions: Option<ExternalVersions> = self.context.follower_table.get(&key);
+        let external_versions = versions
+            .filter(|versions| versions.subscription == subscription.id)
+            .map(|versions| versions.example);
         let mut status = status::of(subscription, phase, verbose);
         let waits = waits.or_else(|| {
             let unconfirmed = self.unconfirmed()?;
@@ -451,6 +465,8 @@ impl Subscriptions {
         });
         ReplicationStatus {
             dead_letters,
+            refused_aliases,
+            external_versions,
             standstill: waits.map(Into::into),
             ..status
         }

@@ -18,7 +18,7 @@ use shardline::contract::verify::{Findings, VerificationState, VerifyRequest};
 use shardline_common::clock::now_ms;
 use shardline_common::control::{AppliedMetadata, Ask, Entry, ShardRequest, Subscription};
 use shardline_common::kafka::ControlTopic;
-use shardline_common::metadata::{IndexMetadata, MetadataVersions};
+use shardline_common::metadata::{IndexMetadata, MetadataVersions, copied_aliases};
 use shardline_common::types::{IndexName, ShardId};
 use shardline_common::verify::{How, Question};
 use tokio::task::JoinHandle;
@@ -359,7 +359,13 @@ async fn differing_metadata(
             subject.subscriptions.cluster(),
             index,
         ));
-        let is_old = applied.is_none_or(|applied| leader.versions.newer_than(applied.versions));
+        let is_old = applied.is_none_or(|applied| {
+            let is_settling =
+                applied.wanted_aliases.is_some() && applied.refused_aliases.is_empty();
+            leader.versions.newer_than(applied.versions)
+                || is_settling
+                || applied.leniency.is_some()
+        });
         let differences = follower_index(subject).differences(&leader).await?;
         // It may have changed since it was asked for.
         let is_now = leader_metadata(subject, how).await?.versions == leader.versions;
@@ -390,9 +396,11 @@ fn follower_index(subject: &Subject) -> IndexAdmin {
 async fn repair(subject: &Subject, verification: &Verification) -> Result<(), VerifyError> {
     if !verification.found.metadata.is_empty() {
         let (leader, _) = differing_metadata(subject, verification.request.how).await?;
-        follower_index(subject)
-            .apply(&leader, MetadataVersions::default())
+        let index = follower_index(subject);
+        index
+            .apply(&leader, MetadataVersions::default(), None)
             .await?;
+        index.set_aliases(&copied_aliases(&leader.aliases)).await?;
     }
     if !verification.found.has_documents() {
         return Ok(());

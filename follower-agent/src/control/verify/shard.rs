@@ -206,9 +206,15 @@ impl Comparison<'_> {
 
     async fn count(&self) -> Result<u64, VerifyError> {
         let index = path_segment(self.subject.subscription.follower_index.as_str());
-        let path = format!("/{index}/_count?preference=_shards:{}", self.shard);
+        let path = format!(
+            "/{index}/_search?preference=_shards:{}&size=0&track_total_hits=true\
+             &search_pipeline=_none",
+            self.shard
+        );
         let counted: Value = self.subject.context.opensearch.get(&path).await?;
-        Ok(counted["count"].as_u64().unwrap_or_default())
+        Ok(counted["hits"]["total"]["value"]
+            .as_u64()
+            .unwrap_or_default())
     }
 
     /// The buckets in which the sides differ; both are scanned at the same time.

@@ -3,8 +3,9 @@
 
 use axum::body::Body;
 use axum::response::Response;
-use http::StatusCode;
+use http::header::WARNING;
 use http::request::Parts;
+use http::{HeaderValue, StatusCode};
 use shardline::contract::BASE;
 use shardline::contract::error::ApiError;
 use shardline::contract::service::ReplicationService;
@@ -253,12 +254,29 @@ async fn answer(
     query.check_rendering()?;
     let call = calls::parse(route, &parts.headers, query, body)?;
     query.check_known(parts.uri.path(), route.parameters)?;
+    let warning = match route.endpoint {
+        Endpoint::Stop => warning(service, &named).await,
+        _ => None,
+    };
     let value = calls::carry_out(service, call, named).await?;
-    Ok(render::answer(
-        StatusCode::OK,
-        &value,
-        &rendering(route.endpoint, query),
-    ))
+    let mut response = render::answer(StatusCode::OK, &value, &rendering(route.endpoint, query));
+    if let Some(warning) = warning {
+        response.headers_mut().insert(WARNING, warning);
+    }
+    Ok(response)
+}
+
+/// What whoever promotes an index has to know, as OpenSearch gives its warnings.
+async fn warning(service: &dyn ReplicationService, index: &str) -> Option<HeaderValue> {
+    let status = service.status(index.into(), false).await.ok()?;
+    status.external_versions?;
+    let text = format!(
+        "299 Shardline-{} \"the leader's documents have versions of their users \
+         (version_type=external), and those of [{index}] are higher: writes that go on with such \
+         versions are refused with 409 until they are above what GET shows\"",
+        env!("CARGO_PKG_VERSION")
+    );
+    HeaderValue::try_from(text).ok()
 }
 
 /// Statistics are always pretty, whole and JSON; bulk and task routes are always JSON.
