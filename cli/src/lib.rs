@@ -7,4 +7,4 @@
 pub mod contract;
 mod ctl;
 
-pub use ctl::{CtlArguments, run};
+pub use ctl::{CtlArguments, Program, run};

@@ -561,16 +561,19 @@ async fn the_command_line_does_all_of_it(world: &World) -> Result<()> {
             .await?
             .contains(&format!("by-hand  {ALIAS}  cli-*"))
     );
-    run(&format!("autofollow delete by-hand --leader-alias {ALIAS}")).await?;
+    run(&format!(
+        "autofollow delete by-hand --leader-alias {ALIAS} --yes"
+    ))
+    .await?;
     assert!(run("stats follower").await?.contains("cli-2"));
     assert!(run("stats leader").await?.starts_with("INDEX"));
 
-    let done = run("bulk pause cli-* --exclude cli-2 --wait").await?;
+    let done = run("bulk pause cli-* --exclude cli-2 --wait --yes").await?;
     assert!(
         done.contains("bulk_pause_replication  cli-*       1       0"),
         "{done}"
     );
-    let partly = ctl(&world.gateway, "bulk pause cli-* --wait").await?;
+    let partly = ctl(&world.gateway, "bulk pause cli-* --wait --yes").await?;
     assert_eq!(
         partly.stderr,
         "error: of 2 indices 1 failed and 0 were cancelled\n"
@@ -579,7 +582,7 @@ async fn the_command_line_does_all_of_it(world: &World) -> Result<()> {
         partly.stdout.contains("Index cli-1 is already paused"),
         "{partly:?}"
     );
-    let begun: Value = serde_json::from_str(&run("bulk resume cli-* --json").await?)?;
+    let begun: Value = serde_json::from_str(&run("bulk resume cli-* --json --yes").await?)?;
     let id = begun["task_id"].as_str().unwrap_or_default();
     assert!(
         run(&format!("task status {id} --wait"))
@@ -591,8 +594,11 @@ async fn the_command_line_does_all_of_it(world: &World) -> Result<()> {
         over.stderr.contains("not found or already completed"),
         "{over:?}"
     );
-    assert_eq!(run("stop cli-1").await?, "cli-1 is no longer followed\n");
+    assert_eq!(
+        run("stop cli-1 --yes").await?,
+        "cli-1 is no longer followed\n"
+    );
     assert_eq!(status(world, "cli-1").await?, "REPLICATION NOT IN PROGRESS");
-    run("bulk stop cli-2 --wait").await?;
+    run("bulk stop cli-2 --wait --yes").await?;
     Ok(())
 }

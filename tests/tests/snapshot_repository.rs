@@ -135,7 +135,7 @@ async fn an_index_comes_from_a_repository_while_it_is_written() -> Result<()> {
     follower
         .ok("POST", "/new/_delete_by_query?refresh=true", Some(&foreign))
         .await?;
-    ctl_ok(gateway, "verify new --repair").await?;
+    ctl_ok(gateway, "verify new --repair --yes").await?;
     proven_equal(&world, "old", "new").await?;
     world.stop().await
 }

@@ -1,86 +1,30 @@
 //! What can be said on the command line.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
 
+use super::documents::{Completions, Man};
+use super::options::Options;
+use super::statuses::Order;
+
 #[derive(Args)]
 pub struct CtlArguments {
     #[command(flatten)]
-    pub connection: Connection,
-    /// Print the agent's answers as they are
-    #[arg(long, global = true)]
-    pub json: bool,
+    pub(super) options: Options,
     #[command(subcommand)]
-    pub command: Command,
-}
-
-#[derive(Args)]
-pub struct Connection {
-    /// Gateway of any of the follower cluster's agents
-    #[arg(
-        long,
-        global = true,
-        env = "SHARDLINE_URL",
-        default_value = "http://127.0.0.1:9200"
-    )]
-    pub url: String,
-    /// Login for what stands in front of the gateway; without a password it is asked for
-    #[arg(
-        long,
-        global = true,
-        env = "SHARDLINE_USER",
-        hide_env_values = true,
-        value_name = "NAME[:PASSWORD]"
-    )]
-    pub user: Option<String>,
-    /// PEM file of the authority that signed the gateway's certificate, beside the system's own
-    #[arg(
-        long,
-        global = true,
-        env = "SHARDLINE_CA_CERTIFICATE",
-        value_name = "FILE"
-    )]
-    pub ca_certificate: Option<PathBuf>,
+    pub(super) command: Command,
 }
 
 #[derive(Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     /// How far indices are
-    Status {
-        /// A follower index or a pattern of them; all that are followed if there is none
-        index: Option<String>,
-        /// Each shard too
-        #[arg(long)]
-        shards: bool,
-        /// Ask again and again
-        #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "1",
-              value_parser = seconds)]
-        watch: Option<Duration>,
-    },
+    Status(Status),
     /// Follow a leader index
-    Start {
-        /// The follower index, which must not be there yet
-        index: String,
-        /// Connection alias of the leader cluster
-        #[arg(long)]
-        leader_alias: String,
-        /// Like the follower index if it is not given
-        #[arg(long)]
-        leader_index: Option<String>,
-        /// Snapshot repository, on both clusters, through which the index is copied; empty: through
-        /// Kafka
-        #[arg(long)]
-        repository: Option<String>,
-        #[command(flatten)]
-        settings: Settings,
-        #[command(flatten)]
-        roles: Roles,
-        #[command(flatten)]
-        wait: Wait,
-    },
+    Start(Start),
     /// Pause a replication; the index stays read-only
     Pause {
         index: String,
@@ -103,21 +47,7 @@ pub enum Command {
         settings: Settings,
     },
     /// Prove that an index is equal to its leader's, or name what differs; fails if it is not
-    Verify {
-        index: String,
-        /// Compare sources too, not only ids, routing and versions
-        #[arg(long)]
-        content: bool,
-        /// Copy the index anew if it differs
-        #[arg(long)]
-        repair: bool,
-        /// Read on either side at most; 0 is no limit
-        #[arg(long, value_name = "NUMBER")]
-        documents_per_second: Option<u64>,
-        /// Show the last one, or the one under way, instead of beginning one
-        #[arg(long, conflicts_with_all = ["content", "repair", "documents_per_second"])]
-        last: bool,
-    },
+    Verify(Verify),
     /// Documents that the follower index refuses
     DeadLetters {
         index: String,
@@ -136,10 +66,118 @@ pub enum Command {
     /// Bulk tasks that were begun
     #[command(subcommand)]
     Task(Task),
+    /// Named gateways, with how to log in there, to choose among
+    #[command(subcommand)]
+    Context(ContextCommand),
+    /// Collect what a report of a fault needs
+    #[command(subcommand)]
+    Debug(Debug),
+    /// Print completions of a shell
+    Completions(Completions),
+    /// Print this program's manual page
+    Man(Man),
+}
+
+#[derive(Args)]
+pub(super) struct Status {
+    /// A follower index or a pattern of them; all that are followed if there is none
+    pub index: Option<String>,
+    /// Each shard too
+    #[arg(long)]
+    pub shards: bool,
+    /// Which index comes first
+    #[arg(long, value_name = "ORDER", default_value = "name")]
+    pub sort: Order,
+    /// Ask again and again; on a terminal this is a screen with keys to scroll, filter and sort
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "1",
+        value_parser = seconds
+    )]
+    pub watch: Option<Duration>,
+}
+
+#[derive(Args)]
+pub(super) struct Start {
+    /// The follower index, which must not be there yet
+    pub index: String,
+    /// Connection alias of the leader cluster
+    #[arg(long)]
+    pub leader_alias: String,
+    /// Like the follower index if it is not given
+    #[arg(long)]
+    pub leader_index: Option<String>,
+    /// Snapshot repository, on both clusters, through which the index is copied; empty: through
+    /// Kafka
+    #[arg(long)]
+    pub repository: Option<String>,
+    #[command(flatten)]
+    pub settings: Settings,
+    #[command(flatten)]
+    pub roles: Roles,
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+#[derive(Args)]
+pub(super) struct Verify {
+    pub index: String,
+    /// Compare sources too, not only ids, routing and versions
+    #[arg(long)]
+    pub content: bool,
+    /// Copy the index anew if it differs
+    #[arg(long)]
+    pub repair: bool,
+    /// Read on either side at most; 0 is no limit
+    #[arg(long, value_name = "NUMBER")]
+    pub documents_per_second: Option<u64>,
+    /// Show the last one, or the one under way, instead of beginning one
+    #[arg(long, conflicts_with_all = ["content", "repair", "documents_per_second"])]
+    pub last: bool,
 }
 
 #[derive(Subcommand)]
-pub enum Autofollow {
+pub(super) enum ContextCommand {
+    /// The contexts there are; the current one is marked
+    List,
+    /// Make a context the current one
+    Use { name: String },
+    /// Make a context, or change it, from --url, --user, --password-file and the like
+    Set { name: String },
+    /// Forget a context
+    Delete { name: String },
+}
+
+#[derive(Subcommand)]
+pub(super) enum Debug {
+    /// Status, statistics, metrics, versions, configuration without secrets and the end of logs, in
+    /// one archive
+    Bundle(Bundle),
+}
+
+#[derive(Args)]
+pub(super) struct Bundle {
+    /// The archive (.tar.gz), which must not be there yet
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Admin address of an agent of either cluster, such as http://127.0.0.1:9600, for its metrics
+    /// and readiness; can be given more than once
+    #[arg(long, value_name = "URL")]
+    pub admin: Vec<String>,
+    /// Configuration file of an agent; values of secret keys are left out; can be given more than
+    /// once
+    #[arg(long, value_name = "FILE")]
+    pub config: Vec<PathBuf>,
+    /// Log of an agent, the last 4 MiB of it; can be given more than once
+    #[arg(long, value_name = "FILE")]
+    pub log: Vec<PathBuf>,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Autofollow {
     /// Follow the leader's indices that match, those that are there and those to come
     Create {
         name: String,
@@ -169,7 +207,7 @@ pub enum Autofollow {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-pub enum StatsOf {
+pub(super) enum StatsOf {
     /// Of this cluster as a leader
     Leader,
     Follower,
@@ -177,7 +215,7 @@ pub enum StatsOf {
 }
 
 #[derive(Subcommand)]
-pub enum Bulk {
+pub(super) enum Bulk {
     /// Follow the leader's indices that match, under their own names
     Start {
         #[command(flatten)]
@@ -216,7 +254,7 @@ pub enum Bulk {
 }
 
 #[derive(Subcommand)]
-pub enum Task {
+pub(super) enum Task {
     /// How far a task is
     Status {
         id: String,
@@ -228,7 +266,7 @@ pub enum Task {
 }
 
 #[derive(Args)]
-pub struct Indices {
+pub(super) struct Indices {
     /// Of index names; * stands for any run of characters
     pub pattern: String,
     /// Leave out; can be given more than once
@@ -236,8 +274,18 @@ pub struct Indices {
     exclude: Vec<String>,
 }
 
+impl fmt::Display for Indices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.pattern)?;
+        if !self.exclude.is_empty() {
+            write!(f, " (without {})", self.exclude.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
 impl Indices {
-    pub fn body(&self) -> Map<String, Value> {
+    pub(super) fn body(&self) -> Map<String, Value> {
         let mut body = Map::from_iter([("pattern".to_owned(), json!(self.pattern))]);
         if !self.exclude.is_empty() {
             body.insert("filters".to_owned(), json!({"exclude_index": self.exclude}));
@@ -247,14 +295,14 @@ impl Indices {
 }
 
 #[derive(Args)]
-pub struct Wait {
+pub(super) struct Wait {
     /// Show progress until it is done; fail if it fails
     #[arg(long)]
     pub wait: bool,
 }
 
 #[derive(Args)]
-pub struct Settings {
+pub(super) struct Settings {
     /// Index setting that wins over the leader's, such as index.number_of_replicas=0; can be given
     /// more than once
     #[arg(long = "setting", value_name = "KEY=VALUE", value_parser = setting)]
@@ -262,7 +310,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    pub fn json(&self) -> Option<Value> {
+    pub(super) fn json(&self) -> Option<Value> {
         let settings = self
             .settings
             .iter()
@@ -272,7 +320,7 @@ impl Settings {
 }
 
 #[derive(Args)]
-pub struct Roles {
+pub(super) struct Roles {
     /// Role of the security plugin on the leader cluster
     #[arg(long, value_name = "ROLE", requires = "follower_role")]
     leader_role: Option<String>,
@@ -282,7 +330,7 @@ pub struct Roles {
 }
 
 impl Roles {
-    pub fn json(&self) -> Option<Value> {
+    pub(super) fn json(&self) -> Option<Value> {
         let (leader, follower) = (self.leader_role.as_ref()?, self.follower_role.as_ref()?);
         Some(json!({"leader_cluster_role": leader, "follower_cluster_role": follower}))
     }

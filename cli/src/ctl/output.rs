@@ -1,92 +1,168 @@
-//! Where answers go: tables as wide as the terminal, or JSON.
+//! Where answers go: tables as wide as the terminal, JSON or YAML.
 
 use std::io::Write as _;
 
-use comfy_table::{ContentArrangement, Table};
 use console::Term;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::CtlError;
-use super::client::unexpected;
+use super::client::{Sent, unexpected};
+use super::grid::{Grid, Look};
+use super::options::Format;
 
 pub(super) struct Output {
-    json: bool,
+    format: Format,
     terminal: Option<Term>,
 }
 
+/// Tables, and a line that sums them up.
+pub(super) struct Shown {
+    pub tables: Vec<Grid>,
+    pub summary: Option<String>,
+}
+
+impl From<Vec<Grid>> for Shown {
+    fn from(tables: Vec<Grid>) -> Self {
+        Self {
+            tables,
+            summary: None,
+        }
+    }
+}
+
 impl Output {
-    pub(crate) fn new(json: bool) -> Self {
+    pub(super) fn new(format: Format) -> Self {
         let stdout = Term::stdout();
         Self {
-            json,
+            format,
             terminal: stdout.is_term().then_some(stdout),
         }
     }
 
-    /// Prints an answer as it is, or else the tables that are made of it.
-    pub(super) fn show<T: DeserializeOwned>(
-        &self,
-        answer: &Value,
-        tables: impl FnOnce(T) -> Vec<Table>,
-    ) -> Result<(), CtlError> {
-        self.print(&self.render(answer, tables)?)
+    /// Whether tables are printed on a terminal, so that a screen can be drawn.
+    pub(super) fn is_screen(&self) -> bool {
+        self.format == Format::Table && self.terminal.is_some()
     }
 
-    /// As [`Self::show`], in the place of all that stands on the terminal.
-    pub(super) fn show_anew<T: DeserializeOwned>(
+    /// How tables look here: colours are for terminals, and not for those who do not want them.
+    pub(super) fn look(&self) -> Look {
+        let size = self.terminal.as_ref().and_then(Term::size_checked);
+        let has_colours = self.terminal.as_ref().is_some_and(|terminal| {
+            terminal.features().colors_supported() && std::env::var_os("NO_COLOR").is_none()
+        });
+        Look {
+            width: size.map(|(_, width)| usize::from(width)),
+            has_colours,
+        }
+    }
+
+    /// Prints an answer as it is, or else the tables that are made of it.
+    pub(super) fn show<T: DeserializeOwned, S: Into<Shown>>(
         &self,
         answer: &Value,
-        tables: impl FnOnce(T) -> Vec<Table>,
+        tables: impl FnOnce(T) -> S,
     ) -> Result<(), CtlError> {
-        let text = self.render(answer, tables)?;
-        if let Some(terminal) = &self.terminal {
-            terminal.clear_screen()?;
+        if self.format != Format::Table {
+            return self.value(answer);
         }
-        self.print(&text)
+        let answer = serde_json::from_value(answer.clone())
+            .map_err(|error| unexpected("the call", &error))?;
+        let Shown { tables, summary } = tables(answer).into();
+        let look = self.look();
+        let mut texts: Vec<String> = tables
+            .iter()
+            .map(|table| table.lines(look).join("\n"))
+            .collect();
+        texts.extend(summary);
+        self.print(&texts.join("\n\n"))
     }
 
     /// What was done, or the answer that says so.
     pub(super) fn done(&self, answer: &Value, words: &str) -> Result<(), CtlError> {
-        if self.json {
-            self.print(&answer.to_string())
-        } else {
-            self.print(words)
+        match self.format {
+            Format::Table => self.print(words),
+            _ => self.value(answer),
         }
     }
 
     /// The answer that says why not; in words it is the caller's to say.
-    pub(crate) fn refused(&self, answer: &Value) -> Result<(), CtlError> {
-        if self.json {
-            self.print(&answer.to_string())
-        } else {
-            Ok(())
+    pub(super) fn refused(&self, answer: &Value) -> Result<(), CtlError> {
+        match self.format {
+            Format::Table => Ok(()),
+            _ => self.value(answer),
         }
     }
 
-    fn render<T: DeserializeOwned>(
-        &self,
-        answer: &Value,
-        tables: impl FnOnce(T) -> Vec<Table>,
-    ) -> Result<String, CtlError> {
-        if self.json {
-            return Ok(answer.to_string());
+    /// The request that was not sent.
+    pub(super) fn sent(&self, sent: &Sent) -> Result<(), CtlError> {
+        if self.format != Format::Table {
+            return self.value(&sent.to_json());
         }
-        let answer = serde_json::from_value(answer.clone())
-            .map_err(|error| unexpected("the call", &error))?;
-        let mut texts = Vec::new();
-        for mut table in tables(answer) {
-            if let Some((_, width)) = self.terminal.as_ref().and_then(Term::size_checked) {
-                table
-                    .set_content_arrangement(ContentArrangement::Dynamic)
-                    .set_width(width);
+        let mut text = format!("{} {}", sent.method, sent.url);
+        if let Some(body) = &sent.body {
+            text.push('\n');
+            text.push_str(&format!("{body:#}"));
+        }
+        self.print(&text)
+    }
+
+    fn value(&self, value: &Value) -> Result<(), CtlError> {
+        match self.format {
+            Format::Yaml => {
+                let text = serde_yaml_ng::to_string(&yaml(value));
+                let text = text.map_err(std::io::Error::other)?;
+                self.print(text.trim_end())
             }
-            texts.push(table.trim_fmt());
+            _ => self.print(&value.to_string()),
         }
-        Ok(texts.join("\n\n"))
     }
 
-    fn print(&self, text: &str) -> Result<(), CtlError> {
+    pub(super) fn print(&self, text: &str) -> Result<(), CtlError> {
         Ok(writeln!(std::io::stdout().lock(), "{text}")?)
+    }
+}
+
+/// The same value as YAML: numbers of any precision are texts inside of `serde_json`.
+fn yaml(value: &Value) -> serde_yaml_ng::Value {
+    use serde_yaml_ng::Value as Yaml;
+    match value {
+        Value::Null => Yaml::Null,
+        Value::Bool(is) => Yaml::Bool(*is),
+        Value::String(text) => Yaml::String(text.clone()),
+        Value::Array(items) => Yaml::Sequence(items.iter().map(yaml).collect()),
+        Value::Object(members) => Yaml::Mapping(mapping(members)),
+        Value::Number(number) => {
+            if let Some(number) = number.as_i64() {
+                Yaml::Number(number.into())
+            } else if let Some(number) = number.as_u64() {
+                Yaml::Number(number.into())
+            } else {
+                Yaml::Number(number.as_f64().unwrap_or(f64::NAN).into())
+            }
+        }
+    }
+}
+
+fn mapping(members: &Map<String, Value>) -> serde_yaml_ng::Mapping {
+    let members = members.iter();
+    members
+        .map(|(key, value)| (serde_yaml_ng::Value::String(key.clone()), yaml(value)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn yaml_has_numbers_as_numbers_and_keys_in_order() {
+        let value = json!({"z": 1, "a": [2.5, -3, u64::MAX, null], "t": "1", "n": {"b": true}});
+        let text = serde_yaml_ng::to_string(&yaml(&value)).unwrap();
+        let expected =
+            "z: 1\na:\n- 2.5\n- -3\n- 18446744073709551615\n- null\nt: '1'\nn:\n  b: true\n";
+        assert_eq!(text, expected);
     }
 }

@@ -1,109 +1,23 @@
 //! Tables of answers. No I/O here, so that recorded answers can be shown in tests.
 
-use std::collections::BTreeMap;
-
-use comfy_table::{CellAlignment, Table, presets};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use shardline_common::leader_stats::{LeaderStats, ReadCounters};
 
-use super::text;
+use super::grid::Grid;
 use super::text::{ago, bytes, count, millis};
 use crate::contract::bulk::TaskStatus;
 use crate::contract::dead_letters::DeadLetterList;
-use crate::contract::service::{FollowedStatus, ShardReplicationDetails, SyncingDetails};
 use crate::contract::stats::{AutoFollowStats, FollowerCounters, FollowerStats};
 use crate::contract::verify::VerificationStatus;
 
-/// Answer of `_status` without an index and of `_bulk_status`.
-#[derive(Deserialize)]
-pub(super) struct Statuses {
-    pub indices: BTreeMap<String, FollowedStatus>,
-}
-
-/// Columns whose names begin with `#` hold numbers.
-fn table<const N: usize>(header: [&str; N]) -> Table {
-    let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_header(header.map(|name| name.trim_start_matches('#')));
-    for (column, name) in table.column_iter_mut().zip(header) {
-        column.set_padding((0, 2));
-        if name.starts_with('#') {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    table
-}
-
 /// A value that is written as one word, such as a status.
-pub(crate) fn word(value: impl Serialize) -> String {
+pub(super) fn word(value: impl Serialize) -> String {
     let value = serde_json::to_value(value).unwrap_or_default();
     value.as_str().unwrap_or_default().to_owned()
 }
 
-pub(crate) fn statuses(statuses: Statuses) -> Vec<Table> {
-    let header = [
-        "INDEX", "LEADER", "STATUS", "#LAG", "#BEHIND", "PROGRESS", "REASON",
-    ];
-    let (mut indices, mut shards) = (
-        table(header),
-        table(["SHARD", "#APPLIED", "#LEADER AT", "#LAG", "PROGRESS"]),
-    );
-    for (
-        index,
-        FollowedStatus {
-            status,
-            lag_details,
-        },
-    ) in statuses.indices
-    {
-        let leader = status.leader_alias.iter().zip(&status.leader_index);
-        let behind = lag_details.map(|lag| millis(lag.millis));
-        indices.add_row([
-            index,
-            leader
-                .map(|(alias, index)| format!("{alias}:{index}"))
-                .collect(),
-            word(status.status),
-            status.syncing_details.map(lag).unwrap_or_default(),
-            behind.unwrap_or_default(),
-            text::progress(&status),
-            status.reason.unwrap_or_default(),
-        ]);
-        for shard in status.shard_replication_details.into_iter().flatten() {
-            shards.add_row(shard_row(shard));
-        }
-    }
-    let mut tables = vec![indices];
-    if !shards.is_empty() {
-        tables.push(shards);
-    }
-    tables
-}
-
-fn lag(details: SyncingDetails) -> String {
-    count(details.leader_checkpoint - details.follower_checkpoint)
-}
-
-fn shard_row(shard: ShardReplicationDetails) -> [String; 5] {
-    let numbers = shard.syncing_task_details.map(|details| {
-        [
-            details.follower_checkpoint.to_string(),
-            details.leader_checkpoint.to_string(),
-            lag(details),
-        ]
-    });
-    let [applied, leader_at, lag] = numbers.unwrap_or_default();
-    let progress = shard
-        .bootstrap_task_details
-        .as_ref()
-        .map(text::bootstrap)
-        .unwrap_or_default();
-    [shard.shard_id, applied, leader_at, lag, progress]
-}
-
-pub(crate) fn verification(verification: VerificationStatus) -> Vec<Table> {
-    let mut outcome = table([
+pub(super) fn verification(verification: VerificationStatus) -> Vec<Grid> {
+    let mut outcome = Grid::new(&[
         "INDEX",
         "STATE",
         "#DOCUMENTS",
@@ -113,7 +27,7 @@ pub(crate) fn verification(verification: VerificationStatus) -> Vec<Table> {
         "#UNCLEAR",
         "TIME",
     ]);
-    let mut differences = table(["", "WHAT DIFFERS"]);
+    let mut differences = Grid::new(&["", "WHAT DIFFERS"]);
     let found = verification.found;
     let kinds = [
         ("missing", found.missing),
@@ -121,7 +35,7 @@ pub(crate) fn verification(verification: VerificationStatus) -> Vec<Table> {
         ("different", found.different),
     ];
     let [missing, extra, different] = [0, 1, 2].map(|kind: usize| count(kinds[kind].1.count));
-    outcome.add_row([
+    outcome.add([
         verification.follower_index.to_string(),
         word(verification.state),
         count(found.documents),
@@ -156,8 +70,8 @@ pub(crate) fn verification(verification: VerificationStatus) -> Vec<Table> {
     }
 }
 
-pub(crate) fn dead_letters(list: DeadLetterList) -> Vec<Table> {
-    let mut letters = table(["SHARD", "#SEQ_NO", "ID", "ERROR", "REASON"]);
+pub(super) fn dead_letters(list: DeadLetterList) -> Vec<Grid> {
+    let mut letters = Grid::new(&["SHARD", "#SEQ_NO", "ID", "ERROR", "~REASON"]);
     letters.add_rows(list.dead_letters.into_iter().map(|letter| {
         [
             letter.shard_id.to_string(),
@@ -170,14 +84,14 @@ pub(crate) fn dead_letters(list: DeadLetterList) -> Vec<Table> {
     if list.failed_replays.is_empty() {
         return vec![letters];
     }
-    let mut failed = table(["SHARD", "REPLAY FAILED"]);
+    let mut failed = Grid::new(&["SHARD", "~REPLAY FAILED"]);
     let rows = list.failed_replays.into_iter();
     failed.add_rows(rows.map(|replay| [replay.shard_id.to_string(), replay.reason]));
     vec![letters, failed]
 }
 
-pub(crate) fn task(task: TaskStatus) -> Vec<Table> {
-    let mut counts = table([
+pub(super) fn task(task: TaskStatus) -> Vec<Grid> {
+    let mut counts = Grid::new(&[
         "OPERATION",
         "PATTERN",
         "#DONE",
@@ -185,7 +99,7 @@ pub(crate) fn task(task: TaskStatus) -> Vec<Table> {
         "#PENDING",
         "#CANCELLED",
     ]);
-    counts.add_row([
+    counts.add([
         word(task.operation_type),
         task.pattern,
         count(task.num_success),
@@ -193,9 +107,9 @@ pub(crate) fn task(task: TaskStatus) -> Vec<Table> {
         count(task.num_pending as u64),
         count(task.num_cancelled),
     ]);
-    let mut failures = table(["INDEX", "REASON"]);
+    let mut failures = Grid::new(&["INDEX", "~REASON"]);
     for failed in task.failed_indices {
-        failures.add_row([failed.index.0, failed.failure_reason]);
+        failures.add([failed.index.0, failed.failure_reason]);
     }
     if failures.is_empty() {
         vec![counts]
@@ -204,8 +118,8 @@ pub(crate) fn task(task: TaskStatus) -> Vec<Table> {
     }
 }
 
-pub(crate) fn leader_stats(stats: LeaderStats) -> Vec<Table> {
-    let mut table = table([
+pub(super) fn leader_stats(stats: LeaderStats) -> Vec<Grid> {
+    let mut table = Grid::new(&[
         "INDEX",
         "#OPERATIONS",
         "#FROM TRANSLOG",
@@ -217,7 +131,7 @@ pub(crate) fn leader_stats(stats: LeaderStats) -> Vec<Table> {
     let mut add = |name: &str, counters: ReadCounters| {
         let time =
             counters.total_read_time_translog_millis + counters.total_read_time_lucene_millis;
-        table.add_row([
+        table.add([
             name.to_owned(),
             count(counters.operations_read),
             count(counters.operations_read_translog),
@@ -235,8 +149,8 @@ pub(crate) fn leader_stats(stats: LeaderStats) -> Vec<Table> {
     vec![table]
 }
 
-pub(crate) fn follower_stats(stats: FollowerStats) -> Vec<Table> {
-    let mut indices = table([
+pub(super) fn follower_stats(stats: FollowerStats) -> Vec<Grid> {
+    let mut indices = Grid::new(&[
         "#SYNCING",
         "#BOOTSTRAPPING",
         "#PAUSED",
@@ -250,7 +164,7 @@ pub(crate) fn follower_stats(stats: FollowerStats) -> Vec<Table> {
         stats.num_failed_indices,
         stats.num_shard_tasks,
     ];
-    indices.add_row(states.map(|number| count(number as u64)));
+    indices.add(states.map(|number| count(number as u64)));
     let header = [
         "INDEX",
         "#WRITTEN",
@@ -261,9 +175,9 @@ pub(crate) fn follower_stats(stats: FollowerStats) -> Vec<Table> {
         "#FAILED WRITES",
         "#THROTTLED",
     ];
-    let mut counters = table(header);
+    let mut counters = Grid::new(&header);
     let mut add = |name: &str, of: FollowerCounters| {
-        counters.add_row([
+        counters.add([
             name.to_owned(),
             count(of.operations_written),
             count(of.operations_read),
@@ -282,8 +196,8 @@ pub(crate) fn follower_stats(stats: FollowerStats) -> Vec<Table> {
     vec![indices, counters]
 }
 
-pub(crate) fn rules(stats: AutoFollowStats, now_ms: i64) -> Vec<Table> {
-    let mut rules = table([
+pub(super) fn rules(stats: AutoFollowStats, now_ms: i64) -> Vec<Grid> {
+    let mut rules = Grid::new(&[
         "RULE",
         "LEADER",
         "PATTERN",
@@ -292,9 +206,9 @@ pub(crate) fn rules(stats: AutoFollowStats, now_ms: i64) -> Vec<Table> {
         "#FAILED CALLS",
         "LAST RUN",
     ]);
-    let mut failures = table(["RULE", "INDEX", "#ATTEMPTS", "NEXT IN", "REASON"]);
+    let mut failures = Grid::new(&["RULE", "INDEX", "#ATTEMPTS", "NEXT IN", "~REASON"]);
     for rule in stats.autofollow_stats {
-        rules.add_row([
+        rules.add([
             rule.name.clone(),
             rule.leader_alias,
             rule.pattern,
@@ -304,7 +218,7 @@ pub(crate) fn rules(stats: AutoFollowStats, now_ms: i64) -> Vec<Table> {
             ago(rule.progress.last_execution_time, now_ms),
         ]);
         for (index, failure) in rule.progress.failures {
-            failures.add_row([
+            failures.add([
                 rule.name.clone(),
                 index.0,
                 count(failure.attempts),
@@ -325,15 +239,17 @@ mod tests {
     use serde::de::DeserializeOwned;
     use serde_json::{Value, json};
 
+    use super::super::grid::Look;
     use super::*;
 
-    fn printed<T: DeserializeOwned>(answer: Value, tables: impl FnOnce(T) -> Vec<Table>) -> String {
+    fn printed<T: DeserializeOwned>(answer: Value, tables: impl FnOnce(T) -> Vec<Grid>) -> String {
         let tables = tables(serde_json::from_value(answer).unwrap());
-        tables
+        let look = Look::default();
+        let texts: Vec<String> = tables
             .iter()
-            .map(Table::trim_fmt)
-            .collect::<Vec<_>>()
-            .join("\n\n")
+            .map(|table| table.lines(look).join("\n"))
+            .collect();
+        texts.join("\n\n")
     }
 
     /// The answer that the plugin gave to a call.
@@ -341,34 +257,6 @@ mod tests {
         let all = include_str!("../../../tests/data/control-api.jsonl").lines();
         let mut all = all.map(|line| serde_json::from_str::<Value>(line).unwrap());
         all.find(|entry| entry["step"] == step).unwrap()["body"].take()
-    }
-
-    #[test]
-    fn statuses_stand_in_lines() {
-        let mut behind = recorded("status verbose");
-        behind["syncing_details"]["leader_checkpoint"] = json!(1_504);
-        behind["lag_details"] = json!({"operations": 1_500, "millis": 2_310});
-        let copied = json!({
-            "status": "BOOTSTRAPPING", "reason": "User initiated", "leader_alias": "eu", "leader_index": "logs",
-            "follower_index": "logs", "bootstrap_details": {
-                "bytes_total": 4000, "bytes_recovered": 1000, "bytes_percent": 25.0, "files_total": 2, "files_recovered": 0,
-                "files_percent": 0.0, "start_time": 1, "running_time": 2000, "documents_total": 40_000,
-                "documents_recovered": 10_000,
-            },
-        });
-        let answer = json!({"indices": {
-            "f-st": behind, "follower-01": recorded("status paused"), "logs": copied, "mine": recorded("status unknown"),
-        }});
-        let expected = "\
-INDEX        LEADER                         STATUS                         LAG  BEHIND  PROGRESS                             REASON
-f-st         my-connection-alias:l-st       SYNCING                      1,500   2.3 s                                       User initiated
-follower-01  my-connection-alias:leader-01  PAUSED                                                                           User initiated
-logs         eu:logs                        BOOTSTRAPPING                               25 % of 40,000, 5,000/s, 6.0 s left  User initiated
-mine                                        REPLICATION NOT IN PROGRESS
-
-SHARD      APPLIED  LEADER AT  LAG  PROGRESS
-[f-st][0]        4          4    0";
-        assert_eq!(printed(answer, statuses), expected);
     }
 
     #[test]
@@ -401,10 +289,12 @@ all          5     5       10 ms    0             0              0          0";
         );
         let failure = json!({"reason": "block", "attempts": 2, "next_attempt": 15_000});
         let answer = json!({
-            "num_success_start_replication": 3, "num_failed_start_replication": 1, "num_failed_leader_calls": 0,
-            "failed_indices": ["logs-7"], "autofollow_stats": [{
-                "name": "logs", "pattern": "logs-*", "leader_alias": "eu", "num_success_start_replication": 3,
-                "num_failed_start_replication": 1, "num_failed_leader_calls": 0, "failed_indices": ["logs-7"],
+            "num_success_start_replication": 3, "num_failed_start_replication": 1,
+            "num_failed_leader_calls": 0, "failed_indices": ["logs-7"], "autofollow_stats": [{
+                "name": "logs", "pattern": "logs-*", "leader_alias": "eu",
+                "num_success_start_replication": 3,
+                "num_failed_start_replication": 1, "num_failed_leader_calls": 0,
+                "failed_indices": ["logs-7"],
                 "last_execution_time": 8_000, "failures": {"logs-7": failure},
             }],
         });
@@ -420,7 +310,8 @@ logs  logs-7         2  5.0 s    block";
     #[test]
     fn a_task_shows_what_failed() {
         let answer = json!({
-            "operation_type": "bulk_pause_replication", "pattern": "logs-*", "start_time": 1, "num_success": 1200,
+            "operation_type": "bulk_pause_replication", "pattern": "logs-*", "start_time": 1,
+            "num_success": 1200,
             "num_failed": 1, "num_pending": 0, "num_cancelled": 0,
             "failed_indices": [{"index": "logs-1", "failure_reason": "Index logs-1 is already \
              paused"}],

@@ -7,19 +7,19 @@ use shardline_common::clock::now_ms;
 
 use crate::contract::service::{BootstrapDetails, ReplicationStatus, StandstillCause};
 
-pub(crate) fn count(number: impl TryInto<u64>) -> String {
+pub(super) fn count(number: impl TryInto<u64>) -> String {
     number
         .try_into()
         .map(|number| HumanCount(number).to_string())
         .unwrap_or_default()
 }
 
-pub(crate) fn bytes(number: u64) -> String {
+pub(super) fn bytes(number: u64) -> String {
     HumanBytes(number).to_string()
 }
 
 /// `19 ms`, `3.2 s`, `00:01:30`.
-pub(crate) fn millis(millis: i64) -> String {
+pub(super) fn millis(millis: i64) -> String {
     let duration = Duration::from_millis(u64::try_from(millis).unwrap_or_default());
     match duration.as_secs() {
         0 => format!("{} ms", duration.as_millis()),
@@ -38,7 +38,7 @@ pub(super) fn ago(time_ms: i64, now_ms: i64) -> String {
 }
 
 /// A copy or a resync under way.
-pub(crate) fn progress(status: &ReplicationStatus) -> String {
+pub(super) fn progress(status: &ReplicationStatus) -> String {
     let resyncs = status.resync_details.iter().map(|resync| {
         let (done, total) = (
             count(resync.documents_received),
@@ -83,7 +83,7 @@ fn standstill(what: &str, why: &StandstillCause, reason: &str) -> String {
 }
 
 /// How much is copied, how fast on average, and how long the rest will take at that rate.
-pub(crate) fn bootstrap(details: &BootstrapDetails) -> String {
+pub(super) fn bootstrap(details: &BootstrapDetails) -> String {
     let (Some(total), Some(done)) = (details.documents_total, details.documents_recovered) else {
         return format!("{:.0} %", details.bytes_percent);
     };

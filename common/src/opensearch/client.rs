@@ -243,15 +243,19 @@ impl OpenSearch {
             .pool_idle_timeout(Duration::from_secs(50));
         let client = build(http, "opensearch")?;
         config.refresh_login()?;
-        let base = config.url.trim_end_matches('/').to_owned();
-        Ok(Self::over(
-            base.clone(),
-            Arc::new(Http {
-                base,
-                client,
-                authorization: config.authorization.clone(),
-            }),
-        ))
+        let authorization = config.authorization.clone();
+        Ok(Self::over_http(&config.url, client, authorization))
+    }
+
+    /// A client of the cluster, or of whoever answers like one, at `url`.
+    pub fn over_http(url: &str, client: reqwest::Client, authorization: Authorization) -> Self {
+        let base = url.trim_end_matches('/').to_owned();
+        let http = Http {
+            base: base.clone(),
+            client,
+            authorization,
+        };
+        Self::over(base, Arc::new(http))
     }
 
     /// A client of the cluster that is called `base` and reached in this way.
