@@ -1,5 +1,6 @@
 //! What both agents share. Each folder may use those above it in this list, and none below:
-//! `words` and `process`, `record`, `control`, `kafka` and `opensearch`, `preflight`, `launch`.
+//! `words` and `process`, `page`, `record`, `control`, `kafka` and `opensearch`, `preflight`,
+//! `launch`.
 
 #![warn(unreachable_pub)]
 
@@ -9,6 +10,8 @@ pub mod kafka;
 #[cfg(feature = "agent")]
 pub mod launch;
 pub mod opensearch;
+#[cfg(feature = "agent")]
+pub mod page;
 #[cfg(feature = "agent")]
 pub mod preflight;
 mod process;

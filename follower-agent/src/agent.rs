@@ -30,7 +30,7 @@ use crate::control::{
 };
 use crate::http::gateway::{self, Budget, Limits, Upstream};
 use crate::http::measure;
-use crate::http::page;
+use crate::http::page::{self, Page};
 use crate::http::peers::{self, Peers};
 use crate::index::{AgentContext, ControlSettings, SnapshotRequests};
 use crate::membership::{Group, Membership, Positions, Slots};
@@ -62,6 +62,7 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
     let routes =
         telemetry::admin_router(registry, readiness.clone()).merge(page::router(Arc::clone(&page)));
     let admin = tokio::spawn(telemetry::serve(admin, routes, end.clone()));
+    let sampling = tokio::spawn(page::sample(Arc::clone(&page), stop.clone()));
     let Some(cluster) = wait_for_cluster(&opensearch, &stop).await else {
         return Ok(());
     };
@@ -178,6 +179,18 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
     )
     .layer(middleware::from_fn_with_state(peers, peers::route))
     .layer(middleware::from_fn_with_state(measured, measure::measure));
+    // Set once, here.
+    let _ = page.set(Page {
+        overview: subscriptions.clone(),
+        sight: Box::new(page::Open),
+        gateway: gateway.clone(),
+        address: config.gateway.address(),
+        actions: page::Actions {
+            is_on: config.admin.actions,
+            hosts: config.admin.known_hosts(),
+        },
+        kept: page::Kept::default(),
+    });
     let front = tokio::spawn(gateway::serve(front, gateway, budget, stop.clone()));
     let rules = tokio::spawn(auto_follow::run(Arc::clone(&subscriptions), stop.clone()));
     let tasks = tokio::spawn(bulk_tasks::run(Arc::clone(&subscriptions), stop.clone()));
@@ -188,8 +201,6 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
         leader_table,
         stop.clone(),
     ));
-    // Set once, here.
-    let _ = page.set(service);
     readiness.ready();
     info!(gateway = %config.gateway.listen, admin = %config.admin.listen, "ready");
     while !stop.is_cancelled() {
@@ -221,6 +232,7 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
     tasks.await.context("a bulk task panicked")?;
     tidying.await.context("the tidying of requests panicked")?;
     verifications.await.context("a verification panicked")?;
+    sampling.await.context("the page's samples panicked")?;
     end.cancel();
     admin
         .await

@@ -7,8 +7,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use shardline_common::config::{
-    AdminConfig, AgentConfig, ConfigError, KafkaConfig, LogConfig, OpenSearchConfig, base_url,
-    same_address,
+    AgentConfig, ConfigError, KafkaConfig, LogConfig, OpenSearchConfig, base_url, same_address,
 };
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -16,7 +15,7 @@ use shardline_common::config::{
 pub struct FollowerConfig {
     pub opensearch: OpenSearchConfig,
     pub kafka: KafkaConfig,
-    pub admin: AdminConfig,
+    pub admin: PageConfig,
     #[serde(default)]
     pub log: LogConfig,
     pub gateway: GatewayConfig,
@@ -27,6 +26,22 @@ pub struct FollowerConfig {
     /// among the follower cluster's `cluster.remote.<alias>` settings.
     #[serde(default)]
     pub aliases: BTreeMap<String, String>,
+}
+
+/// The admin port, with the page on it.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PageConfig {
+    /// `ip:port` where the page, `/metrics`, `/health` and `/ready` are served.
+    pub listen: SocketAddr,
+    /// Whether the page may change anything: start, pause, stop and so on. Whoever reaches the port
+    /// may then.
+    #[serde(default)]
+    pub actions: bool,
+    /// Names by which browsers reach the page to change anything, beside addresses, `localhost` and
+    /// the machine's own name.
+    #[serde(default)]
+    pub hosts: Vec<String>,
 }
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -105,13 +120,25 @@ impl GatewayConfig {
         if !self.listen.ip().is_unspecified() {
             return format!("http://{}", self.listen);
         }
-        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        let name = if name.trim().is_empty() {
-            "localhost"
-        } else {
-            name.trim()
-        };
-        format!("http://{name}:{}", self.listen.port())
+        format!("http://{}:{}", machine_name(), self.listen.port())
+    }
+}
+
+/// The machine's own name.
+fn machine_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        "" => "localhost".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+impl PageConfig {
+    /// All names by which the page may be reached to change anything.
+    pub(crate) fn known_hosts(&self) -> Vec<String> {
+        let mut hosts = self.hosts.clone();
+        hosts.push(machine_name());
+        hosts
     }
 }
 

@@ -23,6 +23,7 @@ use crate::capture::{Context, FetchTurns, Standing};
 use crate::config::{LeaderConfig, Source};
 use crate::metrics::Metrics;
 use crate::node::{self, ClusterView, LocalNode, StateId};
+use crate::page::{self, Page};
 use crate::publish::Publisher;
 use crate::scan::STRETCH_LENGTH;
 use crate::supervise::{self, Announced, Catalog, Held, Spools, Supervisor, Tables};
@@ -47,10 +48,13 @@ pub async fn run(config: LeaderConfig, stop: CancellationToken) -> anyhow::Resul
     let readiness = Readiness::waiting_for("the node's REST address");
     let listener = telemetry::bind("admin.listen", config.admin.listen).await?;
     let tables = Arc::new(OnceLock::new());
+    let shown = Arc::new(OnceLock::new());
     let routes = telemetry::admin_router(registry, readiness.clone())
-        .merge(supervise::router(Arc::clone(&tables)));
+        .merge(supervise::router(Arc::clone(&tables)))
+        .merge(page::router(Arc::clone(&shown)));
     let admin = tokio::spawn(telemetry::serve(listener, routes, stop.clone()));
-    let work = follow_cluster(&config, metrics, readiness, &tables, stop.clone()).await;
+    let work = follow_cluster(&config, metrics, readiness, (&tables, &shown), stop.clone());
+    let work = work.await;
     stop.cancel();
     admin
         .await
@@ -63,7 +67,7 @@ async fn follow_cluster(
     config: &LeaderConfig,
     metrics: Metrics,
     readiness: Readiness,
-    tables: &OnceLock<Tables>,
+    (tables, shown): (&OnceLock<Tables>, &OnceLock<Page>),
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let opensearch = OpenSearch::new(&config.opensearch)?;
@@ -139,6 +143,12 @@ async fn follow_cluster(
     };
     // Set once, here.
     let _ = tables.set(own_tables.clone());
+    let _ = shown.set(Page {
+        node: node.clone(),
+        context: Arc::clone(&context),
+        tables: own_tables.clone(),
+        kept: page::Kept::default(),
+    });
     let sharing = tokio::spawn(supervise::share(
         node.clone(),
         Arc::clone(&context),

@@ -1,7 +1,7 @@
 //! The leader agent: captures the operations of the shards on one OpenSearch node into Kafka.
 //!
 //! Each folder may use those above it in this list, and none below: `translog`, `publish` and
-//! `node`; `source` and `scan`; `capture`; `serve`; `supervise`.
+//! `node`; `source` and `scan`; `capture`; `serve`; `supervise`; `page`.
 
 #![warn(unreachable_pub)]
 
@@ -10,6 +10,7 @@ mod capture;
 mod config;
 mod metrics;
 mod node;
+mod page;
 mod preflight;
 mod publish;
 mod scan;

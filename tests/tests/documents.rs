@@ -212,7 +212,7 @@ async fn both_agents_can_be_watched(world: &World) -> Result<()> {
             .is_some_and(|page| page.contains("<title>Shardline</title>"))
     );
     assert_eq!(
-        follower.get("/indices").await?[0]["follower_index"],
+        follower.get("/page/indices").await?["rows"][0]["index"],
         "kinds"
     );
     Ok(())

@@ -7,6 +7,7 @@ pub mod dead_letters;
 pub mod error;
 pub mod names;
 pub mod object_parser;
+pub mod overview;
 pub mod replication_settings;
 pub mod request;
 pub mod service;

@@ -44,7 +44,7 @@ pub(super) fn answer(registry: &Registry, headers: &HeaderMap) -> Response {
     }
 }
 
-fn takes_gzip(headers: &HeaderMap) -> bool {
+pub(crate) fn takes_gzip(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT_ENCODING).into_iter();
     let mut codings = accepted
         .filter_map(|value| value.to_str().ok())

@@ -14,6 +14,7 @@ use http::Method;
 use serde_json::{Value, json};
 use shardline::contract::ApiError;
 use shardline::contract::bulk::{BulkRequest, TaskStatus};
+use shardline::contract::overview::TaskOverview;
 use shardline::contract::service::{ReplicationState, ReplicationStatus};
 use shardline_common::bulk::{BulkCancellation, BulkOperation, BulkTask, FailedIndex};
 use shardline_common::clock::now_ms;
@@ -142,6 +143,18 @@ pub(crate) async fn begin(
 
 pub(crate) fn task_status(subscriptions: &Subscriptions, id: &str) -> Result<TaskStatus, ApiError> {
     find(subscriptions, id).map(TaskStatus::from)
+}
+
+/// All tasks that can still be asked for, the newest first.
+pub(super) fn overview(subscriptions: &Subscriptions) -> Vec<TaskOverview> {
+    let mut tasks: Vec<BulkTask> = tasks(subscriptions).collect();
+    tasks.sort_by_key(|task| std::cmp::Reverse(task.start_time));
+    let overview = |task: BulkTask| TaskOverview {
+        task_id: task.id.clone(),
+        is_done: task.is_done(),
+        status: TaskStatus::from(task),
+    };
+    tasks.into_iter().map(overview).collect()
 }
 
 /// What is under way is finished; what has not begun is not done.

@@ -8,6 +8,7 @@ mod evidence;
 pub(crate) mod leader_watch;
 mod leaders;
 mod locks;
+mod overview;
 mod own_gateway;
 mod stats;
 mod status;

@@ -126,18 +126,21 @@ fn held_up(progress: &IndexProgress) -> Vec<HeldUpDetails> {
 }
 
 fn resyncs(progress: &IndexProgress) -> Vec<ResyncDetails> {
-    let details = |(shard_id, shard): (u32, &ShardProgress)| {
-        let resync = shard.resync()?;
-        Some(ResyncDetails {
-            shard_id,
-            from_seq_no: resync.from.0,
-            to_seq_no: resync.to.0,
-            cause: resync.cause,
-            documents_total: resync.total,
-            documents_received: resync.done,
-        })
-    };
+    let details = |(shard_id, shard): (u32, &ShardProgress)| resync(shard_id, shard);
     (0..).zip(&progress.shards).filter_map(details).collect()
+}
+
+/// The resync that a shard goes through, if it does.
+pub(super) fn resync(shard_id: u32, shard: &ShardProgress) -> Option<ResyncDetails> {
+    let resync = shard.resync()?;
+    Some(ResyncDetails {
+        shard_id,
+        from_seq_no: resync.from.0,
+        to_seq_no: resync.to.0,
+        cause: resync.cause,
+        documents_total: resync.total,
+        documents_received: resync.done,
+    })
 }
 
 fn syncing(shard: &ShardProgress) -> SyncingDetails {

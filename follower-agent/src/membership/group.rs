@@ -507,6 +507,11 @@ impl Group {
             .collect())
     }
 
+    /// Base URL of this agent's gateway, as the others know it.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Which agent holds which slot, as far as it has said so. It may be gone.
     pub(crate) async fn holders(&self) -> Result<BTreeMap<Slot, Holder>, GroupError> {
         let partitions: Vec<_> = (0..SLOTS)

@@ -48,6 +48,11 @@ impl Standing {
         }
     }
 
+    /// All of them.
+    pub(crate) fn all(&self) -> Vec<CaptureStandstill> {
+        self.0.lock().values().cloned().collect()
+    }
+
     /// At most `most` of them.
     pub(crate) fn some(&self, most: usize) -> Vec<CaptureStandstill> {
         self.0.lock().values().take(most).cloned().collect()

@@ -81,9 +81,11 @@ const LEADER_AGENT: Package = Package {
             ],
         ),
         ("preflight", &["node", "supervise"]),
+        ("page", &["capture", "node", "supervise"]),
         (
             "agent",
             &[
+                "page",
                 "supervise",
                 "serve",
                 "capture",
@@ -103,6 +105,7 @@ const COMMON: Package = Package {
     arrows: &[
         ("words", &[]),
         ("process", &[]),
+        ("page", &["process"]),
         ("record", &["words"]),
         ("control", &["words", "record"]),
         ("kafka", &["control", "record", "process", "words"]),

@@ -30,6 +30,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 use super::Subscriptions;
+use super::held::Held;
 use super::tasks::StartFailure;
 use crate::control::bulk_tasks;
 use crate::control::verify::{self, Verification};
@@ -464,6 +465,37 @@ impl Subscriptions {
     }
 }
 
+impl Subscriptions {
+    /// The status of one index as [`ReplicationService::statuses`] has it; `None`: not followed.
+    pub(in crate::control) fn followed_status(
+        &self,
+        follower: &IndexName,
+    ) -> Option<FollowedStatus> {
+        match self.subscription(follower) {
+            Some(subscription) => Some(self.shown(&subscription, false)),
+            None => {
+                let held = self.held(follower)?;
+                Some(Self::shown_of_held(follower, &held))
+            }
+        }
+    }
+
+    fn shown(&self, subscription: &Subscription, verbose: bool) -> FollowedStatus {
+        let phase = self.phase(&subscription.follower_index);
+        FollowedStatus {
+            lag_details: status::lag(phase.as_ref()),
+            status: self.status_in(subscription, phase, verbose),
+        }
+    }
+
+    fn shown_of_held(follower: &IndexName, held: &Held) -> FollowedStatus {
+        FollowedStatus {
+            status: Self::status_of_held(follower, held.clone()),
+            lag_details: None,
+        }
+    }
+}
+
 impl ReplicationService for Subscriptions {
     fn start(
         &self,
@@ -538,28 +570,14 @@ impl ReplicationService for Subscriptions {
     fn statuses(&self, pattern: &str, verbose: bool) -> Vec<(IndexName, FollowedStatus)> {
         let mut statuses = Vec::new();
         for subscription in self.all() {
-            let follower = subscription.follower_index.clone();
-            if wildcard_match(pattern, follower.as_str()) {
-                let phase = self.phase(&follower);
-                let lag_details = status::lag(phase.as_ref());
-                statuses.push((
-                    follower,
-                    FollowedStatus {
-                        status: self.status_in(&subscription, phase, verbose),
-                        lag_details,
-                    },
-                ));
+            if wildcard_match(pattern, subscription.follower_index.as_str()) {
+                let shown = self.shown(&subscription, verbose);
+                statuses.push((subscription.follower_index, shown));
             }
         }
         for (follower, held) in &*self.memory.held() {
             if wildcard_match(pattern, follower.as_str()) {
-                let status = Self::status_of_held(follower, held.clone());
-                let lag_details = None;
-                let shown = FollowedStatus {
-                    status,
-                    lag_details,
-                };
-                statuses.push((follower.clone(), shown));
+                statuses.push((follower.clone(), Self::shown_of_held(follower, held)));
             }
         }
         statuses.sort_by(|(one, _), (other, _)| one.cmp(other));
