@@ -5,7 +5,7 @@ RUN := deploy/dev/with-toolchain
 # Development commands leave out what only releases and benchmarks need.
 DEV := --locked --no-default-features
 
-.PHONY: demo test unit sim e2e mutants faults previous soak bench compared microbench check chart-test
+.PHONY: demo test unit sim e2e mutants faults previous soak bench compared microbench check chart-test dist dist-test
 
 demo:
 	@deploy/dev/demo $(if $(KEEP),--keep)
@@ -74,6 +74,14 @@ mutants:
 	@$(RUN) cargo mutants --in-diff "$${CARGO_TARGET_DIR:-target}/mutants.diff" --shard $(SAMPLE) --sharding round-robin \
 		--output "$${CARGO_TARGET_DIR:-target}" --test-workspace=true \
 		--cargo-arg=--locked -- --workspace --exclude shardline-tests
+
+# What a release consists of, in target/dist/out: binaries for every Linux with glibc 2.34, packages, checksums.
+dist:
+	@$(RUN) deploy/package/dist
+
+# The packages of `make dist` in a Debian of their own: installed, upgraded from PREVIOUS (a folder of packages), purged.
+dist-test:
+	@deploy/package/test "$${CARGO_TARGET_DIR:-target}/dist/out" $(PREVIOUS)
 
 # The Helm chart: lint, rendering, schemas, alert rules.
 chart-test:
