@@ -5,7 +5,7 @@ RUN := deploy/dev/with-toolchain
 # Development commands leave out what only releases and benchmarks need.
 DEV := --locked --no-default-features
 
-.PHONY: demo test unit sim e2e mutants faults previous soak bench compared microbench check chart-test dist dist-test
+.PHONY: demo test unit sim e2e mutants faults previous soak bench compared microbench check chart-test dist dist-test images compose-test
 
 demo:
 	@deploy/dev/demo $(if $(KEEP),--keep)
@@ -79,9 +79,21 @@ mutants:
 dist:
 	@$(RUN) deploy/package/dist
 
-# The packages of `make dist` in a Debian of their own: installed, upgraded from PREVIOUS (a folder of packages), purged.
+# The packages of `make dist` in a Debian of their own, as docs/install.md has it: installed, followed an index with, upgraded from
+# those of the commit FROM, purged.
+FROM ?= 6cdee55
 dist-test:
-	@deploy/package/test "$${CARGO_TARGET_DIR:-target}/dist/out" $(PREVIOUS)
+	@deploy/package/previous $(FROM) "$${CARGO_TARGET_DIR:-target}/dist/previous-packages"
+	@deploy/package/test "$${CARGO_TARGET_DIR:-target}/dist/out" "$${CARGO_TARGET_DIR:-target}/dist/previous-packages"
+
+# The container images of what `make dist` made, as an OCI layout in target/dist/images; each is run.
+images:
+	@deploy/images/build
+
+# deploy/compose: taken by `docker compose config`, and what it says by the agents.
+compose-test:
+	@$(RUN) cargo build $(DEV) --workspace --bins
+	@deploy/compose/test "$${CARGO_TARGET_DIR:-target}/debug"
 
 # The Helm chart: lint, rendering, schemas, alert rules.
 chart-test:

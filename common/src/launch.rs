@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::Context;
-use clap::{Args, ValueEnum};
+use clap::{Args, CommandFactory, ValueEnum};
+use clap_complete::{Shell, generate};
+use clap_mangen::Man;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +40,26 @@ pub struct LaunchArguments {
     /// Print the JSON schema of the configuration file and exit.
     #[arg(long, conflicts_with = "check_config")]
     config_schema: bool,
+    /// Print the manual page and exit.
+    #[arg(long)]
+    manual: bool,
+    /// Print what completes this program's arguments in a shell, and exit.
+    #[arg(long, value_name = "SHELL")]
+    completions: Option<Shell>,
+}
+
+impl LaunchArguments {
+    /// Prints what the arguments ask about the program `P` itself, and says whether they did.
+    pub fn describe<P: CommandFactory>(&self) -> std::io::Result<bool> {
+        let mut program = P::command();
+        if self.manual {
+            Man::new(program).render(&mut std::io::stdout())?;
+        } else if let Some(shell) = self.completions {
+            let name = program.get_name().to_owned();
+            generate(shell, &mut program, name, &mut std::io::stdout());
+        }
+        Ok(self.manual || self.completions.is_some())
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -34,6 +34,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     match arguments.command {
         Some(Command::Ctl(arguments)) => Ok(shardline::run(arguments).await),
+        None if arguments.launch.describe::<Arguments>()? => Ok(ExitCode::SUCCESS),
         None => launch(arguments.launch, follower_agent::run).await,
     }
 }

@@ -36,10 +36,14 @@ fn raise_open_files() {
 }
 
 fn main() -> anyhow::Result<ExitCode> {
+    let arguments = Arguments::parse().launch;
+    if arguments.describe::<Arguments>()? {
+        return Ok(ExitCode::SUCCESS);
+    }
     raise_open_files();
     let runtime = Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
         .build()?;
-    runtime.block_on(launch(Arguments::parse().launch, leader_agent::run))
+    runtime.block_on(launch(arguments, leader_agent::run))
 }
