@@ -23,12 +23,13 @@ use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::{FollowerConfig, GatewayConfig};
+use crate::config::{FollowerConfig, GatewayConfig, SecurityConfig, SecurityMode};
 use crate::control::{
     Leaders, OwnGateway, Subscriptions, auto_follow, bulk_tasks, leader_watch, tidy_requests,
     verify,
 };
-use crate::http::gateway::{self, Budget, Limits, Upstream};
+use crate::http::gateway::security::{self, Grant, Grants};
+use crate::http::gateway::{self, Budget, Guard, Limits, Upstream};
 use crate::http::measure;
 use crate::http::page::{self, Page};
 use crate::http::peers::{self, Peers};
@@ -141,9 +142,17 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
         aliases: config.aliases.clone(),
     };
     let settings = ControlSettings::new(follower_table, cluster.clone());
+    let upstream = upstream(&config.opensearch)?;
+    let Some(guard) = guard(&config.gateway.security, &upstream, &stop).await? else {
+        return Ok(());
+    };
+    let guard = Arc::new(guard);
     let own_gateway = OwnGateway::new(
         config.gateway.own_address(),
         proxy_client(&config.opensearch)?,
+        guard
+            .is_on()
+            .then(|| config.opensearch.authorization.clone()),
     );
     let subscriptions = Subscriptions::new(
         context,
@@ -164,11 +173,11 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
         async move { group.run(rebalances, left).await }
     });
     let service: Arc<dyn ReplicationService> = subscriptions.clone();
-    let upstream = upstream(&config.opensearch)?;
     let peers = Arc::new(Peers {
         slots,
         group,
         client: proxy_client(&config.opensearch)?,
+        guard: Arc::clone(&guard),
     });
     let budget = Budget::new(limits(&config.gateway));
     let gateway = gateway::router(
@@ -176,13 +185,14 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
         Arc::new(settings),
         upstream,
         budget.clone(),
+        Arc::clone(&guard),
     )
     .layer(middleware::from_fn_with_state(peers, peers::route))
     .layer(middleware::from_fn_with_state(measured, measure::measure));
     // Set once, here.
     let _ = page.set(Page {
         overview: subscriptions.clone(),
-        sight: Box::new(page::Open),
+        sight: Box::new(page::Guarded(guard)),
         gateway: gateway.clone(),
         address: config.gateway.address(),
         actions: page::Actions {
@@ -253,6 +263,43 @@ fn upstream(config: &OpenSearchConfig) -> anyhow::Result<Upstream> {
     let url = base_url("opensearch.url", &config.url)?;
     let upstream = Upstream::new(url, proxy_client(config)?);
     Ok(upstream.with_authorization(config.authorization.clone()))
+}
+
+/// What stands before the gateway; `None` if stopped before it is known whether the cluster has
+/// the security plugin.
+async fn guard(
+    config: &SecurityConfig,
+    upstream: &Upstream,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<Guard>> {
+    let ask = || security::has_plugin(upstream);
+    let has_plugin = match config.mode {
+        Some(SecurityMode::Off) => false,
+        _ => match until_available("the follower cluster's security plugin", ask, stop).await {
+            Some(has_plugin) => has_plugin,
+            None => return Ok(None),
+        },
+    };
+    let mode = config.mode.map(|mode| match mode {
+        SecurityMode::Plugin => security::Mode::Plugin,
+        SecurityMode::Off => security::Mode::Off,
+    });
+    let grants = config.roles.iter().map(|(role, grant)| {
+        let (operations, indices) = (grant.operations.clone(), grant.indices.clone());
+        (
+            role.clone(),
+            Grant {
+                operations,
+                indices,
+            },
+        )
+    });
+    let grants = Grants::new(grants.collect());
+    let guard = security::guard(mode, has_plugin, upstream.clone(), grants)?;
+    if !guard.is_on() {
+        warn!("nobody is asked who they are: whoever reaches the gateway controls replication");
+    }
+    Ok(Some(guard))
 }
 
 fn open_checkpoints(data_dir: &Path) -> anyhow::Result<CheckpointStore> {

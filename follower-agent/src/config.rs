@@ -62,6 +62,39 @@ pub struct GatewayConfig {
     /// Most connections at a time; further ones wait.
     #[serde(default = "max_connections")]
     pub max_connections: usize,
+    #[serde(default)]
+    pub security: SecurityConfig,
+}
+
+/// Who is asked who calls, and what callers may.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SecurityConfig {
+    /// Who is asked who calls. Without it nobody is, and an agent does not start where the follower
+    /// cluster has the security plugin.
+    pub mode: Option<SecurityMode>,
+    /// Roles of the follower cluster, beside those that come with the plugin, and what they may do
+    /// at the gateway.
+    pub roles: BTreeMap<String, RoleConfig>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SecurityMode {
+    /// The follower cluster's security plugin.
+    Plugin,
+    /// Nobody: whoever reaches the gateway may do everything.
+    Off,
+}
+
+/// What a role of the follower cluster may do at the gateway.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RoleConfig {
+    /// Names or patterns of the replication plugin's actions.
+    pub operations: Vec<String>,
+    /// Names or patterns of follower indices.
+    pub indices: Vec<String>,
 }
 
 /// OpenSearch's default of `http.max_content_length`.

@@ -24,7 +24,9 @@ pub use http::api::openapi;
 pub use http::api::query::COMMON;
 pub use http::api::render::{Rendering, refusal};
 pub use http::api::routes::ROUTES;
-pub use http::gateway::{Budget, Limits as GatewayLimits, Upstream, router as gateway, serve};
+pub use http::gateway::{
+    Budget, Guard, Limits as GatewayLimits, Upstream, router as gateway, serve,
+};
 pub use index::IndexAdmin;
 pub use membership::{Committed, Positions, Slot, copy_key};
 pub use metrics::Metrics;

@@ -34,6 +34,7 @@ pub struct Metrics {
     pub resyncing: IntGaugeVec,
     pub waiting_partitions: IntGauge,
     pub foreign_writes: IntGaugeVec,
+    pub without_roles: IntGauge,
     pub verified_equal: IntGaugeVec,
     pub lag_seconds: GaugeVec,
     pub bootstrap_documents: IntCounterVec,
@@ -198,6 +199,12 @@ impl Metrics {
             waiting_partitions: register_int_gauge_with_registry!(
                 "shardline_follower_waiting_partitions",
                 "Partitions that are far behind and wait until others are read",
+                registry
+            )?,
+            without_roles: register_int_gauge_with_registry!(
+                "shardline_follower_indices_without_roles",
+                "Indices that are followed under no roles though callers are asked for some: they \
+                 were followed before",
                 registry
             )?,
             foreign_writes: register_int_gauge_vec_with_registry!(

@@ -21,7 +21,7 @@ use shardline::contract::verify::{Findings, Named, VerificationState};
 use shardline::contract::{ApiError, ReplicationStatus};
 use shardline_common::auto_follow::{RuleProgress, StartFailure};
 use shardline_common::bulk::{BulkOperation, BulkTask, FailedIndex};
-use shardline_common::control::VersionExample;
+use shardline_common::control::{ReplicationRoles, VersionExample};
 use shardline_common::leader_stats::{LeaderStats, ReadCounters};
 use shardline_common::standstill::{Cause, StandstillReason};
 use shardline_common::types::ShardId;
@@ -289,6 +289,12 @@ fn answers_with_everything_in_them_are_as_described() {
             id: "d".to_owned(),
             version: 2,
         }),
+        use_roles: Some(ReplicationRoles {
+            user: Some("u".to_owned()),
+            leader_cluster_role: "l".to_owned(),
+            follower_cluster_role: "r".to_owned(),
+        }),
+        without_roles: true,
         shard_replication_details: Some(shards),
         ..ReplicationStatus::not_in_progress()
     };
@@ -329,6 +335,7 @@ fn answers_with_everything_in_them_are_as_described() {
         pending: vec!["y".into()],
         num_success: 1,
         num_cancelled: 0,
+        roles: None,
         failed: vec![failed],
     };
     document.check("TaskStatus", TaskStatus::from(task));

@@ -135,6 +135,7 @@ async fn follow_cluster(
         node.cluster().clone(),
         leader_table.clone(),
         follower_table.clone(),
+        config.capture.roles.clone(),
     );
     let own_tables = Tables {
         cluster: node.cluster().clone(),

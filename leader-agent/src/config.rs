@@ -1,5 +1,6 @@
 //! The leader agent's configuration.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -32,6 +33,9 @@ pub struct CaptureConfig {
     pub(crate) poll_seconds: u64,
     /// `poll` only: how often deletions are looked for in a shard that changes, in seconds.
     pub(crate) poll_sweep_seconds: u64,
+    /// Roles of the leader cluster under which indices may be followed. Without any, every
+    /// follower may follow everything. All agents of a cluster use the same.
+    pub(crate) roles: BTreeMap<String, CaptureRole>,
     /// Names or patterns (`logs-*`) of indices that are captured whether anybody follows them or
     /// not.
     pub(crate) always: Vec<String>,
@@ -60,12 +64,21 @@ pub enum Source {
     Poll,
 }
 
+/// What a role may follow, and who has it: names or patterns with `*`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CaptureRole {
+    pub(crate) indices: Vec<String>,
+    pub(crate) users: Vec<String>,
+}
+
 impl Default for CaptureConfig {
     fn default() -> Self {
         Self {
             source: Source::Translog,
             poll_seconds: 1,
             poll_sweep_seconds: 300,
+            roles: BTreeMap::new(),
             always: Vec::new(),
             data_paths: Vec::new(),
             spool_limit_mib: 4096,

@@ -63,7 +63,11 @@ impl World {
     }
 
     pub async fn follow(&self, leader: &str, follower: &str) -> Result<()> {
-        let body = json!({"leader_alias": ALIAS, "leader_index": leader});
+        let mut body = json!({"leader_alias": ALIAS, "leader_index": leader});
+        if self.stack.access("admin").is_some() {
+            let role = "all_access";
+            body["use_roles"] = json!({"leader_cluster_role": role, "follower_cluster_role": role});
+        }
         self.gateway
             .ok(
                 "PUT",

@@ -7,6 +7,7 @@ use super::names;
 use super::object_parser::ObjectParser;
 use super::request::UseRoles;
 use super::settings::{FlatSettings, flatten_raw};
+use shardline_common::control::ReplicationRoles;
 
 const RULE: ObjectParser = ObjectParser {
     name: "AutoFollowRequestParser",
@@ -30,6 +31,7 @@ pub struct RuleRequest {
     pub pattern: String,
     pub follower_index_pattern: Option<String>,
     pub settings: FlatSettings,
+    pub roles: Option<ReplicationRoles>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,6 +105,7 @@ impl RuleBody {
                     pattern,
                     follower_index_pattern,
                     settings,
+                    roles: self.use_roles.and_then(UseRoles::into_roles),
                 })
             }
             _ => Err(ApiError::validation(&problems)),

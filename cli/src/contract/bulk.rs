@@ -7,6 +7,7 @@ use shardline_common::bulk::{BulkOperation, BulkTask, FailedIndex};
 use super::error::ApiError;
 use super::object_parser::ObjectParser;
 use super::request::{UseRoles, require_body};
+use shardline_common::control::ReplicationRoles;
 
 const BULK: ObjectParser = ObjectParser {
     name: "BulkReplicationRequestParser",
@@ -20,35 +21,37 @@ pub struct BulkRequest {
     pub leader_alias: Option<String>,
     /// Names for a start, index expressions for the others.
     pub exclude: Vec<String>,
+    pub roles: Option<ReplicationRoles>,
 }
 
 /// A body as parsed.
 #[derive(Clone, Debug, Default)]
 pub struct BulkBody {
     request: BulkRequest,
+    use_roles: Option<UseRoles>,
 }
 
 impl BulkBody {
     pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
         let mut request = BulkRequest::default();
+        let mut use_roles = None;
         for field in BULK.parse(require_body(body)?)? {
             match field.name.as_ref() {
                 "pattern" => request.pattern = field.string()?,
                 "leader_alias" => request.leader_alias = Some(field.string()?),
-                "use_roles" => {
-                    UseRoles::parse(&field)?;
-                }
+                "use_roles" => use_roles = UseRoles::parse(&field)?,
                 _ => {
                     field.require_object()?;
                     request.exclude = excluded(field.value.get());
                 }
             }
         }
-        Ok(Self { request })
+        Ok(Self { request, use_roles })
     }
 
     pub fn validate(self, operation: BulkOperation) -> Result<BulkRequest, ApiError> {
         let mut request = self.request;
+        request.roles = self.use_roles.and_then(UseRoles::into_roles);
         let pattern = &request.pattern;
         if pattern.trim().is_empty() {
             return Err(ApiError::validation(&["pattern is required"]));

@@ -238,6 +238,11 @@ impl ApiError {
         Cause::new("cluster_block_exception", reason)
     }
 
+    /// What the security plugin refuses.
+    pub fn security(reason: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "security_exception", reason)
+    }
+
     pub fn status_exception(status: StatusCode, reason: impl Into<String>) -> Self {
         Self::new(status, "status_exception", reason)
     }

@@ -25,3 +25,5 @@ pub use settings::FlatSettings;
 
 /// Path under which all routes of the control API lie.
 pub const BASE: &str = "/_plugins/_replication/";
+/// The header that says for whom the agents call: heard from their own user alone.
+pub const ON_BEHALF_OF: &str = "x-shardline-on-behalf-of";

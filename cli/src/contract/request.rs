@@ -8,6 +8,7 @@ use super::error::ApiError;
 use super::names;
 use super::object_parser::{Field, ObjectParser};
 use super::settings::{FlatSettings, flatten_into, flatten_raw};
+use shardline_common::control::ReplicationRoles;
 
 const START: ObjectParser = ObjectParser {
     name: "FollowIndexRequestParser",
@@ -63,17 +64,26 @@ impl UseRoles {
         Ok((roles != Self::default()).then_some(roles))
     }
 
+    /// Both of them; who asks is not known here.
+    pub(super) fn into_roles(self) -> Option<ReplicationRoles> {
+        Some(ReplicationRoles {
+            user: None,
+            leader_cluster_role: self.leader_cluster_role?,
+            follower_cluster_role: self.follower_cluster_role?,
+        })
+    }
+
     pub(super) fn is_half_filled(&self) -> bool {
         self.leader_cluster_role.is_none() || self.follower_cluster_role.is_none()
     }
 }
 
-/// Body of `_start`, with names checked and roles either absent or complete.
+/// Body of `_start`, with names checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StartRequest {
     pub leader_alias: String,
     pub leader_index: String,
-    pub use_roles: Option<UseRoles>,
+    pub roles: Option<ReplicationRoles>,
     pub settings: FlatSettings,
     /// The snapshot repository through which the index is copied; empty: through Kafka.
     pub repository: Option<String>,
@@ -93,10 +103,13 @@ pub struct ResumeRequest {
     pub force_resume: bool,
 }
 
-/// Body of `_update`: the whole new set of overrides, which replaces the old one.
+/// Body of `_update`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct UpdateRequest {
-    pub settings: FlatSettings,
+    /// The whole new set of overrides, which replaces the old one; `None` if only roles are given.
+    pub settings: Option<FlatSettings>,
+    /// Not in the plugin: under which roles the index is followed from now on.
+    pub roles: Option<ReplicationRoles>,
 }
 
 /// A `_start` body as parsed: fields may be missing and names may be bad.
@@ -168,7 +181,7 @@ impl StartBody {
         Ok(StartRequest {
             leader_alias,
             leader_index,
-            use_roles,
+            roles: use_roles.and_then(UseRoles::into_roles),
             settings,
             repository,
         })
@@ -206,7 +219,8 @@ impl ResumeRequest {
 }
 
 impl UpdateRequest {
-    /// `{"settings":{..}}`, in which case other keys are ignored, or the bare settings.
+    /// `{"settings":{..}}`, in which case other keys are ignored, or the bare settings. `use_roles`
+    /// is read beside either, or alone.
     pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
         if body.is_empty() {
             return Err(ApiError::parse("request body is required"));
@@ -221,6 +235,11 @@ impl UpdateRequest {
                 "Failed to parse object: expecting token of type [START_OBJECT]",
             ));
         };
+        let roles = document.remove("use_roles").map(roles_of).transpose()?;
+        if roles.is_some() && document.is_empty() {
+            let settings = None;
+            return Ok(Self { settings, roles });
+        }
         let settings = match document.get_mut("settings") {
             Some(Value::Object(inner)) => std::mem::take(inner),
             _ => document,
@@ -228,8 +247,22 @@ impl UpdateRequest {
         let mut flat = FlatSettings::new();
         flatten_into(&mut flat, "", Value::Object(settings))
             .map_err(|cause| ApiError::from_cause(StatusCode::BAD_REQUEST, cause))?;
-        Ok(Self { settings: flat })
+        Ok(Self {
+            settings: Some(flat),
+            roles,
+        })
     }
+}
+
+/// Both roles, as texts.
+fn roles_of(value: Value) -> Result<ReplicationRoles, ApiError> {
+    let role = |name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
+    UseRoles {
+        leader_cluster_role: role("leader_cluster_role"),
+        follower_cluster_role: role("follower_cluster_role"),
+    }
+    .into_roles()
+    .ok_or_else(|| ApiError::validation(&[UseRoles::NEED_BOTH]))
 }
 
 pub(super) fn require_body(body: &[u8]) -> Result<&[u8], ApiError> {
@@ -418,7 +451,7 @@ mod tests {
             (
                 request.leader_alias.as_str(),
                 request.leader_index.as_str(),
-                request.use_roles
+                request.roles
             ),
             ("a", "l", None)
         );
@@ -444,6 +477,27 @@ mod tests {
                 serde_json::to_value(&update.settings).unwrap(),
                 json!({"index.n": "1"})
             );
+            assert_eq!(update.roles, None);
+        }
+    }
+
+    #[test]
+    fn an_update_gives_roles_with_settings_or_without() {
+        let roles = r#""use_roles":{"leader_cluster_role":"l","follower_cluster_role":"f"}"#;
+        let parse = |body: String| UpdateRequest::parse(body.as_bytes());
+        let alone = parse(format!("{{{roles}}}")).unwrap();
+        assert_eq!(alone.settings, None);
+        let given = alone.roles.unwrap();
+        assert_eq!(given.leader_cluster_role, "l");
+        assert_eq!(given.follower_cluster_role, "f");
+        for beside in [r#""settings":{"index.n":1}"#, r#""index.n":1"#] {
+            let both = parse(format!("{{{beside},{roles}}}")).unwrap();
+            assert_eq!(both.settings.unwrap().len(), 1);
+            assert!(both.roles.is_some());
+        }
+        for half in ["{}", r#"{"leader_cluster_role":"l"}"#, "\"x\"", "null"] {
+            let error = parse(format!("{{\"use_roles\":{half}}}")).unwrap_err();
+            assert!(error.to_string().contains(UseRoles::NEED_BOTH), "{error}");
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use shardline_common::bulk::BulkOperation;
-use shardline_common::control::VersionExample;
+use shardline_common::control::{ReplicationRoles, VersionExample};
 use shardline_common::leader_stats::LeaderStats;
 use shardline_common::standstill::{Cause, StandstillReason};
 use shardline_common::types::{IndexName, ShardId};
@@ -175,6 +175,13 @@ pub struct ReplicationStatus {
     /// after a promotion the index refuses writes that go on with such versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external_versions: Option<VersionExample>,
+    /// Not in the plugin: under which roles the index is followed, and since whose call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub use_roles: Option<ReplicationRoles>,
+    /// Not in the plugin: whether the index is followed under no roles where callers are asked for
+    /// some, because it was followed before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub without_roles: bool,
     /// Primaries only, and only when `verbose`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shard_replication_details: Option<Vec<ShardReplicationDetails>>,
@@ -197,6 +204,8 @@ impl ReplicationStatus {
             standstill: None,
             refused_aliases: Vec::new(),
             external_versions: None,
+            use_roles: None,
+            without_roles: false,
             shard_replication_details: None,
         }
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::ReplicationRoles;
 use crate::words::Entry;
 use crate::words::types::{ClusterUuid, IndexName};
 
@@ -23,6 +24,9 @@ pub struct AutoFollowRule {
     pub follower_index_pattern: Option<String>,
     /// Index settings that win over the leader's, flat.
     pub settings: Map<String, Value>,
+    /// Under which roles it was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roles: Option<ReplicationRoles>,
 }
 
 impl AutoFollowRule {

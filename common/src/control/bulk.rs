@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::ReplicationRoles;
 use crate::words::Entry;
 use crate::words::types::{ClusterUuid, IndexName};
 
@@ -33,6 +34,9 @@ pub struct BulkTask {
     pub num_success: u64,
     pub num_cancelled: u64,
     pub failed: Vec<FailedIndex>,
+    /// Under which roles a start was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roles: Option<ReplicationRoles>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,11 +14,13 @@ mod external_versions;
 pub mod leader_stats;
 mod leniency;
 pub mod repository;
+mod roles;
 mod scan_standstill;
 pub mod verification;
 
 pub use self::external_versions::{ExternalVersions, VersionExample};
 pub use self::leniency::{Leniency, LeniencyRequest};
+pub use self::roles::{LeaderRoles, ReplicationRoles};
 pub use self::scan_standstill::ScanStandstill;
 pub use crate::words::Entry;
 
@@ -59,6 +61,9 @@ pub struct CatalogEntry {
     pub hidden: bool,
     /// Why this index cannot be followed, if it cannot.
     pub refusal: Option<String>,
+    /// Under which roles it may be followed, and by whom; `None` if the leader does not judge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roles: Option<LeaderRoles>,
 }
 
 /// `control.leader`: an index of a leader cluster that was deleted. An entry that is missing in the
@@ -138,6 +143,9 @@ pub struct Subscription {
     /// What the follower index is, once it is made.
     #[serde(default)]
     pub copy: Option<IndexCopy>,
+    /// Under which roles it was begun; `None` where nobody was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roles: Option<ReplicationRoles>,
 }
 
 /// What leader agents need of a [`Subscription`]: they read it from one of a newer build, too, in

@@ -101,6 +101,7 @@ impl Agents<'_> {
                         "data_dir",
                         &run_dir.join(&name).join("data").display().to_string(),
                     )
+                    .merged_with(&self.asked())
                     .merged_with(self.follower_config);
                 self.spec(
                     name,
@@ -112,6 +113,14 @@ impl Agents<'_> {
                 )
             });
         leaders.chain(followers).collect()
+    }
+
+    /// What the follower agents have besides where clusters ask for a login.
+    fn asked(&self) -> AgentConfig {
+        match self.security {
+            Some(_) => AgentConfig::default().set_text("gateway.security", "mode", "plugin"),
+            None => AgentConfig::default(),
+        }
     }
 
     fn config(&self, opensearch: u16, admin: u16, user: &str) -> AgentConfig {

@@ -19,6 +19,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::own_gateway;
 use super::subscriptions::{Subscriptions, refuse_leaders_settings};
 use crate::index::check_settings;
 use crate::membership::Slot;
@@ -49,6 +50,7 @@ pub(crate) async fn create(
         pattern: request.pattern,
         follower_index_pattern: request.follower_index_pattern,
         settings: request.settings.into_iter().collect(),
+        roles: request.roles,
     };
     let key = rule.key();
     let _one_at_a_time = subscriptions.lock(&key).await;
@@ -507,9 +509,10 @@ async fn start(
     if !problems.is_empty() {
         return Err(ApiError::validation(&problems));
     }
-    let body = json!({"leader_alias": rule.leader_alias, "leader_index": entry.index, "settings": rule.settings});
+    let mut body = json!({"leader_alias": rule.leader_alias, "leader_index": entry.index, "settings": rule.settings});
+    let user = own_gateway::name_roles(&mut body, rule.roles.as_ref());
     subscriptions
         .own_gateway()
-        .call(http::Method::PUT, &follower, "_start", &body)
+        .call(http::Method::PUT, &follower, "_start", &body, user)
         .await
 }

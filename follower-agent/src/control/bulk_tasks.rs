@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
+use super::own_gateway;
 use super::subscriptions::Subscriptions;
 use crate::membership::Slot;
 
@@ -125,6 +126,7 @@ pub(crate) async fn begin(
         num_success: 0,
         num_cancelled: 0,
         failed,
+        roles: request.roles,
     };
     subscriptions
         .follower_table()
@@ -392,17 +394,17 @@ async fn work(
     cancelled: CancellationToken,
     stop: CancellationToken,
 ) {
-    let (operation, alias) = (task.operation, task.leader_alias.clone());
+    let wanted = Arc::new(task.clone());
     let waiting = task.pending.clone();
     let steps = futures::stream::iter(waiting)
         .take_until(cancelled.cancelled())
         .take_until(stop.cancelled())
         .map(|index| {
-            let (subscriptions, alias) = (Arc::clone(&subscriptions), alias.clone());
+            let (subscriptions, wanted) = (Arc::clone(&subscriptions), Arc::clone(&wanted));
             // To its end, whatever becomes of this task: an operation must not be broken off
             // half-way.
             tokio::spawn(async move {
-                let outcome = carry_out(&subscriptions, operation, &index, alias.as_deref()).await;
+                let outcome = carry_out(&subscriptions, &wanted, &index).await;
                 (index, outcome)
             })
         })
@@ -475,11 +477,11 @@ async fn tidy_up(subscriptions: &Subscriptions, task: &BulkTask) {
 /// Brings one index where the task wants it.
 async fn carry_out(
     subscriptions: &Subscriptions,
-    operation: BulkOperation,
+    task: &BulkTask,
     index: &IndexName,
-    alias: Option<&str>,
 ) -> Result<(), String> {
-    let (method, action, body) = match operation {
+    let (operation, alias) = (task.operation, task.leader_alias.as_deref());
+    let (method, action, mut body) = match operation {
         BulkOperation::Start => (
             Method::PUT,
             "_start",
@@ -489,11 +491,12 @@ async fn carry_out(
         BulkOperation::Pause => (Method::POST, "_pause", json!({"reason": PAUSE_REASON})),
         BulkOperation::Resume => (Method::POST, "_resume", json!({})),
     };
+    let user = own_gateway::name_roles(&mut body, task.roles.as_ref());
     let mut attempt = 1;
     loop {
         let outcome = subscriptions
             .own_gateway()
-            .call(method.clone(), index, action, &body)
+            .call(method.clone(), index, action, &body, user)
             .await;
         let subscription = subscriptions.subscription(index);
         let Err(error) = outcome else { break };

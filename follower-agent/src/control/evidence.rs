@@ -79,6 +79,7 @@ mod tests {
             is_partial: false,
             repository: None,
             copy: None,
+            roles: None,
         }
     }
 

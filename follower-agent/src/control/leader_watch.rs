@@ -28,6 +28,26 @@ fn closed_reason(follower: &IndexName) -> String {
     )
 }
 
+/// Ends by itself, too.
+fn denied_reason(follower: &IndexName, denial: &str) -> String {
+    format!(
+        "AutoPaused:  + [[{follower}][0] - org.opensearch.OpenSearchSecurityException - \
+         \"{denial}\"], "
+    )
+}
+
+/// Why the leader does not let an index be followed any more under the roles with which that began.
+fn denial(entry: &CatalogEntry, subscription: &Subscription) -> Option<String> {
+    let roles = subscription.roles.as_ref()?;
+    entry.denial(Some(roles))
+}
+
+fn is_denied(follower: &IndexName, reason: &str) -> bool {
+    let whole = denied_reason(follower, "");
+    let beginning = whole.trim_end_matches("\"], ");
+    reason.starts_with(beginning)
+}
+
 fn deleted_reason(follower: &IndexName, leader: &IndexName) -> String {
     format!(
         "AutoPaused:  + [[{follower}][0] - org.opensearch.index.IndexNotFoundException - \"no \
@@ -97,23 +117,42 @@ async fn check(
                 }
             }
         }
-        (LeaderIndex::There(entry), SubscriptionState::Running) if !entry.open => {
-            info!(index = %follower_index, leader = %leader_index, "the leader index was closed");
-            subscriptions
-                .auto_pause(subscription, closed_reason(follower_index))
-                .await;
+        (LeaderIndex::There(entry), _) => follow_leader(subscriptions, &entry, subscription).await,
+        _ => {}
+    }
+}
+
+/// Pauses what the leader does not let be followed, and resumes what it lets again.
+async fn follow_leader(
+    subscriptions: &Subscriptions,
+    entry: &CatalogEntry,
+    subscription: &Subscription,
+) {
+    let Subscription {
+        follower_index: index,
+        leader_index: leader,
+        reason,
+        ..
+    } = subscription;
+    let denial = denial(entry, subscription);
+    match (subscription.state, denial) {
+        (SubscriptionState::Running, _) if !entry.open => {
+            info!(%index, %leader, "the leader index was closed");
+            let closed = closed_reason(index);
+            subscriptions.auto_pause(subscription, closed).await;
         }
-        (LeaderIndex::There(entry), SubscriptionState::Paused)
-            if entry.open && subscription.reason == closed_reason(follower_index) =>
+        (SubscriptionState::Running, Some(denial)) => {
+            warn!(%index, %leader, denial, "the leader does not let the index be followed any more");
+            let denied = denied_reason(index, &denial);
+            subscriptions.auto_pause(subscription, denied).await;
+        }
+        (SubscriptionState::Paused, None)
+            if entry.open && (*reason == closed_reason(index) || is_denied(index, reason)) =>
         {
-            info!(
-                index = %follower_index, leader = %leader_index, "the leader index is open again"
-            );
-            if let Err(error) = subscriptions
-                .resume(follower_index.clone(), ResumeRequest::default())
-                .await
-            {
-                warn!(index = %follower_index, %error, "the index could not be resumed by itself");
+            info!(%index, %leader, "the leader index is open again, or may be followed again");
+            let resumed = subscriptions.resume(index.clone(), ResumeRequest::default());
+            if let Err(error) = resumed.await {
+                warn!(%index, %error, "the index could not be resumed by itself");
             }
         }
         _ => {}

@@ -4,9 +4,12 @@
 use std::time::Duration;
 
 use http::Method;
+use http::header::AUTHORIZATION;
 use serde_json::{Value, json};
 use shardline::contract::error::Cause;
-use shardline::contract::{ApiError, BASE};
+use shardline::contract::{ApiError, BASE, ON_BEHALF_OF};
+use shardline_common::config::Authorization;
+use shardline_common::control::ReplicationRoles;
 use shardline_common::types::IndexName;
 
 /// How long a call may take: longer than any does, also one that goes to another agent.
@@ -16,29 +19,52 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 pub(crate) struct OwnGateway {
     address: String,
     client: reqwest::Client,
+    /// The agents' own, where the gateway asks who calls.
+    authorization: Option<Authorization>,
 }
 
 impl OwnGateway {
     /// `address` is a URL without a path.
-    pub(crate) fn new(address: String, client: reqwest::Client) -> Self {
-        Self { address, client }
+    pub(crate) fn new(
+        address: String,
+        client: reqwest::Client,
+        authorization: Option<Authorization>,
+    ) -> Self {
+        Self {
+            address,
+            client,
+            authorization,
+        }
     }
 
-    /// A control call on an index: `action` is `_start`, `_stop` or another.
+    /// Whether the gateway asks who calls.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.authorization.is_some()
+    }
+
+    /// A control call on an index: `action` is `_start`, `_stop` or another; `user` is who wanted it.
     pub(crate) async fn call(
         &self,
         method: Method,
         index: &IndexName,
         action: &str,
         body: &Value,
+        user: Option<&str>,
     ) -> Result<(), ApiError> {
         // Valid names of indices have no characters that need to be escaped but these.
         let name = index.as_str().replace('%', "%25");
-        let request = self
+        let mut request = self
             .client
             .request(method, format!("{}{BASE}{name}/{action}", self.address))
             .timeout(ANSWER_TIMEOUT)
             .json(body);
+        let authorization = self.authorization.as_ref();
+        if let Some(login) = authorization.and_then(Authorization::header) {
+            request = request.header(AUTHORIZATION, login);
+        }
+        if let Some(user) = user {
+            request = request.header(ON_BEHALF_OF, user);
+        }
         let answered = async {
             let answer = request.send().await?;
             Ok::<_, reqwest::Error>((answer.status(), answer.bytes().await?))
@@ -58,6 +84,19 @@ impl OwnGateway {
             }
         }
     }
+}
+
+/// Writes into a `_start`'s body under which roles it is; whose they are.
+pub(super) fn name_roles<'a>(
+    body: &mut Value,
+    roles: Option<&'a ReplicationRoles>,
+) -> Option<&'a str> {
+    let roles = roles?;
+    body["use_roles"] = json!({
+        "leader_cluster_role": roles.leader_cluster_role,
+        "follower_cluster_role": roles.follower_cluster_role,
+    });
+    roles.user.as_deref()
 }
 
 fn error_of(status: http::StatusCode, body: &[u8]) -> ApiError {

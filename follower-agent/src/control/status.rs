@@ -25,6 +25,7 @@ pub(crate) fn of(
         leader_alias: Some(subscription.leader_alias.clone()),
         leader_index: Some(subscription.leader_index.to_string()),
         follower_index: Some(subscription.follower_index.to_string()),
+        use_roles: subscription.roles.clone(),
         ..ReplicationStatus::not_in_progress()
     };
     match subscription.state {

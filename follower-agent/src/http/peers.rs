@@ -23,6 +23,7 @@ use tracing::debug;
 
 use super::api::query::{Query, decode_component};
 use crate::http::api::render;
+use crate::http::gateway::Guard;
 use crate::membership::{Group, Slot, Slots};
 
 /// Marks a call that was passed on. In the answer: the agent did not carry it out, as it does not
@@ -43,6 +44,7 @@ pub(crate) struct Peers {
     pub slots: Arc<Slots>,
     pub group: Arc<Group>,
     pub client: reqwest::Client,
+    pub guard: Arc<Guard>,
 }
 
 enum Passed {
@@ -113,6 +115,10 @@ pub(crate) async fn route(
         return response;
     }
     let (parts, body) = request.into_parts();
+    // Nobody else hears whether and why a call cannot be passed on.
+    if let Err(refused) = peers.guard.login(&parts).await {
+        return refused.into_response(&rendering);
+    }
     let Ok(body) = axum::body::to_bytes(body, MAX_BODY).await else {
         return render::refusal(&ApiError::too_large(MAX_BODY), &rendering);
     };

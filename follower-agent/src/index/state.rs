@@ -4,7 +4,9 @@
 //! follows from its progress.
 
 use serde_json::{Map, Value};
-use shardline_common::control::{Checkpoint, IndexCopy, Subscription, SubscriptionState};
+use shardline_common::control::{
+    Checkpoint, IndexCopy, ReplicationRoles, Subscription, SubscriptionState,
+};
 use shardline_common::types::Epoch;
 
 /// The reason that stands in a status when nobody gave another.
@@ -50,6 +52,8 @@ pub(crate) enum Command {
     Update {
         settings: Map<String, Value>,
     },
+    /// It is followed under these roles from now on.
+    UseRoles(ReplicationRoles),
 }
 
 /// Why a command is refused.
@@ -107,31 +111,30 @@ pub(crate) fn apply(
         }
         (Command::Bootstrapped { from }, _) => {
             next.is_partial = false;
-            next.copy = next
-                .bootstrap
-                .take()
-                .map(|id| IndexCopy {
-                    id,
-                    from,
-                    is_restored: false,
-                })
-                .or(next.copy);
+            if let Some(id) = next.bootstrap.take() {
+                next.copy = Some(copied(id, from, false));
+            }
         }
         (Command::Restored { from, epoch }, _) => {
             if let Some(id) = next.bootstrap.take() {
                 next.is_partial = false;
-                next.copy = Some(IndexCopy {
-                    id,
-                    from,
-                    is_restored: true,
-                });
+                next.copy = Some(copied(id, from, true));
                 next.epoch = next.epoch.max(epoch);
             }
         }
         (Command::Made { copy }, _) => next.copy = Some(copy),
         (Command::Update { settings }, _) => next.settings = settings,
+        (Command::UseRoles(roles), _) => next.roles = Some(roles),
     }
     Ok(Some(next))
+}
+
+fn copied(id: String, from: Vec<Checkpoint>, is_restored: bool) -> IndexCopy {
+    IndexCopy {
+        id,
+        from,
+        is_restored,
+    }
 }
 
 #[cfg(test)]
@@ -157,6 +160,7 @@ mod tests {
             is_partial: false,
             repository: None,
             copy: None,
+            roles: None,
         }
     }
 
@@ -184,6 +188,11 @@ mod tests {
             Just(Command::Update {
                 settings: Map::new()
             }),
+            "[a-z]{1,5}".prop_map(|role| Command::UseRoles(ReplicationRoles {
+                user: None,
+                leader_cluster_role: role.clone(),
+                follower_cluster_role: role,
+            })),
         ]
     }
 

@@ -1,6 +1,7 @@
 //! What the follower agent needs of its cluster, Kafka and this machine.
 
 mod permissions;
+mod security;
 
 use std::path::Path;
 
@@ -54,6 +55,8 @@ async fn check_servers(config: &FollowerConfig, indices: &[String], report: &mut
         check_aliases(config, &entries, report);
     }
     if let Some(cluster) = &cluster {
+        let found = security::check(config.gateway.security.mode, &cluster.probe).await;
+        report.add("gateway.security.mode", found);
         let (indices, is_sample) = indices_to_ask(indices, &entries, cluster);
         let needed = permissions::needed(config.bootstrap.repository.as_deref());
         check_permissions(&cluster.probe, &needed, &indices, is_sample, report).await;

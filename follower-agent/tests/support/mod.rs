@@ -10,7 +10,7 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::response::Response;
-use follower_agent::{Budget, GatewayLimits, Upstream, gateway};
+use follower_agent::{Budget, GatewayLimits, Guard, Upstream, gateway};
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
 use serde_json::{Value, json};
@@ -193,6 +193,8 @@ impl ReplicationService for FakeService {
                 standstill: None,
                 refused_aliases: Vec::new(),
                 external_versions: None,
+                use_roles: None,
+                without_roles: false,
                 bootstrap_details: None,
                 shard_replication_details: None,
             })
@@ -505,6 +507,7 @@ impl World {
             Arc::new(FakeSettings::default()),
             upstream,
             budget.clone(),
+            Arc::new(Guard::off()),
         );
         Self {
             stub,

@@ -5,19 +5,21 @@
 //! once; the others only what the table still lacks a while later, so that nothing depends on one
 //! agent.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt};
 use shardline_common::clock::now_ms;
 use shardline_common::control::{
-    Capture, CatalogEntry, DeletedIndex, Entry, FollowedLeader, RefreshRequest, Refreshed,
-    ShardHistory,
+    Capture, CatalogEntry, DeletedIndex, Entry, FollowedLeader, LeaderRoles, RefreshRequest,
+    Refreshed, ShardHistory,
 };
 use shardline_common::kafka::{ControlError, ControlTopic};
 use shardline_common::types::{ClusterUuid, IndexName, IndexUuid, Offset};
+use shardline_common::wildcard::wildcard_match;
 use tracing::info;
 
+use crate::config::CaptureRole;
 use crate::node::{ClusterView, IndexView};
 
 /// How long an agent that is not beside the cluster manager waits for the one that is.
@@ -32,6 +34,8 @@ pub(crate) struct Catalog {
     cluster: ClusterUuid,
     leader_table: ControlTopic,
     follower_table: ControlTopic,
+    /// Under which roles indices may be followed; empty: nobody is asked for one.
+    roles: BTreeMap<String, CaptureRole>,
     differences: Differences,
     /// The request that is not answered yet, and since when.
     request: Option<(String, Instant)>,
@@ -54,11 +58,13 @@ impl Catalog {
         cluster: ClusterUuid,
         leader_table: ControlTopic,
         follower_table: ControlTopic,
+        roles: BTreeMap<String, CaptureRole>,
     ) -> Self {
         Self {
             cluster,
             leader_table,
             follower_table,
+            roles,
             differences: Differences::default(),
             request: None,
             agreed: None,
@@ -262,8 +268,22 @@ impl Catalog {
             aliases: index.aliases.clone(),
             hidden: index.hidden,
             refusal: index.refusal.clone(),
+            roles: roles_for(&self.roles, &index.name),
         }
     }
+}
+
+/// Under which roles an index may be followed; `None` if no roles are configured.
+fn roles_for(roles: &BTreeMap<String, CaptureRole>, index: &IndexName) -> Option<LeaderRoles> {
+    let covers = |role: &CaptureRole| {
+        let mut patterns = role.indices.iter();
+        patterns.any(|pattern| wildcard_match(pattern, index.as_str()))
+    };
+    let may = roles.iter().filter(|(_, role)| covers(role));
+    (!roles.is_empty()).then(|| {
+        may.map(|(name, role)| (name.clone(), role.users.clone()))
+            .collect()
+    })
 }
 
 /// What the table lacks as this agent sees it, by key, and since when.

@@ -18,8 +18,8 @@ use shardline::contract::{ApiError, ReplicationService, ReplicationStatus};
 use shardline_common::bulk::BulkOperation;
 use shardline_common::clock::now_ms;
 use shardline_common::control::{
-    AppliedMetadata, CatalogEntry, Entry, ExternalVersions, LeniencyRequest, ShardRequest,
-    StoppedSubscription, Subscription, SubscriptionState,
+    AppliedMetadata, CatalogEntry, Entry, ExternalVersions, LeniencyRequest, ReplicationRoles,
+    ShardRequest, StoppedSubscription, Subscription, SubscriptionState,
 };
 use shardline_common::leader_stats::LeaderStats;
 use shardline_common::opensearch::OpenSearchError;
@@ -49,6 +49,13 @@ const WRITTEN_DOWN: &str = "written down";
 /// it read-only until it is stopped once more.
 const STOPS_KEPT_MS: i64 = 90 * 24 * 3_600_000;
 
+/// What a start asks for besides its index.
+struct Wished {
+    overrides: Map<String, Value>,
+    repository: Option<String>,
+    roles: Option<ReplicationRoles>,
+}
+
 impl Subscriptions {
     async fn do_start(
         &self,
@@ -62,7 +69,9 @@ impl Subscriptions {
             .leaders
             .index(&leader_cluster, &leader_index, &request.leader_alias)
             .await?;
-        let overrides = request.settings.into_iter().collect();
+        if let Some(reason) = entry.denial(request.roles.as_ref()) {
+            return Err(ApiError::security(reason));
+        }
         let repository = request
             .repository
             .or_else(|| self.context.repository.clone());
@@ -71,8 +80,11 @@ impl Subscriptions {
             follower,
             &request.leader_alias,
             entry,
-            overrides,
-            repository,
+            Wished {
+                overrides: request.settings.into_iter().collect(),
+                repository,
+                roles: request.roles,
+            },
             wait_for_restore,
         )
         .await
@@ -84,10 +96,14 @@ impl Subscriptions {
         follower: IndexName,
         leader_alias: &str,
         leader: CatalogEntry,
-        overrides: Map<String, Value>,
-        repository: Option<String>,
+        wished: Wished,
         wait_for_restore: bool,
     ) -> Result<(), ApiError> {
+        let Wished {
+            overrides,
+            repository,
+            roles,
+        } = wished;
         let _one_at_a_time = self.lock(&self.key(&follower)).await;
         if let Some(reason) = leader.refusal {
             return Err(ApiError::illegal_argument(reason));
@@ -134,6 +150,7 @@ impl Subscriptions {
             is_partial: false,
             repository,
             copy: None,
+            roles,
         };
         // Those of an earlier index of that name.
         LetterBox::new(&self.context, &subscription)
@@ -366,6 +383,12 @@ impl Subscriptions {
             // The index of that name is another one now.
             return Err(ApiError::index_not_found(current.leader_index.as_str()));
         }
+        // Those that were begun before anybody was asked have no roles, and go on.
+        if current.roles.is_some()
+            && let Some(reason) = entry.denial(current.roles.as_ref())
+        {
+            return Err(ApiError::security(reason));
+        }
         // What shards asked before it was paused was for the cause of that.
         let table = &self.context.follower_table;
         for request in
@@ -385,7 +408,13 @@ impl Subscriptions {
 
     async fn do_update(&self, follower: IndexName, request: UpdateRequest) -> Result<(), ApiError> {
         let _one_at_a_time = self.lock(&self.key(&follower)).await;
-        let overrides: Map<_, _> = request.settings.into_iter().collect();
+        if let Some(roles) = request.roles {
+            self.use_roles(&follower, roles).await?;
+        }
+        let Some(settings) = request.settings else {
+            return Ok(());
+        };
+        let overrides: Map<_, _> = settings.into_iter().collect();
         let subscription = self
             .subscription(&follower)
             .ok_or_else(|| refused(Refusal::NotInProgress, &follower))?;
@@ -434,6 +463,32 @@ impl Subscriptions {
             )
             .await;
         updated.map_err(|error| transition_error(error, &follower))?;
+        Ok(())
+    }
+
+    /// Has the index followed under these roles from now on, if the leader lets it.
+    async fn use_roles(
+        &self,
+        follower: &IndexName,
+        roles: ReplicationRoles,
+    ) -> Result<(), ApiError> {
+        let current = self
+            .subscription(follower)
+            .ok_or_else(|| refused(Refusal::NotInProgress, follower))?;
+        let entry = self
+            .leaders
+            .index(
+                &current.leader_cluster,
+                &current.leader_index,
+                &current.leader_alias,
+            )
+            .await?;
+        if let Some(reason) = entry.denial(Some(&roles)) {
+            return Err(ApiError::security(reason));
+        }
+        let given = Command::UseRoles(roles);
+        let updated = self.context.transition(&current, given).await;
+        updated.map_err(|error| transition_error(error, follower))?;
         Ok(())
     }
 

@@ -326,6 +326,7 @@ impl Subscriptions {
     pub(crate) fn export_metrics(&self) {
         let metrics = &self.context.metrics;
         let mut standing = HashSet::new();
+        let mut without_roles = 0;
         for (index, held) in &*self.memory.held() {
             let status = Self::status_of_held(index, held.clone());
             standing.extend(Standstill::of(index, &status));
@@ -335,6 +336,7 @@ impl Subscriptions {
             let phase = self.phase(&subscription.follower_index);
             let status = self.status_in(&subscription, phase.clone(), false);
             standing.extend(Standstill::of(&subscription.follower_index, &status));
+            without_roles += i64::from(status.without_roles);
             let state = match (&subscription.state, &phase) {
                 (SubscriptionState::Paused, _) if subscription.reason.starts_with(AUTO_PAUSED) => {
                     "auto_paused"
@@ -363,6 +365,7 @@ impl Subscriptions {
             }
         }
         metrics.show_standstills(standing);
+        metrics.without_roles.set(without_roles);
     }
 
     /// Stops following at the agent's own decision.
@@ -468,6 +471,7 @@ impl Subscriptions {
             refused_aliases,
             external_versions,
             standstill: waits.map(Into::into),
+            without_roles: self.own_gateway.is_asked() && subscription.roles.is_none(),
             ..status
         }
     }

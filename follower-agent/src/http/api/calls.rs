@@ -2,28 +2,30 @@
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use shardline::contract::auto_follow::RuleBody;
-use shardline::contract::bulk::BulkBody;
+use shardline::contract::auto_follow::{RuleBody, RuleName, RuleRequest};
+use shardline::contract::bulk::{BulkBody, BulkRequest};
 use shardline::contract::error::ApiError;
 use shardline::contract::request::{
-    PauseRequest, ResumeRequest, StartBody, StopRequest, UpdateRequest,
+    PauseRequest, ResumeRequest, StartBody, StartRequest, StopRequest, UpdateRequest,
 };
 use shardline::contract::service::ReplicationService;
 use shardline::contract::verify::VerifyRequest;
 use shardline_common::bulk::BulkOperation;
+use shardline_common::control::ReplicationRoles;
 use shardline_common::types::IndexName;
 
 use super::openapi;
 use super::query::Query;
 use super::routes::{CLUSTER_MANAGER_TIMEOUT, Endpoint, Route};
 
-/// A call whose request has been read; what is left are checks on content, and the deed.
+/// A call whose request has been read and checked as far as that needs no cluster.
 pub(crate) enum Call {
     Start {
-        body: StartBody,
+        request: StartRequest,
         wait_for_restore: bool,
     },
     Stop,
@@ -45,9 +47,9 @@ pub(crate) enum Call {
     LeaderStats,
     FollowerStats,
     AutoFollowStats,
-    CreateRule(RuleBody),
-    DeleteRule(RuleBody),
-    Bulk(BulkOperation, BulkBody),
+    CreateRule(RuleRequest),
+    DeleteRule(RuleName),
+    Bulk(BulkOperation, BulkRequest),
     BulkStatus {
         pattern: String,
     },
@@ -56,19 +58,21 @@ pub(crate) enum Call {
     OpenApi,
 }
 
+/// Reads a call, in the plugin's order: its body, its parameters, what the body says. `named` is
+/// what the path names: an index, or a task.
 pub(crate) fn parse(
     route: Route,
-    headers: &HeaderMap,
+    parts: &Parts,
     query: &Query,
     body: Bytes,
+    named: &str,
 ) -> Result<Call, ApiError> {
+    let headers = &parts.headers;
+    let check_query = || check_parameters(route, parts, query);
     let call = match route.endpoint {
         Endpoint::Start => {
             let body = StartBody::parse(&body_or_source(headers, query, body)?)?;
-            Call::Start {
-                body,
-                wait_for_restore: query.boolean("wait_for_restore")?,
-            }
+            start(body, query, check_query, named)?
         }
         Endpoint::Stop => {
             StopRequest::parse(&body_or_source(headers, query, body)?).map(|_| Call::Stop)?
@@ -100,50 +104,83 @@ pub(crate) fn parse(
         Endpoint::LeaderStats => Call::LeaderStats,
         Endpoint::FollowerStats => Call::FollowerStats,
         Endpoint::AutoFollowStats => Call::AutoFollowStats,
-        Endpoint::CreateRule => Call::CreateRule(RuleBody::parse(&checked_body(headers, body)?)?),
-        Endpoint::DeleteRule => Call::DeleteRule(RuleBody::parse(&checked_body(headers, body)?)?),
-        Endpoint::Bulk(operation) => Call::Bulk(
-            operation,
-            BulkBody::parse(&body_or_source(headers, query, body)?)?,
-        ),
-        Endpoint::BulkStatus => {
-            let missing =
-                || ApiError::plain_text(StatusCode::BAD_REQUEST, "pattern parameter is required");
-            Call::BulkStatus {
-                pattern: query.get("pattern").ok_or_else(missing)?.to_owned(),
-            }
+        Endpoint::CreateRule => {
+            let body = RuleBody::parse(&checked_body(headers, body)?)?;
+            check_query()?;
+            Call::CreateRule(body.into_rule()?)
         }
+        Endpoint::DeleteRule => {
+            let body = RuleBody::parse(&checked_body(headers, body)?)?;
+            check_query()?;
+            Call::DeleteRule(body.into_name()?)
+        }
+        Endpoint::Bulk(operation) => {
+            let body = BulkBody::parse(&body_or_source(headers, query, body)?)?;
+            check_query()?;
+            Call::Bulk(operation, body.validate(operation)?)
+        }
+        Endpoint::BulkStatus => bulk_status(query)?,
         Endpoint::TaskStatus => Call::TaskStatus,
         Endpoint::CancelTask => Call::CancelTask,
         Endpoint::OpenApi => Call::OpenApi,
     };
+    check_query()?;
+    Ok(call)
+}
+
+fn start(
+    body: StartBody,
+    query: &Query,
+    check_query: impl Fn() -> Result<(), ApiError>,
+    named: &str,
+) -> Result<Call, ApiError> {
+    let wait_for_restore = query.boolean("wait_for_restore")?;
+    check_query()?;
+    Ok(Call::Start {
+        request: body.validate(named)?,
+        wait_for_restore,
+    })
+}
+
+fn bulk_status(query: &Query) -> Result<Call, ApiError> {
+    let missing = || ApiError::plain_text(StatusCode::BAD_REQUEST, "pattern parameter is required");
+    Ok(Call::BulkStatus {
+        pattern: query.get("pattern").ok_or_else(missing)?.to_owned(),
+    })
+}
+
+fn check_parameters(route: Route, parts: &Parts, query: &Query) -> Result<(), ApiError> {
     for name in ["timeout", "master_timeout", CLUSTER_MANAGER_TIMEOUT] {
         if route.parameters.contains(&name) {
             query.check_time(name)?;
         }
     }
-    Ok(call)
+    query.check_known(parts.uri.path(), route.parameters)
 }
 
-/// `named` is what the path names: an index, or a task.
+/// `named` is as for [`parse`]. `user` is who calls, where that is asked.
 pub(crate) async fn carry_out(
     service: &dyn ReplicationService,
     call: Call,
     named: String,
+    user: Option<String>,
 ) -> Result<Value, ApiError> {
     let follower = IndexName(named);
     match call {
         Call::Start {
-            body,
+            mut request,
             wait_for_restore,
         } => {
-            let request = body.validate(follower.as_str())?;
+            note_user(&mut request.roles, user);
             service.start(follower, request, wait_for_restore).await?;
         }
         Call::Stop => service.stop(follower).await?,
         Call::Pause(request) => service.pause(follower, request).await?,
         Call::Resume(request) => service.resume(follower, request).await?,
-        Call::Update(request) => service.update(follower, request).await?,
+        Call::Update(mut request) => {
+            note_user(&mut request.roles, user);
+            service.update(follower, request).await?;
+        }
         Call::Status { verbose } => {
             if follower.as_str().is_empty() {
                 return Err(ApiError::validation(&[
@@ -170,12 +207,14 @@ pub(crate) async fn carry_out(
         Call::Statuses { pattern, verbose } => {
             return Ok(json!({"indices": by_index(service.statuses(&pattern, verbose))?}));
         }
-        Call::CreateRule(body) => service.create_rule(body.into_rule()?).await?,
-        Call::DeleteRule(body) => service.delete_rule(body.into_name()?).await?,
-        Call::Bulk(operation, body) => {
-            let task = service
-                .begin_bulk(operation, body.validate(operation)?)
-                .await?;
+        Call::CreateRule(mut rule) => {
+            note_user(&mut rule.roles, user);
+            service.create_rule(rule).await?
+        }
+        Call::DeleteRule(rule) => service.delete_rule(rule).await?,
+        Call::Bulk(operation, mut request) => {
+            note_user(&mut request.roles, user);
+            let task = service.begin_bulk(operation, request).await?;
             return Ok(json!({"acknowledged": true, "task_id": task}));
         }
         Call::BulkStatus { pattern } => {
@@ -189,6 +228,12 @@ pub(crate) async fn carry_out(
         Call::OpenApi => return openapi::document(),
     }
     Ok(json!({"acknowledged": true}))
+}
+
+fn note_user(roles: &mut Option<ReplicationRoles>, user: Option<String>) {
+    if let Some(roles) = roles {
+        roles.user = user;
+    }
 }
 
 fn by_index(statuses: Vec<(IndexName, impl Serialize)>) -> Result<Map<String, Value>, ApiError> {

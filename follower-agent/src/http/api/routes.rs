@@ -6,6 +6,7 @@ use axum::response::Response;
 use http::header::WARNING;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
+use serde_json::Value;
 use shardline::contract::BASE;
 use shardline::contract::error::ApiError;
 use shardline::contract::service::ReplicationService;
@@ -14,6 +15,8 @@ use shardline_common::bulk::BulkOperation;
 use super::calls;
 use super::query::{Query, decode_component};
 use super::render::{self, Format, Rendering};
+use crate::http::gateway::Guard;
+use crate::http::gateway::security::{Caller, Refused};
 
 /// Largest body of a control call, in bytes.
 const MAX_BODY: usize = 10 << 20;
@@ -227,22 +230,40 @@ impl Route {
 /// Answers one request to a path below [`BASE`].
 pub(crate) async fn handle(
     service: &dyn ReplicationService,
+    guard: &Guard,
     parts: &Parts,
     body: Body,
 ) -> Response {
     let query = Query::parse(parts.uri.query());
-    match answer(service, parts, &query, body).await {
-        Ok(response) => response,
-        Err(error) => render::refusal(&error, &query.rendering()),
-    }
+    let (caller, answered) = match guard.login(parts).await {
+        Ok(caller) => {
+            let visitor = Visitor {
+                guard,
+                caller: caller.as_ref(),
+            };
+            let answered = answer(service, &visitor, parts, &query, body).await;
+            (caller, answered)
+        }
+        Err(refused) => (None, Err(refused)),
+    };
+    let response = answered.unwrap_or_else(|refused| refused.into_response(&query.rendering()));
+    guard.audit(parts, caller.as_ref(), response.status());
+    response
+}
+
+/// Somebody before the guard.
+struct Visitor<'a> {
+    guard: &'a Guard,
+    caller: Option<&'a Caller>,
 }
 
 async fn answer(
     service: &dyn ReplicationService,
+    visitor: &Visitor<'_>,
     parts: &Parts,
     query: &Query,
     body: Body,
-) -> Result<Response, ApiError> {
+) -> Result<Response, Refused> {
     let uri = parts
         .uri
         .path_and_query()
@@ -252,13 +273,20 @@ async fn answer(
         .await
         .map_err(|_| ApiError::too_large(MAX_BODY))?;
     query.check_rendering()?;
-    let call = calls::parse(route, &parts.headers, query, body)?;
-    query.check_known(parts.uri.path(), route.parameters)?;
+    let call = calls::parse(route, parts, query, body, &named)?;
+    let guard = visitor.guard;
+    guard.may(parts, visitor.caller, &call, &named).await?;
+    let user = guard.user_of(parts, visitor.caller);
     let warning = match route.endpoint {
         Endpoint::Stop => warning(service, &named).await,
         _ => None,
     };
-    let value = calls::carry_out(service, call, named).await?;
+    let mut value = calls::carry_out(service, call, named, user).await?;
+    if route.endpoint == Endpoint::Statuses
+        && let Some(Value::Object(indices)) = value.get_mut("indices")
+    {
+        indices.retain(|index, _| guard.shows(visitor.caller, index));
+    }
     let mut response = render::answer(StatusCode::OK, &value, &rendering(route.endpoint, query));
     if let Some(warning) = warning {
         response.headers_mut().insert(WARNING, warning);

@@ -2,8 +2,8 @@
 //! indices as the plugin does, and passes all else through.
 //!
 //! What it cannot see: a pipeline or a stored script inside the cluster that sends a document to
-//! another index, and whatever runs there by itself. It does not ask who calls either;
-//! authentication belongs in front of [`router`].
+//! another index, and whatever runs there by itself. Who calls is asked of the cluster
+//! ([`security`]) where the configuration wants it.
 
 mod aliases;
 mod budget;
@@ -26,6 +26,7 @@ mod reindex;
 mod route_table;
 mod routes;
 mod script;
+pub(crate) mod security;
 mod serve;
 mod structured;
 mod upstream;
@@ -41,6 +42,7 @@ use http::request::Parts;
 use http::{Method, Version};
 
 pub use budget::{Budget, Limits};
+pub use security::Guard;
 pub(crate) use serve::HEAD_TIMEOUT;
 pub use serve::serve;
 pub use upstream::Upstream;
@@ -54,6 +56,7 @@ use judge::Judge;
 use lookup::Lookup;
 use names::{Followed, KnownAliases, Names};
 use routes::{Routed, Scope, Touch, route};
+use security::{Caller, Refused};
 use shardline::contract::BASE;
 use shardline::contract::replication_settings::SettingsStore;
 use shardline::contract::{ApiError, ReplicationService};
@@ -68,6 +71,7 @@ struct Gateway {
     settings: Arc<dyn SettingsStore>,
     upstream: Upstream,
     budget: Budget,
+    guard: Arc<Guard>,
     lookup: Arc<Lookup>,
 }
 
@@ -85,12 +89,14 @@ pub fn router(
     settings: Arc<dyn SettingsStore>,
     upstream: Upstream,
     budget: Budget,
+    guard: Arc<Guard>,
 ) -> Router {
     let gateway = Gateway {
         service,
         settings,
         upstream,
         budget,
+        guard,
         lookup: Arc::default(),
     };
     Router::new().fallback(answer).with_state(Arc::new(gateway))
@@ -110,12 +116,17 @@ impl Gateway {
         refuse_forms_of_proxies(parts)?;
         let segments = paths::segments(parts.uri.path())?;
         if parts.uri.path().starts_with(BASE) {
-            return Ok(control::handle(self.service.as_ref(), parts, body).await);
+            return Ok(control::handle(self.service.as_ref(), &self.guard, parts, body).await);
         }
         let routed = route(&parts.method, &segments, query);
         if routed.touch == Touch::Nothing {
             return self.upstream.forward(parts, body).await;
         }
+        // Before anything that the gateway answers by itself.
+        let caller = match self.admit(parts, routed.touch).await {
+            Ok(caller) => caller,
+            Err(refused) => return Ok(refused.into_response(&query.rendering())),
+        };
         let call = Call {
             parts,
             query,
@@ -124,10 +135,26 @@ impl Gateway {
         };
         match routed.touch {
             Touch::ReadClusterSettings => self.read_cluster_settings(&call, body).await,
-            Touch::WriteClusterSettings => self.write_cluster_settings(&call, body).await,
+            Touch::WriteClusterSettings => {
+                let answer = self.write_cluster_settings(&call, body).await?;
+                self.guard.audit(parts, caller.as_ref(), answer.status());
+                Ok(answer)
+            }
             _ if call.followed.is_empty() => self.upstream.forward(parts, body).await,
             _ => self.judged(&call, routed, body).await,
         }
+    }
+
+    /// Who calls, unless they may not go on.
+    async fn admit(&self, parts: &Parts, touch: Touch) -> Result<Option<Caller>, Refused> {
+        let caller = self.guard.login(parts).await?;
+        if touch == Touch::WriteClusterSettings
+            && let Err(refused) = self.guard.may_change_settings(parts, caller.as_ref()).await
+        {
+            self.guard.audit(parts, caller.as_ref(), refused.status());
+            return Err(refused);
+        }
+        Ok(caller)
     }
 
     /// Answers a request that could touch a followed index.

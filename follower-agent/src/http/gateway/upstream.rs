@@ -54,7 +54,8 @@ impl fmt::Display for Upstream {
 }
 
 /// A whole answer of the follower cluster, read into memory.
-pub(super) struct Answer {
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
@@ -86,6 +87,11 @@ impl Upstream {
     pub fn with_authorization(mut self, authorization: impl Into<Authorization>) -> Self {
         self.authorization = authorization.into();
         self
+    }
+
+    /// The agent's own `Authorization`.
+    pub(super) fn login(&self) -> Option<HeaderValue> {
+        self.authorization.header()
     }
 
     /// Passes a request on untouched, its body as it arrives.
@@ -168,6 +174,28 @@ impl Upstream {
             .timeout(LOOKUP_TIMEOUT);
         let request = request.headers(headers).body(body);
         self.read(request, LOOKUP_LIMIT).await
+    }
+
+    /// Asks a question with a method of its own in the caller's name.
+    pub(super) async fn ask_as(
+        &self,
+        caller: &Parts,
+        method: Method,
+        path: &str,
+        query: Option<&str>,
+        body: Option<Bytes>,
+    ) -> Result<Answer, ApiError> {
+        let mut headers = rewritten(caller);
+        headers.remove(CONTENT_TYPE);
+        let mut request = self
+            .client
+            .request(method, self.url(path, query)?)
+            .timeout(LOOKUP_TIMEOUT);
+        if let Some(body) = body {
+            headers.insert(CONTENT_TYPE, JSON);
+            request = request.body(body);
+        }
+        self.read(request.headers(headers), LOOKUP_LIMIT).await
     }
 
     /// Asks a question in the agent's own name; `path` is encoded.

@@ -1,6 +1,7 @@
 //! The page on the admin port: what is followed and who works on it, and calls of the control API.
 
 mod calls;
+mod guarded;
 mod history;
 mod table;
 #[cfg(test)]
@@ -13,7 +14,7 @@ use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
 use axum::routing::{any, get};
-use futures::future::{BoxFuture, FutureExt as _, ready};
+use futures::future::{BoxFuture, FutureExt as _};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use super::api::query::Query;
 use super::api::render;
 pub(crate) use calls::Actions;
+pub(crate) use guarded::Guarded;
 use history::History;
 use table::Asked;
 
@@ -61,19 +63,6 @@ pub(crate) struct View {
 pub(crate) trait Sight: Send + Sync {
     /// What this caller may see; an error is the answer.
     fn of<'a>(&'a self, parts: &'a Parts) -> BoxFuture<'a, Result<View, Response>>;
-}
-
-/// Everybody sees everything.
-pub(crate) struct Open;
-
-impl Sight for Open {
-    fn of<'a>(&'a self, _: &'a Parts) -> BoxFuture<'a, Result<View, Response>> {
-        let view = View {
-            shows: Box::new(|_| true),
-            sees_cluster: true,
-        };
-        ready(Ok(view)).boxed()
-    }
 }
 
 type Statuses = Arc<Vec<(IndexName, FollowedStatus)>>;

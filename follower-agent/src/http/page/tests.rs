@@ -1,5 +1,6 @@
 //! The page's real handlers before a thousand indices.
 
+use std::future::ready;
 use std::io::Read as _;
 
 use axum::body::Body;
@@ -15,10 +16,16 @@ use shardline_common::standstill::{Cause, StandstillReason};
 use tower::ServiceExt as _;
 
 use super::*;
+use crate::http::gateway::Guard;
 
 const INDICES: usize = 1_000;
 /// How often the page asks while it is watched.
 const ASKS_A_MINUTE: usize = 30;
+
+/// Everybody sees everything.
+fn open() -> Guarded {
+    Guarded(Arc::new(Guard::off()))
+}
 
 /// A thousand indices, some of them in trouble, all with another lag at each question.
 struct Thousand(std::sync::atomic::AtomicI64);
@@ -207,7 +214,7 @@ async fn get_gzip(page: &Router, path: &str) -> Answered {
 
 #[tokio::test]
 async fn a_thousand_indices_are_watched_for_little() {
-    let page = page(Open, false);
+    let page = page(open(), false);
     let began = Instant::now();
     let first = get_gzip(&page, "/page/indices?limit=50&sort=millis&descending").await;
     let took = began.elapsed();
@@ -241,7 +248,7 @@ async fn a_thousand_indices_are_watched_for_little() {
 
 #[tokio::test]
 async fn the_server_filters_sorts_groups_and_pages() {
-    let page = page(Open, false);
+    let page = page(open(), false);
     let found = |query: &'static str| {
         let page = page.clone();
         async move {
@@ -286,7 +293,7 @@ async fn the_server_filters_sorts_groups_and_pages() {
 
 #[tokio::test]
 async fn only_shards_that_are_looked_at_travel() {
-    let page = page(Open, false);
+    let page = page(open(), false);
     let path = format!("/page/index?name={}", name(1));
     let answer = get_gzip(&page, &path).await.json();
     let shards = answer["shards"].as_array().unwrap();
@@ -338,7 +345,7 @@ async fn nothing_is_told_of_what_a_caller_may_not_see() {
 async fn what_changes_something_needs_the_page_and_the_configuration() {
     let stop = "/page/api/_plugins/_replication/a/_stop";
     let own = [("host", "127.0.0.1:9602"), ("x-shardline-page", "1")];
-    let on = page(Open, true);
+    let on = page(open(), true);
     let done = send(&on, Method::POST, stop, &own).await;
     assert_eq!(done.text, "POST /_plugins/_replication/a/_stop");
     assert!(done.headers.contains_key(CONTENT_SECURITY_POLICY));
@@ -350,7 +357,7 @@ async fn what_changes_something_needs_the_page_and_the_configuration() {
         send(&on, Method::POST, stop, &foreign).await.status,
         StatusCode::FORBIDDEN
     );
-    let off = page(Open, false);
+    let off = page(open(), false);
     assert_eq!(
         send(&off, Method::POST, stop, &own).await.status,
         StatusCode::FORBIDDEN
@@ -365,7 +372,7 @@ async fn what_changes_something_needs_the_page_and_the_configuration() {
 
 #[tokio::test]
 async fn every_answer_has_the_policy_and_every_file_is_there() {
-    let page = page(Open, false);
+    let page = page(open(), false);
     let index = get_gzip(&page, "/").await;
     let mut files = vec![
         "/page.js".to_owned(),
