@@ -5,7 +5,7 @@ RUN := deploy/dev/with-toolchain
 # Development commands leave out what only releases and benchmarks need.
 DEV := --locked --no-default-features
 
-.PHONY: demo test unit sim e2e mutants faults previous soak bench compared microbench check chart-test dist dist-test images compose-test
+.PHONY: docs demo test unit sim e2e mutants faults previous soak bench compared microbench check chart-test dist dist-test images compose-test
 
 demo:
 	@deploy/dev/demo $(if $(KEEP),--keep)
@@ -94,6 +94,11 @@ images:
 compose-test:
 	@$(RUN) cargo build $(DEV) --workspace --bins
 	@deploy/compose/test "$${CARGO_TARGET_DIR:-target}/debug"
+
+# The documentation as a site, in target/book. mdBook is compiled the first time.
+docs:
+	@command -v mdbook >/dev/null || $(RUN) cargo install --quiet --locked mdbook
+	@mdbook build docs
 
 # The Helm chart: lint, rendering, schemas, alert rules.
 chart-test:

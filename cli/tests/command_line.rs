@@ -166,6 +166,7 @@ fn contexts_are_set_listed_used_and_forgotten() {
     let (basic, bearer) = ("Basic b3BzOnMzY3JldA==", "Bearer t0ken");
     let expected = [Some(basic), Some(bearer), Some(bearer), None].map(|it| it.map(str::to_owned));
     assert_eq!(logins, expected);
+    assert!(!user.runs("context delete test --dry-run").is_success);
     ok("context delete test");
     assert!(!user.runs("context use test").is_success);
     let file = std::fs::read_to_string(user.home.path().join(".config/shardline/contexts.toml"));

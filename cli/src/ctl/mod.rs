@@ -67,6 +67,8 @@ enum CtlError {
     },
     #[error("the file of contexts {} cannot be used: {reason}", .file.display())]
     Contexts { file: PathBuf, reason: String },
+    #[error("contexts are kept in a file: there is no request for --dry-run to show")]
+    NoRequest,
     #[error("there is no folder for the file of contexts: set HOME, or SHARDLINE_CONTEXTS")]
     NoContextFile,
     #[error("there is no context {0}: `shardline context list` has those there are")]

@@ -27,6 +27,7 @@ pub(super) async fn run(arguments: CtlArguments) -> Result<(), CtlError> {
             Some(folder) => documents::man_pages(&folder),
             None => output.print(&documents::man_page()?),
         },
+        Command::Context(_) if options.dry_run => Err(CtlError::NoRequest),
         Command::Context(command) => contexts::run(command, &options.connection, &output),
         command => {
             let cli = Cli::new(&options, output)?;
