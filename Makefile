@@ -23,7 +23,8 @@ sim:
 	@$(RUN) cargo test $(DEV) --workspace --test simulation
 
 # The tests on real servers, one at a time: each fills two cores. `make e2e ONLY=verify` runs one file of tests/tests.
-E2E_TESTS := $(or $(ONLY),$(notdir $(basename $(wildcard tests/tests/*.rs))))
+E2E_FILES := $(basename $(wildcard tests/tests/*.rs)) $(patsubst %/main.rs,%,$(wildcard tests/tests/*/main.rs))
+E2E_TESTS := $(or $(ONLY),$(notdir $(E2E_FILES)))
 e2e:
 	@$(RUN) cargo build $(DEV) --workspace --bins
 	@$(RUN) cargo test $(DEV) --workspace $(E2E_TESTS:%=--test %) -- --test-threads=1

@@ -33,7 +33,11 @@ pub(crate) fn of(
         SubscriptionState::Failed => status.status = ReplicationState::Failed,
         SubscriptionState::Running => match phase {
             Some(Phase::Syncing(progress)) => {
-                status.status = ReplicationState::Syncing;
+                // Before, a copy may turn out to be needed.
+                let is_known = progress.is_known();
+                if is_known {
+                    status.status = ReplicationState::Syncing;
+                }
                 status.resync_details = resyncs(&progress);
                 status.held_up = held_up(&progress);
                 let foreign_writes = progress
@@ -42,8 +46,9 @@ pub(crate) fn of(
                     .map(|shard| shard.foreign_writes.load(Relaxed))
                     .sum();
                 status.foreign_writes = (foreign_writes > 0).then_some(foreign_writes);
-                status.syncing_details = Some(sum(progress.shards.iter().map(syncing)));
-                status.shard_replication_details = verbose.then(|| {
+                let details = || sum(progress.shards.iter().map(syncing));
+                status.syncing_details = is_known.then(details);
+                status.shard_replication_details = (verbose && is_known).then(|| {
                     let details = |shard, progress: &ShardProgress| {
                         ShardReplicationDetails::syncing(
                             &subscription.follower_index,

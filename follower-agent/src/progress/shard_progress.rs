@@ -51,6 +51,8 @@ pub struct ShardProgress {
     /// Whether it is known how far the leader is: metadata of an index comes before anything that
     /// says so.
     heard: AtomicBool,
+    /// Whether the partition was looked at: before that, it is not known whether a copy is needed.
+    known: AtomicBool,
     resync: Mutex<Option<Resync>>,
     /// The highest of the follower shard's own numbers that is known to be durable.
     acknowledged: AtomicI64,
@@ -162,6 +164,11 @@ impl IndexProgress {
     pub fn is_restored(&self) -> bool {
         self.shards.iter().all(ShardProgress::is_restored)
     }
+
+    /// Whether each shard's partition was looked at, and no copy is needed.
+    pub fn is_known(&self) -> bool {
+        self.shards.iter().all(|shard| shard.known.load(Relaxed))
+    }
 }
 
 impl Default for ShardProgress {
@@ -179,6 +186,7 @@ impl Default for ShardProgress {
             next_within_ms: AtomicI64::new(NEXT_WITHIN_MS),
             foreign_writes: AtomicU64::new(0),
             heard: AtomicBool::new(false),
+            known: AtomicBool::new(false),
             resync: Mutex::new(None),
             acknowledged: AtomicI64::new(SeqNo::NONE.0),
             is_standing: AtomicBool::new(false),
@@ -205,6 +213,7 @@ impl ShardProgress {
     /// now.
     pub fn note_known(&self, checkpoint: SeqNo) {
         self.leader_checkpoint.fetch_max(checkpoint.0, Relaxed);
+        self.known.store(true, Relaxed);
         if checkpoint > SeqNo::NONE {
             self.heard.store(true, Relaxed);
         }
@@ -365,6 +374,7 @@ impl ShardProgress {
         self.follower_checkpoint.store(report.follower.0, Relaxed);
         self.leader_checkpoint.store(report.leader.0, Relaxed);
         self.loaded.store(report.snapshot.is_none(), Relaxed);
+        self.known.store(true, Relaxed);
         if let Some((total, done, bytes)) = report.snapshot {
             self.documents_total.store(total, Relaxed);
             self.documents_done.store(done, Relaxed);

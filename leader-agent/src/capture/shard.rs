@@ -121,7 +121,8 @@ pub(crate) struct Capture<'a> {
     last_record: Instant,
     /// Between operations, too: followers know from it how long silence may last.
     last_heartbeat: Instant,
-    /// When the next heartbeat is due behind the last record, as the last one has announced.
+    /// When the next heartbeat is due behind the last one, as that has announced; zero before the
+    /// first, for which followers of an empty shard wait.
     next_heartbeat: Duration,
 }
 
@@ -168,7 +169,7 @@ impl<'a> Capture<'a> {
             in_flight: VecDeque::new(),
             last_record: Instant::now(),
             last_heartbeat: Instant::now(),
-            next_heartbeat: context.heartbeat,
+            next_heartbeat: Duration::ZERO,
         };
         match origin {
             Origin::Translog(Files { translog, spool }) => {
@@ -328,6 +329,9 @@ impl<'a> Capture<'a> {
     ) -> Result<(), CaptureError> {
         // Kafka has all that there is.
         self.context.standing.clear(self.shard);
+        if self.next_heartbeat.is_zero() && self.is_confirmed() {
+            noticing(self.heartbeat(source.global_checkpoint()), || ()).await?;
+        }
         let until_due = self
             .next_heartbeat
             .saturating_sub(self.last_heartbeat.elapsed())

@@ -24,7 +24,8 @@ use shardline_common::control::{
 use shardline_common::leader_stats::LeaderStats;
 use shardline_common::opensearch::OpenSearchError;
 use shardline_common::repository::verification_path;
-use shardline_common::types::{Epoch, IndexName};
+use shardline_common::shard_stats::standings;
+use shardline_common::types::{Epoch, IndexName, SeqNo};
 use shardline_common::wildcard::wildcard_match;
 use tracing::warn;
 use uuid::Uuid;
@@ -36,8 +37,8 @@ use crate::control::bulk_tasks;
 use crate::control::verify::{self, Verification};
 use crate::control::{auto_follow, dead_letters, stats, status};
 use crate::index::{
-    Command, IndexAdmin, IndexLoad, LetterBox, Refusal, STOPPING, TransitionError, USER_INITIATED,
-    check_settings, give_back_mapping, not_to_change, not_to_override, promote,
+    Command, IndexAdmin, IndexLoad, LetterBox, Phase, Refusal, STOPPING, TransitionError,
+    USER_INITIATED, check_settings, give_back_mapping, not_to_change, not_to_override, promote,
 };
 use crate::membership::copy_key;
 use crate::progress::LoadState;
@@ -175,6 +176,7 @@ impl Subscriptions {
         let subscription = self
             .subscription(&follower)
             .ok_or_else(|| refused(Refusal::NotInProgress, &follower))?;
+        let phase = self.tasks.phase(&follower);
         // It is forgotten last: a stop that is cut off, or fails, is asked for again.
         let halted = self.context.transition(&subscription, Command::Halt).await;
         halted.map_err(|error| transition_error(error, &follower))?;
@@ -193,10 +195,49 @@ impl Subscriptions {
                     .await
                     .map_err(|error| ApiError::from_cluster(&error))?;
             }
+            None if self.is_untouched(&subscription, phase).await? => {
+                let index = self.follower_index(&subscription);
+                let deleted = index.delete().await;
+                deleted.map_err(|error| ApiError::from_cluster(&error))?;
+            }
             None => self.give_back(&subscription).await?,
         }
 
         self.remove(&subscription).await
+    }
+
+    /// Whether an index was made, and nothing of its leader's has ever come into it: half of what a
+    /// user asked for is of no use.
+    async fn is_untouched(
+        &self,
+        subscription: &Subscription,
+        phase: Option<Phase>,
+    ) -> Result<bool, ApiError> {
+        let copy = subscription.copy.as_ref();
+        let is_from_beginning = copy.is_some_and(|copy| copy.from.is_empty() && !copy.is_restored);
+        let Some(Phase::Syncing(progress)) = phase else {
+            return Ok(false);
+        };
+        if !is_from_beginning || progress.is_restored() {
+            return Ok(false);
+        }
+        let (opensearch, index) = (&self.context.opensearch, &subscription.follower_index);
+        let standings = standings(opensearch, index).await;
+        let shards = standings
+            .map_err(|error| ApiError::from_cluster(&error))?
+            .shards;
+        // Those that are away are left out.
+        let are_all_here = shards.len() == progress.shards.len();
+        let mut all = shards.values();
+        Ok(are_all_here && all.all(|(_, numbers)| numbers.max_seq_no == SeqNo::NONE))
+    }
+
+    fn follower_index(&self, subscription: &Subscription) -> IndexAdmin {
+        let (name, overrides) = (
+            subscription.follower_index.clone(),
+            subscription.settings.clone(),
+        );
+        IndexAdmin::new(self.context.opensearch.clone(), name, overrides)
     }
 
     /// Gives the index what its leader's has and a follower has not.
@@ -264,11 +305,7 @@ impl Subscriptions {
         id: &str,
     ) -> Result<(), OpenSearchError> {
         let copy = self.copy_under_way(subscription, id);
-        let (name, overrides) = (
-            subscription.follower_index.clone(),
-            subscription.settings.clone(),
-        );
-        let index = IndexAdmin::new(self.context.opensearch.clone(), name, overrides);
+        let index = self.follower_index(subscription);
         if subscription.is_partial || copy.is_some_and(|copy| !copy.in_place) {
             return index.delete().await;
         }
@@ -380,8 +417,11 @@ impl Subscriptions {
             .index(&cluster, &current.leader_index, &current.leader_alias)
             .await?;
         if entry.uuid != current.leader_uuid {
-            // The index of that name is another one now.
-            return Err(ApiError::index_not_found(current.leader_index.as_str()));
+            return Err(ApiError::illegal_argument(format!(
+                "leader index [{}] was deleted, and another one of that name made: stop \
+                 replication, delete index [{follower}], and start again",
+                current.leader_index
+            )));
         }
         // Those that were begun before anybody was asked have no roles, and go on.
         if current.roles.is_some()
