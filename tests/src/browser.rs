@@ -12,7 +12,9 @@ use crate::prometheus::root;
 use crate::wait;
 
 const PATIENCE: Duration = Duration::from_secs(60);
-const ARGUMENTS: [&str; 5] = [
+const ARGUMENTS: [&str; 6] = [
+    // The browser ends when the pipe to its driver does.
+    "--remote-debugging-pipe",
     "--headless=new",
     "--no-sandbox",
     "--disable-gpu",

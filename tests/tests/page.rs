@@ -309,7 +309,8 @@ async fn no_other_site_acts(page: &Reader, world: &World) -> Result<()> {
     page.browser.open(&other).await?;
     let script = "const [address, headers, done] = arguments;
         fetch(address, { method: 'POST', headers, mode: 'no-cors', body: '{}' })
-            .then((answer) => done(`${answer.type} ${answer.status}`), (error) => done(`${error}`))";
+            .then((answer) => done(`${answer.type} ${answer.status}`),
+                  (error) => done(`${error}`))";
     let call = format!(
         "{}page/api/_plugins/_replication/books-copy/_pause",
         page.base
