@@ -13,6 +13,8 @@ use super::Kafka;
 
 /// How long one question for the brokers may take; its errors are looked at afterwards.
 const ATTEMPT: Duration = Duration::from_secs(2);
+/// How long a reason is waited for after each.
+const REPORTS: Duration = Duration::from_millis(500);
 /// After this Kafka counts as away.
 const PATIENCE: Duration = Duration::from_secs(8);
 
@@ -90,8 +92,7 @@ impl Kafka {
             match asking.fetch_metadata(None, ATTEMPT) {
                 Ok(metadata) => return Ok(KafkaCluster::of(&metadata)),
                 Err(error) => {
-                    while asking.poll(Duration::ZERO).is_some() {}
-                    let reason = asking.context().0.lock().take();
+                    let reason = reported(&asking);
                     if let Some((code, reason)) = reason {
                         return Err(NoBroker { code, reason });
                     }
@@ -102,6 +103,20 @@ impl Kafka {
             }
         }
     }
+}
+
+/// What librdkafka has to say of its connections. A call to poll may handle an event and give
+/// nothing.
+fn reported(asking: &BaseConsumer<Reasons>) -> Option<(Option<RDKafkaErrorCode>, String)> {
+    let since = Instant::now();
+    while since.elapsed() < REPORTS {
+        let _ = asking.poll(REPORTS / 10);
+        let reason = asking.context().0.lock().take();
+        if reason.is_some() {
+            return reason;
+        }
+    }
+    None
 }
 
 impl KafkaCluster {

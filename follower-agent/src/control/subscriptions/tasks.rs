@@ -13,16 +13,19 @@ use shardline_common::standstill::StandstillReason;
 use shardline_common::types::IndexName;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::AUTO_PAUSED;
 use crate::index::{AgentContext, Command, End, IndexTask, Phase, Waits};
-use crate::progress::{Retries, Retry};
+use crate::progress::{IndexProgress, Retries, Retry};
 
 /// How long `_start` and `_resume` wait for the index to get going, as the plugin does.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const PROGRESS_POLL: Duration = Duration::from_millis(50);
+/// For how long they wait for the partitions to be looked at.
+const KNOWN_WITHIN: Duration = Duration::from_secs(2);
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(5);
 /// After so long without an error, the last one is over.
@@ -156,12 +159,18 @@ impl Tasks {
             .get(follower)
             .map(|running| running.phase.subscribe());
         let mut phase = phase.ok_or(StartFailure::Ended)?;
+        let began = Instant::now();
+        // What another agent finds in a partition is heard of a moment later.
+        let is_known =
+            |progress: &IndexProgress| progress.is_known() || began.elapsed() > KNOWN_WITHIN;
         let going = async {
             loop {
                 match &*phase.borrow_and_update() {
                     Phase::Bootstrapping(_) if !until_restored => return Ok(()),
                     Phase::Syncing(progress) if progress.is_restored() => return Ok(()),
-                    Phase::Syncing(progress) if progress.is_loaded() && !until_restored => {
+                    Phase::Syncing(progress)
+                        if !until_restored && progress.is_loaded() && is_known(progress) =>
+                    {
                         return Ok(());
                     }
                     Phase::Refused(error) => return Err(StartFailure::Refused(Arc::clone(error))),
