@@ -18,9 +18,9 @@ UNIT_TESTS := $(notdir $(basename $(wildcard cli/tests/*.rs tests/tidy/tests/*.r
 unit:
 	@$(RUN) cargo test $(DEV) --workspace --lib --bins $(UNIT_TESTS:%=--test %)
 
-# The agents' real code through thousands of schedules; `SHARDLINE_SIM_SEED=1234 make sim` replays one.
+# The agents' real code through thousands of schedules, of shards and of the control plane. How one is replayed: docs/reliability.md.
 sim:
-	@$(RUN) cargo test $(DEV) --workspace --test simulation
+	@$(RUN) cargo test $(DEV) --workspace --test simulation --test control
 
 # The tests on real servers, one at a time: each fills two cores. `make e2e ONLY=verify` runs one file of tests/tests.
 E2E_TESTS := $(or $(ONLY),$(notdir $(basename $(wildcard tests/tests/*.rs))))

@@ -8,41 +8,30 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use axum::middleware;
 use prometheus::Registry;
-use shardline::contract::ReplicationService;
 use shardline_common::backoff::until_available;
 use shardline_common::config::{OpenSearchConfig, base_url};
 use shardline_common::exposition;
-use shardline_common::kafka::{ControlError, ControlTopic, Derived, Kafka};
-use shardline_common::lease::lease;
+use shardline_common::kafka::Kafka;
 use shardline_common::opensearch::{OpenSearch, proxy_client};
 use shardline_common::preflight::Root;
 use shardline_common::telemetry::{self, Readiness};
-use shardline_common::topic::{dead_letter_topic, follower_control_topic, leader_control_topic};
-use shardline_common::types::{ClusterUuid, Offset};
-use tokio::sync::{Mutex, watch};
+use shardline_common::types::ClusterUuid;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::config::{FollowerConfig, GatewayConfig, SecurityConfig, SecurityMode};
-use crate::control::{
-    Leaders, OwnGateway, Subscriptions, auto_follow, bulk_tasks, leader_watch, tidy_requests,
-    verify,
-};
+use crate::control::OwnGateway;
+use crate::engine::{Engine, Parts};
 use crate::http::gateway::security::{self, Grant, Grants};
 use crate::http::gateway::{self, Budget, Guard, Limits, Upstream};
 use crate::http::measure;
 use crate::http::page::{self, Page};
 use crate::http::peers::{self, Peers};
-use crate::index::{AgentContext, ControlSettings, SnapshotRequests};
-use crate::membership::{Group, Membership, Positions, Slots};
 use crate::metrics::Metrics;
 use crate::progress::{CHECKPOINTS_FOLDER, CheckpointStore};
-use crate::read::Streams;
 
 /// How long requests through the gateway may take to end when the agent stops.
 const GATEWAY_GRACE: Duration = Duration::from_secs(10);
-/// How often progress is written into the metrics.
-const METRICS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs until `stop` is cancelled.
 pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Result<()> {
@@ -57,7 +46,7 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
     let opensearch = OpenSearch::new(&config.opensearch)?;
     let kafka = Kafka::new(config.kafka.clone())?;
 
-    // The streams and tables outlive the signal to stop, until the last checkpoint is saved.
+    // The admin server outlives the signal to stop, until the last checkpoint is saved.
     let end = CancellationToken::new();
     let page = Arc::new(std::sync::OnceLock::new());
     let routes =
@@ -68,130 +57,45 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
         return Ok(());
     };
     readiness.wait_for("Kafka");
-    let prefix = kafka.topic_prefix().to_owned();
-    let opened = async {
-        let leader_table = ControlTopic::open(&kafka, leader_control_topic(&prefix), &stop).await?;
-        let follower_table =
-            ControlTopic::open(&kafka, follower_control_topic(&prefix), &stop).await?;
-        let dead_letters =
-            ControlTopic::open(&kafka, dead_letter_topic(&prefix, &cluster), &stop).await?;
-        Ok::<_, ControlError>((leader_table, follower_table, dead_letters))
-    };
-    let (leader_table, follower_table, dead_letters) = match opened.await {
-        Ok(tables) => tables,
-        Err(_) if stop.is_cancelled() => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
-    if until_available(
-        "the slots topic",
-        || Group::make_slots(&kafka, &cluster),
-        &stop,
-    )
-    .await
-    .is_none()
-    {
-        return Ok(());
-    }
-    let (keeper, lease) = lease();
-    let (acted, own_acted) = watch::channel(Offset(-1));
-    let (slots, positions) = (Arc::new(Slots::default()), Arc::new(Positions::default()));
-    let membership = Membership {
-        cluster: cluster.clone(),
-        address: config.gateway.address(),
-        slots: Arc::clone(&slots),
-        positions: Arc::clone(&positions),
-        lease: keeper,
-        acted: own_acted,
-    };
-    let (group, rebalances) = Group::join(&kafka, membership)?;
-    let share_within = Duration::from_secs(config.bootstrap.share_seconds);
-    let requests = SnapshotRequests {
-        table: follower_table.clone(),
-        cluster: cluster.clone(),
-        share_within,
-    };
-    let reading = kafka.consumer(&format!("{prefix}.{cluster}"));
-    let context = Arc::new(AgentContext {
-        requests,
-        repository: config.bootstrap.repository.clone(),
-        opensearch: opensearch.clone().under(lease.clone()),
-        streams: Streams::of_shards(
-            reading.clone(),
-            metrics.waiting_partitions.clone(),
-            end.clone(),
-        ),
-        copies: Streams::of_copies(reading, metrics.waiting_partitions.clone(), end.clone()),
-        kafka,
-        checkpoints,
-        slots: Arc::clone(&slots),
-        positions,
-        group: Arc::clone(&group),
-        lease,
-        leader_table: leader_table.clone(),
-        follower_table: follower_table.clone(),
-        dead_letters,
-        subscription_ids: Derived::default(),
-        memory: Arc::default(),
-        metrics,
-        changing: Mutex::new(()),
-    });
-    let leaders = Leaders {
-        opensearch,
-        leader_table: leader_table.clone(),
-        follower_table: follower_table.clone(),
-        aliases: config.aliases.clone(),
-    };
-    let settings = ControlSettings::new(follower_table, cluster.clone());
+    let proxy = proxy_client(&config.opensearch)?;
     let upstream = upstream(&config.opensearch)?;
     let Some(guard) = guard(&config.gateway.security, &upstream, &stop).await? else {
         return Ok(());
     };
     let guard = Arc::new(guard);
-    let own_gateway = OwnGateway::new(
-        config.gateway.own_address(),
-        proxy_client(&config.opensearch)?,
-        guard
-            .is_on()
-            .then(|| config.opensearch.authorization.clone()),
-    );
-    let subscriptions = Subscriptions::new(
-        context,
-        leaders,
-        settings.clone(),
+    let own_login = guard
+        .is_on()
+        .then(|| config.opensearch.authorization.clone());
+    let own_gateway = OwnGateway::new(config.gateway.own_address(), proxy.clone(), own_login);
+    let parts = Parts {
+        opensearch,
+        kafka,
+        checkpoints,
+        metrics,
         own_gateway,
-        cluster.clone(),
-        acted,
-        stop.clone(),
-    );
-    let following = tokio::spawn({
-        let subscriptions = Arc::clone(&subscriptions);
-        async move { subscriptions.run().await }
-    });
-    let left = CancellationToken::new();
-    let member = tokio::spawn({
-        let (group, left) = (Arc::clone(&group), left.clone());
-        async move { group.run(rebalances, left).await }
-    });
-    let service: Arc<dyn ReplicationService> = subscriptions.clone();
+        address: config.gateway.address(),
+        repository: config.bootstrap.repository.clone(),
+        share_within: Duration::from_secs(config.bootstrap.share_seconds),
+        aliases: config.aliases.clone(),
+    };
+    let Some(engine) = Engine::start(parts, cluster, stop.clone()).await? else {
+        return Ok(());
+    };
     let peers = Arc::new(Peers {
-        slots,
-        group,
-        client: proxy_client(&config.opensearch)?,
+        slots: Arc::clone(engine.slots()),
+        group: Arc::clone(engine.group()),
+        client: proxy,
         guard: Arc::clone(&guard),
     });
+    let settings = Arc::new(engine.settings().clone());
     let budget = Budget::new(limits(&config.gateway));
-    let gateway = gateway::router(
-        Arc::clone(&service),
-        Arc::new(settings),
-        upstream,
-        budget.clone(),
-        Arc::clone(&guard),
-    )
-    .layer(middleware::from_fn_with_state(peers, peers::route))
-    .layer(middleware::from_fn_with_state(measured, measure::measure));
+    let (service, is_asked) = (engine.service(), Arc::clone(&guard));
+    let gateway = gateway::router(service, settings, upstream, budget.clone(), is_asked)
+        .layer(middleware::from_fn_with_state(peers, peers::route))
+        .layer(middleware::from_fn_with_state(measured, measure::measure));
     // Set once, here.
     let _ = page.set(Page {
-        overview: subscriptions.clone(),
+        overview: engine.overview(),
         sight: Box::new(page::Guarded(guard)),
         gateway: gateway.clone(),
         address: config.gateway.address(),
@@ -202,46 +106,15 @@ pub async fn run(config: FollowerConfig, stop: CancellationToken) -> anyhow::Res
         kept: page::Kept::default(),
     });
     let front = tokio::spawn(gateway::serve(front, gateway, budget, stop.clone()));
-    let rules = tokio::spawn(auto_follow::run(Arc::clone(&subscriptions), stop.clone()));
-    let tasks = tokio::spawn(bulk_tasks::run(Arc::clone(&subscriptions), stop.clone()));
-    let verifications = tokio::spawn(verify::run(Arc::clone(&subscriptions), stop.clone()));
-    let tidying = tokio::spawn(tidy_requests::run(Arc::clone(&subscriptions), stop.clone()));
-    let watch = tokio::spawn(leader_watch::run(
-        Arc::clone(&subscriptions),
-        leader_table,
-        stop.clone(),
-    ));
     readiness.ready();
     info!(gateway = %config.gateway.listen, admin = %config.admin.listen, "ready");
-    while !stop.is_cancelled() {
-        subscriptions.hear_others().await;
-        subscriptions.hear_captures();
-        subscriptions.export_metrics();
-        tokio::select! {
-            () = tokio::time::sleep(METRICS_INTERVAL) => {}
-            () = stop.cancelled() => {}
-        }
-    }
-    info!("stopping");
-    following
-        .await
-        .context("the control topic's follower panicked")?;
-    subscriptions.shut_down().await;
-    left.cancel();
-    member
-        .await
-        .context("the consumer group's member panicked")?;
+    engine.run().await?;
     match tokio::time::timeout(GATEWAY_GRACE, front).await {
         Ok(ended) => ended
             .context("the gateway panicked")?
             .context("the gateway failed")?,
         Err(_) => warn!("requests through the gateway are still under way and are cut off"),
     }
-    watch.await.context("the leader watch panicked")?;
-    rules.await.context("auto-follow panicked")?;
-    tasks.await.context("a bulk task panicked")?;
-    tidying.await.context("the tidying of requests panicked")?;
-    verifications.await.context("a verification panicked")?;
     sampling.await.context("the page's samples panicked")?;
     end.cancel();
     admin

@@ -6,6 +6,7 @@
 mod agent;
 mod config;
 mod control;
+mod engine;
 mod http;
 mod index;
 mod membership;
@@ -18,6 +19,8 @@ mod write;
 
 pub use agent::run;
 pub use config::FollowerConfig;
+pub use control::{GatewayCalls, OwnGateway};
+pub use engine::{Engine, Parts};
 
 // What tests, the simulation and the benchmarks put together in other ways than the agent does.
 pub use http::api::openapi;
@@ -28,7 +31,7 @@ pub use http::gateway::{
     Budget, Guard, Limits as GatewayLimits, Upstream, router as gateway, serve,
 };
 pub use index::IndexAdmin;
-pub use membership::{Committed, Positions, Slot, copy_key};
+pub use membership::{Committed, Positions, Slot, Slots, copy_key};
 pub use metrics::Metrics;
 pub use progress::{
     Checkpoint, CheckpointError, CheckpointStore, IndexProgress, ShardProgress, furthest,

@@ -30,24 +30,24 @@ pub struct CaptureConfig {
     /// Where changes come from. All agents of a cluster use the same.
     pub source: Source,
     /// `poll` only: how often the shards' checkpoints are asked for, in seconds.
-    pub(crate) poll_seconds: u64,
+    pub poll_seconds: u64,
     /// `poll` only: how often deletions are looked for in a shard that changes, in seconds.
-    pub(crate) poll_sweep_seconds: u64,
+    pub poll_sweep_seconds: u64,
     /// Roles of the leader cluster under which indices may be followed. Without any, every
     /// follower may follow everything. All agents of a cluster use the same.
-    pub(crate) roles: BTreeMap<String, CaptureRole>,
+    pub roles: BTreeMap<String, CaptureRole>,
     /// Names or patterns (`logs-*`) of indices that are captured whether anybody follows them or
     /// not.
-    pub(crate) always: Vec<String>,
+    pub always: Vec<String>,
     /// Where the node's data folders are mounted for the agent, if not where the node itself has
     /// them (`path.data`).
-    pub(crate) data_paths: Vec<PathBuf>,
+    pub data_paths: Vec<PathBuf>,
     /// How much disk the spool may take, in MiB, per data folder: generations that OpenSearch has
     /// deleted and Kafka does not have yet. Past it the oldest are let go, and followers that
     /// needed them copy the index anew.
-    pub(crate) spool_limit_mib: u64,
+    pub spool_limit_mib: u64,
     /// How often an idle partition gets a heartbeat, in seconds.
-    pub(crate) heartbeat_seconds: u64,
+    pub heartbeat_seconds: u64,
     /// Operations that are captured together go into one Kafka record as far as they take so many
     /// bytes. 0: each into one of its own, as other tools can read them.
     pub pack_bytes: usize,
@@ -67,7 +67,7 @@ pub enum Source {
 /// What a role may follow, and who has it: names or patterns with `*`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct CaptureRole {
+pub struct CaptureRole {
     pub(crate) indices: Vec<String>,
     pub(crate) users: Vec<String>,
 }

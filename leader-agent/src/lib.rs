@@ -19,7 +19,7 @@ mod source;
 mod supervise;
 mod translog;
 
-pub use agent::run;
+pub use agent::{Clients, run, work};
 pub use config::{CaptureConfig, LeaderConfig, Source};
 // What the simulation, tests and benchmarks drive or put in the place of.
 pub use capture::{

@@ -329,6 +329,16 @@ pub struct BootstrapRequest {
     pub is_shared: bool,
 }
 
+/// `control.leader`: the topic of a copy, from before it is made until it is deleted: whoever made
+/// it may be gone by then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyTopic {
+    pub leader_cluster: ClusterUuid,
+    /// The request's.
+    pub id: String,
+    pub topic: TopicName,
+}
+
 /// `control.follower`: asks the agent beside a shard's primary to ship documents again, as they are
 /// now; removed when they have come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -543,6 +553,13 @@ impl BootstrapRequest {
     /// is empty.
     pub fn prefix_of(leader: &ClusterUuid, id: &str) -> String {
         format!("{}/{leader}/{id}", Self::KIND)
+    }
+}
+
+impl Entry for CopyTopic {
+    const KIND: &'static str = "copy_topic";
+    fn key(&self) -> String {
+        format!("{}/{}/{}", Self::KIND, self.leader_cluster, self.id)
     }
 }
 

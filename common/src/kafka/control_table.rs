@@ -7,15 +7,19 @@
 //! first, or how much each remembers.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Instant;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::control::{CatalogEntry, Entry, Subscription};
 use crate::words::types::Offset;
 
 /// Kinds of which a removal is remembered: that they are missing says nothing.
 const REMOVALS_OF: &[&str] = &[CatalogEntry::KIND, Subscription::KIND];
+
+/// Kinds that only the holder of a slot writes, who has read what was written before. A record of
+/// an earlier version was under way for longer than its writer held the slot.
+const ORDERED: &[&str] = &[Subscription::KIND];
 
 /// What a record says of itself; those of earlier builds say nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +37,8 @@ struct Known {
     version: u64,
     /// Whether the topic has lost it.
     is_lost: bool,
+    /// The offset behind the last record of its key.
+    until: Offset,
 }
 
 #[derive(Default)]
@@ -44,6 +50,8 @@ pub(super) struct Table {
     /// The topic is being read again up to here.
     again_until: Option<Offset>,
     lost_since: Option<Instant>,
+    /// The offset behind the last removal.
+    removed_until: Option<Offset>,
 }
 
 /// An entry, or its removal, that the topic has lost.
@@ -62,7 +70,7 @@ impl Table {
     pub(super) fn take(
         &mut self,
         key: String,
-        value: Option<&[u8]>,
+        value: Option<Bytes>,
         stamp: Option<Stamp>,
         next: Offset,
     ) {
@@ -76,8 +84,11 @@ impl Table {
             (Some(known), None) => known.version + 1,
             (None, None) => 1,
         };
-        if let Some(known) = known.filter(|_| again) {
-            let is_same = known.value.as_deref() == value;
+        let is_ordered = ORDERED.contains(&kind_of(&key));
+        let is_late = |known: &Known| is_ordered && known.version > version;
+        if let Some(known) = known.filter(|known| again || is_late(known)) {
+            known.until = next;
+            let is_same = known.value == value;
             let is_newer = stamp.is_some_and(|stamp| stamp.version > known.version);
             if is_same {
                 known.is_lost = false;
@@ -91,25 +102,28 @@ impl Table {
                 return;
             }
         }
-        self.set(key, value, version);
+        self.set(key, value, version, next);
     }
 
-    fn set(&mut self, key: String, value: Option<&[u8]>, version: u64) {
+    fn set(&mut self, key: String, value: Option<Bytes>, version: u64, until: Offset) {
         self.taken += 1;
         let newest = Offset(self.taken);
         match self.newest.get_mut(kind_of(&key)) {
             Some(known) => *known = newest,
             None => drop(self.newest.insert(kind_of(&key).to_owned(), newest)),
         }
+        if value.is_none() {
+            self.removed_until = Some(until);
+        }
         if value.is_none() && !REMOVALS_OF.contains(&kind_of(&key)) {
             self.entries.remove(&key);
             return;
         }
-        let value = value.map(Bytes::copy_from_slice);
         let known = Known {
             value,
             version,
             is_lost: false,
+            until,
         };
         self.entries.insert(key, known);
     }
@@ -118,9 +132,16 @@ impl Table {
     pub(super) fn went_back(&mut self, until: Offset) {
         self.again_until = (until > Offset(0)).then_some(until);
         self.lost_since = Some(Instant::now());
+        self.removed_until = None;
         for known in self.entries.values_mut() {
             known.is_lost = true;
+            known.until = Offset(0);
         }
+    }
+
+    /// All that is left of the topic has been read.
+    pub(super) fn reached_end(&mut self) {
+        self.again_until = None;
     }
 
     /// What the topic has lost, once it has been read again; and since when it is known.
@@ -147,8 +168,23 @@ impl Table {
         now_ms.max(known + 1)
     }
 
+    /// Whether a record of a key that stands at an offset was read, or one behind it. Of a topic
+    /// that loses its beginning some never are; those in between may have been compacted away.
+    pub(super) fn has_read(&self, key: &str, offset: Offset, is_removal: bool) -> bool {
+        match self.entries.get(key) {
+            Some(known) => known.until > offset,
+            None => is_removal || self.removed_until.is_some_and(|until| until > offset),
+        }
+    }
+
     pub(super) fn get(&self, key: &str) -> Option<Bytes> {
         self.entries.get(key)?.value.clone()
+    }
+
+    /// Whether what is known of a key is newer than this version of it.
+    pub(super) fn is_overtaken(&self, key: &str, version: u64) -> bool {
+        let known = self.entries.get(key).map_or(0, |known| known.version);
+        ORDERED.contains(&kind_of(key)) && known > version
     }
 
     /// Whether a record was read that removed the entry, and none since.
@@ -195,7 +231,8 @@ mod tests {
             let from = self.position.min(up_to);
             for (n, (key, value, stamp)) in log[..up_to].iter().enumerate().skip(from) {
                 let next = Offset(n as i64 + 1);
-                self.table.take(key.clone(), value.as_deref(), *stamp, next);
+                let value = value.clone().map(Bytes::from);
+                self.table.take(key.clone(), value, *stamp, next);
             }
             self.position = self.position.max(up_to);
         }
@@ -291,18 +328,44 @@ mod tests {
         }
     }
 
+    /// A write that Kafka took late, when another agent had the slot and had written: it would undo
+    /// that.
+    #[test]
+    fn a_subscription_is_not_undone_by_a_record_of_before() {
+        let (mut table, key) = (Table::default(), "subscription/c/a");
+        let stamp = |version| {
+            let is_again = false;
+            Some(Stamp { version, is_again })
+        };
+        let take = |table: &mut Table, value: Option<&'static str>, version, next| {
+            let value = value.map(Bytes::from);
+            table.take(key.to_owned(), value, stamp(version), Offset(next));
+        };
+        take(&mut table, Some("running"), 5, 1);
+        take(&mut table, Some("paused"), 9, 2);
+        take(&mut table, Some("running again"), 7, 3);
+        assert_eq!(table.get(key).as_deref(), Some(b"paused".as_slice()));
+        assert!(table.is_overtaken(key, 7) && !table.is_overtaken(key, 9));
+        // Who reads the topic once it is compacted is to hear of it.
+        let (_, lost) = table.lost().unwrap();
+        assert_eq!((lost.len(), lost[0].version), (1, 9));
+        take(&mut table, None, 10, 4);
+        take(&mut table, Some("paused"), 9, 5);
+        assert!(table.was_removed(key) && table.get(key).is_none());
+    }
+
     #[test]
     fn records_of_earlier_builds_count_in_their_order() {
         let mut table = Table::default();
         for value in ["1", "2"] {
-            table.take("a/b".to_owned(), Some(value.as_bytes()), None, Offset(1));
+            table.take("a/b".to_owned(), Some(value.into()), None, Offset(1));
         }
         assert_eq!(table.get("a/b").as_deref(), Some(b"2".as_slice()));
         assert!(table.next_version("a/b", 0) > 2);
         // A removal of a kind whose absence says nothing is remembered.
         let key = "subscription/c/a";
         assert!(!table.was_removed(key));
-        table.take(key.to_owned(), Some(b"1"), None, Offset(3));
+        table.take(key.to_owned(), Some("1".into()), None, Offset(3));
         table.take(key.to_owned(), None, None, Offset(4));
         assert!(table.was_removed(key) && table.get(key).is_none());
         assert_eq!(table.below("subscription/").count(), 0);

@@ -1,36 +1,29 @@
 //! A compacted control topic as a table that every agent keeps in memory.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use rdkafka::ClientContext;
-use rdkafka::config::FromClientConfigAndContext;
-use rdkafka::consumer::{Consumer, ConsumerContext, StreamConsumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
+use rdkafka::error::KafkaError;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
+use super::control_reader::{Reader, make};
+use super::control_records::{Records, stamp_headers};
 use super::control_table::{Lost, Stamp, Table};
-use super::{Group, Kafka, Outgoing, RenewedProducer, TopicError, assignment};
+use super::{Group, Kafka, Outgoing, RenewedProducer, TopicError};
 use crate::control::Entry;
 use crate::process::backoff::until_available;
 use crate::process::clock::now_ms;
 use crate::words::types::{Offset, ShardId, TopicName};
 
-const SHARD: ShardId = ShardId(0);
+pub(super) const SHARD: ShardId = ShardId(0);
 /// After this nobody waits for a write any more.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
-const READ_RETRY: Duration = Duration::from_millis(250);
-/// How often the topic itself is looked at.
-const LOOK: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
@@ -50,6 +43,12 @@ pub enum ControlError {
     },
     #[error("control topic {topic}: Kafka did not take a write within {}s", WRITE_TIMEOUT.as_secs())]
     Timeout { topic: TopicName },
+    #[error("control topic {topic}: another agent has changed {key} meanwhile; try again")]
+    Overtaken { topic: TopicName, key: String },
+    #[error(
+        "control topic {topic}: the topic lost records, a write of {key} among them; try again"
+    )]
+    Lost { topic: TopicName, key: String },
     #[error("control topic {topic}: a write was not seen to come back; the agent is stopping")]
     Stopped { topic: TopicName },
 }
@@ -97,16 +96,7 @@ impl ControlTopic {
             topic: topic.clone(),
             source,
         };
-        let mut settings = kafka.consumer(&format!("{}.control", kafka.topic_prefix()));
-        // The end is an event of its own: compaction may have removed the records just before it.
-        settings
-            .set("auto.offset.reset", "earliest")
-            .set("enable.partition.eof", "true");
-        let consumer = StreamConsumer::from_config_and_context(&settings, Quiet).map_err(failed)?;
-        let start = HashMap::from([((topic.clone(), SHARD), marks.low)]);
-        consumer
-            .assign(&assignment(&start).map_err(failed)?)
-            .map_err(failed)?;
+        let records = Records::open(kafka, &topic, marks.low).map_err(failed)?;
 
         let table = Arc::new(RwLock::new(Table::default()));
         let (progress, position) = watch::channel(marks.low);
@@ -115,13 +105,15 @@ impl ControlTopic {
         let reader = Reader {
             kafka: kafka.clone(),
             topic: topic.clone(),
-            consumer,
+            records,
             table: Arc::clone(&table),
             progress,
             fault: Arc::clone(&fault),
-            is_short: AtomicBool::new(false),
+            is_short: false,
+            low: marks.low,
+            end: marks.high,
         };
-        tokio::spawn(reader.follow(marks.high, stop.clone()));
+        tokio::spawn(reader.follow(stop.clone()));
         let mut opened = Self {
             topic,
             producer,
@@ -285,6 +277,7 @@ impl ControlTopic {
             version: self.table.read().next_version(key, now_ms().unsigned_abs()),
             is_again: false,
         });
+        let is_removal = value.is_none();
         let record = Outgoing {
             key: Some(key.as_bytes()),
             value: value.as_deref(),
@@ -310,7 +303,16 @@ impl ControlTopic {
                 .map_err(failed)?;
             drop(group);
             let offset = delivery.wait().await.map_err(failed)?;
-            self.clone().reached(Offset(offset.0 + 1)).await
+            self.clone().reached(Offset(offset.0 + 1)).await?;
+            let table = self.table.read();
+            let (topic, key) = (self.topic.clone(), key.to_owned());
+            if table.is_overtaken(&key, stamp.version) {
+                return Err(ControlError::Overtaken { topic, key });
+            }
+            if !table.has_read(&key, offset, is_removal) {
+                return Err(ControlError::Lost { topic, key });
+            }
+            Ok(())
         };
         let in_time = tokio::time::timeout(WRITE_TIMEOUT, written).await;
         in_time.unwrap_or_else(|_| {
@@ -342,176 +344,7 @@ impl<V> Derived<V> {
     }
 }
 
-/// The end of a partition is no error here.
-struct Quiet;
-
-impl ClientContext for Quiet {
-    fn error(&self, error: KafkaError, reason: &str) {
-        if !matches!(error, KafkaError::PartitionEOF(_))
-            && !matches!(error, KafkaError::Global(RDKafkaErrorCode::PartitionEOF))
-        {
-            warn!(%error, reason, "Kafka reports");
-        }
-    }
-}
-
-impl ConsumerContext for Quiet {}
-
-/// Makes the topic unless it is there.
-async fn make(kafka: &Kafka, topic: &TopicName) -> Result<(), TopicError> {
-    let options = [
-        ("cleanup.policy", "compact".to_owned()),
-        ("min.cleanable.dirty.ratio", "0.1".to_owned()),
-    ];
-    kafka.create_topic(topic, 1, &options).await
-}
-
 /// Of this machine, as far as it says.
 fn host_name() -> String {
     std::env::var("HOSTNAME").unwrap_or_else(|_| "agent".to_owned())
-}
-
-/// Headers of an entry: they say which of two is newer, and who wrote it. Earlier builds ignore
-/// them.
-const VERSION: &str = "version";
-const WRITER: &str = "writer";
-const AGAIN: &str = "again";
-
-fn stamp_headers(stamp: Stamp, writer: &str) -> OwnedHeaders {
-    let version = stamp.version.to_string();
-    let mut headers = OwnedHeaders::new()
-        .insert(Header {
-            key: VERSION,
-            value: Some(&version),
-        })
-        .insert(Header {
-            key: WRITER,
-            value: Some(writer),
-        });
-    if stamp.is_again {
-        headers = headers.insert(Header {
-            key: AGAIN,
-            value: Some("true"),
-        });
-    }
-    headers
-}
-
-fn stamp_of(message: &impl Message) -> Option<Stamp> {
-    let headers = message.headers()?;
-    let text = |name: &str| {
-        let header = headers.iter().find(|header| header.key == name)?;
-        std::str::from_utf8(header.value?).ok()
-    };
-    Some(Stamp {
-        version: text(VERSION)?.parse().ok()?,
-        is_again: text(AGAIN).is_some(),
-    })
-}
-
-/// Keeps a table up to date.
-struct Reader {
-    kafka: Kafka,
-    topic: TopicName,
-    consumer: StreamConsumer<Quiet>,
-    table: Arc<RwLock<Table>>,
-    progress: watch::Sender<Offset>,
-    fault: Arc<RwLock<Option<String>>>,
-    /// Whether the topic ended before what was read when it was looked at last: a broker that has
-    /// just become the leader may say so for a moment.
-    is_short: AtomicBool,
-}
-
-impl Reader {
-    /// Until the agent stops.
-    async fn follow(self, end_at_start: Offset, stop: CancellationToken) {
-        let mut looks = tokio::time::interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut said = None;
-        loop {
-            tokio::select! {
-                message = self.consumer.recv() => match message {
-                    Ok(message) => {
-                        said = None;
-                        self.take(&message).await;
-                    }
-                    Err(KafkaError::PartitionEOF(_)) => self.reached(end_at_start),
-                    Err(error) => {
-                        let words = error.to_string();
-                        if said.as_ref() != Some(&words) {
-                            let topic = &self.topic;
-                            warn!(%topic, %error, "control topic cannot be read for now");
-                            said = Some(words);
-                        }
-                        tokio::time::sleep(READ_RETRY).await;
-                    }
-                },
-                _ = looks.tick() => self.look().await,
-                () = stop.cancelled() => return,
-            }
-        }
-    }
-
-    async fn take(&self, message: &BorrowedMessage<'_>) {
-        let at = Offset(message.offset());
-        if at < *self.progress.borrow() {
-            let end = self.kafka.watermarks(&self.topic, SHARD).await;
-            self.went_back(end.map_or(Offset(at.0 + 1), |marks| marks.high));
-        }
-        let next = Offset(at.0 + 1);
-        if let Some(Ok(key)) = message.key().map(|key| String::from_utf8(key.to_vec())) {
-            let stamp = stamp_of(message);
-            self.table.write().take(key, message.payload(), stamp, next);
-        }
-        self.progress.send_replace(next);
-    }
-
-    fn reached(&self, end: Offset) {
-        self.progress.send_if_modified(|position| {
-            let behind = *position < end;
-            *position = (*position).max(end);
-            behind
-        });
-    }
-
-    /// Looks whether the topic is there, and still has what was read.
-    async fn look(&self) {
-        let marks = match self.kafka.watermarks(&self.topic, SHARD).await {
-            Ok(marks) => marks,
-            Err(error) if error.is_missing() => {
-                error!(topic = %self.topic, "the control topic is gone: it is made anew");
-                if let Err(error) = make(&self.kafka, &self.topic).await {
-                    warn!(topic = %self.topic, %error, "the control topic could not be made anew");
-                }
-                return;
-            }
-            Err(_) => return,
-        };
-        let is_short = marks.high < *self.progress.borrow();
-        let was_short = self.is_short.swap(is_short, Relaxed);
-        if is_short && was_short {
-            self.went_back(marks.high);
-            *self.fault.write() = self.kafka.keep_compacted(&self.topic).await;
-            let start = HashMap::from([((self.topic.clone(), SHARD), marks.low)]);
-            let assigned = assignment(&start).and_then(|start| self.consumer.assign(&start));
-            if let Err(error) = assigned {
-                let topic = &self.topic;
-                warn!(%topic, %error, "the control topic cannot be read from its beginning");
-            }
-            self.progress.send_replace(marks.low);
-        }
-    }
-
-    /// The topic ends before what was read of it.
-    fn went_back(&self, end: Offset) {
-        let position = *self.progress.borrow();
-        error!(
-            topic = %self.topic,
-            %position,
-            %end,
-            "the control topic has lost records, or was made anew: what is remembered stays, and \
-             is announced again"
-        );
-        self.table.write().went_back(end);
-    }
 }

@@ -2,10 +2,13 @@
 
 mod client_check;
 mod connect;
+mod control_reader;
+mod control_records;
 mod control_table;
 mod control_topic;
 mod describe;
 mod leader_reads;
+pub mod memory;
 mod producer;
 mod readers;
 mod tail;
@@ -119,6 +122,8 @@ pub struct Kafka {
     readers: Arc<Readers>,
     /// Made when it is needed, and anew after an error.
     admin: Arc<Mutex<Option<Arc<Admin>>>>,
+    /// Instead of the network.
+    memory: Option<memory::Client>,
 }
 
 type Admin = AdminClient<DefaultClientContext>;
@@ -134,9 +139,23 @@ impl Kafka {
             },
             readers: Arc::default(),
             admin: Arc::default(),
+            memory: None,
         };
         client_check::check(&kafka.client())?;
         Ok(kafka)
+    }
+
+    /// The same clients over brokers in memory.
+    pub fn in_memory(client: memory::Client, config: KafkaConfig) -> Result<Self, ConfigError> {
+        Ok(Self {
+            memory: Some(client),
+            ..Self::new(config)?
+        })
+    }
+
+    /// The brokers in memory, if these are the ones that are asked.
+    pub fn memory(&self) -> Option<&memory::Client> {
+        self.memory.as_ref()
     }
 
     pub fn servers(&self) -> &str {
@@ -168,6 +187,9 @@ impl Kafka {
     /// hole by a slow broker. Memory is bounded by `queue.buffering.max.kbytes` (128 MiB), and by
     /// what an agent lets be in flight.
     pub fn producer(&self) -> Result<Producer, KafkaError> {
+        if let Some(client) = &self.memory {
+            return Ok(Producer::in_memory(client.clone(), None));
+        }
         let mut client = self.producing();
         client.set("enable.gapless.guarantee", "true");
         Self::patient(client)
@@ -176,6 +198,9 @@ impl Kafka {
     /// For whoever sends a record to a partition only when the one before is there: a record that
     /// is refused fails alone, and nothing of its partition can follow it.
     pub fn producer_one_by_one(&self) -> Result<Producer, KafkaError> {
+        if let Some(client) = &self.memory {
+            return Ok(Producer::in_memory(client.clone(), None));
+        }
         let mut client = self.producing();
         // A topic that was refused is asked for only so often.
         client.set("topic.metadata.refresh.interval.ms", "5000");
@@ -194,6 +219,9 @@ impl Kafka {
     /// For control topics: a write that Kafka has not taken in time is never made. It was for the
     /// moment that it was sent in; later, another agent may have written what it would undo.
     pub(crate) fn control_producer(&self) -> Result<Producer, KafkaError> {
+        if let Some(client) = &self.memory {
+            return Ok(Producer::in_memory(client.clone(), Some(CONTROL_TIMEOUT)));
+        }
         let mut client = self.producing();
         client.set(
             "message.timeout.ms",
@@ -391,15 +419,34 @@ impl Kafka {
     /// Reads the records from `from` on, up to the one before `end`.
     fn read(
         &self,
-        consumer: &Reader,
+        reader: &Reader<'_>,
         topic: &TopicName,
         shard: ShardId,
         from: Offset,
         end: Offset,
         mut take: impl FnMut(Offset, Record),
     ) -> Result<(), TopicError> {
-        let mut position = TopicPartitionList::new();
         let failed = |source| self.failed("read", topic, source);
+        let unreadable = |offset: Offset| {
+            move |source| TopicError::Record {
+                topic: topic.clone(),
+                shard,
+                offset: offset.0,
+                source,
+            }
+        };
+        let consumer = match reader {
+            Reader::Network(consumer) => consumer,
+            Reader::Memory(client) => {
+                let found = client.records(topic, shard, from, end).map_err(failed)?;
+                for (offset, record) in found {
+                    let records = record.decode().map_err(unreadable(offset))?;
+                    records.into_iter().for_each(|record| take(offset, record));
+                }
+                return Ok(());
+            }
+        };
+        let mut position = TopicPartitionList::new();
         position
             .add_partition_offset(
                 topic.as_str(),
@@ -416,12 +463,7 @@ impl Kafka {
                 )))
                 .map_err(failed)?;
             let offset = Offset(message.offset());
-            let records = Record::decode(&message).map_err(|source| TopicError::Record {
-                topic: topic.clone(),
-                shard,
-                offset: offset.0,
-                source,
-            })?;
+            let records = Record::decode(&message).map_err(unreadable(offset))?;
             records.into_iter().for_each(|record| take(offset, record));
             if offset.0 + 1 >= end.0 {
                 break;

@@ -19,7 +19,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext
 use tokio::sync::oneshot;
 use tracing::warn;
 
-use super::Kafka;
+use super::{Kafka, memory};
 use crate::words::types::{Offset, ShardId, TopicName};
 
 /// How long the reporting thread waits for reports before it looks whether anybody still uses the
@@ -29,8 +29,12 @@ const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(10);
 
 /// An idempotent producer. Cheap to clone; it goes away some seconds after its last clone.
 #[derive(Clone)]
-pub struct Producer {
-    inner: Arc<BaseProducer<Reports>>,
+pub struct Producer(Inner);
+
+#[derive(Clone)]
+enum Inner {
+    Network(Arc<BaseProducer<Reports>>),
+    Memory(memory::Sender),
 }
 
 /// A record to be sent.
@@ -50,11 +54,22 @@ pub struct Group(Arc<InFlight>);
 pub struct Delivery(oneshot::Receiver<Result<Offset, KafkaError>>);
 
 /// Every record on its way holds one reference; the last one to go tells how it went.
-struct InFlight {
+pub(super) struct InFlight {
     highest: AtomicI64,
     failure: OnceLock<KafkaError>,
     report: Option<oneshot::Sender<Result<Offset, KafkaError>>>,
     _kept: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+impl InFlight {
+    pub(super) fn deliver(&self, offset: Offset) {
+        self.highest.fetch_max(offset.0, Relaxed);
+    }
+
+    pub(super) fn fail(&self, error: KafkaError) {
+        // The first failure is the cause of the others.
+        let _ = self.failure.set(error);
+    }
 }
 
 struct Reports;
@@ -66,13 +81,8 @@ impl ProducerContext for Reports {
 
     fn delivery(&self, result: &DeliveryResult<'_>, group: Arc<InFlight>) {
         match result {
-            Ok(message) => {
-                group.highest.fetch_max(message.offset(), Relaxed);
-            }
-            Err((error, _)) => {
-                // The first failure is the cause of the others.
-                let _ = group.failure.set(error.clone());
-            }
+            Ok(message) => group.deliver(Offset(message.offset())),
+            Err((error, _)) => group.fail(error.clone()),
         }
     }
 }
@@ -125,7 +135,12 @@ impl Producer {
         started.map_err(|error| {
             KafkaError::ClientCreation(format!("no thread for delivery reports: {error}"))
         })?;
-        Ok(Self { inner })
+        Ok(Self(Inner::Network(inner)))
+    }
+
+    /// Into a log in memory; see [`memory::Sender::new`].
+    pub(super) fn in_memory(client: memory::Client, patience: Option<Duration>) -> Self {
+        Self(Inner::Memory(memory::Sender::new(client, patience)))
     }
 
     /// Hands a record to librdkafka's queue, waiting while that is full. Records of one partition
@@ -137,6 +152,13 @@ impl Producer {
         record: Outgoing<'_>,
         group: &Group,
     ) -> Result<(), KafkaError> {
+        let producer = match &self.0 {
+            Inner::Network(producer) => producer,
+            Inner::Memory(sender) => {
+                sender.send(topic, shard, record, Arc::clone(&group.0));
+                return Ok(());
+            }
+        };
         let mut message =
             BaseRecord::<[u8], [u8], _>::with_opaque_to(topic.as_str(), Arc::clone(&group.0))
                 .partition(shard.partition())
@@ -145,7 +167,7 @@ impl Producer {
         message.key = record.key;
         message.payload = record.value;
         loop {
-            match self.inner.send(message) {
+            match producer.send(message) {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), returned)) => {
                     message = returned
@@ -158,7 +180,10 @@ impl Producer {
 
     /// Why this producer cannot go on, if it cannot.
     pub fn fatal_error(&self) -> Option<(RDKafkaErrorCode, String)> {
-        self.inner.client().fatal_error()
+        match &self.0 {
+            Inner::Network(producer) => producer.client().fatal_error(),
+            Inner::Memory(_) => None,
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use rdkafka::{ClientConfig, ClientContext};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::debug;
 
-use super::{CALL_TIMEOUT, Kafka, TopicError, Watermarks};
+use super::{CALL_TIMEOUT, Kafka, TopicError, Watermarks, memory};
 use crate::words::types::{Offset, ShardId, TopicName};
 
 /// Questions at once. An agent that takes over many shards has several for each.
@@ -25,11 +25,17 @@ const SOON: Duration = Duration::from_secs(1);
 /// How many of librdkafka's reports are looked at after an error.
 const REPORTS: usize = 16;
 
-pub(super) type Reader = BaseConsumer<Complaints>;
+pub(super) type NetworkReader = BaseConsumer<Complaints>;
+
+/// What answers a question about a partition.
+pub(super) enum Reader<'a> {
+    Network(&'a NetworkReader),
+    Memory(&'a memory::Client),
+}
 
 /// Made when they are needed, and anew after an error.
 pub(super) struct Readers {
-    idle: Mutex<Vec<Reader>>,
+    idle: Mutex<Vec<NetworkReader>>,
     at_once: Semaphore,
     patient: Semaphore,
     /// Partitions that did not answer soon when they were asked last.
@@ -70,8 +76,16 @@ impl Kafka {
     ) -> Result<T, TopicError>
     where
         T: Send + 'static,
-        Q: FnOnce(&Self, &Reader, &TopicName, Watermarks) -> Result<T, TopicError> + Send + 'static,
+        Q: FnOnce(&Self, &Reader<'_>, &TopicName, Watermarks) -> Result<T, TopicError>
+            + Send
+            + 'static,
     {
+        if let Some(client) = &self.memory {
+            let failed = |source| self.failed("ask for the offsets of", topic, source);
+            client.question().await.map_err(failed)?;
+            let marks = client.marks(topic, shard).map_err(failed)?;
+            return question(self, &Reader::Memory(client), topic, marks);
+        }
         let key = (topic.clone(), shard);
         let readers = &self.readers;
         let mut question = question;
@@ -104,13 +118,18 @@ impl Kafka {
     ) -> Result<Result<T, Q>, TopicError>
     where
         T: Send + 'static,
-        Q: FnOnce(&Self, &Reader, &TopicName, Watermarks) -> Result<T, TopicError> + Send + 'static,
+        Q: FnOnce(&Self, &Reader<'_>, &TopicName, Watermarks) -> Result<T, TopicError>
+            + Send
+            + 'static,
     {
         let shard = *shard;
         self.with_reader(topic, move |kafka, reader, topic| {
             let patience = soon.unwrap_or(CALL_TIMEOUT);
             match kafka.marks(reader, topic, shard, patience) {
-                Ok(marks) => question(kafka, reader, topic, marks).map(Ok),
+                Ok(marks) => {
+                    let reader = Reader::Network(reader);
+                    question(kafka, &reader, topic, marks).map(Ok)
+                }
                 Err(error) if soon.is_some() && !error.is_missing() => Ok(Err(question)),
                 Err(error) => Err(error),
             }
@@ -119,11 +138,15 @@ impl Kafka {
     }
 
     /// Works with one of the readers. After an error it is not used again.
-    pub(super) async fn with_reader<T: Send + 'static>(
+    pub(super) async fn with_reader<T, W>(
         &self,
         topic: &TopicName,
-        work: impl FnOnce(&Self, &Reader, &TopicName) -> Result<T, TopicError> + Send + 'static,
-    ) -> Result<T, TopicError> {
+        work: W,
+    ) -> Result<T, TopicError>
+    where
+        T: Send + 'static,
+        W: FnOnce(&Self, &NetworkReader, &TopicName) -> Result<T, TopicError> + Send + 'static,
+    {
         let (kafka, topic) = (self.clone(), topic.clone());
         let worked = tokio::task::spawn_blocking(move || {
             let idle = kafka.readers.idle.lock().pop();
@@ -143,7 +166,7 @@ impl Kafka {
     /// The broker answers a connection's requests one after the other, and a reader has always
     /// asked for more than it was told to read: the next question would wait for half a second
     /// behind that.
-    fn reader(&self) -> Result<Reader, KafkaError> {
+    fn reader(&self) -> Result<NetworkReader, KafkaError> {
         BaseConsumer::from_config_and_context(&self.reader_settings(), Complaints::default())
     }
 
@@ -155,7 +178,7 @@ impl Kafka {
 
     fn marks(
         &self,
-        reader: &Reader,
+        reader: &NetworkReader,
         topic: &TopicName,
         shard: ShardId,
         patience: Duration,
@@ -175,6 +198,10 @@ impl Kafka {
         topic: &TopicName,
         shard: ShardId,
     ) -> Result<Option<bool>, TopicError> {
+        if let Some(client) = &self.memory {
+            let partitions = client.brokers().partitions(topic);
+            return Ok((shard.0 < partitions).then_some(true));
+        }
         let _permit = permit(&self.readers.patient).await?;
         self.with_reader(topic, move |kafka, reader, topic| {
             let metadata = reader
@@ -194,7 +221,7 @@ impl Kafka {
     /// An error of a reader, with what it has heard of the cause.
     pub(super) fn failed_with(
         &self,
-        reader: &Reader,
+        reader: &NetworkReader,
         action: &'static str,
         topic: &TopicName,
         source: KafkaError,

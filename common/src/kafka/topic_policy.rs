@@ -14,6 +14,9 @@ impl Kafka {
     /// Gives a topic that is there the policy that it has to have, where Kafka allows it. What is
     /// wrong with it otherwise, in words.
     pub(super) async fn keep_compacted(&self, topic: &TopicName) -> Option<String> {
+        if self.memory.is_some() {
+            return None; // there, they are compacted as whoever holds them says
+        }
         let configured = self.configured(topic).await?;
         let policy = configured
             .entries

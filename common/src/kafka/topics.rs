@@ -30,6 +30,10 @@ impl Kafka {
         partitions: u32,
         options: &[(&str, String)],
     ) -> Result<(), TopicError> {
+        if let Some(client) = &self.memory {
+            let made = client.create_topic(topic, partitions).await;
+            return made.map_err(|source| self.failed("create", topic, source));
+        }
         let topics = BTreeMap::from([(topic.clone(), partitions)]);
         match self.create_topics(&topics, options).await?.remove(topic) {
             Some(code) => Err(self.refused("create", topic, code)),
@@ -52,6 +56,12 @@ impl Kafka {
         &self,
         topics: &BTreeMap<TopicName, u32>,
     ) -> Result<HashMap<TopicName, TopicError>, TopicError> {
+        if self.memory.is_some() {
+            for (topic, shards) in topics {
+                self.create_replication_topic(topic, *shards).await?;
+            }
+            return Ok(HashMap::new());
+        }
         let refused = self.create_topics(topics, &self.retention()).await?;
         let error = |(topic, code): (TopicName, _)| {
             let error = self.refused("create", &topic, code);
@@ -152,6 +162,10 @@ impl Kafka {
 
     /// Deletes a topic unless it is gone.
     pub async fn delete_topic(&self, topic: &TopicName) -> Result<(), TopicError> {
+        if let Some(client) = &self.memory {
+            let deleted = client.delete_topic(topic).await;
+            return deleted.map_err(|source| self.failed("delete", topic, source));
+        }
         let admin = self.admin("delete", topic)?;
         let results = admin.delete_topics(&[topic.as_str()], &in_time()).await;
         let results = results.map_err(|source| self.admin_failed("delete", topic, source))?;

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 use shardline::contract::auto_follow::{RuleName, RuleRequest};
@@ -16,6 +16,7 @@ use shardline_common::clock::now_ms;
 use shardline_common::control::{CatalogEntry, Entry, NodeAnnouncement};
 use shardline_common::types::IndexName;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 

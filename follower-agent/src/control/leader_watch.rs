@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shardline::contract::ReplicationService;
-use shardline::contract::request::ResumeRequest;
 use shardline_common::control::{CatalogEntry, Subscription, SubscriptionState};
 use shardline_common::kafka::ControlTopic;
 use shardline_common::types::IndexName;
@@ -150,8 +149,8 @@ async fn follow_leader(
             if entry.open && (*reason == closed_reason(index) || is_denied(index, reason)) =>
         {
             info!(%index, %leader, "the leader index is open again, or may be followed again");
-            let resumed = subscriptions.resume(index.clone(), ResumeRequest::default());
-            if let Err(error) = resumed.await {
+            // Not if a user has paused it, or is stopping it, meanwhile.
+            if let Err(error) = subscriptions.reopen(index, reason).await {
                 warn!(%index, %error, "the index could not be resumed by itself");
             }
         }
@@ -201,7 +200,14 @@ async fn delete(subscriptions: &Subscriptions, subscription: &Subscription) {
         warn!(
             index = %name, %error, "the follower index is not deleted, as it could not be stopped"
         );
-    } else if let Err(error) = index.delete().await {
+        return;
+    }
+    let Ok(_claim) = subscriptions.context().claim(name) else {
+        return warn!(
+            index = %name, "the follower index is not deleted: another agent looks after it now"
+        );
+    };
+    if let Err(error) = index.delete().await {
         warn!(
             index = %name, %error, "the follower index could not be deleted with its leader index"
         );

@@ -17,5 +17,5 @@ pub(crate) mod tidy_requests;
 pub(crate) mod verify;
 
 pub(crate) use self::leaders::Leaders;
-pub(crate) use self::own_gateway::OwnGateway;
+pub use self::own_gateway::{GatewayCalls, OwnGateway};
 pub(crate) use self::subscriptions::Subscriptions;

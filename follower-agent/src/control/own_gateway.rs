@@ -1,8 +1,11 @@
 //! Calls that this agent makes on its own gateway: what a rule or a task starts may belong to
 //! another agent, and the gateway passes it on.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use http::Method;
 use http::header::AUTHORIZATION;
 use serde_json::{Value, json};
@@ -15,13 +18,27 @@ use shardline_common::types::IndexName;
 /// How long a call may take: longer than any does, also one that goes to another agent.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
-#[derive(Clone)]
-pub(crate) struct OwnGateway {
-    address: String,
-    client: reqwest::Client,
-    /// The agents' own, where the gateway asks who calls.
-    authorization: Option<Authorization>,
+/// The way of such a call: over HTTP, or in the simulation to the agent that it is for.
+pub trait GatewayCalls: Send + Sync {
+    /// A control call on an index: `action` is `_start`, `_stop` or another; `user` is who wanted
+    /// it.
+    fn call<'a>(
+        &'a self,
+        method: Method,
+        index: &'a IndexName,
+        action: &'a str,
+        body: &'a Value,
+        user: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<(), ApiError>>;
+
+    /// Whether the gateway asks who calls.
+    fn is_asked(&self) -> bool {
+        false
+    }
 }
+
+#[derive(Clone)]
+pub struct OwnGateway(Arc<dyn GatewayCalls>);
 
 impl OwnGateway {
     /// `address` is a URL without a path.
@@ -30,20 +47,61 @@ impl OwnGateway {
         client: reqwest::Client,
         authorization: Option<Authorization>,
     ) -> Self {
-        Self {
+        Self::over(Arc::new(Http {
             address,
             client,
             authorization,
-        }
+        }))
     }
 
-    /// Whether the gateway asks who calls.
+    pub fn over(calls: Arc<dyn GatewayCalls>) -> Self {
+        Self(calls)
+    }
+
+    /// See [`GatewayCalls::is_asked`].
     pub(crate) fn is_asked(&self) -> bool {
+        self.0.is_asked()
+    }
+
+    /// See [`GatewayCalls::call`].
+    pub(crate) async fn call(
+        &self,
+        method: Method,
+        index: &IndexName,
+        action: &str,
+        body: &Value,
+        user: Option<&str>,
+    ) -> Result<(), ApiError> {
+        self.0.call(method, index, action, body, user).await
+    }
+}
+
+struct Http {
+    address: String,
+    client: reqwest::Client,
+    /// The agents' own, where the gateway asks who calls.
+    authorization: Option<Authorization>,
+}
+
+impl GatewayCalls for Http {
+    fn call<'a>(
+        &'a self,
+        method: Method,
+        index: &'a IndexName,
+        action: &'a str,
+        body: &'a Value,
+        user: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<(), ApiError>> {
+        self.send(method, index, action, body, user).boxed()
+    }
+
+    fn is_asked(&self) -> bool {
         self.authorization.is_some()
     }
+}
 
-    /// A control call on an index: `action` is `_start`, `_stop` or another; `user` is who wanted it.
-    pub(crate) async fn call(
+impl Http {
+    async fn send(
         &self,
         method: Method,
         index: &IndexName,

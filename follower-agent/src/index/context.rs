@@ -10,12 +10,12 @@ use shardline_common::kafka::{ControlError, ControlTopic, Derived, Kafka};
 use shardline_common::lease::Lease;
 use shardline_common::metadata::IndexMetadata;
 use shardline_common::opensearch::OpenSearch;
-use shardline_common::types::{ShardId, TopicName};
+use shardline_common::types::{IndexName, ShardId, TopicName};
 use tokio::sync::Mutex;
 
 use super::snapshot_requests::SnapshotRequests;
 use super::state::{self, Command, Refusal};
-use crate::membership::{Group, Positions, Slot, Slots};
+use crate::membership::{Claim, Group, Positions, Slot, Slots};
 use crate::metrics::Metrics;
 use crate::progress::CheckpointStore;
 use crate::read::Streams;
@@ -71,12 +71,7 @@ impl AgentContext {
     ) -> Result<Option<Subscription>, TransitionError> {
         let key = current.key();
         let _held = self.changing.lock().await;
-        let claim = self
-            .slots
-            .try_claim(Slot::of_index(&current.follower_index));
-        let _claim = claim
-            .filter(|_| self.lease.is_valid())
-            .ok_or(TransitionError::Elsewhere)?;
+        let _claim = self.claim(&current.follower_index)?;
         let latest = self
             .follower_table
             .get::<Subscription>(&key)
@@ -89,15 +84,18 @@ impl AgentContext {
         Ok(next)
     }
 
+    /// The right to change a follower index or its entries, for as long as this is held.
+    pub(crate) fn claim(&self, follower: &IndexName) -> Result<Claim, TransitionError> {
+        let claim = self.slots.try_claim(Slot::of_index(follower));
+        claim
+            .filter(|_| self.lease.is_valid())
+            .ok_or(TransitionError::Elsewhere)
+    }
+
     /// Writes down a new subscription.
     pub(crate) async fn begin(&self, subscription: &Subscription) -> Result<(), TransitionError> {
         let _held = self.changing.lock().await;
-        let claim = self
-            .slots
-            .try_claim(Slot::of_index(&subscription.follower_index));
-        let _claim = claim
-            .filter(|_| self.lease.is_valid())
-            .ok_or(TransitionError::Elsewhere)?;
+        let _claim = self.claim(&subscription.follower_index)?;
         Ok(self.follower_table.publish(subscription).await?)
     }
 

@@ -32,7 +32,7 @@ use crate::membership::{Committed, Partition, Slot, copy_key};
 use crate::progress::{
     Checkpoint, CheckpointError, CheckpointStore, IndexProgress, ShardProgress, Source, furthest,
 };
-use crate::read::{PartitionStream, StreamError};
+use crate::read::{ShardRecords, StreamError};
 use crate::shard::{Observed, ShardError, ShardPorts};
 use crate::write::Limits;
 
@@ -442,7 +442,7 @@ impl FollowedCopy {
 }
 
 impl ShardPorts for FollowedCopy {
-    type Records = PartitionStream;
+    type Records = ShardRecords;
 
     fn name(&self) -> &IndexName {
         &self.follower.name
@@ -552,7 +552,7 @@ impl ShardPorts for FollowedCopy {
         topic: &TopicName,
         shard: ShardId,
         known: Range<Offset>,
-    ) -> Result<PartitionStream, StreamError> {
+    ) -> Result<ShardRecords, StreamError> {
         let streams = if *topic == self.topic {
             &self.context.streams
         } else {

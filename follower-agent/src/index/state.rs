@@ -22,6 +22,10 @@ pub(crate) enum Command {
         reason: Option<String>,
     },
     Resume,
+    /// By the agent: ends a pause for this reason, and no other.
+    Reopen {
+        reason: String,
+    },
     /// Pauses it for good: what following did is about to be undone.
     Halt,
     Stop,
@@ -101,6 +105,12 @@ pub(crate) fn apply(
             next.reason = USER_INITIATED.to_owned();
         }
         (Command::Resume, _) => return Err(Refusal::AlreadyRunning),
+        (Command::Reopen { reason }, SubscriptionState::Paused) if current.reason == reason => {
+            next.state = SubscriptionState::Running;
+            next.reason = USER_INITIATED.to_owned();
+        }
+        // Something else was faster: its word stands.
+        (Command::Reopen { .. }, _) => {}
         // A new epoch outranks whatever the index holds, and writes of an earlier attempt that are
         // still under way.
         (Command::Bootstrap { id, is_partial }, _) => {
@@ -168,6 +178,7 @@ mod tests {
         prop_oneof![
             prop::option::of("[a-z]{0,5}").prop_map(|reason| Command::Pause { reason }),
             Just(Command::Resume),
+            "[a-z]{1,5}".prop_map(|reason| Command::Reopen { reason }),
             Just(Command::Halt),
             Just(Command::Stop),
             "[a-z]{1,5}".prop_map(|reason| Command::AutoPause { reason }),
@@ -254,8 +265,8 @@ mod tests {
     }
 
     proptest! {
-        /// Only a user's `stop` ends a subscription, only a user's `resume` leaves a pause, and
-        /// identity never changes.
+        /// Only a user's `stop` ends a subscription; only a user's `resume`, or the end of what the
+        /// pause was for, leaves a pause; and identity never changes.
         #[test]
         fn nothing_but_the_user_ends_or_resumes(steps in prop::collection::vec(commands(), 0..40)) {
             let mut current = Some(running());
@@ -270,8 +281,11 @@ mod tests {
                     (Some(before), Some(after)) => {
                         prop_assert_eq!(&before.id, &after.id);
                         prop_assert!(before.epoch <= after.epoch);
-                        if before.state == SubscriptionState::Paused && after.state == SubscriptionState::Running {
-                            prop_assert_eq!(&command, &Command::Resume);
+                        let was_paused = before.state == SubscriptionState::Paused;
+                        if was_paused && after.state == SubscriptionState::Running {
+                            let reason = before.reason.clone();
+                            let reopen = Command::Reopen { reason };
+                            prop_assert!(command == Command::Resume || command == reopen);
                         }
                     }
                     (None, _) => prop_assert!(false, "a command brought a stopped index back"),

@@ -12,11 +12,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::config::FromClientConfigAndContext;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, StreamConsumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{ClientContext, Offset as KafkaOffset, TopicPartitionList};
+use rdkafka::error::KafkaError;
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 use shardline_common::kafka::{Kafka, TopicError};
 use shardline_common::lease::LeaseKeeper;
@@ -27,24 +24,17 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::member::{Member, Rebalance};
 use super::slots::SLOTS;
 use super::{Committed, Partition, Positions, Slot, Slots};
 
-/// After this time without a word from a member Kafka gives its slots to others. The least that
-/// brokers allow by default.
-const SESSION: Duration = Duration::from_secs(6);
-const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How long a commit that Kafka took permits to write, from when it was sent on: less than the
 /// session, for what is sent in the last moment.
 const LEASE: Duration = Duration::from_millis(4_500);
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 /// All slots are committed this often even if nothing has changed, else one of them, for the lease.
 const FULL_COMMIT_INTERVAL: Duration = Duration::from_secs(15);
-/// How long a member may take to let go of its slots.
-const REBALANCE_TIMEOUT: Duration = Duration::from_secs(60);
-const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 const LAST_COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Partitions of one question or commit. Kafka takes the positions of a commit as one message, of 1
 /// MB by default.
 const AT_ONCE: usize = 500;
@@ -71,57 +61,9 @@ pub(crate) struct Holder {
     pub acted: Offset,
 }
 
-enum Rebalance {
-    Assigned(BTreeSet<Slot>),
-    Revoked { slots: BTreeSet<Slot>, lost: bool },
-}
-
-struct Context {
-    rebalances: mpsc::UnboundedSender<Rebalance>,
-}
-
-impl ClientContext for Context {}
-
-impl ConsumerContext for Context {
-    /// Only passes the word on: slots are taken and given up in [`Group::run`], and Kafka waits for
-    /// that.
-    fn rebalance(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        error: RDKafkaRespErr,
-        partitions: &mut TopicPartitionList,
-    ) {
-        let slots: BTreeSet<Slot> = partitions
-            .elements()
-            .iter()
-            .filter_map(|partition| u32::try_from(partition.partition()).ok())
-            .map(Slot)
-            .collect();
-        let event = match error {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => Rebalance::Assigned(slots),
-            _ => Rebalance::Revoked {
-                slots,
-                lost: consumer.assignment_lost(),
-            },
-        };
-        if self.rebalances.send(event).is_err() {
-            // Nobody works any more; the consumer is being closed.
-            let outcome = match error {
-                RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
-                    consumer.incremental_assign(partitions)
-                }
-                _ => consumer.incremental_unassign(partitions),
-            };
-            if let Err(error) = outcome {
-                debug!(%error, "slots could not be let go while leaving");
-            }
-        }
-    }
-}
-
 pub(crate) struct Group {
     kafka: Kafka,
-    consumer: Arc<StreamConsumer<Context>>,
+    member: Member,
     name: String,
     topic: TopicName,
     address: String,
@@ -171,34 +113,16 @@ impl Group {
         } = membership;
         let topic = slots_topic(kafka.topic_prefix(), &cluster);
         let name = format!("{}.follower.{cluster}", kafka.topic_prefix());
-        let mut settings = kafka.consumer(&name);
-        settings
-            .set("partition.assignment.strategy", "cooperative-sticky")
-            .set("session.timeout.ms", SESSION.as_millis().to_string())
-            .set("heartbeat.interval.ms", HEARTBEAT.as_millis().to_string())
-            .set(
-                "max.poll.interval.ms",
-                REBALANCE_TIMEOUT.as_millis().to_string(),
-            )
-            .set("socket.timeout.ms", ASK_TIMEOUT.as_millis().to_string())
-            // How long a commit waits for a coordinator.
-            .set(
-                "coordinator.query.interval.ms",
-                ASK_TIMEOUT.as_millis().to_string(),
-            );
         let (sender, rebalances) = mpsc::unbounded_channel();
-        let failed = |source| GroupError::Kafka {
+        let joined = Member::join(kafka, &name, &topic, sender);
+        let member = joined.map_err(|source| GroupError::Kafka {
             group: name.clone(),
             source,
-        };
-        let context = Context { rebalances: sender };
-        let consumer =
-            Arc::new(StreamConsumer::from_config_and_context(&settings, context).map_err(failed)?);
-        consumer.subscribe(&[topic.as_str()]).map_err(failed)?;
+        })?;
         let kafka = kafka.clone();
         let group = Self {
             kafka,
-            consumer,
+            member,
             name,
             topic,
             address,
@@ -229,7 +153,7 @@ impl Group {
         };
         tokio::select! {
             () = work => {}
-            () = self.serve_events() => {}
+            () = self.member.serve_events(&self.name) => {}
             () = self.commit_now_and_then() => {}
         }
         let held = self.slots.held();
@@ -240,18 +164,7 @@ impl Group {
             self.carry_out(rebalance, &stop).await;
         }
         drop(rebalances);
-        self.consumer.unsubscribe();
-        let left = async {
-            while self
-                .consumer
-                .assignment()
-                .is_ok_and(|assignment| assignment.count() > 0)
-            {
-                // The revocation is answered while the consumer is polled.
-                let _ = tokio::time::timeout(POLL, self.consumer.recv()).await;
-            }
-        };
-        if tokio::time::timeout(LEAVE_TIMEOUT, left).await.is_err() {
+        if !self.member.leave().await {
             warn!(group = self.name, "the consumer group was not left cleanly");
         }
     }
@@ -268,23 +181,12 @@ impl Group {
         }
     }
 
-    async fn serve_events(&self) {
-        loop {
-            if let Err(error) = self.consumer.recv().await {
-                warn!(group = self.name, %error, "Kafka reports");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-
     async fn carry_out(&self, rebalance: Rebalance, stop: &CancellationToken) {
         let outcome = match rebalance {
             Rebalance::Assigned(slots) => {
-                let assigned = self.partitions(&slots).and_then(|list| {
-                    self.consumer.incremental_assign(&list)?;
-                    // There is nothing to read.
-                    self.consumer.pause(&list)
-                });
+                let assigned = self
+                    .partitions(&slots)
+                    .and_then(|list| self.member.assign(&list));
                 let caught_up = tokio::select! {
                     () = self.wait_for_control(&slots) => true,
                     () = stop.cancelled() => false,
@@ -324,7 +226,7 @@ impl Group {
                     "slots given up"
                 );
                 self.partitions(&slots)
-                    .and_then(|list| self.consumer.incremental_unassign(&list))
+                    .and_then(|list| self.member.unassign(&list))
             }
         };
         if let Err(error) = outcome {
@@ -462,14 +364,7 @@ impl Group {
         if list.count() == 0 {
             return Ok(());
         }
-        let consumer = Arc::clone(&self.consumer);
-        let committed =
-            tokio::task::spawn_blocking(move || consumer.commit(&list, CommitMode::Sync)).await;
-        match committed.unwrap_or(Err(KafkaError::Canceled)) {
-            // Of a topic that was deleted; the others are committed.
-            Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::UnknownTopicOrPartition)) => Ok(()),
-            outcome => outcome,
-        }
+        self.member.commit(list).await
     }
 
     fn slots_to_commit(
@@ -532,27 +427,11 @@ impl Group {
             for (topic, shard) in some {
                 list.add_partition(topic.as_str(), shard.partition());
             }
-            let consumer = Arc::clone(&self.consumer);
-            let asked =
-                tokio::task::spawn_blocking(move || consumer.committed_offsets(list, ASK_TIMEOUT))
-                    .await;
-            let list = asked
-                .map_err(|_| GroupError::Cancelled)?
-                .map_err(|source| GroupError::Kafka {
-                    group: self.name.clone(),
-                    source,
-                })?;
-            let with_metadata = list
-                .elements()
-                .into_iter()
-                .filter(|found| !found.metadata().is_empty());
-            found.extend(with_metadata.map(|found| {
-                let partition = (
-                    TopicName::from(found.topic()),
-                    ShardId(u32::try_from(found.partition()).unwrap_or_default()),
-                );
-                (partition, found.metadata().to_owned())
-            }));
+            let asked = self.member.committed(list).await;
+            found.extend(asked.map_err(|source| GroupError::Kafka {
+                group: self.name.clone(),
+                source,
+            })?);
         }
         Ok(found)
     }

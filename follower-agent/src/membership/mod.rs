@@ -2,11 +2,12 @@
 //! the consumer group that shares them out, and the positions committed to Kafka.
 
 mod group;
+mod member;
 mod positions;
 mod slots;
 
-pub(crate) use self::group::{Group, GroupError, Membership};
+pub(crate) use self::group::{Group, GroupError, Membership, Rebalances};
 pub(crate) use self::positions::Partition;
 pub use self::positions::{Committed, Positions, copy_key};
-pub use self::slots::Slot;
-pub(crate) use self::slots::{Claim, Slots};
+pub(crate) use self::slots::Claim;
+pub use self::slots::{Slot, Slots};

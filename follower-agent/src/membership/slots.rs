@@ -61,7 +61,8 @@ impl Claim {
     }
 }
 
-pub(crate) struct Slots {
+/// What this agent holds.
+pub struct Slots {
     held: watch::Sender<BTreeMap<Slot, Holding>>,
 }
 
@@ -74,7 +75,7 @@ impl Default for Slots {
 }
 
 impl Slots {
-    pub(crate) fn holds(&self, slot: Slot) -> bool {
+    pub fn holds(&self, slot: Slot) -> bool {
         self.held.borrow().contains_key(&slot)
     }
 
@@ -107,7 +108,8 @@ impl Slots {
         }
     }
 
-    pub(crate) fn take(&self, slots: &BTreeSet<Slot>) {
+    /// They are this agent's from now on.
+    pub fn take(&self, slots: &BTreeSet<Slot>) {
         self.held.send_modify(|held| {
             for slot in slots {
                 held.entry(*slot).or_insert_with(|| Holding {

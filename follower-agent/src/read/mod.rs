@@ -1,5 +1,6 @@
 //! Reads partitions, each as a stream of its own, over as few Kafka connections as possible.
 
+mod memory;
 mod partition;
 mod records;
 mod turns;
@@ -15,14 +16,17 @@ use rdkafka::config::{ClientConfig, FromClientConfig};
 use rdkafka::consumer::StreamConsumer;
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
+use shardline_common::kafka::memory::Client;
 use shardline_common::record::RecordError;
 use shardline_common::types::{Offset, ShardId, TopicName};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use self::memory::MemoryRecords;
+use self::partition::PartitionStream;
 use self::turns::FetchTurns;
 
-pub(crate) use self::partition::PartitionStream;
+pub(crate) use self::memory::ShardRecords;
 pub(crate) use self::records::before_more;
 pub use self::records::{Positioned, Records, Unpacked};
 
@@ -71,6 +75,8 @@ struct Member {
 #[derive(Clone)]
 pub struct Streams {
     settings: ClientConfig,
+    /// Instead of the network.
+    memory: Option<Client>,
     members: Arc<Mutex<Vec<Member>>>,
     turns: Arc<FetchTurns>,
     stop: CancellationToken,
@@ -99,15 +105,38 @@ impl Streams {
         settings.set("fetch.wait.max.ms", fetch_wait_ms);
         Self {
             settings,
+            memory: None,
             members: Arc::default(),
             turns: Arc::new(FetchTurns::new(waiting)),
             stop,
         }
     }
 
+    /// The same, with the partitions of brokers in memory if there are any.
+    pub fn over(self, memory: Option<&Client>) -> Self {
+        Self {
+            memory: memory.cloned(),
+            ..self
+        }
+    }
+
     /// Reads a partition from where the records begin that are known to be there, until the stream
     /// is dropped.
     pub async fn open(
+        &self,
+        topic: &TopicName,
+        shard: ShardId,
+        known: Range<Offset>,
+    ) -> Result<ShardRecords, StreamError> {
+        if let Some(client) = &self.memory {
+            let records = MemoryRecords::open(client, topic, shard, known.start);
+            return Ok(ShardRecords::Memory(records));
+        }
+        let stream = self.open_on_network(topic, shard, known).await?;
+        Ok(ShardRecords::Network(stream))
+    }
+
+    async fn open_on_network(
         &self,
         topic: &TopicName,
         shard: ShardId,

@@ -474,7 +474,7 @@ mod tests {
 
         async fn open(&self, shard: usize, offset: i64) -> PartitionStream {
             self.streams
-                .open(&self.topic, ShardId(shard as u32), Offset(offset)..END)
+                .open_on_network(&self.topic, ShardId(shard as u32), Offset(offset)..END)
                 .await
                 .unwrap()
         }

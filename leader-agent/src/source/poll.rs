@@ -65,6 +65,9 @@ pub(crate) struct PollSource {
     sweep_interval: Duration,
     /// When a complete frame is due.
     sweep_due: Instant,
+    /// Whether the shard was there, and not behind Kafka, when it was asked for last: without that
+    /// nothing is shipped however long it has been due.
+    can_ship: bool,
     changed_since_sweep: bool,
     /// Whether the primary may have come back with another history.
     is_to_be_checked: bool,
@@ -86,6 +89,7 @@ impl PollSource {
             checkpoints,
             sweep_interval,
             sweep_due: Instant::now(),
+            can_ship: false,
             changed_since_sweep: sent > SeqNo::NONE,
             is_to_be_checked: true,
             behind_since: None,
@@ -108,6 +112,7 @@ impl ChangeSource for PollSource {
             let known = self.checkpoints.borrow_and_update();
             (known.checkpoints.get(&self.shard).copied(), known.asked)
         };
+        self.can_ship = known.is_some_and(|now| now >= sent);
         let Some(now) = known else {
             self.behind_since = None;
             self.is_to_be_checked = true;
@@ -162,7 +167,7 @@ impl ChangeSource for PollSource {
 
     async fn changed(&mut self) {
         let sweep = async {
-            if self.changed_since_sweep {
+            if self.changed_since_sweep && self.can_ship {
                 tokio::time::sleep_until(self.sweep_due).await;
             } else {
                 std::future::pending::<()>().await;
@@ -220,6 +225,30 @@ mod tests {
         // It was caught up in between.
         sender.send(known(8)).unwrap();
         assert_eq!(rewound(source.next(SeqNo(9)).await), None);
+    }
+
+    /// A capture that was woken at once, again and again, took a whole core meanwhile.
+    #[tokio::test(start_paused = true)]
+    async fn a_sweep_that_is_due_waits_for_a_shard_that_is_away_or_behind() {
+        let shard = (IndexUuid("u".into()), ShardId(0));
+        let (sender, checkpoints) = watch::channel(known(4));
+        let mut source = PollSource::open(shard, checkpoints, Duration::from_secs(3), SeqNo(9));
+        let wakes = async |source: &mut PollSource| {
+            let changed = tokio::time::timeout(Duration::from_secs(60), source.changed());
+            changed.await.is_ok()
+        };
+        assert!(matches!(source.next(SeqNo(9)).await, Ok(Change::Nothing)));
+        assert!(!wakes(&mut source).await, "it is behind");
+        sender
+            .send(Known {
+                checkpoints: HashMap::new(),
+                asked: Instant::now(),
+            })
+            .unwrap();
+        assert!(matches!(source.next(SeqNo(9)).await, Ok(Change::Nothing)));
+        assert!(!wakes(&mut source).await, "it is away");
+        sender.send(known(9)).unwrap();
+        assert!(wakes(&mut source).await);
     }
 
     #[tokio::test]

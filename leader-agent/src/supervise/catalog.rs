@@ -6,7 +6,7 @@
 //! agent.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 use shardline_common::clock::now_ms;
@@ -17,6 +17,7 @@ use shardline_common::control::{
 use shardline_common::kafka::{ControlError, ControlTopic};
 use shardline_common::types::{ClusterUuid, IndexName, IndexUuid, Offset};
 use shardline_common::wildcard::wildcard_match;
+use tokio::time::Instant;
 use tracing::info;
 
 use crate::config::CaptureRole;

@@ -2,6 +2,7 @@
 //! counts.
 
 mod catalog;
+mod copy_topics;
 mod held;
 mod positions;
 mod spools;

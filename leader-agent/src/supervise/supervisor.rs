@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::copy_topics::{CopyTopics, MakeError};
 use super::held::{Held, translog_folder};
 use super::positions::Positions;
 use super::spools::Spools;
@@ -49,7 +50,7 @@ pub(crate) struct Supervisor {
     counted: HashMap<IndexUuid, (IndexName, u32)>,
     holds: HashMap<ShardKey, StoppableTask>,
     snapshots: HashMap<(String, ShardId), StoppableTask>,
-    bootstrap_topics: HashMap<String, TopicName>,
+    copy_topics: CopyTopics,
     repository_snapshots: HashMap<(String, ShardId), StoppableTask>,
     /// The positions of snapshots in repositories.
     positions: Positions,
@@ -86,6 +87,11 @@ impl Supervisor {
                 sweep_interval: Duration::from_secs(config.poll_sweep_seconds),
             }
         });
+        let copy_topics = CopyTopics::new(
+            node.cluster().clone(),
+            context.kafka.clone(),
+            leader_table.clone(),
+        );
         Self {
             poll,
             node,
@@ -100,7 +106,7 @@ impl Supervisor {
             counted: HashMap::new(),
             holds: HashMap::new(),
             snapshots: HashMap::new(),
-            bootstrap_topics: HashMap::new(),
+            copy_topics,
             repository_snapshots: HashMap::new(),
             positions: Positions::default(),
             clearings: HashMap::new(),
@@ -159,7 +165,7 @@ impl Supervisor {
             .captures
             .set(i64::try_from(self.captures.len()).unwrap_or(i64::MAX));
         self.tend_spools(view, &followed).await;
-        self.reconcile_snapshots().await;
+        self.reconcile_snapshots(view).await;
         self.reconcile_repository_snapshots(view).await;
         self.reconcile_questions().await;
         self.pass_on_redeliveries();
@@ -453,7 +459,7 @@ impl Supervisor {
             || self.data_path_of(index, shard).is_some()
     }
 
-    async fn reconcile_snapshots(&mut self) {
+    async fn reconcile_snapshots(&mut self, view: &ClusterView) {
         let requests: HashMap<String, BootstrapRequest> = self
             .follower_table
             .all::<BootstrapRequest>()
@@ -471,29 +477,12 @@ impl Supervisor {
             })
         };
         end_all(&mut self.snapshots, |key| !is_wanted(key), |task| task).await;
-        let withdrawn: Vec<String> = self
-            .bootstrap_topics
-            .keys()
-            .filter(|id| !requests.contains_key(*id))
-            .cloned()
-            .collect();
-        for id in withdrawn {
-            let Some(topic) = self.bootstrap_topics.remove(&id) else {
-                continue;
-            };
-            let kafka = self.context.kafka.clone();
-            // Nothing waits for it, and Kafka may not answer.
-            tokio::spawn(async move {
-                if let Err(error) = kafka.delete_topic(&topic).await {
-                    warn!(%topic, %error, "a bootstrap topic that nobody needs any more could not be deleted");
-                }
-            });
-        }
+        self.copy_topics.tend(&requests, view.local_is_manager);
         for (id, request) in requests {
             if let Err(error) = self.start_snapshots(&id, &request).await {
                 warn!(bootstrap = id, %error, "a bootstrap cannot be served yet");
                 // It would hold up the other indices.
-                if let StartError::Topic(TopicError::Failed { .. }) = error {
+                if error.is_kafka_away() {
                     break;
                 }
             }
@@ -675,13 +664,9 @@ impl Supervisor {
             if *uuid != request.leader_uuid || self.snapshots.contains_key(&key) {
                 continue;
             }
-            if !self.bootstrap_topics.contains_key(id) {
-                self.context
-                    .kafka
-                    .create_replication_topic(&topic, capture.metadata.number_of_shards)
-                    .await?;
-                self.bootstrap_topics.insert(id.to_owned(), topic.clone());
-            }
+            self.copy_topics
+                .make(request, capture.metadata.number_of_shards)
+                .await?;
             info!(index = %running.shard.index, %shard, bootstrap = id, "snapshot started");
             let (shard, topic) = (running.shard.clone(), topic.clone());
             let (context, shipped) = (Arc::clone(&self.context), running.shipped.clone());
@@ -722,4 +707,23 @@ enum StartError {
     Spool(#[from] crate::translog::SpoolError),
     #[error("the bootstrap asks for topic {asked}, and its own is {own}: it is not served")]
     ForeignTopic { asked: TopicName, own: TopicName },
+}
+
+impl StartError {
+    /// Kafka may not answer for a while.
+    fn is_kafka_away(&self) -> bool {
+        matches!(
+            self,
+            Self::Topic(TopicError::Failed { .. }) | Self::Control(_)
+        )
+    }
+}
+
+impl From<MakeError> for StartError {
+    fn from(error: MakeError) -> Self {
+        match error {
+            MakeError::Control(error) => Self::Control(error),
+            MakeError::Topic(error) => Self::Topic(error),
+        }
+    }
 }

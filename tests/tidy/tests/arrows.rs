@@ -39,16 +39,12 @@ const FOLLOWER_AGENT: Package = Package {
         ("http", &["membership"]),
         ("preflight", &["config", "progress"]),
         (
+            "engine",
+            &["control", "index", "membership", "progress", "read"],
+        ),
+        (
             "agent",
-            &[
-                "config",
-                "control",
-                "http",
-                "index",
-                "membership",
-                "progress",
-                "read",
-            ],
+            &["config", "control", "engine", "http", "progress"],
         ),
     ],
 };

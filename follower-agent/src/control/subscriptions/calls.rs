@@ -183,6 +183,9 @@ impl Subscriptions {
         let subscription = self
             .subscription(&follower)
             .ok_or_else(|| refused(Refusal::NotInProgress, &follower))?;
+        // Another agent that looks after the index by now may have begun anew.
+        let claim = self.context.claim(&follower);
+        let claim = claim.map_err(|error| transition_error(error, &follower))?;
         match &subscription.bootstrap {
             Some(id) => {
                 let given_up = async {
@@ -195,7 +198,7 @@ impl Subscriptions {
             }
             None => self.give_back(&subscription).await?,
         }
-
+        drop(claim);
         self.remove(&subscription).await
     }
 
@@ -365,6 +368,20 @@ impl Subscriptions {
         self.settled(&current, WRITTEN_DOWN).await
     }
 
+    /// Ends a pause for a reason that has passed, unless something else has happened to the index
+    /// meanwhile.
+    pub(crate) async fn reopen(&self, follower: &IndexName, reason: &str) -> Result<(), ApiError> {
+        let _one_at_a_time = self.lock(&self.key(follower)).await;
+        let paused = self
+            .subscription(follower)
+            .filter(|found| found.state == SubscriptionState::Paused && found.reason == reason);
+        let Some(paused) = paused else {
+            return Ok(());
+        };
+        let reason = reason.to_owned();
+        self.run_again(&paused, Command::Reopen { reason }).await
+    }
+
     async fn do_resume(&self, follower: IndexName) -> Result<(), ApiError> {
         let _one_at_a_time = self.lock(&self.key(&follower)).await;
         self.take_up(&follower).await?;
@@ -374,6 +391,11 @@ impl Subscriptions {
         if current.state != SubscriptionState::Paused {
             return Err(refused(Refusal::AlreadyRunning, &follower));
         }
+        self.run_again(&current, Command::Resume).await
+    }
+
+    async fn run_again(&self, current: &Subscription, command: Command) -> Result<(), ApiError> {
+        let follower = &current.follower_index;
         let cluster = self.leaders.resolve(&current.leader_alias).await?;
         let entry = self
             .leaders
@@ -392,16 +414,19 @@ impl Subscriptions {
         // What shards asked before it was paused was for the cause of that.
         let table = &self.context.follower_table;
         for request in
-            table.below::<ShardRequest>(&ShardRequest::prefix_of(&self.cluster, &follower))
+            table.below::<ShardRequest>(&ShardRequest::prefix_of(&self.cluster, follower))
         {
             table
                 .remove(&request.key())
                 .await
                 .map_err(|error| ApiError::unavailable(&error))?;
         }
-        let resumed = self.context.transition(&current, Command::Resume).await;
-        resumed.map_err(|error| transition_error(error, &follower))?;
-        self.started(&follower, false)
+        let resumed = self.context.transition(current, command).await;
+        let now = resumed.map_err(|error| transition_error(error, follower))?;
+        if now.is_none_or(|now| now.state != SubscriptionState::Running) {
+            return Ok(());
+        }
+        self.started(follower, false)
             .await
             .map_err(StartFailure::into_api_error)
     }
@@ -444,6 +469,8 @@ impl Subscriptions {
                     .await
                     .map_err(|error| ApiError::from_cluster(&error))? =>
             {
+                let claim = self.context.claim(&follower);
+                let _claim = claim.map_err(|error| transition_error(error, &follower))?;
                 let replaced = index
                     .replace_overrides(&subscription.settings, &metadata)
                     .await;

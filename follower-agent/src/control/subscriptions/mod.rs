@@ -379,7 +379,7 @@ impl Subscriptions {
         }
     }
 
-    fn key(&self, follower: &IndexName) -> String {
+    pub(crate) fn key(&self, follower: &IndexName) -> String {
         Subscription::key_of(&self.cluster, follower)
     }
 
