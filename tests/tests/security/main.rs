@@ -136,7 +136,7 @@ async fn nobody_learns_a_name(world: &World) -> Result<()> {
     ensure!(is_asked, "{:?}", answer.headers());
     let admin = world.stack.ports().follower_agents[0].admin;
     let page = Client::new(format!("http://127.0.0.1:{admin}"))?;
-    let (status, answer) = page.call("GET", "/indices", None).await?;
+    let (status, answer) = page.call("GET", "/page/indices", None).await?;
     ensure!(status == 401, "{status}: {answer}");
     // Who is somebody sees what they may.
     let reader = world.gateway_as("reader")?;
