@@ -67,11 +67,6 @@ impl NodeReads {
         }
         &self.standstills
     }
-
-    /// The beginning of the keys of all nodes of a cluster.
-    pub fn keys_of(cluster: &ClusterUuid) -> String {
-        format!("{}/{cluster}/", Self::KIND)
-    }
 }
 
 /// Why the capture of a shard stands still.

@@ -580,7 +580,7 @@ impl FailedRedelivery {
     }
 
     pub fn key_of(cluster: &ClusterUuid, index: &IndexName, shard: ShardId) -> String {
-        format!("{}/{cluster}/{index}/{shard}", Self::KIND)
+        format!("{}{shard}", Self::keys_of(cluster, index))
     }
 
     /// What the keys of an index begin with.

@@ -369,18 +369,19 @@ mod tests {
         );
     }
 
+    async fn first_operations(watcher: &TranslogWatcher) -> Vec<Operation> {
+        let sample = Sample::new();
+        let mut source = sample.source(watcher).await;
+        match source.next(SeqNo::NONE).await.unwrap() {
+            Change::Operations(operations) => operations,
+            _ => panic!("nothing was found"),
+        }
+    }
+
     #[tokio::test]
     async fn another_operation_than_the_last_one_in_kafka_is_noticed() {
         let watcher = TranslogWatcher::start();
-        let first = Sample::new()
-            .source(&watcher)
-            .await
-            .next(SeqNo::NONE)
-            .await
-            .unwrap();
-        let Change::Operations(operations) = first else {
-            panic!("nothing was found")
-        };
+        let operations = first_operations(&watcher).await;
         let document = |operation: &&Operation| {
             matches!(operation.kind, translog::OperationKind::Index { .. })
         };
@@ -436,15 +437,7 @@ mod tests {
     #[tokio::test]
     async fn a_shard_that_still_has_the_last_operation_is_waited_for() {
         let watcher = TranslogWatcher::start();
-        let first = Sample::new()
-            .source(&watcher)
-            .await
-            .next(SeqNo::NONE)
-            .await
-            .unwrap();
-        let Change::Operations(operations) = first else {
-            panic!("nothing was found")
-        };
+        let operations = first_operations(&watcher).await;
         let sent = operations.last().unwrap().clone();
         let (seq_no, own) = (sent.seq_no, to_operation(sent));
         let another = shardline_common::record::Operation {
@@ -479,15 +472,7 @@ mod tests {
     #[tokio::test]
     async fn what_comes_behind_a_last_operation_as_large_as_a_batch_is_read_at_once() {
         let watcher = TranslogWatcher::start();
-        let first = Sample::new()
-            .source(&watcher)
-            .await
-            .next(SeqNo::NONE)
-            .await
-            .unwrap();
-        let Change::Operations(operations) = first else {
-            panic!("nothing was found")
-        };
+        let operations = first_operations(&watcher).await;
         let sent = operations[0].clone();
         let sample = Sample::new();
         let mut source = sample

@@ -13,9 +13,14 @@ use crate::progress::Source;
 impl Subscriptions {
     /// Takes over what leader agents tell of their captures.
     pub(crate) fn hear_captures(&self) {
-        let (now, nodes) = (now_ms(), self.context.leader_table.all::<NodeReads>());
-        let mut told = HashMap::new();
-        for node in &nodes {
+        let of_standing = |nodes: Vec<NodeReads>| {
+            let mut standing = nodes;
+            standing.retain(|node| !node.standstills.is_empty());
+            standing
+        };
+        let nodes = self.standing.get(&self.context.leader_table, of_standing);
+        let (now, mut told) = (now_ms(), HashMap::new());
+        for node in nodes.iter() {
             for one in node.standing(now) {
                 let key = (&node.cluster_uuid, &one.index_uuid, one.shard);
                 told.insert(key, &one.reason);

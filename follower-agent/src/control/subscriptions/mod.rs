@@ -18,6 +18,7 @@ use shardline::contract::service::RefusedAlias;
 use shardline_common::clock::now_ms;
 use shardline_common::control::{ExternalVersions, Subscription, SubscriptionState};
 use shardline_common::kafka::{ControlTopic, Derived};
+use shardline_common::leader_stats::NodeReads;
 use shardline_common::opensearch::{OpenSearch, OpenSearchError, StateOf};
 use shardline_common::standstill::{Cause, StandstillReason};
 use shardline_common::topic::bootstrap_topic;
@@ -59,6 +60,8 @@ pub(crate) struct Subscriptions {
     /// The control topic's position up to which the tasks are as it says.
     acted: watch::Sender<Offset>,
     followed: Derived<HashSet<IndexName>>,
+    /// Leader agents with captures that stand still.
+    standing: Derived<Vec<NodeReads>>,
     /// What this agent's data folder remembers, and what is held read-only.
     memory: Memory,
     /// Since when it is not known what has become of the leader index: by the subscription's id.
@@ -98,6 +101,7 @@ impl Subscriptions {
             known,
             acted,
             followed,
+            standing: Derived::default(),
             aliases: LeaderAliases::default(),
             calls,
             settings,
